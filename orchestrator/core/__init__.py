@@ -1,0 +1,13 @@
+"""The pure core. Every legal move of a run stands here; this folder knows nothing of stores or Celery.
+
+No I/O, no clock, no randomness, no logging: a function here takes the little it needs and returns data.
+
+* `graph`    what a workflow is: a tree of blocks, addressed by paths
+* `records`  what a run is: one header, one record for each activation
+* `changes`  what a commit says: guards, and what becomes of records, counters, values and events
+* `plan`     what starting a node means, and the plan of a commit
+* `flow`     what follows from an outcome: the only place that decides where a run goes next
+* `apply`    what a commit or a claim does to records: the reference reading of a `Change`
+* `travel`   what a run looks like when it goes on from one of its steps
+* `recovery` what the ticker makes of a record whose moment has come
+"""

@@ -1,0 +1,352 @@
+"""What a commit or a claim does: the reference reading of a `Change`.
+
+Stores that hold a lock on the run (memory, SQL) call these functions on the few records that the change names; the
+Redis script does the same on the server, and one test compares the two on generated histories. Only bookkeeping
+happens here: comparing guards, counting live and held records, stamping times, numbering. Where a run goes is
+decided in `flow`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, assert_never
+
+from orchestrator.core.changes import (
+    Ask,
+    Caller,
+    Change,
+    Dispatch,
+    Doc,
+    Down,
+    Expect,
+    Holder,
+    Next,
+    Op,
+    Put,
+    Refused,
+    Run,
+    Set,
+    Shut,
+    Tell,
+)
+from orchestrator.core.records import ENDED, HELD, LIVE, Header, Phase, Record, RunState, Status
+
+UNKNOWN = "unknown"  # no such run, or no such record
+ENDED_RUN = "ended"  # the run is not active
+STALE = "stale"  # the record has moved on since the message was sent
+EARLY = "early"  # its moment has not come
+BUSY = "busy"  # a live claim holds it
+LOST = "lost"  # the token does not hold the record (any more)
+MOVED = "moved"  # something that was read has changed since
+MAIL = "mail"  # the mailbox has changed since it was read
+TAKEN = "taken"  # a live record stands where a fresh one was to be put
+
+_REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves publishing to the due entries
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What to write: the header, the records that changed, what goes away, events, and the answer for the caller.
+
+    `repeated` says that nothing is to be written: the change had been applied before, and this is its first answer.
+    """
+
+    header: Header
+    records: Mapping[str, Record]
+    events: tuple[Doc, ...] = ()
+    dispatches: tuple[Dispatch, ...] = ()
+    claimed: str | None = None
+    repeated: bool = False
+
+
+def claim(ask: Ask, header: Header | None, record: Record | None, now: int) -> Applied | Refused:
+    """Take a queued record, one whose moment has come, or one whose lease is over. A repeat gets the first answer."""
+    if header is None or record is None:
+        return Refused(UNKNOWN, header)
+    if header.status != RunState.RUNNING or (header.closed and record.path):
+        return Refused(ENDED_RUN, header)
+    if record.status == Status.RUNNING and record.token == ask.token:
+        return Applied(header, {}, claimed=record.path, repeated=True)
+    if record.seq != ask.seq:
+        return Refused(STALE, header)
+    over = record.due <= now
+    match record.status:
+        case Status.QUEUED:
+            pass
+        case Status.RETRYING | Status.SLEEPING if not over:
+            return Refused(EARLY, header)
+        case Status.RETRYING | Status.SLEEPING:
+            pass
+        case Status.RUNNING if not over or not header.auto_restart:
+            return Refused(BUSY, header)
+        case Status.RUNNING:
+            record = replace(record, lost=record.lost + 1, restarted=True)
+        case _:
+            return Refused(STALE, header)
+    work = _Work(header, {record.path: record}, now, ask.lease, 0)
+    work.put(record, {"status": Status.RUNNING}, ask.token, 0)
+    return work.applied()
+
+
+def apply(
+    change: Change, header: Header | None, records: Mapping[str, Record], mail: str, now: int
+) -> Applied | Refused:
+    """Compare the guards of `change` and say what to write.
+
+    `records` holds what exists of `change.reads()`; `mail` is the mark of the mailbox it names.
+    """
+    if header is None:
+        return Refused(UNKNOWN)
+    guarded = _guard(change, header, records)
+    if guarded is not None:
+        return guarded
+    if change.mail is not None and change.mail.expect not in (None, mail):
+        return Refused(MAIL, header)
+    standing = records.keys() - set(change.drop)
+    if any(isinstance(op, Put) and op.record.path in standing and records[op.record.path].live for op in change.ops):
+        return Refused(TAKEN, header)
+    work = _Work(header, dict(records), now, change.lease, change.grace)
+    work.drop(change.drop)
+    for event in change.events:
+        work.events.append(event)
+    for op in change.ops:
+        work.do(op)
+    work.rest(change.rest, change.rest_now)
+    return work.applied(change.guard)
+
+
+def started(record: Record) -> Doc | None:
+    """The event that tells of a record's first run, or of its resumption."""
+    if record.quiet or record.phase not in _TOLD or record.attempt or record.lost or record.parked:
+        return None
+    event: Doc = {"type": "workflow-step-start", "path": record.path, "visit": record.visit, "step": record.step}
+    event["input"] = record.input
+    return event | {"resume": record.resume} if record.resumed else event
+
+
+_TOLD = frozenset({Phase.RUN, Phase.SPLIT, Phase.ENTER})
+
+
+def _guard(change: Change, header: Header, records: Mapping[str, Record]) -> Applied | Refused | None:
+    match change.guard:
+        case Holder(path=path, token=token, part=part):
+            record = records.get(path)
+            if record is not None and record.was == token:
+                return _first_answer(header, records, record.answer)
+            if header.status != RunState.RUNNING or (header.closed and path):
+                return Refused(ENDED_RUN, header)
+            if record is None or record.status != Status.RUNNING or record.token != token:
+                return Refused(LOST, header)
+            if part and part <= record.part:
+                return Applied(header, {}, repeated=True)
+        case Caller(id=id_, states=states, life=life, rests=rests):
+            if id_ and header.last == id_:
+                return _first_answer(header, records, header.answer)
+            if header.status not in states or life not in (None, header.life) or rests not in (None, header.rests):
+                return Refused(ENDED_RUN, header)
+            if id_ and _is_too_late(change, header):
+                return Refused(ENDED_RUN, header)
+    if not all(_holds(expect, records.get(expect.path)) for expect in change.expect):
+        return Refused(MOVED, header)
+    return None
+
+
+def _is_too_late(change: Change, header: Header) -> bool:
+    """Whether a resume comes into a closed run: it would take the rest away, and nothing else follows there."""
+    return header.closed and header.status == RunState.RUNNING and any(expect.path for expect in change.expect)
+
+
+def _holds(expect: Expect, record: Record | None) -> bool:
+    if record is None or record.status != expect.status or record.seq != expect.seq:
+        return False
+    return expect.due is None or record.due == expect.due
+
+
+def _first_answer(header: Header, records: Mapping[str, Record], answer: str) -> Applied:
+    """What the change answered when it was applied; a claim that it made is told of while it holds."""
+    told, claimed, token = json.loads(answer) if answer else ([], None, "")
+    held = records.get(claimed) if claimed is not None else None
+    if held is None or held.status != Status.RUNNING or held.token != token:
+        claimed = None  # somebody else holds it by now, or it has ended
+    dispatches = tuple(Dispatch(path, seq, route, delay) for path, seq, route, delay in told)
+    return Applied(header, {}, dispatches=dispatches, claimed=claimed, repeated=True)
+
+
+@dataclass(slots=True)
+class _Work:
+    """A run in the middle of one change."""
+
+    header: Header
+    records: dict[str, Record]
+    now: int
+    lease: int
+    grace: int
+    touched: dict[str, Record] = field(default_factory=dict)
+    events: list[Doc] = field(default_factory=list)
+    dispatches: list[Dispatch] = field(default_factory=list)
+    claimed: str | None = None
+
+    def __post_init__(self) -> None:
+        self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.now)
+
+    def do(self, op: Op) -> None:
+        match op:
+            case Put(record=record, claim=token, delay=delay):
+                self._leave(record.path)
+                self.put(replace(record, status=""), {"status": record.status}, token, delay)
+            case Set(path=path, fields=fields, claim=token, delay=delay):
+                self.put(self.records[path], fields, token, delay)
+            case Next(path=path, template=template, prefix=prefix):
+                self._next(path, template, prefix)
+            case Shut(path=path):
+                block = self.records[path]
+                never = block.total - block.next
+                self._write(replace(block, left=block.left - never, next=block.total, skipped=block.skipped + never))
+            case Down(path=path, then=then, event=event):
+                self._down(path, then, event)
+            case Tell(path=path, event=event):
+                self._tell(self.records[path], event)
+            case Run(fields=fields, unless=unless):
+                if not unless or not getattr(self.header, unless):
+                    self.header = self._stamp_header(replace(self.header, **fields))
+            case _:
+                assert_never(op)
+
+    def put(self, record: Record, fields: Mapping[str, Any], token: str, delay: int) -> None:
+        """Move `record` to what `fields` say, with all that its new status brings along."""
+        before = record.status
+        record = replace(record, **fields)
+        if token:
+            record = replace(record, status=Status.RUNNING.value)
+        if "status" in fields or token:
+            record = self._stamp(record, before, token, delay)
+        elif delay:
+            record = replace(record, due=self.now + delay)
+        self._count(before, -1, record.path)
+        self._count(record.status, +1, record.path)
+        self._write(record)
+
+    def drop(self, paths: tuple[str, ...]) -> None:
+        for path in paths:
+            self._leave(path)
+
+    def rest(self, token: str, at_once: bool) -> None:
+        """Claim the run's rest activation if nothing is live any more, or at once where the run ends by a word."""
+        root = self.records.get("")
+        if root is None or self.header.status != RunState.RUNNING:
+            return
+        if at_once or (self.header.live == 0 and root.status == Status.OPEN):
+            self.put(root, {"status": Status.QUEUED, "phase": Phase.REST, "lost": 0}, token, 0)
+
+    def applied(self, guard: Holder | Caller | None = None) -> Applied:
+        dispatches = tuple(self.dispatches)
+        if guard is not None:
+            told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:_REMEMBERED]]
+            token = self.records[self.claimed].token if self.claimed is not None else ""
+            answer = json.dumps([told, self.claimed, token], separators=(",", ":")) if told or token else ""
+            self._remember(guard, answer)
+        return Applied(self.header, self.touched, tuple(self.events), dispatches, self.claimed)
+
+    def _remember(self, guard: Holder | Caller, answer: str) -> None:
+        match guard:
+            case Caller(id=id_):
+                if id_:
+                    self.header = replace(self.header, last=id_, answer=answer)
+            case Holder(path=path, token=token, part=part):
+                record = self.records[path]
+                if record.token != token:  # the claim has ended
+                    self._write(replace(record, was=token, answer=answer))
+                elif part:
+                    self._write(replace(record, part=part))
+
+    def _stamp(self, record: Record, before: str, token: str, delay: int) -> Record:
+        """Times, numbers, lease and the word to others, as the new status asks."""
+        now, seq = self.now, self.header.commits
+        match record.status:
+            case Status.RUNNING:
+                due = now + self.lease
+                order = record.order or seq
+                begun = record.started_at or now
+                kept = record.seq if before in (Status.QUEUED, Status.RETRYING, Status.SLEEPING) else seq
+                if (event := started(record)) is not None:
+                    self.events.append(event)
+                self.claimed = record.path
+                fields: dict[str, Any] = {"order": order, "started_at": begun, "seq": kept}
+                return replace(record, token=token, due=due, part=0, parked="", **fields)
+            case Status.QUEUED:
+                resumed = now if before in HELD else record.resumed_at
+                record = replace(record, token="", seq=seq, queued_at=now, due=now + self.grace, resumed_at=resumed)
+                self.dispatches.append(Dispatch(record.path, seq, record.route))
+                return record
+            case Status.RETRYING | Status.SLEEPING:
+                begun, order = record.started_at or now, record.order or seq
+                record = replace(record, token="", seq=seq, due=now + delay, started_at=begun, order=order, lost=0)
+                self.dispatches.append(Dispatch(record.path, seq, record.route, max(delay, 1)))
+                return record
+            case Status.OPEN:
+                order = record.order or seq
+                return replace(record, token="", due=0, started_at=record.started_at or now, order=order, lost=0)
+            case Status.WAITING:
+                order = record.order or seq
+                due = now + delay if delay else 0
+                begun = record.started_at or now
+                return replace(
+                    record, token="", seq=seq, due=due, order=order, started_at=begun, suspended_at=now, lost=0
+                )
+            case Status.SUSPENDED:
+                return replace(record, token="", seq=seq, due=0, suspended_at=now, lost=0)
+            case Status.PAUSED:
+                return replace(record, token="", seq=seq, due=0)
+            case _ if record.status in ENDED:
+                return replace(record, token="", due=0, ended_at=now, started_at=record.started_at or now, lost=0)
+            case _:
+                raise ValueError(f"a record cannot be {record.status!r}")
+
+    def _stamp_header(self, header: Header) -> Header:
+        begun = header.started_at or (self.now if header.status == RunState.RUNNING else 0)
+        return replace(header, started_at=begun, ended_at=self.now if header.final else 0)
+
+    def _next(self, path: str, template: Record, prefix: str) -> None:
+        block = self.records[path]
+        if block.next >= block.total:
+            return
+        child = f"{path}.{block.next}"
+        value = f"{prefix}.{block.next}"
+        self._write(replace(block, next=block.next + 1))
+        item = replace(template, path=child, index=block.next, input=value, status="")
+        self.put(item, {"status": template.status}, "", 0)
+
+    def _down(self, path: str, then: Set, event: Doc | None) -> None:
+        block = self.records[path]
+        block = replace(block, left=block.left - 1)
+        self._write(block)
+        if event is not None:
+            self._tell(block, event)
+        if block.left == 0:
+            self.do(then)
+
+    def _tell(self, block: Record, event: Doc) -> None:
+        self.events.append({**event, "completed": block.total - block.left - block.skipped, "total": block.total})
+
+    def _leave(self, path: str) -> None:
+        """The record at `path` stops counting: it goes away or is written afresh."""
+        old = self.records.get(path)
+        if old is not None:
+            self._count(old.status, -1, path)
+            gone = replace(old, status="")
+            self.records[path] = gone
+            self.touched[path] = gone
+
+    def _count(self, status: str, by: int, path: str) -> None:
+        if not path:
+            return
+        if status in LIVE:
+            self.header = replace(self.header, live=self.header.live + by)
+        elif status in (Status.SUSPENDED, Status.WAITING, Status.PAUSED):
+            self.header = replace(self.header, **{str(status): getattr(self.header, status) + by})
+
+    def _write(self, record: Record) -> None:
+        self.records[record.path] = record
+        self.touched[record.path] = record

@@ -1,0 +1,242 @@
+"""What a commit says. A `Change` is all or nothing; a store compares and writes it and decides nothing.
+
+Whatever hangs on siblings is written here beforehand (`Down` carries what happens when its counter reaches zero, `Next`
+carries the record to put at the counter's next value), so that nothing is decided after a commit that a crash could
+lose. Durations are milliseconds; moments are made by the store's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.records import Header, Record
+
+Doc = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a fresh record; refused (the whole change) where a live one stands at its path.
+
+    With `claim` it is born running, held by that token. `delay` is the time until its moment, for what sleeps or waits.
+    """
+
+    record: Record
+    claim: str = ""
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Other values in some fields of a record that exists; `status` among them moves it, `claim` makes it running."""
+
+    path: str
+    fields: Mapping[str, Any]
+    claim: str = ""
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """Put `template` as the block's next item, if one is left. Its input is the value `<prefix>.<index>`."""
+
+    path: str
+    template: Record
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shut:
+    """Start no further items of the block: those never begun count as finished."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """One child of the block has finished; if it was the last, also `then`. `event` gets the counts."""
+
+    path: str
+    then: Set
+    event: Doc | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """An event about a child of the block that goes on; it gets the block's counts."""
+
+    path: str
+    event: Doc
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Other values in some fields of the header. With `unless`, only if that field is still empty."""
+
+    fields: Mapping[str, Any]
+    unless: str = ""
+
+
+Op = Put | Set | Next | Shut | Down | Tell | Run
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """A guard: the record at `path` has this status and seq (and moment, where it matters)."""
+
+    path: str
+    status: str
+    seq: int
+    due: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The guard of a claim: the record at `path` is running and held by `token`.
+
+    Where the change lets the claim go on, and must not be applied twice, `part` is its number among those: 1, 2, …
+    """
+
+    path: str
+    token: str
+    part: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The guard of a change from outside: the header's status is one of `states` (and its life and rests are these).
+
+    `id` never comes back: a change repeated under it gets the first answer. Without one it is upkeep (the ticker's),
+    which is safe to repeat by what it expects: it is not remembered, so that it never pushes a caller's answer out.
+    In a run that has been closed and waits for its rest, it alone may expect anything of other records than the
+    run's own.
+    """
+
+    id: str
+    states: frozenset[str]
+    life: int | None = None
+    rests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """What happens to the mailbox of one event name: `expect` is its mark as read, None for any.
+
+    A mailbox holds what has been sent and not yet heard (ids of values), or else who waits (see `flow.waiter`):
+    never both, so that a sender and a listener who come at the same moment cannot miss each other.
+    """
+
+    name: str
+    expect: str | None = None
+    push: str = ""  # the entry to add at the end
+    pop: str = ""  # the entry to take away
+
+
+def mark(entries: Sequence[str]) -> str:
+    """What tells whether a mailbox is still as it was read.
+
+    Entries never come back and stand in the order of their arrival, so how many there are and which is the newest
+    say it all. The length alone does not: a waiter may have gone and an event come.
+    """
+    return f"{len(entries)}:{entries[-1]}" if entries else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One atomic step of a run.
+
+    `values` are written under their ids, `state` and `context` set or (None) delete single keys, `events` are appended.
+    `rest` is the token with which the change claims the run's rest activation if nothing is live after it ("" puts it
+    in the queue); `rest_now` claims it even while others are live. `lease` and `grace` say when a running and a
+    queued record are looked at again. Where `keep` is not 0 and the log has grown longer than that, its oldest events
+    may go; at least so many of the newest stay.
+    """
+
+    guard: Holder | Caller
+    ops: tuple[Op, ...] = ()
+    expect: tuple[Expect, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    state: Mapping[str, str | None] = field(default_factory=dict)
+    context: Mapping[str, str | None] = field(default_factory=dict)
+    events: tuple[Doc, ...] = ()
+    mail: Mail | None = None
+    drop: tuple[str, ...] = ()  # paths of records that go away
+    rest: str = ""
+    rest_now: bool = False
+    lease: int = 30_000
+    grace: int = 30_000
+    keep: int = 0
+
+    def reads(self) -> set[str]:
+        """The paths of the records that must be at hand to apply it."""
+        paths = {"", *(e.path for e in self.expect), *self.drop}
+        if isinstance(self.guard, Holder):
+            paths.add(self.guard.path)
+        return paths | set(_reads(self.ops))
+
+
+def _reads(ops: tuple[Op, ...]) -> Iterator[str]:
+    for op in ops:
+        match op:
+            case Put(record=record):
+                yield record.path
+            case Set(path=path) | Next(path=path) | Shut(path=path) | Tell(path=path):
+                yield path
+            case Down(path=path, then=then):
+                yield path
+                yield then.path
+            case Run():
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A wish to run the activation at `path` that the message with `seq` spoke of, under a token that never comes
+    back.
+    """
+
+    run_id: str
+    path: str
+    seq: int
+    token: str
+    lease: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """An activation that somebody must be told of, at once or (`delay` milliseconds) when its moment comes."""
+
+    path: str
+    seq: int
+    route: str
+    delay: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """Everything a claimed activation needs: its record, the run's header, values, state and context as stored text."""
+
+    header: Header
+    record: Record
+    values: Mapping[str, str]
+    state: Mapping[str, str]
+    context: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a claim or a change was not taken. `reason` is one of the constants of `apply`."""
+
+    reason: str
+    header: Header | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A change that was taken: the header after it, whom to tell, and what it claimed."""
+
+    header: Header
+    dispatches: tuple[Dispatch, ...] = ()
+    claimed: Claimed | None = None

@@ -1,0 +1,229 @@
+"""The ports: what the engine needs from the world, stated as conditions.
+
+A store that keeps these conditions passes `orchestrator.testing.StoreContract`, whatever it is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
+from orchestrator.core.records import Header, Record
+
+TRIMMED = "workflow-events-trimmed"  # the type of the event that stands for older ones that are kept no longer
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One claim of this process, to be renewed."""
+
+    run_id: str
+    path: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A record whose moment has come, with its run's header, as they were read together."""
+
+    header: Header
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """One event of a run's log. `id` is a cursor: ids of one run sort in the order of its commits. `at` is in ms."""
+
+    id: str
+    at: int
+    doc: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs to list, newest first. `before` (ms) keeps those last written earlier; None matches everything."""
+
+    workflow_id: str | None = None
+    status: str | None = None
+    resource_id: str | None = None
+    before: int | None = None
+    limit: int = 100
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunPageOf:
+    """Headers of one page, and how many runs match in all."""
+
+    headers: Sequence[Header]
+    total: int
+
+
+class Store(Protocol):
+    """Keeps runs. It compares and writes; it decides nothing.
+
+    Safe to use from several threads. A process uses only connections and locks that it made itself: after a fork a
+    store opens its own. Every verb raises `StoreUnavailable` when the store does not answer; after a `commit` that
+    raised it the outcome is unknown, and the same change may be sent again.
+    """
+
+    def create(self, header: Header) -> Header:
+        """Insert a pending run, or return what is stored under its id, untouched.
+
+        Stamps `created_at` and `updated_at`.
+        """
+        ...
+
+    def claim(self, ask: Ask) -> Claimed | Refused:
+        """Run `core.apply.claim` atomically and bring everything the activation needs, in one round trip if it can.
+
+        A repeat under the same token gets the first answer and changes nothing. `Claimed.values` holds the record's
+        input and all its `needs` that exist, also its suspend payload and resume data; `state` and `context` are whole.
+        """
+        ...
+
+    def commit(self, run_id: str, change: Change) -> Committed | Refused:
+        """Run `core.apply.apply` atomically: everything in the change becomes visible at once, or nothing does.
+
+        A repeat (same holder token, or same caller id) gets the first answer and changes nothing, also when the
+        first answer was lost on the way. `Committed.claimed` is what `claim` would have returned. Commits of one run
+        exclude each other. Values are written under their ids; one that exists already is left as it is. A repeat of a
+        change that let its claim go on is one with the same `Holder.part` or a lower one.
+        """
+        ...
+
+    def header(self, run_id: str) -> Header | None:
+        """The run's header, or None."""
+        ...
+
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
+        """Records in path order (as numbers): those at `paths` as far as they exist, or all; with `held` only those
+        that wait for somebody outside, without reading the others. Consistent in itself."""
+        ...
+
+    def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
+        """Stored text of these values, as far as they exist."""
+        ...
+
+    def state(self, run_id: str) -> dict[str, str]:
+        """The run's state, key by key, as stored text."""
+        ...
+
+    def context(self, run_id: str) -> dict[str, str]:
+        """The run's request context, key by key, as stored text."""
+        ...
+
+    def mail(self, run_id: str, name: str) -> list[str]:
+        """The entries of the mailbox of this event name, oldest first."""
+        ...
+
+    def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
+        """Events after the cursor (or from the beginning), in order. None is ever inserted before one that was read.
+
+        Where some after the cursor were dropped because the log had grown too long (`Change.keep`), the first one is of
+        the type `TRIMMED` and stands for them. Raises ValueError for what is no cursor.
+        """
+        ...
+
+    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+        """What `events` returns, as soon as there is anything; nothing after `timeout` seconds.
+
+        Any number of readers may wait. Runs that nobody follows pay nothing for it.
+        """
+        ...
+
+    def last_event(self, run_id: str) -> str:
+        """The cursor after the newest event, without reading the log; empty where there is none."""
+        ...
+
+    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+        """The header as soon as the run has rested more often than `rests`, or as it is after `timeout` seconds."""
+        ...
+
+    def due(self, namespace: str, limit: int = 100) -> list[Due]:
+        """Evented runs' records of this namespace whose moment has come, most overdue first. Entries of runs that
+        are no longer active are dropped on the way."""
+        ...
+
+    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
+        """Push the leases on by `lease` ms from now. Returns those that are not held any more, with `core.apply`'s
+        reason.
+
+        A lease that is over but has not been taken is renewed."""
+        ...
+
+    def runs(self, query: RunQuery) -> RunPageOf:
+        """A page of headers."""
+        ...
+
+    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
+        """Remove the run and all that belongs to it, if its status is one of `states`.
+
+        False where nothing was removed.
+        """
+        ...
+
+    def tick(self, namespace: str, holder: str, lease: int) -> int:
+        """Take or keep the right to sweep this namespace for `lease` ms. Returns 0 where another holds it, else the
+        ms since the last sweep (1 at least; a very large number where there was none)."""
+        ...
+
+    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+        """Note that this worker lives, for `ttl` ms."""
+        ...
+
+    def workers(self, namespace: str) -> list[str]:
+        """The workers that have been announced and whose time is not over."""
+        ...
+
+    def now(self) -> int:
+        """The store's clock, in ms."""
+        ...
+
+    def close(self) -> None:
+        """Give connections back. Closing twice is harmless."""
+        ...
+
+
+class Clock(Protocol):
+    """Time for what runs in this process: the memory store's clock and the pauses of the default runtime."""
+
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, or move a virtual clock on."""
+        ...
+
+
+class Runtime(Protocol):
+    """Carries a dispatch to the code that runs it. This is all in which the runtimes differ."""
+
+    name: str
+
+    def adopt(self, workflow: Any) -> None:
+        """A committed workflow has been registered: make ready what its entries need. Repeated: nothing."""
+        ...
+
+    def publish(self, header: Header, dispatches: Sequence[Dispatch]) -> None:
+        """Tell somebody of each dispatch; one with a `delay` only if it is near. Raises `BrokerUnavailable`."""
+        ...
+
+    def forget(self, run_id: str) -> None:
+        """The run is about to go on after its end: whatever was delivered of that end is void."""
+        ...
+
+    def seen(self, header: Header) -> None:
+        """The run's header as a claim or a rest in this process has left it, for whoever watches. Never raises.
+
+        Many times for one run, and not in every process that its steps pass through."""
+        ...
+
+    def ended(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """The run is about to be committed as ended: deliver its result wherever the runtime's users look for it.
+
+        At least once; `result` and `error` read the store when called."""
+        ...

@@ -1,0 +1,1 @@
+"""The tests of the project; tests/README.md says what runs where."""
