@@ -1,0 +1,1 @@
+"""What travels through the codec, and what comes out on the other side."""

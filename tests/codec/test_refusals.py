@@ -1,0 +1,189 @@
+"""A value without a form is refused before anything is written, and the error names it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, model_serializer
+
+from orchestrator.codec import decode, encode
+from orchestrator.errors import PayloadTooLarge, ValueNotSerializable
+
+
+class Foreign:
+    """A class that nobody knows how to write."""
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Foreign(), object(), len, lambda: None, Foreign, int, iter([1]), (x for x in "ab"), range(3), dataclasses],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_no_json_form_is_refused(value: Any) -> None:
+    with pytest.raises(ValueNotSerializable, match=type(value).__name__) as caught:
+        encode({"a": [1, {"b": value}]}, where="output of step charge")
+    assert caught.value.where == "output of step charge"
+    assert caught.value.field == "a.1.b"
+    assert "output of step charge" in str(caught.value)
+    assert "'a.1.b'" in str(caught.value)
+
+
+def test_the_refusal_is_a_type_error_too() -> None:
+    with pytest.raises(TypeError):
+        encode(Foreign())
+
+
+def test_a_value_refused_as_a_whole_has_no_field() -> None:
+    with pytest.raises(
+        ValueNotSerializable, match=r"^input is of type tests\.codec\.test_refusals\.Foreign, "
+    ) as caught:
+        encode(Foreign(), where="input")
+    assert caught.value.field == ""
+
+
+def test_a_field_inside_models_and_dataclasses_is_named() -> None:
+    @dataclasses.dataclass
+    class Inner:
+        part: Any
+
+    class Outer(BaseModel):
+        inner: list[Any]
+
+    with pytest.raises(ValueNotSerializable) as caught:
+        encode([Outer(inner=[0, Inner(Foreign())])])
+    assert caught.value.field == "0.inner.1.part"
+
+
+@pytest.mark.parametrize("secret", [SecretStr("s3cret"), SecretBytes(b"s3cret"), Secret[int](7)], ids=repr)
+def test_a_secret_is_neither_written_nor_named(secret: Any) -> None:
+    class Login(BaseModel):
+        user: str
+        password: Any
+
+    for value in (secret, [secret], Login(user="me", password=secret)):
+        with pytest.raises(ValueNotSerializable, match="secrets are not stored") as caught:
+            encode(value)
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [None, True, 1.5, (1, 2), b"k", Decimal(1), frozenset()], ids=repr)
+@pytest.mark.parametrize("surrogate", ["a", "\ud800", float("nan")], ids=["plain", "surrogate", "nan"])
+def test_a_key_that_is_no_name_is_refused(key: Any, surrogate: Any) -> None:
+    with pytest.raises(ValueNotSerializable, match="keys must be strings"):
+        encode({"a": {key: surrogate}})
+
+
+def test_keys_that_become_one_are_refused() -> None:
+    with pytest.raises(ValueNotSerializable, match="two keys that both become '1'"):
+        encode({1: "a", "1": "b"})
+
+
+def test_a_key_with_a_split_pair_is_refused() -> None:
+    with pytest.raises(ValueNotSerializable, match="surrogate"):
+        encode({"\ud83d\ude00": 1})
+
+
+def _itself() -> Any:
+    value: list[Any] = []
+    value += [value, value]
+    return value
+
+
+def _dict_of_itself() -> Any:
+    value: dict[str, Any] = {}
+    value["a"] = [value, value]
+    return value
+
+
+def _model_of_itself() -> Any:
+    class Node(BaseModel):
+        next: Any = None
+
+    node = Node()
+    node.next = [node]
+    return node
+
+
+def _dataclass_of_itself() -> Any:
+    @dataclasses.dataclass
+    class Node:
+        next: Any = None
+
+    node = Node()
+    node.next = node
+    return node
+
+
+def _deep(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_itself, _dict_of_itself, _model_of_itself, _dataclass_of_itself, lambda: _deep(200), lambda: _deep(100_000)],
+)
+def test_a_value_that_contains_itself_or_is_too_deep_is_refused(make: Callable[[], Any]) -> None:
+    with pytest.raises(ValueNotSerializable) as caught:
+        encode(make())
+    assert len(str(caught.value)) < 400
+
+
+def test_what_is_just_deep_enough_comes_back() -> None:
+    assert decode(encode(_deep(128))) == _deep(128)
+    assert decode(encode([_deep(100), Decimal(1), "\ud800"])) == [_deep(100), Decimal(1), "\ud800"]
+
+
+def test_a_level_of_dataclasses_counts_once() -> None:
+    @dataclasses.dataclass
+    class Node:
+        next: Any = None
+
+    value = Node()
+    for _ in range(100):
+        value = Node(value)
+    assert decode(encode(value))["next"]["next"]
+
+
+def test_a_number_that_only_the_slow_writer_meets_may_be_too_long() -> None:
+    with pytest.raises(ValueNotSerializable, match="cannot be written"):
+        encode(["\ud800", 10**5000])
+
+
+def test_refusing_works_near_the_end_of_the_stack() -> None:
+    def dive() -> str:
+        try:
+            return dive()
+        except RecursionError:
+            try:
+                return encode(_deep(120))
+            except ValueNotSerializable:
+                return "refused"
+
+    assert dive()
+
+
+def test_a_serializer_that_fails_is_a_refusal() -> None:
+    class Broken(BaseModel):
+        model_config = ConfigDict(frozen=True)
+
+        @model_serializer
+        def _fail(self) -> dict[str, Any]:
+            raise RuntimeError("out of order")
+
+    with pytest.raises(ValueNotSerializable, match="out of order"):
+        encode([Broken()])
+
+
+def test_a_payload_has_a_limit_in_bytes() -> None:
+    text = encode("é" * 10)
+    assert encode("é" * 10, limit=len(text)) == text
+    with pytest.raises(PayloadTooLarge, match=rf"output of a is too large: {len(text)} bytes") as caught:
+        encode("é" * 10, where="output of a", limit=len(text) - 1)
+    assert (caught.value.where, caught.value.size, caught.value.limit) == ("output of a", len(text), len(text) - 1)
