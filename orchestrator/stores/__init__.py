@@ -1,0 +1,43 @@
+"""Stores, all behind `orchestrator.ports.Store`: in memory, SQLite and PostgreSQL, Redis."""
+
+from __future__ import annotations
+
+import threading
+from urllib.parse import urlsplit
+
+from orchestrator.ports import Store
+from orchestrator.stores.memory import MemoryStore
+
+_named: dict[str, MemoryStore] = {}
+_lock = threading.Lock()
+
+
+def open_store(url: str) -> Store:
+    """The store at a URL.
+
+    `memory://` (one of its own), `memory://name` (one per process and name), `sqlite:///path`,
+    `postgresql+psycopg://…`, `redis://…`, `rediss://…`, `redis+socket://…`. Connects when first used. Raises
+    ValueError for a URL of another kind, ImportError naming the extra where a driver is missing.
+    """
+    scheme, name = urlsplit(url).scheme, url.partition("://")[2]
+    match scheme:
+        case "memory" if not name:
+            return MemoryStore()
+        case "memory":
+            with _lock:
+                return _named.setdefault(name, MemoryStore())
+        case "redis" | "rediss" | "redis+socket":
+            from orchestrator.stores.redis import RedisStore
+
+            return RedisStore(url)
+        case _ if scheme.partition("+")[0] in ("sqlite", "postgresql"):
+            from orchestrator.stores.sql import SqlStore
+
+            return SqlStore(url)
+        case _:
+            raise ValueError(
+                f"no store for {scheme or 'an empty'}:// URLs: use memory, sqlite, postgresql+psycopg or redis"
+            )
+
+
+__all__ = ["MemoryStore", "open_store"]

@@ -1,0 +1,284 @@
+"""The memory store: everything in this process, behind one lock.
+
+It behaves no better than the others: values pass through it as text only, records as frozen documents, and the clock
+is a port.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from orchestrator.core.apply import ENDED_RUN, LOST, UNKNOWN, Applied, apply, claim
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused, mark
+from orchestrator.core.records import HELD, LIVE, Header, Record, RunState, Status, undotted
+from orchestrator.core.recovery import worth_keeping
+from orchestrator.host import SystemClock, monotonic
+from orchestrator.ports import TRIMMED, Clock, Due, Holding, RunPageOf, RunQuery, StoredEvent
+
+_T = TypeVar("_T")
+NEVER = 1 << 50
+_SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
+
+
+@dataclass(slots=True)
+class _Run:
+    header: Header
+    records: dict[str, Record] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
+    context: dict[str, str] = field(default_factory=dict)
+    events: list[StoredEvent] = field(default_factory=list)
+    mail: dict[str, list[str]] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    told: threading.Condition = field(default_factory=threading.Condition)  # of the store's lock: there are more events
+
+
+class MemoryStore:
+    """Runs in this process's memory. `clock` may be virtual."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.url = "memory://"
+        self._clock = self.clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._runs: dict[str, _Run] = {}
+        self._due: dict[tuple[str, str], int] = {}
+        self._tickers: dict[str, tuple[str, int, int]] = {}
+        self._workers: dict[tuple[str, str], int] = {}
+
+    def create(self, header: Header) -> Header:
+        with self._changed:
+            stored = self._runs.get(header.run_id)
+            if stored is None:
+                now = self._clock.now()
+                stored = _Run(replace(header, created_at=now, updated_at=now), told=threading.Condition(self._lock))
+                self._runs[header.run_id] = stored
+            return stored.header
+
+    def claim(self, ask: Ask) -> Claimed | Refused:
+        with self._changed:
+            run = self._runs.get(ask.run_id)
+            record = run.records.get(ask.path) if run else None
+            answer = claim(ask, run.header if run else None, record, self._clock.now())
+            if run is None or isinstance(answer, Refused):
+                return answer if isinstance(answer, Refused) else Refused(UNKNOWN)
+            self._write(run, answer)
+            return self._package(run, ask.path)
+
+    def commit(self, run_id: str, change: Change) -> Committed | Refused:
+        with self._changed:
+            run = self._runs.get(run_id)
+            if run is None:
+                return Refused(UNKNOWN)
+            records = {path: run.records[path] for path in change.reads() if path in run.records}
+            box = mark(run.mail.get(change.mail.name, ())) if change.mail else ""
+            answer = apply(change, run.header, records, box, self._clock.now())
+            if isinstance(answer, Refused):
+                return answer
+            if not answer.repeated:
+                self._extras(run, change)
+                self._write(run, answer)
+                _trim(run, change.keep)
+                self._changed.notify_all()
+            claimed = self._package(run, answer.claimed) if answer.claimed is not None else None
+            return Committed(answer.header, answer.dispatches, claimed)
+
+    def header(self, run_id: str) -> Header | None:
+        with self._changed:
+            run = self._runs.get(run_id)
+            return run.header if run else None
+
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
+        def pick(run: _Run) -> list[Record]:
+            names = run.held if held else run.records.keys() if paths is None else run.records.keys() & set(paths)
+            return [run.records[name] for name in sorted(names, key=undotted)]
+
+        return self._read(run_id, pick, [])
+
+    def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
+        return self._read(run_id, lambda run: {key: run.values[key] for key in ids if key in run.values}, {})
+
+    def state(self, run_id: str) -> dict[str, str]:
+        return self._read(run_id, lambda run: dict(run.state), {})
+
+    def context(self, run_id: str) -> dict[str, str]:
+        return self._read(run_id, lambda run: dict(run.context), {})
+
+    def mail(self, run_id: str, name: str) -> list[str]:
+        return self._read(run_id, lambda run: list(run.mail.get(name, ())), [])
+
+    def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
+        return self._read(run_id, lambda run: _page(run, after, limit), [])
+
+    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+        end = monotonic() + timeout
+        with self._lock:
+            while True:
+                run = self._runs.get(run_id)
+                found = _page(run, after, limit) if run else []
+                left = end - monotonic()
+                if run is None or found or left <= 0:
+                    return found
+                run.told.wait(left)
+
+    def last_event(self, run_id: str) -> str:
+        return self._read(run_id, lambda run: run.events[-1].id if run.events else "", "")
+
+    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+        end = monotonic() + timeout
+        with self._changed:
+            while True:
+                run = self._runs.get(run_id)
+                if run is None or run.header.rests > rests or monotonic() >= end:
+                    return run.header if run else None
+                self._changed.wait(max(0.0, end - monotonic()))
+
+    def due(self, namespace: str, limit: int = 100) -> list[Due]:
+        with self._changed:
+            now = self._clock.now()
+            found: list[Due] = []
+            for (run_id, path), moment in sorted(self._due.items(), key=lambda item: item[1]):
+                run = self._runs[run_id]
+                if moment > now or len(found) >= limit:
+                    break
+                if not worth_keeping(run.header, run.records[path]):
+                    del self._due[run_id, path]
+                elif run.header.namespace == namespace:
+                    found.append(Due(run.header, run.records[path]))
+            return found
+
+    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
+        with self._changed:
+            return {held: reason for held in holdings if (reason := self._renew(held, lease))}
+
+    def _renew(self, held: Holding, lease: int) -> str:
+        run = self._runs.get(held.run_id)
+        if run is None:
+            return UNKNOWN
+        record = run.records.get(held.path)
+        if run.header.status != RunState.RUNNING or (run.header.closed and held.path):
+            return ENDED_RUN
+        if record is None or record.status != Status.RUNNING or record.token != held.token:
+            return LOST
+        self._keep(run, replace(record, due=self._clock.now() + lease))
+        return ""
+
+    def runs(self, query: RunQuery) -> RunPageOf:
+        with self._changed:
+            found = [run.header for run in self._runs.values() if _matches(run.header, query)]
+        found.sort(key=lambda header: (header.created_at, header.run_id), reverse=True)
+        return RunPageOf(found[query.offset : query.offset + query.limit], len(found))
+
+    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
+        with self._changed:
+            run = self._runs.get(run_id)
+            if run is None or (states is not None and run.header.status not in states):
+                return False
+            del self._runs[run_id]
+            run.told.notify_all()
+            for path in run.records:
+                self._due.pop((run_id, path), None)
+            return True
+
+    def tick(self, namespace: str, holder: str, lease: int) -> int:
+        with self._changed:
+            now = self._clock.now()
+            owner, until, last = self._tickers.get(namespace, ("", 0, 0))
+            if owner not in ("", holder) and until > now:
+                return 0
+            self._tickers[namespace] = (holder, now + lease, now)
+            return max(1, now - last) if last else NEVER
+
+    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+        with self._changed:
+            self._workers[namespace, worker] = self._clock.now() + ttl
+
+    def workers(self, namespace: str) -> list[str]:
+        with self._changed:
+            now = self._clock.now()
+            return sorted(worker for (of, worker), until in self._workers.items() if of == namespace and until > now)
+
+    def now(self) -> int:
+        return self._clock.now()
+
+    def close(self) -> None:
+        """Nothing to give back: a named memory store lives as long as its process."""
+
+    def _read(self, run_id: str, pick: Callable[[_Run], _T], otherwise: _T) -> _T:
+        with self._changed:
+            run = self._runs.get(run_id)
+            return pick(run) if run else otherwise
+
+    def _package(self, run: _Run, path: str) -> Claimed:
+        record = run.records[path]
+        wanted = (record.input, record.suspend, record.resume, *record.needs.split())
+        values = {key: run.values[key] for key in wanted if key in run.values}
+        return Claimed(run.header, record, values, dict(run.state), dict(run.context))
+
+    def _extras(self, run: _Run, change: Change) -> None:
+        for key, text in change.values.items():
+            run.values.setdefault(key, text)
+        _patch(run.state, change.state)
+        _patch(run.context, change.context)
+        if change.mail is not None:
+            box = run.mail.setdefault(change.mail.name, [])
+            if change.mail.push:
+                box.append(change.mail.push)
+            if change.mail.pop in box:
+                box.remove(change.mail.pop)
+
+    def _write(self, run: _Run, applied: Applied) -> None:
+        run.header = applied.header
+        now, last = self._clock.now(), int(run.events[-1].id) if run.events else 0
+        for number, doc in enumerate(applied.events, last + 1):
+            run.events.append(StoredEvent(str(number), now, doc))
+        if applied.events:
+            run.told.notify_all()
+        for record in applied.records.values():
+            self._keep(run, record)
+
+    def _keep(self, run: _Run, record: Record) -> None:
+        key = (run.header.run_id, record.path)
+        self._due.pop(key, None)
+        run.held.discard(record.path)
+        if not record.status:
+            run.records.pop(record.path, None)
+            return
+        run.records[record.path] = record
+        if record.status in HELD:
+            run.held.add(record.path)
+        if record.due and run.header.runtime != "local" and record.status in LIVE | {Status.WAITING}:
+            self._due[key] = record.due
+
+
+def _page(run: _Run, after: str, limit: int) -> list[StoredEvent]:
+    first = int(run.events[0].id) if run.events else 1
+    start = max(0, int(after or 0) + 1 - first)
+    return run.events[start : start + limit]
+
+
+def _trim(run: _Run, keep: int) -> None:
+    """The oldest events go, some at a time. What was the first of the rest only marks the gap from now on."""
+    if keep and len(run.events) > keep + _SLACK:
+        del run.events[:-keep]
+        run.events[0] = replace(run.events[0], doc={"type": TRIMMED})
+
+
+def _patch(stored: dict[str, str], patch: Mapping[str, str | None]) -> None:
+    for key, text in patch.items():
+        if text is None:
+            stored.pop(key, None)
+        else:
+            stored[key] = text
+
+
+def _matches(header: Header, query: RunQuery) -> bool:
+    return (
+        query.workflow_id in (None, header.workflow_id)
+        and query.status in (None, header.status)
+        and query.resource_id in (None, header.resource_id)
+        and (query.before is None or header.updated_at < query.before)
+    )

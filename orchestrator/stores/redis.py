@@ -1,0 +1,406 @@
+"""The Redis store: a commit is one script on the server, a claim another. The only file that imports the Redis client.
+
+The scripts (`scripts/*.lua`) read a change as `core.apply` does; one test compares the two on generated histories. A
+failover takes runs back by up to a second: their steps run again, and what was accepted in that second is gone. Needs
+Redis 6.2 or later.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from redis import Redis
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.retry import Retry
+
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
+from orchestrator.core.records import Header, Record, undotted
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import monotonic, new_token
+from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.stores import redis_wire as wire
+from orchestrator.stores.redis_keys import Layout, index_prefix, parse_due
+
+FORMAT = 1  # of keys and documents; another one is not read
+NEVER = 1 << 50
+_REMEMBER_TICKS = 7 * 24 * 3600 * 1000  # ms; a longer gap in the sweeps counts as never
+_PAGE = 500  # values or headers in one command: a long one would hold up the whole server
+_MOST_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
+_BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
+
+_CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
+
+logger = logging.getLogger("orchestrator")
+_warned: set[str] = set()
+
+_Client = Any  # redis.Redis, whose commands have no types of their own
+_Call = tuple[Any, ...]  # a command and its arguments; `("name.lua", keys, arguments)` is a script
+
+
+class RedisStore:
+    """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs.
+
+    `shards` is fixed when the store is first used; another number is refused. With `strict` a server that may evict
+    keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound what
+    one call takes while the server does not answer. The class has as many verbs as its port.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "orchestrator",
+        shards: int = 16,
+        strict: bool = False,
+        timeout: float = 5.0,
+        retries: int = 3,
+    ) -> None:
+        self.url = url
+        self._keys = Layout(prefix, shards)
+        self._link = _Link(url, self._keys, strict=strict, timeout=timeout, retries=retries)
+
+    def create(self, header: Header) -> Header:
+        keys = self._keys.run(header.run_id)
+        text = self._link.script("create", (keys.header, keys.index), (wire.dumps(header.doc()),))
+        return wire.header_of(text)
+
+    def claim(self, ask: Ask) -> Claimed | Refused:
+        words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease)
+        return wire.claimed_of(self._link.script("claim", self._keys.run(ask.run_id).claim, words))
+
+    def commit(self, run_id: str, change: Change) -> Committed | Refused:
+        words = (run_id, *wire.change_words(change))
+        return wire.committed_of(self._link.script("commit", self._keys.run(run_id).commit, words))
+
+    def header(self, run_id: str) -> Header | None:
+        text = self._link.call("GET", self._keys.run(run_id).header)
+        return wire.header_of(text) if text else None
+
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
+        keys = self._keys.run(run_id)
+        found: dict[str, bytes | None]
+        if held:
+            words = self._link.script("held", (keys.records, keys.held), ())
+            found = {words[at].decode(): words[at + 1] for at in range(0, len(words), 2)}
+        elif paths is None:
+            found = {path.decode(): text for path, text in self._link.call("HGETALL", keys.records).items()}
+        elif names := list(dict.fromkeys(paths)):
+            found = dict(zip(names, self._link.call("HMGET", keys.records, *names), strict=True))
+        else:
+            return []
+        return [wire.record_of(path, text) for path in sorted(found, key=undotted) if (text := found[path])]
+
+    def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
+        key, names = self._keys.run(run_id).values, list(dict.fromkeys(ids))
+        pages = [names[at : at + _PAGE] for at in range(0, len(names), _PAGE)]
+        answers = self._link.calls([("HMGET", key, *page) for page in pages])
+        return {
+            name: text
+            for page, texts in zip(pages, answers, strict=True)
+            for name, text in wire.found_of(page, texts).items()
+        }
+
+    def state(self, run_id: str) -> dict[str, str]:
+        return self._hash(self._keys.run(run_id).state)
+
+    def context(self, run_id: str) -> dict[str, str]:
+        return self._hash(self._keys.run(run_id).context)
+
+    def _hash(self, key: str) -> dict[str, str]:
+        return {name.decode(): text.decode() for name, text in self._link.call("HGETALL", key).items()}
+
+    def mail(self, run_id: str, name: str) -> list[str]:
+        found = self._link.call("HGET", self._keys.run(run_id).mail, name)
+        entries: list[str] = json.loads(found) if found else []
+        return entries
+
+    def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
+        keys = self._keys.run(run_id)
+        first = f"({_cursor(after)}" if after else "-"
+        return wire.events_of(self._link.script("events", (keys.header, keys.events), (first, limit)))
+
+    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+        key, end = self._keys.run(run_id).events, monotonic() + timeout
+        while (left := end - monotonic()) > 0:
+            block = max(1, round(min(left, _BLOCK) * 1000))
+            cursor = _cursor(after) if after else "0-0"
+            if self._link.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", key, cursor, blocking=True):
+                break
+        return self.events(run_id, after, limit)
+
+    def last_event(self, run_id: str) -> str:
+        found = self._link.call("XREVRANGE", self._keys.run(run_id).events, "+", "-", "COUNT", 1)
+        return found[0][0].decode() if found else ""
+
+    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+        keys, end = self._keys.run(run_id), monotonic() + timeout
+        while True:
+            # The last rest is read before the header: one that comes later ends the blocking read at once.
+            last, text = self._link.calls([("XREVRANGE", keys.rests, "+", "-", "COUNT", 1), ("GET", keys.header)])
+            header = wire.header_of(text) if text else None
+            left = end - monotonic()
+            if header is None or header.rests > rests or left <= 0:
+                return header
+            block = max(1, round(min(left, _BLOCK) * 1000))
+            cursor = last[0][0] if last else "0-0"
+            self._link.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", keys.rests, cursor, blocking=True)
+
+    def due(self, namespace: str, limit: int = 100) -> list[Due]:
+        shards = range(self._keys.shards)
+        while True:
+            pages = self._link.calls([("due.lua", (self._keys.due(shard),), (namespace, limit)) for shard in shards])
+            entries = (zip(map(int, page[1::2]), page[::2], strict=True) for page in pages)
+            members = [member.decode() for _, member in islice(heapq.merge(*entries), limit)]
+            places = [(member, *parse_due(member, namespace)) for member in members]
+            found = self._link.calls([self._peek(*place) for place in places])
+            due = [
+                Due(wire.header_of(pair[0]), wire.record_of(path, pair[1]))
+                for (_, _, path), pair in zip(places, found, strict=True)
+                if pair
+            ]
+            if len(due) == len(places) or len(places) < limit:
+                return due
+
+    def _peek(self, member: str, run_id: str, path: str) -> _Call:
+        keys = self._keys.run(run_id)
+        return "peek.lua", (keys.header, keys.records, keys.due), (member, path)
+
+    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
+        of: dict[str, list[Holding]] = {}
+        for held in holdings:
+            of.setdefault(held.run_id, []).append(held)
+        answers = self._link.calls([self._renewal(run_id, mine, lease) for run_id, mine in of.items()])
+        pairs = (
+            pair for mine, reasons in zip(of.values(), answers, strict=True) for pair in zip(mine, reasons, strict=True)
+        )
+        return {held: reason.decode() for held, reason in pairs if reason}
+
+    def _renewal(self, run_id: str, holdings: list[Holding], lease: int) -> _Call:
+        keys = self._keys.run(run_id)
+        words = [word for held in holdings for word in (held.path, held.token)]
+        return "renew.lua", (keys.header, keys.records, keys.due), (run_id, lease, *words)
+
+    def runs(self, query: RunQuery) -> RunPageOf:
+        """A page of headers.
+
+        What the index does not know (`before`, a resource together with something else) is compared header by header:
+        such a query reads the headers of all that the index finds.
+        """
+        prefix, exact = index_prefix(query)
+        if not exact:
+            matching = [header for page in self._pages(prefix, query) for header in page if _matches(header, query)]
+            return RunPageOf(matching[query.offset : query.offset + query.limit], len(matching))
+        low, high = f"[{prefix}0", f"({prefix};"
+        shards = [self._keys.index(shard) for shard in range(self._keys.shards)]
+        last = query.offset + query.limit
+        counts = [("ZLEXCOUNT", key, low, high) for key in shards]
+        found = self._link.calls([*counts, *(("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, last) for key in shards)])
+        members = islice(heapq.merge(*found[len(shards) :], reverse=True), query.offset, last)
+        return RunPageOf(self._headers(prefix, list(members)), sum(found[: len(shards)]))
+
+    def _pages(self, prefix: str, query: RunQuery) -> Iterator[list[Header]]:
+        """All runs below an index prefix, newest first; what was created after `before` was also written after it."""
+        high = f"({prefix};" if query.before is None else f"({prefix}{query.before:015d}"
+        keys = [self._keys.index(shard) for shard in range(self._keys.shards)]
+        found = self._link.calls([("ZREVRANGEBYLEX", key, high, f"[{prefix}0") for key in keys])
+        members = heapq.merge(*found, reverse=True)
+        while page := list(islice(members, _PAGE)):
+            yield self._headers(prefix, page)
+
+    def _headers(self, prefix: str, members: list[bytes]) -> list[Header]:
+        skip = len(prefix.encode()) + 16  # digits of the moment and a colon
+        texts = self._link.calls([("GET", self._keys.run(member[skip:].decode()).header) for member in members])
+        return [wire.header_of(text) for text in texts if text]
+
+    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
+        words = (run_id, *(["*"] if states is None else sorted(states)))
+        return bool(self._link.script("delete", self._keys.run(run_id).commit, words))
+
+    def tick(self, namespace: str, holder: str, lease: int) -> int:
+        words = (holder, lease, new_token(), max(_REMEMBER_TICKS, lease))
+        since = int(self._link.script("tick", (self._keys.tick(namespace),), words))
+        return NEVER if since < 0 else since
+
+    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+        self._link.script("workers", (self._keys.workers(namespace),), (ttl, worker))
+
+    def workers(self, namespace: str) -> list[str]:
+        return sorted(name.decode() for name in self._link.script("workers", (self._keys.workers(namespace),), ()))
+
+    def now(self) -> int:
+        seconds, micros = self._link.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def close(self) -> None:
+        self._link.close()
+
+
+def _cursor(text: str) -> str:
+    if not _CURSOR.fullmatch(text):
+        raise ValueError(f"{text!r} is no cursor of this store")
+    return text
+
+
+def _matches(header: Header, query: RunQuery) -> bool:
+    return (
+        query.workflow_id in (None, header.workflow_id)
+        and query.status in (None, header.status)
+        and query.resource_id in (None, header.resource_id)
+        and (query.before is None or header.updated_at < query.before)
+    )
+
+
+class _Link:
+    """Connections of this process to one server, checked at first use.
+
+    It remembers whose they are: after a fork the child opens its own and leaves the parent's alone. A request that got
+    no answer is sent again a few times; every script answers a repeat as it answered first.
+    """
+
+    def __init__(self, url: str, keys: Layout, *, strict: bool, timeout: float, retries: int) -> None:
+        self._url = client_url(url)
+        self._shown = shown_url(url)
+        self._keys = keys
+        self._strict = strict
+        self._timeout = timeout
+        self._retries = retries
+        # Replaced as a whole and never locked: a lock held by another thread at a fork would stay locked in the child.
+        self._own: tuple[int, _Client, _Client] | None = None
+
+    def call(self, *call: Any, blocking: bool = False) -> Any:
+        """One command, one round trip."""
+        return self._ask(lambda client: client.execute_command(*call), blocking=blocking)
+
+    def script(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
+        """One script, one round trip, unless the server has forgotten it."""
+        return self._ask(lambda client: self._run(client, name, keys, words))
+
+    def calls(self, calls: Sequence[_Call]) -> list[Any]:
+        """Commands and scripts in one round trip, not as one transaction."""
+        return self._ask(lambda client: self._pipe(client, calls)) if calls else []
+
+    def close(self) -> None:
+        """Close the connections that this process made."""
+        own, self._own = self._own, None
+        if own and own[0] == os.getpid():
+            own[1].close()
+            own[2].close()
+
+    def _run(self, client: _Client, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
+        script = wire.script(name)
+        call = ("EVALSHA", script.sha, len(keys), *keys, *words)
+        try:
+            return client.execute_command(*call)
+        except NoScriptError:  # a server that was restarted, or another one
+            client.execute_command("SCRIPT LOAD", script.text)
+            return client.execute_command(*call)
+
+    def _pipe(self, client: _Client, calls: Sequence[_Call]) -> list[Any]:
+        names = {call[0].removesuffix(".lua") for call in calls if call[0].endswith(".lua")}
+        for last in (False, True):
+            with client.pipeline(transaction=False) as pipe:
+                for name, *rest in calls:
+                    if name.endswith(".lua"):
+                        keys, words = rest
+                        pipe.execute_command("EVALSHA", wire.script(name[:-4]).sha, len(keys), *keys, *words)
+                    else:
+                        pipe.execute_command(name, *rest)
+                try:
+                    answers: list[Any] = pipe.execute()
+                    return answers
+                except NoScriptError:
+                    if last:
+                        raise
+            for name in sorted(names):
+                client.execute_command("SCRIPT LOAD", wire.script(name).text)
+        raise AssertionError("unreachable")
+
+    def _ask(self, ask: Callable[[_Client], Any], *, blocking: bool = False) -> Any:
+        try:
+            _, client, patient = self._clients()
+            return ask(patient if blocking else client)
+        except RedisError as error:
+            raise self._unavailable(str(error)) from error
+
+    def _unavailable(self, why: str) -> StoreUnavailable:
+        return StoreUnavailable(f"The store at {self._shown} cannot be used: {why}", url=self._shown)
+
+    def _clients(self) -> tuple[int, _Client, _Client]:
+        own = self._own
+        if own is None or own[0] != os.getpid():
+            own = os.getpid(), self._client(self._timeout), self._client(self._timeout + _BLOCK)
+            self._check(own[1])
+            self._own = own
+        return own
+
+    def _client(self, timeout: float) -> _Client:
+        return Redis.from_url(
+            self._url,
+            protocol=2,
+            socket_timeout=timeout,
+            socket_connect_timeout=self._timeout,
+            max_connections=_MOST_CONNECTIONS,
+            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), self._retries),
+            health_check_interval=0,
+        )
+
+    def _check(self, client: _Client) -> None:
+        """Compare format and shards with what the store was begun with; look at how the server keeps its data."""
+        mine = json.dumps({"format": FORMAT, "shards": self._keys.shards})
+        with client.pipeline(transaction=False) as pipe:
+            pipe.set(self._keys.format, mine, nx=True)
+            pipe.get(self._keys.format)
+            stored = json.loads(pipe.execute()[1])
+        if stored["format"] != FORMAT:
+            raise self._unavailable(f"its format is {stored['format']}, this version reads format {FORMAT}")
+        if stored["shards"] != self._keys.shards:
+            raise self._unavailable(f"it has {stored['shards']} shards, this process is set to {self._keys.shards}")
+        doubts = _doubts(client)
+        if doubts and self._strict:
+            raise self._unavailable("; ".join(doubts))
+        if doubts and self._shown not in _warned:
+            _warned.add(self._shown)
+            logger.warning("The store at %s may lose runs: %s", self._shown, "; ".join(doubts))
+
+
+def _doubts(client: _Client) -> list[str]:
+    """What speaks against keeping runs on this server; nothing where it does not let us ask."""
+    try:
+        settings = {name: client.config_get(name).get(name, "") for name in ("maxmemory-policy", "appendonly", "save")}
+    except ResponseError:
+        return []
+    policy = settings["maxmemory-policy"]
+    evicts = [f"maxmemory-policy is {policy}, not noeviction"] if policy not in ("", "noeviction") else []
+    kept = settings["appendonly"] == "yes" or settings["save"]
+    return evicts if kept else [*evicts, "neither AOF nor RDB is on, so a restart of the server loses everything"]
+
+
+def client_url(url: str) -> str:
+    """The URL as the Redis client reads it: Celery's `redis+socket`, `virtual_host` and `CERT_NONE` are translated."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    if "virtual_host" in options:
+        options["db"] = options.pop("virtual_host")
+    if "ssl_cert_reqs" in options:
+        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].removeprefix("CERT_").lower()
+    scheme = {"redis+socket": "unix", "socket": "unix"}.get(parts.scheme, parts.scheme)
+    # Put together by hand: urlunsplit leaves the slashes out for a scheme that it does not know.
+    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(options)}" if options else "")
+
+
+def shown_url(url: str) -> str:
+    """The URL as it may be shown: without its password."""
+    parts = urlsplit(url)
+    options = [(name, "***" if "password" in name else value) for name, value in parse_qsl(parts.query)]
+    user, at, place = parts.netloc.rpartition("@")
+    login = f"{user.partition(':')[0]}:***@" if at and ":" in user else user + at
+    return f"{parts.scheme}://{login}{place}{parts.path}" + (f"?{urlencode(options, safe='*/')}" if options else "")

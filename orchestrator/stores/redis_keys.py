@@ -1,0 +1,124 @@
+"""Where the Redis store keeps what: the names of keys, and the members of the listing index.
+
+A run belongs to one of a fixed number of shards. All keys of a shard share a hash tag, so that a script stays on one
+node of a cluster, and each name follows from shard and run alone.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from dataclasses import dataclass
+
+from orchestrator.ports import RunQuery
+
+SEPARATOR = "\x1f"  # in due entries: namespace, run, path
+
+
+@dataclass(frozen=True, slots=True)
+class RunKeys:
+    """The keys of one run, and those of its shard that its commits write."""
+
+    header: str
+    records: str
+    values: str
+    state: str
+    context: str
+    events: str
+    due: str
+    held: str
+    mail: str
+    rests: str
+    index: str
+
+    @property
+    def claim(self) -> tuple[str, ...]:
+        """What a claim touches, in the order of its script."""
+        return (self.header, self.records, self.values, self.state, self.context, self.events, self.due)
+
+    @property
+    def commit(self) -> tuple[str, ...]:
+        """What a commit (and a deletion) touches, in the order of their scripts."""
+        return (*self.claim, self.held, self.mail, self.rests, self.index)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """All key names below one prefix."""
+
+    prefix: str
+    shards: int
+
+    def tag(self, shard: int) -> str:
+        """What the keys of a shard begin with."""
+        return f"{{{self.prefix}:{shard}}}"
+
+    def shard(self, run_id: str) -> int:
+        """The shard of a run."""
+        return crc32(run_id.encode()) % self.shards
+
+    def run(self, run_id: str) -> RunKeys:
+        """The keys of a run."""
+        tag = self.tag(self.shard(run_id))
+        return RunKeys(
+            header=f"{tag}:header:{run_id}",
+            records=f"{tag}:records:{run_id}",
+            values=f"{tag}:values:{run_id}",
+            state=f"{tag}:state:{run_id}",
+            context=f"{tag}:context:{run_id}",
+            events=f"{tag}:events:{run_id}",
+            due=f"{tag}:due",
+            held=f"{tag}:held:{run_id}",
+            mail=f"{tag}:mail:{run_id}",
+            rests=f"{tag}:rests:{run_id}",
+            index=f"{tag}:index",
+        )
+
+    def due(self, shard: int) -> str:
+        """The due entries of a shard."""
+        return f"{self.tag(shard)}:due"
+
+    def index(self, shard: int) -> str:
+        """The listing index of a shard: one sorted set of equal scores, in the order of its members' bytes."""
+        return f"{self.tag(shard)}:index"
+
+    def tick(self, namespace: str) -> str:
+        """Who sweeps a namespace."""
+        return f"{self.tag(self.shard(namespace))}:tick:{namespace}"
+
+    def workers(self, namespace: str) -> str:
+        """The workers of a namespace."""
+        return f"{self.tag(self.shard(namespace))}:workers:{namespace}"
+
+    @property
+    def format(self) -> str:
+        """The format version and the number of shards that the store was begun with."""
+        return f"{self.tag(0)}:format"
+
+
+def parse_due(member: str, namespace: str) -> tuple[str, str]:
+    """Run and path of a due entry of this namespace."""
+    run_id, _, path = member[len(namespace) + 1 :].rpartition(SEPARATOR)
+    return run_id, path
+
+
+def _part(text: str) -> str:
+    return f"{len(text.encode())}:{text}:"
+
+
+def index_prefix(query: RunQuery) -> tuple[str, bool]:
+    """What the index members of the runs asked for begin with, and whether that is all that was asked.
+
+    Members are `<prefix><created_at, 15 digits>:<run id>`. There is one for all runs, one by workflow, one by status,
+    one by both and one by resource; what is asked besides is compared with the headers.
+    """
+    exact = query.before is None
+    if query.resource_id:
+        return "r" + _part(query.resource_id), exact and query.workflow_id is None and query.status is None
+    exact = exact and query.resource_id is None
+    if query.workflow_id is not None and query.status is not None:
+        return "b" + _part(query.workflow_id) + _part(query.status), exact
+    if query.workflow_id is not None:
+        return "w" + _part(query.workflow_id), exact
+    if query.status is not None:
+        return "s" + _part(query.status), exact
+    return "a", exact

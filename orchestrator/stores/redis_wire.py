@@ -1,0 +1,200 @@
+"""How changes and answers travel to the Redis scripts and back. It knows neither a connection nor a key.
+
+A change goes as one JSON document that the script decodes (guards, operations, flat records), followed by the texts
+that it must never decode: values, state, context and events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, assert_never
+
+from pydantic_core import from_json, to_json
+
+from orchestrator.core.changes import (
+    Caller,
+    Change,
+    Claimed,
+    Committed,
+    Dispatch,
+    Down,
+    Holder,
+    Next,
+    Op,
+    Put,
+    Refused,
+    Run,
+    Set,
+    Shut,
+    Tell,
+)
+from orchestrator.core.records import Header, Record
+from orchestrator.ports import TRIMMED, StoredEvent
+
+
+class Script:
+    """A Lua script: its text, and the digest by which the server knows it."""
+
+    def __init__(self, *names: str) -> None:
+        folder = files(__package__).joinpath("scripts")
+        self.text = "\n".join(folder.joinpath(name + ".lua").read_text(encoding="utf-8") for name in names)
+        self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+
+
+_PARTS = {"claim": ("run", "claim"), "commit": ("run", "commit")}
+
+
+@cache
+def script(name: str) -> Script:
+    """The script of this name, read once."""
+    return Script(*_PARTS.get(name, (name,)))
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON."""
+    return to_json(value).decode()
+
+
+# --- there -----------------------------------------------------------------------------------------------------------
+
+
+def change_words(change: Change) -> list[str]:
+    """The arguments of the commit script after the run's id."""
+    values = _pairs(change.values)
+    state, no_state = _patch(change.state)
+    context, no_context = _patch(change.context)
+    events = [dumps(event) for event in change.events]
+    parts = (values, state, no_state, context, no_context, events)
+    doc: dict[str, Any] = {"lease": change.lease, "grace": change.grace, "rest": change.rest}
+    doc["ops"] = _ops(change.ops)
+    doc["n"] = [len(part) for part in parts]
+    match change.guard:
+        case Holder(path=path, token=token, part=number):
+            doc |= {"holder": True, "by": [path, token, number]}
+        case Caller(id=id_, states=states, life=life, rests=rests):
+            doc["by"] = [id_, sorted(states), life, rests]
+        case _:
+            assert_never(change.guard)
+    if change.expect:
+        doc["expect"] = [
+            [e.path, e.status, e.seq] if e.due is None else [e.path, e.status, e.seq, e.due] for e in change.expect
+        ]
+    if change.keep:
+        doc["keep"] = change.keep
+    if change.drop:
+        doc["drop"] = change.drop
+    if change.rest_now:
+        doc["rest_now"] = True
+    if change.mail is not None:
+        doc["mail"] = [change.mail.name, change.mail.expect, change.mail.push, change.mail.pop]
+    words = [dumps(doc)]
+    for part in parts:
+        words += part
+    return words
+
+
+def _pairs(texts: Mapping[str, str]) -> list[str]:
+    return [word for pair in texts.items() for word in pair]
+
+
+def _patch(patch: Mapping[str, str | None]) -> tuple[list[str], list[str]]:
+    kept = {key: text for key, text in patch.items() if text is not None}
+    return _pairs(kept), [key for key, text in patch.items() if text is None]
+
+
+def _ops(ops: Sequence[Op]) -> list[list[Any]]:
+    """One small list for each operation; the same `Next` many times over (the window of a foreach) is written once."""
+    words: list[list[Any]] = []
+    last: Op | None = None
+    for op in ops:
+        if isinstance(op, Next) and op is last:
+            words[-1][4] += 1
+        else:
+            words.append(_op(op))
+        last = op
+    return words
+
+
+def _op(op: Op) -> list[Any]:
+    match op:
+        case Put(record=record, claim=claim, delay=delay):
+            return ["p", record.doc(), claim, delay]
+        case Set(path=path, fields=fields, claim=claim, delay=delay):
+            return ["s", path, dict(fields), claim, delay]
+        case Next(path=path, template=template, prefix=prefix):
+            return ["n", path, template.doc(), prefix, 1]
+        case Shut(path=path):
+            return ["u", path]
+        case Down(path=path, then=then, event=event):
+            return ["d", path, _op(then), dumps(event)[:-1] if event else ""]
+        case Tell(path=path, event=event):
+            return ["t", path, dumps(event)[:-1]]
+        case Run(fields=fields, unless=unless):
+            return ["r", dict(fields), unless]
+        case _:
+            assert_never(op)
+
+
+# --- and back --------------------------------------------------------------------------------------------------------
+
+
+def header_of(text: bytes) -> Header:
+    """A header as a script answers it."""
+    return Header.parse(from_json(text))
+
+
+def record_of(path: str, text: bytes) -> Record:
+    """The record that is stored at `path`."""
+    return Record.parse({**from_json(text), "path": path})
+
+
+def events_of(reply: Sequence[Any]) -> list[StoredEvent]:
+    """The answer of the events script. Where the log has lost its beginning, its first event says so and no more."""
+    found, trimmed = reply
+    return [
+        StoredEvent(
+            cursor.decode(),
+            int(cursor.partition(b"-")[0]),
+            {"type": TRIMMED} if cursor == trimmed else from_json(fields[1]),
+        )
+        for cursor, fields in found
+    ]
+
+
+def texts_of(words: Sequence[bytes]) -> dict[str, str]:
+    """Keys and texts by turns, as a dict."""
+    return {words[at].decode(): words[at + 1].decode() for at in range(0, len(words), 2)}
+
+
+def found_of(names: Iterable[str], texts: Iterable[bytes | None]) -> dict[str, str]:
+    """What was found of `names`."""
+    return {name: text.decode() for name, text in zip(names, texts, strict=True) if text is not None}
+
+
+def claimed_of(reply: Sequence[Any]) -> Claimed | Refused:
+    """The answer of the claim script."""
+    if reply[0]:
+        return _refused(reply)
+    return _package(header_of(reply[1]), reply[2:])
+
+
+def committed_of(reply: Sequence[Any]) -> Committed | Refused:
+    """The answer of the commit script."""
+    if reply[0]:
+        return _refused(reply)
+    header = header_of(reply[1])
+    told = from_json(reply[2])[0] if reply[2] else ()
+    dispatches = tuple(Dispatch(path, seq, route, int(delay)) for path, seq, route, delay in told)
+    return Committed(header, dispatches, _package(header, reply[3:]) if len(reply) > 3 else None)
+
+
+def _package(header: Header, parts: Sequence[Any]) -> Claimed:
+    record, values, state, context = parts
+    return Claimed(header, Record.parse(from_json(record)), texts_of(values), texts_of(state), texts_of(context))
+
+
+def _refused(reply: Sequence[Any]) -> Refused:
+    return Refused(reply[0].decode(), header_of(reply[1]) if len(reply) > 1 else None)

@@ -1,0 +1,273 @@
+-- Compare the guards of a change and write it: all or nothing, a repeat gets the first answer.
+-- ARGV: run id, the change as JSON (orchestrator/stores/redis_wire.py says how), then the texts that are not decoded here:
+-- values by id, state and context by key, keys that go, events; `change.n` has the number of words of each.
+-- Answers {'', header, answer[, record, values, state, context]} or {reason[, header]}.
+
+local change = cjson.decode(ARGV[2])
+local REMEMBERED = 50 -- dispatches that an answer keeps
+lease, grace = change.lease, change.grace
+
+-- [[path, seq, route, delay] …], the path that was claimed, the token that claimed it.
+local function answer(most)
+  local token = claimed and (records[claimed].token or '') or ''
+  if #dispatches == 0 and token == '' then return '' end
+  local told = dispatches
+  if #told > most then
+    told = {}
+    for place = 1, most do told[place] = dispatches[place] end
+  end
+  local list = #told > 0 and cjson.encode(told) or '[]'
+  return '[' .. list .. ',' .. (claimed and cjson.encode(claimed) or 'null') .. ',' .. cjson.encode(token) .. ']'
+end
+
+-- What the change answered when it was applied; a claim that it made is told of while it holds.
+local function first_answer(text)
+  text = text or ''
+  local reply = {'', header_text, text}
+  if text == '' then return reply end
+  local first = cjson.decode(text)
+  if first[2] ~= cjson.null then
+    local record = find(first[2])
+    if record and record.status == 'running' and record.token == first[3] then return package(reply, first[2]) end
+  end
+  return reply
+end
+
+local function listed(list, value)
+  for _, one in ipairs(list) do
+    if one == value then return true end
+  end
+  return false
+end
+
+-- Whether a resume comes into a closed run: it would take the rest away, and nothing else follows there.
+local function too_late()
+  if not header.closed or header.status ~= 'running' then return false end
+  for _, expect in ipairs(change.expect or {}) do
+    if expect[1] ~= '' then return true end
+  end
+  return false
+end
+
+local function guard()
+  local by = change.by
+  if change.holder then
+    local record = find(by[1])
+    if record and record.was == by[2] then return first_answer(record.answer) end
+    if header.status ~= 'running' or (header.closed and by[1] ~= '') then return {'ended', header_text} end
+    if not record or record.status ~= 'running' or record.token ~= by[2] then return {'lost', header_text} end
+    if by[3] > 0 and by[3] <= (record.part or 0) then return {'', header_text, ''} end
+  else
+    local id, states, life, rests = by[1], by[2], by[3], by[4]
+    if id ~= '' and header.last == id then return first_answer(header.answer) end
+    local fits = listed(states, header.status)
+      and (life == cjson.null or life == (header.life or 0))
+      and (rests == cjson.null or rests == (header.rests or 0))
+    if not fits or (id ~= '' and too_late()) then return {'ended', header_text} end
+  end
+  for _, expect in ipairs(change.expect or {}) do
+    local record = find(expect[1])
+    if not record or record.status ~= expect[2] or (record.seq or 0) ~= expect[3] then return {'moved', header_text} end
+    if expect[4] and (record.due or 0) ~= expect[4] then return {'moved', header_text} end
+  end
+  return nil
+end
+
+local box = nil -- the mailbox that the change names: its entries in the order of arrival
+
+local function obstacle()
+  if change.mail then
+    local text = redis.call('HGET', KEYS[9], change.mail[1])
+    box = text and cjson.decode(text) or {}
+    if change.mail[2] ~= cjson.null and change.mail[2] ~= (#box > 0 and #box .. ':' .. box[#box] or '') then return {'mail', header_text} end
+  end
+  for _, op in ipairs(change.ops) do
+    if op[1] == 'p' then
+      local path = op[2].path or ''
+      local record = find(path)
+      if record and LIVE[record.status] and path ~= '' and not listed(change.drop or {}, path) then return {'taken', header_text} end
+    end
+  end
+  return nil
+end
+
+-- The record at `path` stops counting: it goes away or is written afresh.
+local function leave(path)
+  local old = find(path)
+  if old then
+    count(old.status, -1, path)
+    old.status = ''
+    touch(old)
+  end
+end
+
+local DO = {}
+
+function DO.p(op) -- put: record, claim, delay
+  local record = op[2]
+  adopt(record, record.path or '')
+  leave(record.path)
+  local status = record.status
+  record.status = ''
+  put(record, {status = status}, op[3], op[4])
+end
+
+function DO.s(op) -- set: path, fields, claim, delay
+  put(must(op[2]), op[3], op[4], op[5])
+end
+
+function DO.n(op) -- next: path, template, prefix, how many times
+  local block = must(op[2])
+  for _ = 1, op[5] do
+    local place = block.next or 0
+    if place >= (block.total or 0) then return end
+    block.next = place + 1
+    touch(block)
+    local item = {}
+    for name, value in pairs(op[3]) do item[name] = value end
+    local status = item.status or 'queued'
+    adopt(item, op[2] .. '.' .. string.format('%d', place))
+    item.index, item.input, item.status = place, op[4] .. '.' .. string.format('%d', place), ''
+    put(item, {status = status}, '', 0)
+  end
+end
+
+function DO.u(op) -- shut: path
+  local block = must(op[2])
+  local never = (block.total or 0) - (block.next or 0)
+  block.left, block.next, block.skipped = (block.left or 0) - never, block.total, (block.skipped or 0) + never
+  touch(block)
+end
+
+local function tell(block, event)
+  local total = block.total or 0
+  local completed = total - (block.left or 0) - (block.skipped or 0)
+  events[#events + 1] = string.format('%s,"completed":%d,"total":%d}', event, completed, total)
+end
+
+function DO.t(op) -- tell: path, event without its closing brace
+  tell(must(op[2]), op[3])
+end
+
+function DO.d(op) -- down: path, what then, event without its closing brace or ''
+  local block = must(op[2])
+  block.left = (block.left or 0) - 1
+  touch(block)
+  if op[4] ~= '' then tell(block, op[4]) end
+  if block.left == 0 then DO.s(op[3]) end
+end
+
+function DO.r(op) -- run: fields, unless
+  if op[3] ~= '' and some(header[op[3]]) then return end
+  assign(header, op[2])
+  if not some(header.started_at) then header.started_at = header.status == 'running' and now or nil end
+  header.ended_at = FINAL[header.status] and now or nil
+end
+
+local function rest()
+  if header.status ~= 'running' or not (change.rest_now or (header.live or 0) == 0) then return end
+  local root = find('')
+  if root and (change.rest_now or root.status == 'open') then
+    put(root, {status = 'queued', phase = 'rest', lost = 0}, change.rest, 0)
+  end
+end
+
+local function remember()
+  local text = answer(REMEMBERED)
+  if change.holder then
+    local record = records[change.by[1]]
+    if record.token ~= change.by[2] then -- the claim has ended
+      record.was, record.answer = change.by[2], text ~= '' and text or nil
+      touch(record)
+    elseif change.by[3] > 0 then
+      record.part = change.by[3]
+      touch(record)
+    end
+  elseif change.by[1] ~= '' then
+    header.last, header.answer = change.by[1], text ~= '' and text or nil
+  end
+end
+
+-- The oldest events go, in whole nodes of the stream. What was the first of the rest only marks the gap from now on.
+local function trim()
+  if not change.keep or redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.keep) == 0 then return end
+  header.trimmed = redis.call('XRANGE', KEYS[6], '-', '+', 'COUNT', 1)[1][1]
+end
+
+local function save_box()
+  local name, push, pop = change.mail[1], change.mail[3], change.mail[4]
+  if push ~= '' then box[#box + 1] = push end
+  for place, entry in ipairs(box) do
+    if entry == pop then
+      table.remove(box, place)
+      break
+    end
+  end
+  if #box > 0 then
+    redis.call('HSET', KEYS[9], name, cjson.encode(box))
+  else
+    redis.call('HDEL', KEYS[9], name)
+  end
+end
+
+local function save_extras()
+  local at = 3
+  local function words(number)
+    local found = {}
+    for place = 1, number do found[place] = ARGV[at + place - 1] end
+    at = at + number
+    return found
+  end
+  for _ = 1, change.n[1], 2 do
+    redis.call('HSETNX', KEYS[3], ARGV[at], ARGV[at + 1])
+    at = at + 2
+  end
+  bulk('HSET', KEYS[4], words(change.n[2]))
+  bulk('HDEL', KEYS[4], words(change.n[3]))
+  bulk('HSET', KEYS[5], words(change.n[4]))
+  bulk('HDEL', KEYS[5], words(change.n[5]))
+  if change.mail then save_box() end
+end
+
+local function save_resource(before)
+  local now_of = header.resource_id or ''
+  if now_of == before then return end
+  local tail = string.format('%015d:%s', header.created_at or 0, run_id)
+  if before ~= '' then redis.call('ZREM', KEYS[11], string.format('r%d:%s:', #before, before) .. tail) end
+  if now_of ~= '' then redis.call('ZADD', KEYS[11], 0, string.format('r%d:%s:', #now_of, now_of) .. tail) end
+end
+
+local function save_index(before)
+  if header.status == before then return end
+  local workflow = header.workflow_id or ''
+  local both = string.format('b%d:%s:', #workflow, workflow)
+  local tail = string.format('%015d:%s', header.created_at or 0, run_id)
+  local function place(status)
+    local size = string.format('%d:', #status) .. status .. ':' .. tail
+    return 's' .. size, both .. size
+  end
+  local one, two = place(header.status)
+  redis.call('ZREM', KEYS[11], place(before))
+  redis.call('ZADD', KEYS[11], 0, one, 0, two)
+end
+
+if not load_header() then return {'unknown'} end
+local refused = guard() or obstacle()
+if refused then return refused end
+
+local status, rests, resource = header.status, header.rests or 0, header.resource_id or ''
+begin()
+for _, path in ipairs(change.drop or {}) do leave(path) end
+for place = #ARGV - change.n[6] + 1, #ARGV do events[#events + 1] = ARGV[place] end
+for _, op in ipairs(change.ops) do DO[op[1]](op) end
+rest()
+local told = answer(#dispatches)
+remember()
+save_extras()
+trim()
+save()
+save_index(status)
+save_resource(resource)
+if (header.rests or 0) > rests then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.rests) end
+local reply = {'', header_text, told}
+return claimed and package(reply, claimed) or reply

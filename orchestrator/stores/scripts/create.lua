@@ -1,0 +1,22 @@
+-- Insert a pending run, or answer what is stored under its id.
+-- KEYS: header, index. ARGV: the header's document.
+
+local stored = redis.call('GET', KEYS[1])
+if stored then return stored end
+local clock = redis.call('TIME')
+local header = cjson.decode(ARGV[1])
+header.created_at = clock[1] * 1000 + math.floor(clock[2] / 1000)
+header.updated_at = header.created_at
+local text = cjson.encode(header)
+redis.call('SET', KEYS[1], text)
+
+local function part(value)
+  return string.format('%d:%s:', #value, value)
+end
+
+local tail = string.format('%015d:%s', header.created_at, header.run_id)
+local workflow, status, resource = part(header.workflow_id or ''), part(header.status or 'pending'), header.resource_id
+redis.call('ZADD', KEYS[2], 0, 'a' .. tail, 0, 'w' .. workflow .. tail, 0, 's' .. status .. tail,
+  0, 'b' .. workflow .. status .. tail)
+if resource then redis.call('ZADD', KEYS[2], 0, 'r' .. part(resource) .. tail) end
+return text

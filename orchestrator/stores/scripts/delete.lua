@@ -1,0 +1,28 @@
+-- Remove a run and all that belongs to it, if its status is one of those named.
+-- KEYS: header, records, values, state, context, events, due, held, mail, rests, index. ARGV: run id, then states, if any
+-- are asked for ('*' allows every status). Answers 1 where something was removed.
+
+local text = redis.call('GET', KEYS[1])
+if not text then return 0 end
+local header = cjson.decode(text)
+local status = header.status or 'pending'
+local allowed = ARGV[2] == '*'
+for place = 2, #ARGV do allowed = allowed or ARGV[place] == status end
+if not allowed then return 0 end
+
+local function part(value)
+  return string.format('%d:%s:', #value, value)
+end
+
+local paths, mine = redis.call('HKEYS', KEYS[2]), (header.namespace or '') .. '\31' .. ARGV[1] .. '\31'
+for from = 1, #paths, 4000 do
+  local members = {}
+  for place = from, math.min(from + 3999, #paths) do members[#members + 1] = mine .. paths[place] end
+  redis.call('ZREM', KEYS[7], unpack(members))
+end
+local tail = string.format('%015d:%s', header.created_at or 0, ARGV[1])
+local workflow, state = part(header.workflow_id or ''), part(status)
+redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. state .. tail, 'b' .. workflow .. state .. tail,
+  'r' .. part(header.resource_id or '') .. tail)
+redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10])
+return 1

@@ -1,0 +1,25 @@
+-- Push the leases of one run's claims on. A lease that is over but has not been taken is renewed.
+-- KEYS: header, records, due. ARGV: run id, lease, then path and token of each claim. Answers a reason ('' is held) for each.
+
+local clock = redis.call('TIME')
+local due = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[2])
+local text = redis.call('GET', KEYS[1])
+local header = text and cjson.decode(text)
+
+local function renew(path, token)
+  if not header then return 'unknown' end
+  if header.status ~= 'running' or (header.closed and path ~= '') then return 'ended' end
+  local doc = redis.call('HGET', KEYS[2], path)
+  local record = doc and cjson.decode(doc)
+  if not record or record.status ~= 'running' or record.token ~= token then return 'lost' end
+  record.due = due
+  redis.call('HSET', KEYS[2], path, cjson.encode(record))
+  if header.runtime ~= 'local' then
+    redis.call('ZADD', KEYS[3], due, (header.namespace or '') .. '\31' .. ARGV[1] .. '\31' .. path)
+  end
+  return ''
+end
+
+local reasons = {}
+for place = 3, #ARGV, 2 do reasons[#reasons + 1] = renew(ARGV[place], ARGV[place + 1]) end
+return reasons

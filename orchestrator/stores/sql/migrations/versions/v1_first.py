@@ -1,0 +1,90 @@
+"""The first schema."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "v1"
+down_revision: str | None = None
+branch_labels = None
+depends_on = None
+
+_NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+_BUSY = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 500}
+_FLEETING = {
+    "fillfactor": 70,
+    "autovacuum_vacuum_scale_factor": 0.01,
+    "autovacuum_vacuum_threshold": 200,
+    "autovacuum_vacuum_cost_delay": 0,
+}
+
+
+def _key(name: str) -> sa.Column[str]:
+    return sa.Column(name, _NAME, primary_key=True, nullable=False)
+
+
+def _name(name: str) -> sa.Column[str]:
+    return sa.Column(name, _NAME, nullable=False)
+
+
+def _text(name: str) -> sa.Column[str]:
+    return sa.Column(name, sa.Text(), nullable=False)
+
+
+def _number(name: str, *, key: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger(), primary_key=key, nullable=False, autoincrement=False)
+
+
+def upgrade() -> None:
+    """Make the tables."""
+    _runs()
+    _records()
+    for table, key in (("values", "id"), ("state", "key"), ("context", "key")):
+        op.create_table(f"orchestrator_{table}", _key("run_id"), _key(key), _text("text"))
+    op.create_table("orchestrator_events", _key("run_id"), _number("number", key=True), _number("at"), _text("doc"))
+    op.create_table("orchestrator_mail", _key("run_id"), _key("name"), _number("number", key=True), _name("value"))
+    op.create_table(
+        "orchestrator_due",
+        _key("run_id"),
+        _key("path"),
+        _name("namespace"),
+        _number("due"),
+        sqlite_with_rowid=False,
+        postgresql_with=_FLEETING,
+    )
+    op.create_index("orchestrator_due_moment", "orchestrator_due", ["namespace", "due"])
+    op.create_table("orchestrator_tickers", _key("namespace"), _name("holder"), _number("until"), _number("last"))
+    op.create_table("orchestrator_workers", _key("namespace"), _key("worker"), _number("until"))
+    op.create_table("orchestrator_meta", _key("name"), _number("value"))
+
+
+def _runs() -> None:
+    op.create_table(
+        "orchestrator_runs",
+        _key("run_id"),
+        *(_name(name) for name in ("namespace", "workflow_id", "resource_id", "status")),
+        *(_number(name) for name in ("created_at", "updated_at", "rests", "events")),
+        _text("doc"),
+        postgresql_with=_BUSY,
+    )
+    op.create_index("orchestrator_runs_created", "orchestrator_runs", ["created_at"])
+    for name in ("workflow", "status", "resource"):
+        column = name if name == "status" else f"{name}_id"
+        op.create_index(f"orchestrator_runs_{name}", "orchestrator_runs", [column, "created_at"])
+
+
+def _records() -> None:
+    op.create_table(
+        "orchestrator_records",
+        _key("run_id"),
+        _key("path"),
+        _name("status"),
+        sa.Column("held", sa.Integer(), nullable=False),
+        _text("doc"),
+        postgresql_with=_BUSY,
+    )
+    held = sa.text("held = 1")
+    op.create_index(
+        "orchestrator_records_held", "orchestrator_records", ["run_id"], postgresql_where=held, sqlite_where=held
+    )

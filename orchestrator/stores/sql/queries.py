@@ -1,0 +1,219 @@
+"""Every statement of the store, by name, and how it is written for each database.
+
+Written once, with a few words in braces where the databases differ:
+
+* `{runs}`: a table's full name; `{now}`: the store's clock, in ms; `{lock}`: hold the row until the transaction ends;
+* `{in paths}`: is one of the list in the parameter; `{zip a b}`: two lists side by side, as rows `w(a, b)`;
+* `{rows text int}`: the rows that the statement is given, all in one message.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
+
+# -- changes ----------------------------------------------------------------------------------------------------------
+
+LOCK = "SELECT doc, events FROM {runs} WHERE run_id = :run {lock}"
+LOCK_MANY = "SELECT run_id, doc FROM {runs} WHERE run_id {in runs} ORDER BY run_id {lock}"
+# A statement of its own after the lock: only then does it see what the last holder wrote, and is its clock not behind.
+READ = """SELECT 'clock', '', CAST({now} AS TEXT)
+    UNION ALL SELECT 'record', path, doc FROM {records} WHERE run_id = :run AND path {in paths}"""
+READ_PAIRS = """SELECT 'clock', '', '', CAST({now} AS TEXT)
+    UNION ALL SELECT 'record', r.run_id, r.path, r.doc FROM {zip runs paths}
+    JOIN {records} r ON r.run_id = w.a AND r.path = w.b"""
+PACKAGE = """SELECT 'value', id, text FROM {values} WHERE run_id = :run AND id {in ids}
+    UNION ALL SELECT 'state', key, text FROM {state} WHERE run_id = :run
+    UNION ALL SELECT 'context', key, text FROM {context} WHERE run_id = :run"""
+
+UPDATE_RUN = """UPDATE {runs} SET workflow_id = :workflow_id, resource_id = :resource_id, status = :status,
+    updated_at = :updated_at, rests = :rests, events = :events, doc = :doc WHERE run_id = :run"""
+INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at, rests,
+    events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at, :rests,
+    0, :doc) ON CONFLICT (run_id) DO NOTHING"""
+PUT_RECORDS = """INSERT INTO {records} (run_id, path, status, held, doc) {rows text text text int text}
+    ON CONFLICT (run_id, path) DO UPDATE SET status = excluded.status, held = excluded.held, doc = excluded.doc"""
+DROP_RECORDS = "DELETE FROM {records} WHERE run_id = :run AND path {in paths}"
+PUT_DUE = """INSERT INTO {due} (run_id, path, namespace, due) {rows text text text bigint}
+    ON CONFLICT (run_id, path) DO UPDATE SET namespace = excluded.namespace, due = excluded.due"""
+DROP_DUE = "DELETE FROM {due} WHERE run_id = :run AND path {in paths}"
+PUT_VALUES = "INSERT INTO {values} (run_id, id, text) {rows text text text} ON CONFLICT (run_id, id) DO NOTHING"
+PUT_EVENTS = "INSERT INTO {events} (run_id, number, at, doc) {rows text bigint bigint text}"
+DROP_EVENTS = "DELETE FROM {events} WHERE run_id = :run AND number < :first"
+MARK_GAP = "UPDATE {events} SET doc = :doc WHERE run_id = :run AND number = :first"
+PUT_STATE = """INSERT INTO {state} (run_id, key, text) {rows text text text}
+    ON CONFLICT (run_id, key) DO UPDATE SET text = excluded.text"""
+DROP_STATE = "DELETE FROM {state} WHERE run_id = :run AND key {in keys}"
+PUT_CONTEXT = PUT_STATE.replace("{state}", "{context}")
+DROP_CONTEXT = DROP_STATE.replace("{state}", "{context}")
+PUSH_MAIL = """INSERT INTO {mail} (run_id, name, number, value)
+    SELECT CAST(:run AS TEXT), CAST(:name AS TEXT), coalesce(max(number), 0) + 1, CAST(:value AS TEXT)
+    FROM {mail} WHERE run_id = :run AND name = :name"""
+POP_MAIL = """DELETE FROM {mail} WHERE run_id = :run AND name = :name AND number =
+    (SELECT min(number) FROM {mail} WHERE run_id = :run AND name = :name AND value = :value)"""
+DELETE_RUN = tuple(f"DELETE FROM {{{table}}} WHERE run_id = :run" for table in OF_A_RUN)
+
+# -- reads ------------------------------------------------------------------------------------------------------------
+
+CLOCK = "SELECT {now}"
+HEADER = "SELECT doc FROM {runs} WHERE run_id = :run"
+RESTS = "SELECT rests FROM {runs} WHERE run_id = :run"
+RECORDS = "SELECT doc FROM {records} WHERE run_id = :run"
+RECORDS_AT = "SELECT doc FROM {records} WHERE run_id = :run AND path {in paths}"
+RECORDS_HELD = "SELECT doc FROM {records} WHERE run_id = :run AND held = 1"
+VALUES = "SELECT id, text FROM {values} WHERE run_id = :run AND id {in ids}"
+LETTERS = "SELECT value FROM {mail} WHERE run_id = :run AND name = :name ORDER BY number"
+STATE = "SELECT key, text FROM {state} WHERE run_id = :run"
+CONTEXT = "SELECT key, text FROM {context} WHERE run_id = :run"
+EVENTS = """SELECT number, at, doc FROM {events} WHERE run_id = :run AND number > :after
+    ORDER BY number LIMIT :limit"""
+NEWEST = "SELECT events FROM {runs} WHERE run_id = :run"
+RUNS = "SELECT doc FROM {runs} WHERE %s ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"
+COUNT = "SELECT count(*) FROM {runs} WHERE %s"
+
+# -- the ticker's ------------------------------------------------------------------------------------------------------
+
+# The clock stands in a subquery so that it is asked once and the index can be used.
+DUE = """SELECT d.due, u.doc, r.doc FROM {due} d JOIN {runs} u ON u.run_id = d.run_id
+    JOIN {records} r ON r.run_id = d.run_id AND r.path = d.path
+    WHERE d.namespace = :namespace AND d.due <= (SELECT {now}) ORDER BY d.due LIMIT :limit"""
+DROP_DUE_IF = "DELETE FROM {due} WHERE run_id = :run AND path {in paths} AND due <= (SELECT {now})"
+MAKE_TICKER = """INSERT INTO {tickers} (namespace, holder, until, last) VALUES (:namespace, '', 0, 0)
+    ON CONFLICT (namespace) DO NOTHING"""
+LOCK_TICKER = "SELECT holder, until, last FROM {tickers} WHERE namespace = :namespace {lock}"
+TAKE_TICKER = "UPDATE {tickers} SET holder = :holder, until = :until, last = :last WHERE namespace = :namespace"
+ANNOUNCE = """INSERT INTO {workers} (namespace, worker, until) VALUES (:namespace, :worker, {now} + :ttl)
+    ON CONFLICT (namespace, worker) DO UPDATE SET until = excluded.until"""
+FORGET_WORKERS = "DELETE FROM {workers} WHERE namespace = :namespace AND until < (SELECT {now}) - 3600000"
+WORKERS = """SELECT worker FROM {workers} WHERE namespace = :namespace AND until > (SELECT {now})
+    ORDER BY worker"""
+
+EXISTS = "SELECT to_regclass('{meta}') IS NOT NULL"
+FORMAT = "SELECT value FROM {meta} WHERE name = 'format'"
+
+_BRACES = re.compile(r"\{(\w+)([^}]*)\}")
+_PARAMETER = re.compile(r":(\w+)")
+
+
+def quoted(name: str) -> str:
+    """A name as SQL writes it."""
+    return '"{}"'.format(name.replace('"', '""'))
+
+
+class Dialect(ABC):
+    """How the words in braces are written for one database."""
+
+    now: str
+    lock: str
+
+    def __init__(self, schema: str | None = None) -> None:
+        self._place = f"{quoted(schema)}." if schema else ""
+        self._written: dict[str, str] = {}
+
+    def write(self, query: str) -> str:
+        """The statement for this database; written once."""
+        written = self._written.get(query)
+        if written is None:
+            written = _PARAMETER.sub(lambda found: self.parameter(found[1]), _BRACES.sub(self._word, query))
+            self._written[query] = written
+        return written
+
+    def _word(self, found: re.Match[str]) -> str:
+        word, arguments = found[1], found[2].split()
+        match word:
+            case "now":
+                return self.now
+            case "lock":
+                return self.lock
+            case "in":
+                return self.one_of(arguments[0])
+            case "zip":
+                return self.side_by_side(*arguments)
+            case "rows":
+                return self.rows(arguments)
+            case _ if word in NAMES:
+                return f"{self._place}{PREFIX}{word}"
+            case _:
+                raise ValueError(f"no such word: {word}")
+
+    @abstractmethod
+    def parameter(self, name: str) -> str:
+        """The place of a parameter."""
+
+    @abstractmethod
+    def one_of(self, name: str) -> str:
+        """`… is one of` the parameter's list."""
+
+    @abstractmethod
+    def side_by_side(self, first: str, second: str) -> str:
+        """A table `w(a, b)` of two lists of equal length."""
+
+    @abstractmethod
+    def rows(self, types: list[str]) -> str:
+        """What stands for the rows of an insert."""
+
+
+class Sqlite(Dialect):
+    """Lists travel as JSON; the clock is a function that the connection is given."""
+
+    now = "orchestrator_now()"
+    lock = ""
+
+    def parameter(self, name: str) -> str:
+        return f":{name}"
+
+    def one_of(self, name: str) -> str:
+        return f"IN (SELECT value FROM json_each(:{name}))"
+
+    def side_by_side(self, first: str, second: str) -> str:
+        lists = f"json_each(:{first}) x JOIN json_each(:{second}) y ON y.key = x.key"
+        return f"(SELECT x.value AS a, y.value AS b FROM {lists}) w"
+
+    def rows(self, types: list[str]) -> str:
+        return f"VALUES ({', '.join('?' * len(types))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A statement with numbered parameters: what they are called, and under which name it is prepared."""
+
+    text: bytes
+    parameters: tuple[str, ...]
+    name: bytes
+
+
+class Postgres(Dialect):
+    """Lists travel as arrays; one for each column of an insert."""
+
+    now = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
+    lock = "FOR UPDATE"
+
+    def __init__(self, schema: str | None = None) -> None:
+        super().__init__(schema)
+        self._statements: dict[str, Statement] = {}
+
+    def statement(self, query: str) -> Statement:
+        """The query with numbers for its parameters; made once."""
+        made = self._statements.get(query)
+        if made is None:
+            text = self.write(query)
+            names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
+            numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", text)
+            made = Statement(numbered.encode(), names, f"orchestrator_{len(self._statements)}".encode())
+            self._statements[query] = made
+        return made
+
+    def parameter(self, name: str) -> str:
+        return f":{name}"
+
+    def one_of(self, name: str) -> str:
+        return f"= ANY(CAST(:{name} AS text[]))"
+
+    def side_by_side(self, first: str, second: str) -> str:
+        return f"unnest(CAST(:{first} AS text[]), CAST(:{second} AS text[])) AS w(a, b)"
+
+    def rows(self, types: list[str]) -> str:
+        return f"SELECT * FROM unnest({', '.join(f'CAST(${n} AS {name}[])' for n, name in enumerate(types, 1))})"

@@ -1,0 +1,181 @@
+"""Between rows and records: what a transaction reads of a run, and how it writes what has changed.
+
+Names (ids, keys, paths) are stored as JSON writes them between its quotes, which is nearly always as they are: so none
+holds a character that a database refuses, and any text may be looked up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.core.apply import Applied
+from orchestrator.core.changes import Change, Claimed, Mail, mark
+from orchestrator.core.records import HELD, LIVE, Header, Record, Status
+from orchestrator.ports import TRIMMED
+from orchestrator.stores.sql import queries as q
+from orchestrator.stores.sql.link import Tx
+
+_SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
+_WATCHED = LIVE | {Status.WAITING}
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """A run under its lock: what a change may look at. Without a header there is no such run."""
+
+    header: Header | None
+    events: int
+    records: Mapping[str, Record]
+    mail: str
+    now: int
+
+
+def name(text: str) -> str:
+    """A name as it is stored."""
+    return json.dumps(text)[1:-1]
+
+
+def original(stored: str) -> str:
+    """The opposite of `name`."""
+    text: str = json.loads(f'"{stored}"')
+    return text
+
+
+def header(doc: str) -> Header:
+    """A stored header."""
+    return Header.parse(json.loads(doc))
+
+
+def record(doc: str) -> Record:
+    """A stored record."""
+    return Record.parse(json.loads(doc))
+
+
+def pack(doc: Mapping[str, Any]) -> str:
+    """A document as it is stored."""
+    return json.dumps(doc, separators=(",", ":"))
+
+
+def columns(of: Header) -> dict[str, Any]:
+    """What is stored of a header, but what never changes."""
+    return {
+        "workflow_id": name(of.workflow_id),
+        "resource_id": name(of.resource_id),
+        "status": of.status,
+        "updated_at": of.updated_at,
+        "rests": of.rests,
+        "doc": pack(of.doc()),
+    }
+
+
+def lock(tx: Tx, run: str, paths: Sequence[str], mail: Mail | None = None) -> Locked:
+    """Lock the run and read what is wanted of it: one round trip."""
+    locked = tx.send(q.LOCK, run=run)
+    read = tx.send(q.READ, run=run, paths=[name(path) for path in paths])
+    letters = tx.send(q.LETTERS, run=run, name=name(mail.name)) if mail else None
+    found = locked.fetchall()
+    (_, _, now), *records = read.fetchall()
+    box = mark([original(value) for (value,) in letters.fetchall()]) if letters else ""
+    stored, events = (header(found[0][0]), found[0][1]) if found else (None, 0)
+    parsed = (record(doc) for _, _, doc in records)
+    return Locked(stored, events, {one.path: one for one in parsed}, box, int(now))
+
+
+def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0) -> None:
+    """Write the header, the records and the events of an answer; `keep` is how many events are kept."""
+    if applied.repeated:
+        return
+    first = locked.events + 1
+    tx.send(q.UPDATE_RUN, run=run, events=locked.events + len(applied.events), **columns(applied.header))
+    if applied.events:
+        docs = enumerate(applied.events, first)
+        tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
+        _trim(tx, run, locked.events, locked.events + len(applied.events), keep)
+    _keep(tx, run, applied.header, list(applied.records.values()))
+
+
+def _trim(tx: Tx, run: str, before: int, after: int, keep: int) -> None:
+    """The oldest events go, some at a time. What was the first of the rest only marks the gap from now on."""
+    first = after - keep + 1
+    if keep and first > 1 and before // _SLACK != after // _SLACK:
+        tx.send(q.DROP_EVENTS, run=run, first=first)
+        tx.send(q.MARK_GAP, run=run, first=first, doc=pack({"type": TRIMMED}))
+
+
+def keep_many(tx: Tx, of_runs: Sequence[tuple[Header, Sequence[Record]]]) -> None:
+    """Write live records of several runs."""
+    if of_runs:
+        each = [(name(of.run_id), of, kept) for of, records in of_runs for kept in records]
+        tx.put(q.PUT_RECORDS, [_row(run, kept) for run, _, kept in each])
+        due = [_due_row(run, of, kept) for run, of, kept in each if _is_due(of, kept)]
+        if due:
+            tx.put(q.PUT_DUE, due)
+
+
+def _keep(tx: Tx, run: str, of: Header, records: Sequence[Record]) -> None:
+    kept = [record for record in records if record.status]
+    gone = [name(record.path) for record in records if not record.status]
+    if kept:
+        tx.put(q.PUT_RECORDS, [_row(run, record) for record in kept])
+    if gone:
+        tx.send(q.DROP_RECORDS, run=run, paths=gone)
+    if of.runtime == "local":
+        return
+    due = [_due_row(run, of, record) for record in kept if _is_due(of, record)]
+    quiet = gone + [name(record.path) for record in kept if not _is_due(of, record)]
+    if due:
+        tx.put(q.PUT_DUE, due)
+    if quiet:
+        tx.send(q.DROP_DUE, run=run, paths=quiet)
+
+
+def _row(run: str, record: Record) -> tuple[Any, ...]:
+    return run, name(record.path), record.status, int(record.status in HELD), pack(record.doc())
+
+
+def _due_row(run: str, of: Header, record: Record) -> tuple[Any, ...]:
+    return run, name(record.path), name(of.namespace), record.due
+
+
+def _is_due(of: Header, record: Record) -> bool:
+    return bool(record.due) and of.runtime != "local" and record.status in _WATCHED
+
+
+def write_extras(tx: Tx, run: str, change: Change) -> None:
+    """Write the values, patches and mail of a change."""
+    if change.values:
+        tx.put(q.PUT_VALUES, [(run, name(key), text) for key, text in change.values.items()])
+    _patch(tx, run, change.state, q.PUT_STATE, q.DROP_STATE)
+    _patch(tx, run, change.context, q.PUT_CONTEXT, q.DROP_CONTEXT)
+    if change.mail is not None:
+        box = name(change.mail.name)
+        if change.mail.push:
+            tx.send(q.PUSH_MAIL, run=run, name=box, value=name(change.mail.push))
+        if change.mail.pop:
+            tx.send(q.POP_MAIL, run=run, name=box, value=name(change.mail.pop))
+
+
+def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: str) -> None:
+    kept = [(run, name(key), text) for key, text in patch.items() if text is not None]
+    gone = [name(key) for key, text in patch.items() if text is None]
+    if kept:
+        tx.put(put, kept)
+    if gone:
+        tx.send(drop, run=run, keys=gone)
+
+
+def package(tx: Tx, run: str, of: Header, claimed: Record) -> Callable[[], Claimed]:
+    """Ask for all that a claimed activation needs; put together once the transaction has ended."""
+    wanted = [id_ for id_ in (claimed.input, claimed.suspend, claimed.resume, *claimed.needs.split()) if id_]
+    asked = tx.send(q.PACKAGE, run=run, ids=[name(id_) for id_ in wanted])
+
+    def put_together() -> Claimed:
+        found: dict[str, dict[str, str]] = {"value": {}, "state": {}, "context": {}}
+        for kind, key, text in asked.fetchall():
+            found[kind][original(key)] = text
+        return Claimed(of, claimed, found["value"], found["state"], found["context"])
+
+    return put_together

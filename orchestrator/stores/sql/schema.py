@@ -1,0 +1,73 @@
+"""Brings a database's tables up to date, in the caller's transaction and under the caller's lock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import StaticPool
+
+from orchestrator.errors import StoreUnavailable
+from orchestrator.stores.sql.tables import FORMAT, VERSION_TABLE, meta
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class _OneAtATime:
+    """Alembic keeps the migration under way in a module: two threads would write through each other's connection."""
+
+    def __init__(self) -> None:
+        self.renew()
+        os.register_at_fork(after_in_child=self.renew)
+
+    def renew(self) -> None:
+        """Make a lock of this process's own."""
+        self.lock = threading.Lock()
+
+
+_alembic = _OneAtATime()
+
+
+def check_format(found: Sequence[Any] | None, shown: str) -> bool:
+    """Whether the stored format is ours. A newer one is an error: this code does not know what it would do to it."""
+    stored = int(found[0]) if found else 0
+    if stored > FORMAT:
+        raise StoreUnavailable(
+            f"The store {shown} has format {stored}, of a newer release; this one knows formats up to {FORMAT}.",
+            store=shown,
+        )
+    return stored == FORMAT
+
+
+def upgrade(driver: str, raw: Any, lock: Callable[[], bool]) -> None:
+    """Upgrade through the driver's connection. `lock` takes the lock and says whether there is anything left to do."""
+    engine = create_engine(f"{driver}://", creator=lambda: raw, poolclass=StaticPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SELECT 1")  # from here on SQLAlchemy knows of a transaction
+        if lock():
+            _run_scripts(connection)
+        connection.commit()
+
+
+def _run_scripts(connection: Connection) -> None:
+    # Alembic is slow to import, and nearly every process finds the schema as it should be.
+    from alembic.config import Config
+    from alembic.runtime.environment import EnvironmentContext
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    scripts = ScriptDirectory.from_config(config)
+
+    def steps(revision: Any, _context: Any) -> Any:
+        return scripts._upgrade_revs("head", revision)  # as `alembic upgrade head` does
+
+    with _alembic.lock, EnvironmentContext(config, scripts, fn=steps, destination_rev="head") as environment:
+        environment.configure(connection=connection, version_table=VERSION_TABLE)
+        environment.run_migrations()
+    connection.execute(meta.delete().where(meta.c.name == "format"))
+    connection.execute(meta.insert().values(name="format", value=FORMAT))

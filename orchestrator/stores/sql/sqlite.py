@@ -1,0 +1,185 @@
+"""SQLite: one file, several processes.
+
+A process has two connections, one that writes and one that reads, each used by one thread at a time: SQLite lets one
+transaction write anyway, and in WAL mode readers never wait for it. Both are closed before the process forks: SQLite
+keeps its locks by process and loses track of them when a child inherits an open file.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+from orchestrator.errors import PayloadTooLarge
+from orchestrator.host import SystemClock
+from orchestrator.stores.sql import queries
+from orchestrator.stores.sql.link import Answer, Conflict, Link, Lost, Row, T, Work
+from orchestrator.stores.sql.schema import check_format, upgrade
+
+BUSY = 5.0  # seconds that SQLite itself waits for another process
+_BUSY_WORDS = ("locked", "busy", "schema has changed")
+
+
+class _Lane:
+    """One connection, opened when it is needed."""
+
+    def __init__(self, path: str) -> None:
+        self.lock = threading.Lock()
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def open(self) -> sqlite3.Connection:
+        """The connection."""
+        if self._connection is None:
+            self._connection = connect(self._path)
+        return self._connection
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def connect(path: str) -> sqlite3.Connection:
+    """A connection on which nothing begins or ends by itself."""
+    connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL").fetchall()
+        connection.execute("PRAGMA synchronous = NORMAL").fetchall()
+        connection.execute("PRAGMA journal_size_limit = 67108864").fetchall()
+        connection.create_function("orchestrator_now", 0, SystemClock().now)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class _Tx:
+    """Statements are carried out as they are sent."""
+
+    def __init__(self, connection: sqlite3.Connection, dialect: queries.Sqlite) -> None:
+        self._connection = connection
+        self._dialect = dialect
+
+    def send(self, query: str, **parameters: Any) -> Answer:
+        for name, value in parameters.items():
+            if isinstance(value, list):
+                parameters[name] = json.dumps(value)
+        return _Rows(self._connection.execute(self._dialect.write(query), parameters).fetchall())
+
+    def put(self, query: str, rows: Sequence[Row]) -> None:
+        self._connection.executemany(self._dialect.write(query), rows)
+
+
+class _Rows:
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    def fetchall(self) -> list[Any]:
+        return self._rows
+
+
+class SqliteLink(Link):
+    """The connections of one process to one file."""
+
+    def __init__(self, url: URL, shown: str) -> None:
+        if not url.database or url.database == ":memory:":
+            raise ValueError("SQLite needs a file, as in sqlite:///path/to/file.db")
+        super().__init__(shown)
+        self._path = url.database
+        self._dialect = queries.Sqlite()
+        self._abandoned: list[_Lane] = []
+        self._frozen: list[_Lane] = []
+        self._open_lanes()
+
+    def _open_lanes(self) -> None:
+        self._writer, self._reader = _Lane(self._path), _Lane(self._path)
+
+    def close(self) -> None:
+        for lane in (self._writer, self._reader):
+            with lane.lock:
+                lane.close()
+
+    def before_fork(self) -> None:
+        for lane in (self._writer, self._reader):
+            # Where another thread is in a long transaction, the connection stays open; the child will not touch it.
+            if lane.lock.acquire(timeout=2 * BUSY):
+                self._frozen.append(lane)
+                lane.close()
+
+    def after_fork(self) -> None:
+        frozen, self._frozen = self._frozen, []
+        for lane in frozen:
+            lane.lock.release()
+
+    def _abandon(self) -> None:
+        self._abandoned += [self._writer, self._reader]  # kept: to close them would be to use them
+        self._frozen = []
+        self._open_lanes()
+
+    def _prepare(self) -> None:
+        try:
+            connection = connect(self._path)
+            try:
+                if not self._is_current(connection):
+                    upgrade("sqlite", connection, lambda: self._lock_schema(connection))
+            finally:
+                connection.close()
+        except sqlite3.Error as error:
+            raise self._read_error(error) from error
+        except DBAPIError as error:
+            raise self._read_error(error.orig or error) from error
+
+    def _is_current(self, connection: sqlite3.Connection) -> bool:
+        try:
+            found = connection.execute(self._dialect.write(queries.FORMAT)).fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):
+                return False
+            raise
+        return check_format(found, self.shown)
+
+    def _lock_schema(self, connection: sqlite3.Connection) -> bool:
+        connection.execute("BEGIN EXCLUSIVE")
+        return not self._is_current(connection)  # another process may have been faster
+
+    def _attempt(self, work: Work[T], write: bool) -> T:
+        lane = self._writer if write else self._reader
+        with lane.lock:
+            try:
+                connection = lane.open()
+                try:
+                    return self._run(connection, work, write)
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                lane.close()
+                raise self._read_error(error) from error
+
+    def _run(self, connection: sqlite3.Connection, work: Work[T], write: bool) -> T:
+        if connection.in_transaction:  # a time limit struck while the last one was being cleaned up
+            connection.execute("ROLLBACK")
+        if write:
+            connection.execute("BEGIN IMMEDIATE")
+        finish = work(_Tx(connection, self._dialect))
+        if write:
+            connection.execute("COMMIT")
+        return finish()
+
+    def _read_error(self, error: BaseException) -> Exception:
+        text = str(error)
+        if isinstance(error, sqlite3.OperationalError) and any(word in text for word in _BUSY_WORDS):
+            return Conflict(text)
+        if "too big" in text or "too large" in text:
+            return PayloadTooLarge(f"SQLite does not take the value: {text}")
+        if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
+            return Lost(text)
+        return self.unavailable("does not work", error)

@@ -1,0 +1,322 @@
+"""The SQL store's verbs: what is read under a run's lock, and what is written of what the core answers.
+
+Every change locks the run's header row first, so that changes of one run exclude each other and its events get their
+numbers in the order of its commits. How statements are written and carried is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from orchestrator.core.apply import ENDED_RUN, LOST, UNKNOWN, apply, claim
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
+from orchestrator.core.records import Header, Record, RunState, Status
+from orchestrator.core.recovery import worth_keeping
+from orchestrator.host import SystemClock, monotonic
+from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.stores.sql import queries as q
+from orchestrator.stores.sql import rows
+from orchestrator.stores.sql.link import Link, Tx
+
+NEVER = 1 << 50
+_SECRETS = frozenset({"password", "sslpassword"})
+_PAGE = 200  # runs of one renewal that are locked together
+_QUICK, _SLOW = 0.005, 0.1  # seconds between two looks at a run that somebody waits for: more and more
+_SWEEPS = 10  # pages of dead entries that one sweep clears away
+
+
+class SqlStore:
+    """Runs in SQLite (`sqlite:///path/to/file.db`) or PostgreSQL (`postgresql://…`), there in `schema` if one is named.
+
+    The tables are made, or brought up to date, at first use. `url` is without the password.
+    """
+
+    def __init__(self, url: str, *, schema: str | None = None) -> None:
+        parsed = _parse(url)
+        self.url = _shown(parsed)
+        self._link = _open(parsed, self.url, schema)
+        weakref.finalize(self, self._link.close)
+
+    def __repr__(self) -> str:
+        return f"SqlStore({self.url!r})"
+
+    def create(self, header: Header) -> Header:
+        run = rows.name(header.run_id)
+
+        def work(tx: Tx) -> Callable[[], Header]:
+            found = tx.send(q.HEADER, run=run)
+            clock = tx.send(q.CLOCK)
+            if stored := found.fetchall():
+                return lambda: rows.header(stored[0][0])
+            now = clock.fetchall()[0][0]
+            made = replace(header, created_at=now, updated_at=now)
+            tx.send(q.INSERT_RUN, run=run, namespace=rows.name(made.namespace), **rows.columns(made))
+            kept = tx.send(q.HEADER, run=run)
+            return lambda: rows.header(kept.fetchall()[0][0])
+
+        return self._link.change(work)
+
+    def claim(self, ask: Ask) -> Claimed | Refused:
+        run = rows.name(ask.run_id)
+
+        def work(tx: Tx) -> Callable[[], Claimed | Refused]:
+            held = rows.lock(tx, run, [ask.path])
+            answer = claim(ask, held.header, held.records.get(ask.path), held.now)
+            if isinstance(answer, Refused):
+                return lambda: answer
+            rows.write(tx, run, held, answer)
+            return rows.package(tx, run, answer.header, answer.records.get(ask.path) or held.records[ask.path])
+
+        return self._link.change(work)
+
+    def commit(self, run_id: str, change: Change) -> Committed | Refused:
+        run = rows.name(run_id)
+        paths = sorted(change.reads())
+
+        def work(tx: Tx) -> Callable[[], Committed | Refused]:
+            held = rows.lock(tx, run, paths, change.mail)
+            answer = apply(change, held.header, held.records, held.mail, held.now)
+            if isinstance(answer, Refused):
+                return lambda: answer
+            if not answer.repeated:
+                rows.write_extras(tx, run, change)
+                rows.write(tx, run, held, answer, change.keep)
+            claimed = None
+            if answer.claimed is not None:
+                record = answer.records.get(answer.claimed) or held.records[answer.claimed]
+                claimed = rows.package(tx, run, answer.header, record)
+            return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None)
+
+        return self._link.change(work)
+
+    def header(self, run_id: str) -> Header | None:
+        found = self._rows(q.HEADER, run=rows.name(run_id))
+        return rows.header(found[0][0]) if found else None
+
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
+        run = rows.name(run_id)
+        if held:
+            found = self._rows(q.RECORDS_HELD, run=run)
+        elif paths is None:
+            found = self._rows(q.RECORDS, run=run)
+        else:
+            found = self._rows(q.RECORDS_AT, run=run, paths=sorted(set(paths)))
+        return sorted((rows.record(doc) for (doc,) in found), key=lambda record: record.at)
+
+    def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
+        wanted = list(dict.fromkeys(ids))
+        found = dict(self._rows(q.VALUES, run=rows.name(run_id), ids=[rows.name(id_) for id_ in wanted]))
+        return {id_: found[key] for id_ in wanted if (key := rows.name(id_)) in found}
+
+    def state(self, run_id: str) -> dict[str, str]:
+        return {rows.original(key): text for key, text in self._rows(q.STATE, run=rows.name(run_id))}
+
+    def context(self, run_id: str) -> dict[str, str]:
+        return {rows.original(key): text for key, text in self._rows(q.CONTEXT, run=rows.name(run_id))}
+
+    def mail(self, run_id: str, name: str) -> list[str]:
+        found = self._rows(q.LETTERS, run=rows.name(run_id), name=rows.name(name))
+        return [rows.original(value) for (value,) in found]
+
+    def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
+        found = self._rows(q.EVENTS, run=rows.name(run_id), after=int(after or 0), limit=limit)
+        return [StoredEvent(str(number), at, json.loads(doc)) for number, at, doc in found]
+
+    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+        end, seen, pause = monotonic() + timeout, int(after or 0), _QUICK
+        while True:
+            found = self._rows(q.NEWEST, run=rows.name(run_id))
+            left = end - monotonic()
+            if not found or left <= 0 or found[0][0] > seen:
+                return self.events(run_id, after, limit)
+            SystemClock().sleep(min(pause, left))
+            pause = min(_SLOW, pause * 1.5)
+
+    def last_event(self, run_id: str) -> str:
+        found = self._rows(q.NEWEST, run=rows.name(run_id))
+        return str(found[0][0]) if found and found[0][0] else ""
+
+    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+        end = monotonic() + timeout
+        pause = _QUICK
+        while True:
+            found = self._rows(q.RESTS, run=rows.name(run_id))
+            left = end - monotonic()
+            if not found or found[0][0] > rests or left <= 0:
+                return self.header(run_id)
+            SystemClock().sleep(min(pause, left))
+            pause = min(_SLOW, pause * 1.5)
+
+    def due(self, namespace: str, limit: int = 100) -> list[Due]:
+        found: list[Due] = []
+        for _ in range(_SWEEPS):
+            page = self._rows(q.DUE, namespace=rows.name(namespace), limit=limit)
+            read = [Due(rows.header(header), rows.record(record)) for _, header, record in page]
+            found = [due for due in read if worth_keeping(due.header, due.record)]
+            dead = [due for due in read if not worth_keeping(due.header, due.record)]
+            if dead:
+                self._drop_dead(dead)
+            if len(page) < limit or not dead:
+                break
+        return found
+
+    def _drop_dead(self, dead: Sequence[Due]) -> None:
+        by_run: dict[str, list[Record]] = {}
+        for entry in dead:
+            by_run.setdefault(entry.header.run_id, []).append(entry.record)
+
+        def work(tx: Tx) -> Callable[[], None]:
+            for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.name, by_run))).fetchall():
+                header = rows.header(doc)  # as it is now, and stays until this ends
+                gone = [record for record in by_run[header.run_id] if not worth_keeping(header, record)]
+                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.name(record.path) for record in gone])
+            return lambda: None
+
+        self._link.change(work)
+
+    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
+        refused: dict[Holding, str] = {}
+        for start in range(0, len(holdings), _PAGE):
+            page = holdings[start : start + _PAGE]
+            refused |= self._link.change(lambda tx, page=page: self._renew(tx, page, lease))  # type: ignore[misc]
+        return {held: refused[held] for held in holdings if held in refused}
+
+    @staticmethod
+    def _renew(tx: Tx, page: Sequence[Holding], lease: int) -> Callable[[], dict[Holding, str]]:
+        runs = [rows.name(held.run_id) for held in page]
+        locked = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
+        found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.name(held.path) for held in page])
+        headers = {(header := rows.header(doc)).run_id: header for _, doc in locked.fetchall()}
+        (_, _, _, now), *read = found.fetchall()
+        records = {(run, path): rows.record(doc) for _, run, path, doc in read}
+        reasons: dict[Holding, str] = {}
+        kept: dict[str, list[Record]] = {}
+        for held, run in zip(page, runs, strict=True):
+            record = records.get((run, rows.name(held.path)))
+            if reason := _lost(held, headers.get(held.run_id), record):
+                reasons[held] = reason
+            elif record is not None:
+                kept.setdefault(held.run_id, []).append(replace(record, due=int(now) + lease))
+        rows.keep_many(tx, [(headers[run_id], records) for run_id, records in kept.items()])
+        return lambda: reasons
+
+    def runs(self, query: RunQuery) -> RunPageOf:
+        where, parameters = _filter(query)
+
+        def work(tx: Tx) -> Callable[[], RunPageOf]:
+            page = tx.send(q.RUNS % where, limit=query.limit, offset=query.offset, **parameters)
+            total = tx.send(q.COUNT % where, **parameters)
+            return lambda: RunPageOf([rows.header(doc) for (doc,) in page.fetchall()], total.fetchall()[0][0])
+
+        return self._link.read(work)
+
+    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
+        run = rows.name(run_id)
+
+        def work(tx: Tx) -> Callable[[], bool]:
+            found = tx.send(q.LOCK, run=run).fetchall()
+            if not found or (states is not None and rows.header(found[0][0]).status not in states):
+                return lambda: False
+            for query in q.DELETE_RUN:
+                tx.send(query, run=run)
+            return lambda: True
+
+        return self._link.change(work)
+
+    def tick(self, namespace: str, holder: str, lease: int) -> int:
+        space, mine = rows.name(namespace), rows.name(holder)
+
+        def work(tx: Tx) -> Callable[[], int]:
+            tx.send(q.MAKE_TICKER, namespace=space)
+            found = tx.send(q.LOCK_TICKER, namespace=space)
+            clock = tx.send(q.CLOCK)
+            owner, until, last = found.fetchall()[0]
+            now = clock.fetchall()[0][0]
+            if owner not in ("", mine) and until > now:
+                return lambda: 0
+            tx.send(q.TAKE_TICKER, namespace=space, holder=mine, until=now + lease, last=now)
+            return lambda: max(1, now - last) if last else NEVER
+
+        return self._link.change(work)
+
+    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+        def work(tx: Tx) -> Callable[[], None]:
+            tx.send(q.ANNOUNCE, namespace=rows.name(namespace), worker=rows.name(worker), ttl=ttl)
+            tx.send(q.FORGET_WORKERS, namespace=rows.name(namespace))
+            return lambda: None
+
+        self._link.change(work)
+
+    def workers(self, namespace: str) -> list[str]:
+        return sorted(rows.original(worker) for (worker,) in self._rows(q.WORKERS, namespace=rows.name(namespace)))
+
+    def now(self) -> int:
+        now: int = self._rows(q.CLOCK)[0][0]
+        return now
+
+    def close(self) -> None:
+        self._link.close()
+
+    def _rows(self, query: str, **parameters: Any) -> list[Any]:
+        def work(tx: Tx) -> Callable[[], list[Any]]:
+            return tx.send(query, **parameters).fetchall
+
+        return self._link.read(work)
+
+
+def _parse(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise ValueError("the store's URL cannot be read (it is not shown: it may hold a password)") from None
+
+
+def _shown(url: URL) -> str:
+    query = {key: "***" if key in _SECRETS else value for key, value in url.query.items()}
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def _open(url: URL, shown: str, schema: str | None) -> Link:
+    match url.get_backend_name():
+        case "sqlite":
+            from orchestrator.stores.sql.sqlite import SqliteLink
+
+            if schema:
+                raise ValueError("SQLite has no schemas: name another file")
+            return SqliteLink(url, shown)
+        case "postgresql":
+            from orchestrator.stores.sql.postgres import PostgresLink
+
+            return PostgresLink(url, shown, schema)
+        case other:
+            raise ValueError(f"a store in {other} is not supported: use sqlite:///… or postgresql://…")
+
+
+def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
+    wanted: dict[str, Any] = {
+        key: rows.name(value)
+        for key in ("workflow_id", "status", "resource_id")
+        if (value := getattr(query, key)) is not None
+    }
+    where = [f"{key} = :{key}" for key in wanted]
+    if query.before is not None:
+        wanted["before"] = query.before
+        where.append("updated_at < :before")
+    return " AND ".join(where) or "true", wanted
+
+
+def _lost(held: Holding, header: Header | None, record: Record | None) -> str:
+    if header is None:
+        return UNKNOWN
+    if header.status != RunState.RUNNING or (header.closed and held.path):
+        return ENDED_RUN
+    if record is None or record.status != Status.RUNNING or record.token != held.token:
+        return LOST
+    return ""

@@ -1,0 +1,16 @@
+"""What users' own tests import.
+
+* `StoreContract`: the conditions that every store keeps, as a class of tests to inherit.
+* `VirtualClock`: a clock that a test moves on; the fixture `orchestrator_local` runs workflows by one.
+* `make_context`: to call a step's function in a unit test.
+* `WorkerLost`, `FailingStore`, `deliver_again`: faults on purpose.
+"""
+
+from __future__ import annotations
+
+from orchestrator.testing.clock import VirtualClock
+from orchestrator.testing.contract import StoreContract
+from orchestrator.testing.faults import FailingStore, WorkerLost, deliver_again
+from orchestrator.testing.unit import make_context
+
+__all__ = ["FailingStore", "StoreContract", "VirtualClock", "WorkerLost", "deliver_again", "make_context"]

@@ -1,0 +1,489 @@
+"""What is the Redis store's own: keys, scripts, round trips, resends, and what it says of its server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Next, Put, Run, Set
+from orchestrator.core.records import Header, Phase, Record, Status
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import new_run_id, new_token
+from orchestrator.ports import Holding, RunQuery
+from orchestrator.stores import redis as module
+from orchestrator.stores.redis import RedisStore, client_url, shown_url
+from orchestrator.stores.redis_keys import Layout
+from tests.servers import RedisServer
+from tests.stores.redis_wire import Wire
+from tests.vendor import wait_until
+
+DB = 8
+ROUTE = '{"name":"checkout.charge","queue":"celery"}'
+LONG = 10_000_000
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """An empty database, seen past the store."""
+    redis_server.flush(DB)
+    with redis.Redis.from_url(redis_server.url(DB)) as client:
+        yield client
+
+
+@pytest.fixture
+def store(redis_server: RedisServer, client: redis.Redis) -> Iterator[RedisStore]:
+    store = RedisStore(redis_server.url(DB))
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def wire(redis_server: RedisServer) -> Iterator[Wire]:
+    with Wire(urlsplit(redis_server.url()).port or 6379) as wire:
+        yield wire
+
+
+@pytest.fixture
+def wired(wire: Wire, client: redis.Redis, redis_server: RedisServer) -> Iterator[RedisStore]:
+    """A store behind the wire, connected and with its scripts loaded."""
+    place = urlsplit(redis_server.url(DB))
+    store = RedisStore(place._replace(netloc=f"127.0.0.1:{wire.port}").geturl())
+    _Walk(store).steps(2)
+    wire.reset()
+    yield store
+    store.close()
+
+
+@dataclass
+class _Walk:
+    """A run that goes from step to step."""
+
+    store: RedisStore
+    run_id: str = field(default_factory=new_run_id)
+    place: int = 0
+    seq: int = 0
+    claimed: Claimed | None = None
+
+    def __post_init__(self) -> None:
+        self.store.create(Header(run_id=self.run_id, workflow_id="w", resource_id="r", namespace="n", runtime="celery"))
+        ops = (
+            Put(Record(path="", status=Status.OPEN, phase=Phase.REST, route=ROUTE)),
+            Run({"status": "running", "input": "in"}),
+            Put(Record(path="0", step="s", component="STEP", route=ROUTE, input="in")),
+        )
+        start = Change(Caller(new_token(), frozenset({"pending"})), ops, values={"in": "=1"}, context={"user": "=2"})
+        self.seq = self.commit(start).dispatches[0].seq
+
+    def commit(self, change: Change) -> Committed:
+        answer = self.store.commit(self.run_id, change)
+        assert isinstance(answer, Committed), answer
+        return answer
+
+    def claim(self) -> Claimed:
+        answer = self.store.claim(Ask(self.run_id, str(self.place), self.seq, new_token()))
+        assert isinstance(answer, Claimed), answer
+        return answer
+
+    def change(self, claimed: Claimed, claim: str = "") -> Change:
+        """The commit of a plain step: result, two events, one state key, a successor."""
+        path, token = claimed.record.path, claimed.record.token
+        after = Record(path=str(int(path) + 1), step="s", component="STEP", route=ROUTE, input=token)
+        about = {"path": path, "visit": "", "step": "s"}
+        return Change(
+            Holder(path, token),
+            (Set(path, {"status": Status.SUCCESS, "output": token}), Put(after, claim)),
+            values={token: '={"a":[1,2,3]}'},
+            state={"n": "=1"},
+            events=(
+                {"type": "workflow-step-result", **about, "output": token},
+                {"type": "workflow-step-finish", **about},
+            ),
+            rest=new_token(),
+        )
+
+    def steps(self, count: int, *, inline: bool = False) -> None:
+        for _ in range(count):
+            claimed = self.claimed or self.claim()
+            answer = self.commit(self.change(claimed, new_token() if inline else ""))
+            self.claimed, self.place = answer.claimed, self.place + 1
+            self.seq = answer.dispatches[0].seq if answer.dispatches else 0
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_plain_step_costs_two_round_trips_and_an_inline_one_costs_one(wire: Wire, wired: RedisStore) -> None:
+    """A claim and a commit; inline, the commit is the successor's claim."""
+    walk = _Walk(wired)
+    wire.reset()
+    walk.steps(5)
+    assert wire.turns == 10
+    walk.steps(1, inline=True)
+    wire.reset()
+    walk.steps(5, inline=True)
+    assert wire.turns == 5
+
+
+def test_a_step_costs_as_many_bytes_at_the_thousandth_place_as_at_the_tenth(wire: Wire, wired: RedisStore) -> None:
+    """What a step writes and reads does not grow with the run, apart from the digits of its numbers."""
+    walk = _Walk(wired)
+    walk.steps(9)
+    costs = []
+    for _ in range(2):
+        wire.reset()
+        walk.steps(5)
+        costs.append((wire.sent, wire.received))
+        walk.steps(1_000 - walk.place)
+    (sent, received), (later_sent, later_received) = costs
+    assert later_sent == pytest.approx(sent, rel=0.02)
+    assert later_received == pytest.approx(received, rel=0.02)
+
+
+def test_sweeping_and_renewing_cost_a_fixed_number_of_round_trips(wire: Wire, wired: RedisStore) -> None:
+    """One for all shards where nothing is due, one more to read what is; one for all claims of a process."""
+    walks = [_Walk(wired) for _ in range(20)]
+    claims = [walk.claim().record for walk in walks]
+    holdings = [Holding(walk.run_id, record.path, record.token) for walk, record in zip(walks, claims, strict=True)]
+    wired.renew(holdings, 0)  # and scripts are loaded
+    wired.due("n")
+    wired.renew(holdings, LONG)
+    wire.reset()
+    assert wired.due("n") == []
+    assert wire.turns == 1
+    assert wired.renew(holdings, 0) == {}
+    assert wire.turns == 2
+    assert len(wired.due("n")) == 20
+    assert wire.turns == 4
+
+
+def test_ten_thousand_values_and_items_fit_into_one_commit(store: RedisStore) -> None:
+    """Arguments go to the server's commands in chunks."""
+    walk = _Walk(store)
+    claimed, count = walk.claim(), 10_000
+    following = Next("0", Record(step="item", component="STEP", route=ROUTE, quiet=True), "0@@0")
+    opened = Set("0", {"status": Status.OPEN, "left": count, "total": count, "next": 0})
+    values = {f"0@@0.{n}": f"={n}" for n in range(count)}
+    guard = Holder("0", claimed.record.token)
+    change = Change(guard, (opened, *[following] * count), values=values, state={f"k{n}": "=1" for n in range(count)})
+    answer = walk.commit(change)
+    assert [dispatch.path for dispatch in answer.dispatches] == [f"0.{n}" for n in range(count)]
+    assert answer.header.live == count
+    assert store.values(walk.run_id, values) == values
+    assert len(store.state(walk.run_id)) == count
+    assert len(walk.commit(change).dispatches) == 50  # a repeat leaves the others to the due entries
+    assert (
+        walk.commit(Change(Caller("", frozenset({"running"})), state=dict.fromkeys(change.state))).header.live == count
+    )
+    assert store.state(walk.run_id) == {}
+    assert store.delete(walk.run_id)
+    assert store.due("n") == []
+
+
+# --- resends and restarts --------------------------------------------------------------------------------------------
+
+
+def test_a_commit_whose_answer_is_lost_is_sent_again_and_answered_as_the_first_time(
+    wire: Wire, wired: RedisStore
+) -> None:
+    """The client resends by itself; nothing is applied twice, and the successor's claim comes back."""
+    walk = _Walk(wired)
+    change = walk.change(walk.claim(), "inline")
+    wire.lose_answer()
+    answer = walk.commit(change)
+    assert wire.lost == 1
+    assert answer.claimed is not None
+    assert (answer.claimed.record.path, answer.claimed.record.token) == ("1", "inline")
+    assert answer.header.commits == 3
+    assert len(wired.events(walk.run_id)) == 4
+
+
+def test_a_claim_whose_answer_is_lost_is_not_taken_for_anothers(wire: Wire, wired: RedisStore) -> None:
+    walk = _Walk(wired)
+    wire.lose_answer()
+    claimed = walk.claim()
+    assert wire.lost == 1
+    assert (claimed.record.lost, claimed.header.commits) == (0, 2)
+
+
+def test_a_tick_whose_answer_is_lost_still_tells_of_the_gap_before_it(wire: Wire, wired: RedisStore) -> None:
+    """Else a server that was away for an hour would have all leases taken over at once."""
+    wired.tick("n", "somebody", 1)
+    wired.tick("lost", "somebody", 1)
+    wire.lose_answer()
+    assert wired.tick("lost again", "somebody", 1) == module.NEVER
+    assert wire.lost == 1
+
+
+def test_scripts_that_the_server_has_forgotten_are_loaded_again(client: redis.Redis, store: RedisStore) -> None:
+    """A restarted server knows none; a pipeline of scripts is sent again as a whole."""
+    walk = _Walk(store)
+    client.script_flush()
+    walk.steps(1)
+    client.script_flush()
+    claimed = walk.claim()
+    client.script_flush()
+    assert store.renew([Holding(walk.run_id, claimed.record.path, claimed.record.token)], 0) == {}
+    client.script_flush()
+    assert [due.record.path for due in store.due("n")] == ["1"]
+
+
+def test_a_server_that_was_restarted_is_used_again(redis_server: RedisServer, store: RedisStore) -> None:
+    """Connections that broke are replaced without anybody noticing."""
+    if redis_server.process is None:
+        pytest.skip("only an own server may be restarted")
+    walk = _Walk(store)
+    redis_server.process.process.kill("SIGKILL")
+    redis_server.process.start()
+    walk.steps(1)
+    assert len(store.load(walk.run_id)) == 3
+
+
+def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None:
+    """Whoever reads the log may not be somebody who may read the store."""
+    store = RedisStore("redis://user:hush@127.0.0.1:1/3", retries=1)
+    with pytest.raises(StoreUnavailable, match=r"redis://user:\*\*\*@127\.0\.0\.1:1/3") as caught:
+        store.header("run")
+    assert "hush" not in str(caught.value)
+    assert "hush" not in repr(caught.value.details)
+
+
+# --- keys and values -------------------------------------------------------------------------------------------------
+
+
+def test_all_keys_of_a_run_share_its_shards_hash_tag(client: redis.Redis, store: RedisStore) -> None:
+    """One script touches one node of a cluster."""
+    walk = _Walk(store)
+    walk.commit(Change(Caller("a", frozenset({"running"})), (Put(Record(path="9", status=Status.SUSPENDED)),)))
+    walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
+    walk.steps(1)
+    layout = Layout("orchestrator", 16)
+    keys = {key.decode() for key in client.scan_iter()}
+    assert keys == {*layout.run(walk.run_id).commit, layout.format}
+    tags = {key[: key.index("}") + 1] for key in keys - {layout.format}}
+    assert tags == {layout.tag(layout.shard(walk.run_id))}
+
+
+def test_every_shard_is_used_and_listed(client: redis.Redis, store: RedisStore) -> None:
+    """Pages and totals are of all shards together, newest first."""
+    walks = [_Walk(store) for _ in range(100)]
+    assert len(list(client.scan_iter("*:index"))) == 16
+    pages = [store.runs(RunQuery(workflow_id="w", limit=30, offset=offset)) for offset in range(0, 120, 30)]
+    assert {page.total for page in pages} == {100}
+    listed = [header for page in pages for header in page.headers]
+    assert [(h.created_at, h.run_id) for h in listed] == sorted(
+        ((h.created_at, h.run_id) for h in listed), reverse=True
+    )
+    assert {header.run_id for header in listed} == {walk.run_id for walk in walks}
+    assert len(store.due("n", limit=7)) == 0
+    assert store.runs(RunQuery(resource_id="r", status="running", before=store.now() + 10_000)).total == 100
+
+
+def test_ids_with_the_signs_of_the_index_are_not_taken_for_others(store: RedisStore) -> None:
+    """Lengths stand before names, so no name is the beginning of another."""
+    for workflow in ("w", "w:", "w:1:x", "ü:", "1:w"):
+        store.create(Header(run_id=f"{workflow}:run", workflow_id=workflow, resource_id=workflow))
+    for workflow in ("w", "w:", "w:1:x", "ü:", "1:w"):
+        for query in (RunQuery(workflow_id=workflow), RunQuery(resource_id=workflow)):
+            assert [header.run_id for header in store.runs(query).headers] == [f"{workflow}:run"]
+
+
+def test_texts_come_back_byte_by_byte(store: RedisStore) -> None:
+    """Scripts never decode them: their JSON would not survive Lua's numbers and empty lists."""
+    text = '={"items":[],"f":1.0,"n":12345678901234567890,"é":"\\u0000/"}'
+    walk = _Walk(store)
+    walk.commit(Change(Caller("a", frozenset({"running"})), values={"v": text}, state={"s": text}, context={"c": text}))
+    assert store.values(walk.run_id, ["v"]) == {"v": text}
+    assert walk.claim().state == {"s": text}
+    assert store.context(walk.run_id) == {"c": text, "user": "=2"}
+
+
+def test_a_deleted_run_leaves_no_key_and_no_entry(client: redis.Redis, store: RedisStore) -> None:
+    """Also when its events, mail, held records and rests had keys, and somebody still waits for it."""
+    walk = _Walk(store)
+    walk.steps(1)
+    walk.commit(Change(Caller("a", frozenset({"running"})), (Put(Record(path="9", status=Status.SUSPENDED)),)))
+    walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
+    assert store.delete(walk.run_id)
+    assert store.wait(walk.run_id, 1, 0.01) is None
+    assert {key.decode() for key in client.scan_iter()} == {Layout("orchestrator", 16).format}
+
+
+# --- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_wait_wakes_at_a_rest_and_not_at_every_step(wire: Wire, wired: RedisStore, store: RedisStore) -> None:
+    """It blocks on the server: one request, and its header when the rest has come."""
+    walk = _Walk(store)
+    wired.wait(walk.run_id, 0, 0.01)
+    wire.reset()
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(wired.wait, walk.run_id, 0, 20.0)
+        walk.steps(20)
+        walk.commit(Change(Caller("a", frozenset({"running"})), (Run({"rests": 1}),)))
+        header = waiting.result(timeout=5)
+    assert header is not None
+    assert header.rests == 1
+    assert wire.turns <= 3
+
+
+def test_no_rest_is_missed_between_the_look_and_the_blocking_read(store: RedisStore) -> None:
+    """Rests come as fast as they can while somebody waits for one after the other."""
+    walk, count = _Walk(store), 100
+
+    def rest() -> None:
+        for number in range(1, count + 1):
+            walk.commit(Change(Caller(new_token(), frozenset({"running"})), (Run({"rests": number}),)))
+
+    writer = threading.Thread(target=rest)
+    writer.start()
+    seen = 0
+    while seen < count:
+        header = store.wait(walk.run_id, seen, 5.0)
+        assert header is not None
+        assert header.rests > seen
+        seen = header.rests
+    writer.join()
+
+
+# --- the server ------------------------------------------------------------------------------------------------------
+
+
+def test_another_number_of_shards_is_refused(redis_server: RedisServer, store: RedisStore) -> None:
+    """It would see none of the runs."""
+    store.header("run")
+    with pytest.raises(StoreUnavailable, match="it has 16 shards, this process is set to 4"):
+        RedisStore(redis_server.url(DB), shards=4).header("run")
+    assert RedisStore(redis_server.url(DB), prefix="other", shards=4).header("run") is None
+
+
+def test_another_format_is_refused(redis_server: RedisServer, client: redis.Redis) -> None:
+    client.set(Layout("orchestrator", 16).format, '{"format":7,"shards":16}')
+    with pytest.raises(StoreUnavailable, match="its format is 7, this version reads format 1"):
+        RedisStore(redis_server.url(DB)).header("run")
+
+
+@pytest.fixture
+def evicting(redis_server: RedisServer, client: redis.Redis) -> Iterator[None]:
+    """A server that throws keys away."""
+    if not redis_server.own:
+        pytest.skip("only an own server may be set otherwise")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    yield
+    client.config_set("maxmemory-policy", "noeviction")
+
+
+@pytest.mark.usefixtures("evicting")
+def test_a_server_that_may_lose_runs_is_warned_of_once(
+    redis_server: RedisServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_warned", set())
+    with caplog.at_level(logging.WARNING, logger="orchestrator"):
+        for _ in range(2):
+            RedisStore(redis_server.url(DB)).header("run")
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "maxmemory-policy is allkeys-lru, not noeviction"
+    ]
+
+
+@pytest.mark.usefixtures("evicting")
+def test_a_server_that_may_lose_runs_is_refused_where_that_was_asked_for(redis_server: RedisServer) -> None:
+    with pytest.raises(StoreUnavailable, match="maxmemory-policy is allkeys-lru, not noeviction"):
+        RedisStore(redis_server.url(DB), strict=True).header("run")
+
+
+@pytest.mark.usefixtures("evicting")
+def test_a_server_that_lets_nobody_ask_is_taken_as_it_is(
+    redis_server: RedisServer, client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Managed servers often forbid CONFIG."""
+    monkeypatch.setattr(module, "_warned", set())
+    client.acl_setuser("guest", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all", "-config"])
+    place = urlsplit(redis_server.url(DB))
+    try:
+        store = RedisStore(place._replace(netloc=f"guest:pw@{place.netloc}").geturl(), strict=True)
+        assert store.header("run") is None
+    finally:
+        client.acl_deluser("guest")
+    assert not caplog.records
+
+
+# --- processes and URLs ----------------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_uses_connections_of_its_own(client: redis.Redis, store: RedisStore) -> None:
+    """Two processes on one socket would read each other's answers."""
+    walk = _Walk(store)
+    before = {one["id"] for one in client.client_list()}
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            walk.steps(3)
+            os.write(writer, repr(walk.place).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(reader, 10) == b"3"
+    os.close(reader)
+    os.close(writer)
+    assert {one["id"] for one in client.client_list()} == before
+    assert len(store.load(walk.run_id)) == 5
+
+
+@pytest.mark.parametrize(
+    "url, translated",
+    [
+        ("redis://host:6380/2", "redis://host:6380/2"),
+        ("redis+socket:///run/redis.sock?virtual_host=3", "unix:///run/redis.sock?db=3"),
+        ("redis+socket:///run/redis.sock", "unix:///run/redis.sock"),
+        ("redis+socket://:pw@/run/redis.sock", "unix://:pw@/run/redis.sock"),
+        ("rediss://host/0?ssl_cert_reqs=CERT_NONE", "rediss://host/0?ssl_cert_reqs=none"),
+        ("rediss://host/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fca.pem", "rediss://host/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fca.pem"),
+    ],
+)  # fmt: skip
+def test_urls_may_be_written_as_celery_writes_them(url: str, translated: str) -> None:
+    assert client_url(url) == translated
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("redis://host/1", "redis://host/1"),
+        ("redis://:pw@host/1", "redis://:***@host/1"),
+        ("rediss://user:p%40w@host:1/1?ssl_password=x&db=2", "rediss://user:***@host:1/1?ssl_password=***&db=2"),
+        ("redis+socket://user:pw@/run/a.sock?db=2", "redis+socket://user:***@/run/a.sock?db=2"),
+    ],
+)
+def test_urls_are_shown_without_their_passwords(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+
+
+def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
+    """The URL is Celery's form, which the client itself does not know."""
+    command = shutil.which("redis-server")
+    if command is None:
+        pytest.skip("Redis: redis-server is not on the path")
+    store = RedisStore("redis+socket://redis.sock?virtual_host=1".replace("redis.sock", f"{tmp_path}/s"), retries=0)
+    with pytest.raises(StoreUnavailable, match=f"{tmp_path}/s"):
+        store.now()
+    options = ["--port", "0", "--unixsocket", f"{tmp_path}/s", "--dir", str(tmp_path), "--save", "60 1"]
+    server = subprocess.Popen([command, *options], stdout=subprocess.DEVNULL)
+    try:
+        assert wait_until((tmp_path / "s").is_socket, 20)
+        _Walk(store).steps(2)
+        assert store.runs(RunQuery()).total == 1
+    finally:
+        store.close()
+        server.kill()
+        server.wait()

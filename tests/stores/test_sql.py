@@ -1,0 +1,654 @@
+"""What is the SQL store's own: its schema, its locks, its connections, and what a step costs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Put, Run, Set
+from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import new_run_id, new_token
+from orchestrator.ports import RunQuery
+from orchestrator.stores.sql import SqlStore, link, postgres, queries, sqlite, tables
+from tests.servers import PostgresServer
+
+FORK = multiprocessing.get_context("fork")
+ACTIVE = frozenset({RunState.RUNNING})
+
+
+# -- places -----------------------------------------------------------------------------------------------------------
+
+
+class Place:
+    """An empty database: `open` gives a store in it."""
+
+    def __init__(self, url: str, schema: str | None = None) -> None:
+        self.url, self.schema = url, schema
+        self._stores: list[SqlStore] = []
+
+    def open(self) -> SqlStore:
+        """A store of its own, closed at the end of the test."""
+        store = SqlStore(self.url, schema=self.schema)
+        self._stores.append(store)
+        return store
+
+    def execute(self, statement: str) -> list[Any]:
+        """Rows of a statement on a connection of its own."""
+        with closing(self.connect()) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+    def connect(self) -> Any:
+        """A connection that the store knows nothing of."""
+        if self.schema is None:
+            return sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None)
+        url = self.url.replace("postgresql+psycopg", "postgresql")
+        return psycopg.connect(url, autocommit=True, options=f"-csearch_path={self.schema}")
+
+    def close(self) -> None:
+        """Close the stores."""
+        for store in self._stores:
+            store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    given = request.getfixturevalue("on_" + request.param)
+    assert isinstance(given, Place)
+    yield given
+    given.close()
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Place:
+    return Place(f"sqlite:///{tmp_path / 'store.db'}")
+
+
+@pytest.fixture
+def on_postgresql(postgres_server: PostgresServer) -> Iterator[Place]:
+    place = Place(postgres_server.url(), f"s_{new_token().lower().replace('-', '_')}")
+    yield place
+    place.close()
+
+
+def begin(store: SqlStore, *paths: str) -> str:
+    """A run with a queued record at each path; gives its id."""
+    header = store.create(Header(run_id=new_run_id(), workflow_id="w", namespace="n", runtime="celery"))
+    root = Record(path="", role=Role.BLOCK, phase=Phase.REST, status=Status.SUCCESS)
+    ops = (Put(root), Run({"status": RunState.RUNNING}), *(Put(queued(path)) for path in paths))
+    committed(store.commit(header.run_id, Change(Caller(new_token(), frozenset({RunState.PENDING})), ops)))
+    return header.run_id
+
+
+def queued(path: str) -> Record:
+    return Record(path=path, step=f"s{path}", component="STEP", input="v")
+
+
+def committed(answer: object) -> Committed:
+    assert isinstance(answer, Committed), answer
+    return answer
+
+
+def note(store: SqlStore, run_id: str, event: str = "note") -> Committed:
+    """A commit that only tells something."""
+    return committed(store.commit(run_id, Change(Caller(new_token(), ACTIVE), events=({"type": event},))))
+
+
+def step(store: SqlStore, run_id: str, number: int) -> None:
+    """Claim the record at `number`, end it and queue the next: a plain step."""
+    (record,) = store.load(run_id, [str(number)])
+    token = claim(store, run_id, record)
+    finish(store, run_id, number, token)
+
+
+def claim(store: SqlStore, run_id: str, record: Record) -> str:
+    token = new_token()
+    assert isinstance(store.claim(Ask(run_id, record.path, record.seq, token)), Claimed)
+    return token
+
+
+def finish(store: SqlStore, run_id: str, number: int, token: str) -> None:
+    ended = Set(str(number), {"status": Status.SUCCESS, "output": f"o{number:06}"})
+    value = {f"o{number:06}": "=" + "x" * 100}
+    change = Change(Holder(str(number), token), (ended, Put(queued(str(number + 1)))), values=value)
+    committed(store.commit(run_id, change))
+
+
+# -- the schema -------------------------------------------------------------------------------------------------------
+
+
+def _open_at_once(url: str, schema: str | None, barrier: Any, answers: Any) -> None:
+    store = SqlStore(url, schema=schema)
+    barrier.wait(60)
+    try:
+        answers.put(begin(store, "0"))
+    except Exception as error:  # noqa: BLE001 - a process's border
+        answers.put(error)
+    finally:
+        store.close()
+
+
+def test_many_processes_may_open_an_empty_database_at_once(place: Place) -> None:
+    """One of them makes the tables, the others wait for it."""
+    count = 6
+    barrier, answers = FORK.Barrier(count), FORK.Queue()
+    processes = [
+        FORK.Process(target=_open_at_once, args=(place.url, place.schema, barrier, answers)) for _ in range(count)
+    ]
+    for process in processes:
+        process.start()
+    ids = [answers.get(timeout=90) for _ in processes]
+    for process in processes:
+        process.join(30)
+    assert not [found for found in ids if not isinstance(found, str)]
+    assert place.open().runs(RunQuery()).total == count
+
+
+def test_many_threads_may_open_an_empty_database_at_once(place: Place) -> None:
+    """Alembic works for one of them at a time."""
+    assert len(at_once([lambda: begin(place.open(), "0")] * 4)) == 4
+
+
+def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
+    """Make the calls in threads of their own; gives the answers, or raises what one of them raised."""
+    answers: list[Any] = []
+    errors: list[BaseException] = []
+
+    def run(call: Callable[[], Any]) -> None:
+        try:
+            answers.append(call())
+        except BaseException as error:  # noqa: BLE001 - a thread's border: it is raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return answers
+
+
+def test_the_scripts_make_the_tables_that_the_code_speaks_of(place: Place) -> None:
+    """Tables, columns and indexes of the migrated database are those of the metadata."""
+    place.open().now()
+    engine = sa.create_engine("sqlite://" if place.schema is None else "postgresql+psycopg://", creator=place.connect)
+    try:
+        with engine.connect() as connection:
+            options = {"version_table": tables.VERSION_TABLE, "compare_type": True}
+            context = MigrationContext.configure(connection, opts=options)
+            assert compare_metadata(context, tables.metadata) == []
+    finally:
+        engine.dispose()
+
+
+def test_a_store_of_a_newer_release_is_refused(place: Place) -> None:
+    """Nobody writes into a schema that it does not know; the error says why."""
+    place.open().now()
+    place.execute(f"UPDATE orchestrator_meta SET value = {tables.FORMAT + 1} WHERE name = 'format'")
+    with pytest.raises(StoreUnavailable, match="newer release"):
+        place.open().header("r")
+
+
+def test_an_upgrade_that_was_cut_short_is_made_up_for(place: Place) -> None:
+    """Making the tables is one transaction: there is nothing in between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestrator.stores.sql.schema.FORMAT", None)  # fails after the tables, before the format
+        with pytest.raises((StoreUnavailable, sa.exc.SQLAlchemyError, TypeError)):
+            place.open().now()
+    assert begin(place.open(), "0")
+
+
+# -- locks and repetition ---------------------------------------------------------------------------------------------
+
+
+def test_stores_that_commit_on_one_run_exclude_each_other(place: Place) -> None:
+    """No commit and no event number is lost, whichever process or thread they come from."""
+    stores = [place.open() for _ in range(2)]
+    run_id = begin(stores[0], "0")
+    at_once([lambda store=store: [note(store, run_id) for _ in range(25)] for store in stores * 2])  # type: ignore[misc]
+    header = stores[0].header(run_id)
+    assert header is not None
+    assert header.commits == 101
+    assert [event.id for event in stores[1].events(run_id)] == [str(number) for number in range(1, 101)]
+
+
+def test_a_commit_waits_for_a_lock_and_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the database gives up waiting for, the store asks for again."""
+    impatient(monkeypatch)
+    store = place.open()
+    run_id = begin(store, "0")
+    with blocked(place, run_id) as release:
+        threading.Timer(0.4, release).start()
+        assert note(store, run_id).header.commits == 2
+
+
+def test_a_lock_that_is_never_given_up_is_an_error_in_bounded_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing hangs, and what was not committed is not there."""
+    impatient(monkeypatch)
+    monkeypatch.setattr(link, "PATIENCE", 0.3)
+    store = place.open()
+    run_id = begin(store, "0")
+    with blocked(place, run_id):
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="too busy"):
+            note(store, run_id)
+        assert time.monotonic() - started < 5
+    assert store.events(run_id) == []
+    assert note(store, run_id).header.commits == 2
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the databases give up waiting for a lock at once."""
+    monkeypatch.setattr(sqlite, "BUSY", 0.02)
+    monkeypatch.setattr(postgres, "_SETTINGS", "SELECT set_config('lock_timeout', '20ms', false)")
+
+
+@contextmanager
+def blocked(place: Place, run_id: str) -> Iterator[Callable[[], None]]:
+    """Hold the run's lock; gives what releases it early."""
+    holder = (
+        sqlite3.connect(place.url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
+        if (place.schema is None)
+        else place.connect()
+    )
+    holder.execute("BEGIN IMMEDIATE" if place.schema is None else "BEGIN")
+    holder.execute(f"UPDATE orchestrator_runs SET doc = doc WHERE run_id = '{run_id}'")
+    ended = threading.Lock()
+
+    def release() -> None:
+        with ended, suppress(sqlite3.Error, psycopg.Error):
+            holder.execute("ROLLBACK")
+            holder.close()
+
+    try:
+        yield release
+    finally:
+        release()
+
+
+def test_an_exception_in_the_middle_of_a_transaction_leaves_nothing_behind(place: Place) -> None:
+    """A time limit may strike anywhere: the next transaction begins on clean ground."""
+    store = place.open()
+    run_id = begin(store, "0")
+
+    def struck(tx: link.Tx) -> Callable[[], None]:
+        tx.send(queries.LOCK, run=run_id).fetchall()
+        tx.send(queries.DELETE_RUN[-1], run=run_id)
+        raise TimeoutError("time is over")
+
+    with pytest.raises(TimeoutError):
+        store._link.change(struck)
+    assert note(store, run_id).header.commits == 2
+
+
+# -- processes --------------------------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_uses_connections_of_its_own(place: Place) -> None:
+    """Parent and children commit on one run at the same time, and nobody disturbs anybody."""
+    store = place.open()
+    run_id = begin(store, "0")
+    children = [forked(lambda: [note(store, run_id) for _ in range(10)]) for _ in range(3)]
+    for _ in range(10):
+        note(store, run_id)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert len(store.events(run_id)) == 40
+    if place.schema is None:
+        assert place.execute("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_a_fork_in_the_middle_of_other_threads_transactions_is_harmless(place: Place) -> None:
+    """Prefork replaces children while threads of the parent run."""
+    store = place.open()
+    run_id = begin(store, "0")
+    done = threading.Event()
+
+    def work() -> int:
+        count = 0
+        while not done.is_set():
+            note(store, run_id)
+            count += 1
+        return count
+
+    def fork() -> int:
+        try:
+            for _ in range(10):
+                child = forked(lambda: note(store, run_id, "child"))
+                assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        finally:
+            done.set()
+        return 0
+
+    notes = sum(at_once([work, work, fork]))
+    events = [event.doc["type"] for event in store.events(run_id, limit=100_000)]
+    assert (events.count("note"), events.count("child")) == (notes, 10)
+
+
+def forked(call: Callable[[], Any]) -> int:
+    """Make the call in a forked child, which ends with 0 if it returned; gives the child's id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        call()
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - a process's border
+        os.write(2, repr(error).encode())
+    finally:
+        os._exit(status)
+
+
+# -- what is shown ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:s3cret@127.0.0.1:1/db",
+        "postgresql+psycopg://user@127.0.0.1:1/db?password=s3cret",
+    ],
+)
+def test_a_password_is_never_shown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the store nor by its errors, which name the store all the same."""
+    monkeypatch.setattr(link, "LOSSES", 2)
+    store = SqlStore(url)
+    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1/db") as caught:
+        store.header("r")
+    shown = [repr(store), store.url, str(vars(store)["url"]), str(caught.value), repr(caught.value.details)]
+    cause: BaseException | None = caught.value
+    while cause is not None:
+        shown.append(repr(cause))
+        cause = cause.__cause__ or cause.__context__
+    assert not [text for text in shown if "s3cret" in text]
+
+
+@pytest.mark.parametrize("url", ["not a url s3cret", "postgresql://user:s3cret@host:port/db", "mysql://u:s3cret@h/db"])
+def test_a_url_that_cannot_be_used_is_refused_without_showing_it(url: str) -> None:
+    """A mistyped URL may hold a password too."""
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the message is looked at below
+        SqlStore(url)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_sqlite_needs_a_file() -> None:
+    """In memory each connection would have a database of its own."""
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(ValueError, match="needs a file"):
+            SqlStore(url)
+
+
+def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+    """It names the store and the reason."""
+    (tmp_path / "text").write_text("text " * 1000)
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        SqlStore(f"sqlite:///{tmp_path / 'text'}").header("r")
+    with pytest.raises(StoreUnavailable, match="unable to open"):
+        SqlStore(f"sqlite:///{tmp_path / 'nowhere' / 'x.db'}").header("r")
+
+
+def test_any_text_may_be_looked_up(place: Place) -> None:
+    """Ids come from outside: what a database would refuse is simply not there."""
+    store = place.open()
+    for id_ in ("a\0b", "\ud83d", "é'\"\\", "", "%s :run $1 {runs}"):
+        assert store.header(id_) is None
+        assert store.runs(RunQuery(resource_id=id_)).total == 0
+    run_id = begin(store, "0")
+    patch = {"a\0b": "=1", "\ud83d": "=2", "é\\": "=3"}
+    committed(store.commit(run_id, Change(Caller(new_token(), ACTIVE), state=patch)))
+    assert store.state(run_id) == patch
+
+
+# -- what it costs ----------------------------------------------------------------------------------------------------
+
+
+class Proxy:
+    """Between a store and its server: counts round trips and bytes, and disturbs on demand.
+
+    A round trip is counted when the client speaks again after the server has answered.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.trips = self.sent = 0
+        self.frozen = False
+        self.cut_after: bytes | None = None
+        self._target = (host, port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = [self._listener]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._target)
+                self._sockets += [client, server]
+                turn = {"answered": True}
+                threading.Thread(target=self._upward, args=(client, server, turn), daemon=True).start()
+                threading.Thread(target=self._downward, args=(client, server, turn), daemon=True).start()
+
+    def _upward(self, client: socket.socket, server: socket.socket, turn: dict[str, bool]) -> None:
+        with suppress(OSError):
+            while data := client.recv(1 << 16):
+                self.trips += turn["answered"]
+                self.sent += len(data)
+                turn["answered"] = False
+                if self.cut_after is not None and self.cut_after in data:
+                    self.cut_after = None
+                    server.sendall(data)
+                    time.sleep(0.2)  # the server has done it, but nobody will hear of it
+                    break
+                if not self.frozen:
+                    server.sendall(data)
+        self._end(client, server)
+
+    def _downward(self, client: socket.socket, server: socket.socket, turn: dict[str, bool]) -> None:
+        with suppress(OSError):
+            while data := server.recv(1 << 16):
+                turn["answered"] = True
+                if self.cut_after is None and not self.frozen:
+                    client.sendall(data)
+        self._end(client, server)
+
+    def _end(self, *sockets: socket.socket) -> None:
+        for one in sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def close(self) -> None:
+        self._end(*self._sockets)
+
+
+@pytest.fixture
+def proxy(on_postgresql: Place) -> Iterator[Proxy]:
+    """A wire to the server; `on_postgresql` leads over it from now on."""
+    parts = urlsplit(on_postgresql.url)
+    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 5432)
+    user, at, _ = parts.netloc.rpartition("@")
+    on_postgresql.url = on_postgresql.url.replace(parts.netloc, f"{user}{at}127.0.0.1:{proxy.port}")
+    yield proxy
+    on_postgresql.close()
+    proxy.close()
+
+
+def test_a_plain_step_takes_four_round_trips(proxy: Proxy, on_postgresql: Place) -> None:
+    """Two for the claim, two for the commit; a start takes four too, and a read takes one."""
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    (record,) = store.load(run_id)[1:]
+    before = proxy.trips
+    token = claim(store, run_id, record)
+    assert proxy.trips - before == 2
+    finish(store, run_id, 0, token)
+    assert proxy.trips - before == 4
+    for read in (
+        lambda: store.header(run_id),
+        lambda: store.load(run_id),
+        lambda: store.values(run_id, ["o"]),
+        lambda: store.events(run_id),
+        lambda: store.runs(RunQuery()),
+        lambda: store.due("n"),
+        lambda: store.workers("n"),
+        store.now,
+    ):
+        before = proxy.trips
+        read()
+        assert proxy.trips - before == 1
+    before = proxy.trips
+    begin(store, "0")
+    assert proxy.trips - before == 4
+
+
+def test_a_big_commit_takes_two_round_trips(proxy: Proxy, on_postgresql: Place) -> None:
+    """Five hundred values and records go in as many statements as one."""
+    store = on_postgresql.open()
+    run_id = begin(store)
+    note(store, run_id)
+    values = {f"v{number}": "=1" for number in range(500)}
+    change = Change(Caller("big", ACTIVE), tuple(Put(queued(f"0.{number}")) for number in range(500)), values=values)
+    before = proxy.trips
+    committed(store.commit(run_id, change))
+    assert proxy.trips - before <= 3  # the answers to so much may come in two pieces
+    assert len(store.load(run_id)) == 501
+    assert len(store.values(run_id, values)) == 500
+
+
+def test_a_step_sends_as_many_bytes_at_position_1000_as_at_10(
+    postgres_server: PostgresServer, proxy: Proxy, on_postgresql: Place
+) -> None:
+    """What a step costs does not grow with the run."""
+    beside = SqlStore(postgres_server.url(), schema=on_postgresql.schema)  # not slowed down by the proxy
+    store = on_postgresql.open()
+    run_id = begin(store, "10")
+    costs = {}
+    for number in (*range(10, 20), 1000):
+        if number == 1000:
+            until(beside, run_id, 20, 1000)
+            beside.close()
+        before = proxy.sent
+        step(store, run_id, number)
+        costs[number] = proxy.sent - before
+    assert costs[1000] == pytest.approx(costs[19], rel=0.05)
+
+
+def test_a_step_writes_as_much_at_position_1000_as_at_10(on_sqlite: Place) -> None:
+    """Counted in the write-ahead log of SQLite, which has whole pages."""
+    store = on_sqlite.open()
+    run_id = begin(store, "10")
+    early = logged(on_sqlite, lambda: until(store, run_id, 10, 30))
+    until(store, run_id, 30, 1000)
+    late = logged(on_sqlite, lambda: until(store, run_id, 1000, 1020))
+    on_sqlite.close()
+    assert late <= 2 * early  # a tree of two levels has become one of three
+
+
+def until(store: SqlStore, run_id: str, first: int, end: int) -> None:
+    for number in range(first, end):
+        step(store, run_id, number)
+
+
+def logged(place: Place, call: Callable[[], None]) -> int:
+    """By how much the call makes the write-ahead log grow."""
+    place.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    call()
+    return Path(place.url.removeprefix("sqlite:///") + "-wal").stat().st_size
+
+
+def test_held_records_are_found_without_reading_the_others(place: Place) -> None:
+    """The database goes by the partial index."""
+    store = place.open()
+    begin(store, "0")
+    if place.schema is None:
+        written = queries.Sqlite().write(queries.RECORDS_HELD).replace(":run", "'r'")
+        plan = place.execute(f"EXPLAIN QUERY PLAN {written}")
+    else:
+        written = queries.Postgres(place.schema).write(queries.RECORDS_HELD).replace(":run", "'r'")
+        with closing(place.connect()) as connection:
+            connection.execute("SET enable_seqscan = off")  # the table is nearly empty
+            plan = connection.execute(f"EXPLAIN {written}").fetchall()
+    assert "orchestrator_records_held" in str(plan)
+
+
+# -- connections ------------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_whose_answer_is_lost_is_taken_once(proxy: Proxy, on_postgresql: Place) -> None:
+    """The connection breaks inside COMMIT: the same change is sent again and gets its first answer."""
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    (record,) = store.load(run_id)[1:]
+    token = claim(store, run_id, record)
+    proxy.cut_after = b"COMMIT"
+    finish(store, run_id, 0, token)
+    assert proxy.cut_after is None
+    header = store.header(run_id)
+    assert header is not None
+    assert (header.commits, header.live) == (3, 1)
+
+
+def test_connections_that_the_server_has_closed_are_replaced(on_postgresql: Place) -> None:
+    """A restart of the server costs nobody an error."""
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    at_once([lambda: [note(store, run_id) for _ in range(5)]] * 4)
+    for _ in range(2):
+        on_postgresql.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        note(store, run_id)
+    assert len(store.events(run_id)) == 22
+
+
+def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(
+    proxy: Proxy, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen server keeps its connections open and says nothing."""
+    monkeypatch.setattr(postgres, "ANSWER", 0.2)
+    monkeypatch.setattr(postgres, "CONNECT", 2)
+    monkeypatch.setattr(link, "LOSSES", 2)
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    proxy.frozen = True
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        store.header(run_id)
+    assert time.monotonic() - started < 10
+    proxy.frozen = False
+    assert store.header(run_id) is not None
+
+
+@pytest.mark.parametrize("word", [{"status": RunState.CANCELED}, {"closed": True}], ids=["ended", "closed"])
+def test_sweeps_clear_dead_entries_away(place: Place, word: dict[str, Any]) -> None:
+    """Entries of a run that is over do not keep others from being found, however many they are."""
+    store = place.open()
+    ended = begin(store, *(str(number) for number in range(12)))
+    committed(store.commit(ended, Change(Caller("c", ACTIVE), (Run(word),))))
+    active = begin(store, "0")
+    place.execute("UPDATE orchestrator_due SET due = 1")
+    place.execute(f"UPDATE orchestrator_due SET due = 2 WHERE run_id = '{active}'")
+    assert [due.header.run_id for due in store.due("n", limit=5)] == [active]
+    assert place.execute("SELECT count(*) FROM orchestrator_due") == [(1,)]
