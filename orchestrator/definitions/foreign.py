@@ -1,0 +1,131 @@
+"""Existing Celery tasks and signatures as entries, recognised by their shape: this package never imports Celery."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from orchestrator.errors import StepNotFound
+
+_TASK_WORDS = ("run", "apply_async", "app")
+_SIGNATURE_KEYS = {"task", "args", "kwargs", "options", "immutable"}
+_OPTIONS = ("queue", "priority", "time_limit", "soft_time_limit")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEntry:
+    """An existing Celery task as an entry.
+
+    * `name`: its registered name. `args`, `kwargs`: bound beforehand by a signature.
+    * `options`: of its message, as Celery has them (`queue`, `priority`, `time_limit`, …).
+    * `immutable`: it does not get the data.
+    * `task`: the task itself where it is known, else None.
+    """
+
+    component: ClassVar[str] = "TASK"
+    input: ClassVar[None] = None
+    output: ClassVar[None] = None
+
+    id: str
+    name: str
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    immutable: bool = False
+    description: str = ""
+    task: Any = field(default=None, compare=False, repr=False)
+
+    def arguments(self, data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the task is called with: the data first, as in a chain, unless it is immutable."""
+        args = self.args if self.immutable else (data, *self.args)
+        return args, dict(self.kwargs)
+
+    def invoke(self, data: Any, owner: Any) -> Any:
+        """Run the task here and now, as Celery's eager mode does, and return its result.
+
+        Without the task itself it is looked up by its name in `owner.app`. Raises what the task raises, and
+        `StepNotFound` where no such task is registered. A second call runs it again.
+        """
+        args, kwargs = self.arguments(data)
+        result = self._task(owner).apply(args=args, kwargs=kwargs, throw=True)
+        return result.get(disable_sync_subtasks=False)
+
+    def _task(self, owner: Any) -> Any:
+        if self.task is not None:
+            return self.task
+        app = getattr(owner, "app", None)
+        if app is None:
+            text = f"The task {self.name!r} is known by its name alone: give the Orchestrator the Celery app"
+            raise StepNotFound(text)
+        try:
+            return app.tasks[self.name]
+        except KeyError:
+            raise StepNotFound(f"No task {self.name!r} is registered in the Celery app {app.main!r}") from None
+
+
+def is_task(value: Any) -> bool:
+    """Whether the value is a Celery task."""
+    if isinstance(value, (type, dict)) or not callable(value):
+        return False
+    return isinstance(getattr(value, "name", None), str) and all(hasattr(value, word) for word in _TASK_WORDS)
+
+
+def is_signature(value: Any) -> bool:
+    """Whether the value is a Celery signature (a canvas such as a group is one too), also one that was JSON."""
+    return isinstance(value, dict) and value.keys() >= _SIGNATURE_KEYS and isinstance(value["task"], str)
+
+
+def is_foreign(value: Any) -> bool:
+    """Whether the value is Celery's rather than ours."""
+    return is_task(value) or is_signature(value)
+
+
+def task_entry(
+    value: Any, id: str | None = None, description: str | None = None, options: Mapping[str, Any] | None = None
+) -> TaskEntry:
+    """A Celery task, a signature or a registered name as an entry; its id is the last part of the name by default.
+
+    Raises TypeError for a canvas (group, chain, chord, …): its parts are entries, it is not.
+    """
+    if isinstance(value, str):
+        return TaskEntry(id or last_part(value), value, options=dict(options or {}), description=description or "")
+    args, kwargs, chosen, immutable, task = _parts(value)
+    name = name_in_app(value)
+    chosen = {**_own_options(task), **chosen, **(options or {})}
+    said = _description(task) if description is None else description
+    return TaskEntry(id or last_part(name), name, args, kwargs, chosen, immutable, said, task)
+
+
+def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any], bool, Any]:
+    if not isinstance(value, dict):
+        return (), {}, {}, False, value
+    if value.get("subtask_type"):
+        raise TypeError(
+            f"a Celery {value['subtask_type']} is no entry: add its tasks with .then(), .parallel() or .foreach()"
+        )
+    args, kwargs, options = tuple(value["args"] or ()), dict(value["kwargs"] or {}), dict(value["options"] or {})
+    return args, kwargs, options, bool(value["immutable"]), getattr(value, "_type", None)
+
+
+def name_in_app(value: Any) -> str:
+    """The registered name of a task or of a signature's task."""
+    name: str = value["task"] if isinstance(value, dict) else value.name
+    return name
+
+
+def last_part(name: str) -> str:
+    """The last part of a task's dotted name."""
+    return name.rsplit(".", 1)[-1]
+
+
+def _own_options(task: Any) -> dict[str, Any]:
+    found = {name: getattr(task, name, None) for name in _OPTIONS}
+    return {name: value for name, value in found.items() if isinstance(value, (int, float, str))}
+
+
+def _description(task: Any) -> str:
+    for text in (getattr(task, "description", None), getattr(task, "__doc__", None)):
+        if isinstance(text, str) and text.strip():
+            return text.strip().split("\n", 1)[0].strip()
+    return ""

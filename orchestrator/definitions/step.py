@@ -1,0 +1,273 @@
+"""`step`: a plain function as a step of workflows."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from orchestrator.codec import is_any_annotation
+from orchestrator.definitions.annotations import Unresolvable, is_async_generator, resolve, resume_type, returned_type
+from orchestrator.definitions.callables import Callback, name_of
+from orchestrator.definitions.foreign import is_foreign, task_entry
+from orchestrator.errors import TripWire
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Out = TypeVar("Out")
+
+Errors = type[BaseException] | tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Step(Generic[P, R, Out]):
+    """A function with its id and options; calling it calls the function. Made by `step`, compared by identity.
+
+    * `input`, `output`, `resume`, `suspend`: annotations; None where anything goes.
+    * `retries`, `retry_delay` (seconds), `inline`: None means what the workflow says.
+    * `time_limit`, `soft_time_limit`: seconds.
+    * `callback`: how the function is called.
+    """
+
+    component: ClassVar[str] = "STEP"
+
+    fn: Callable[P, R]
+    id: str
+    description: str = ""
+    input: Any = None
+    output: Any = None
+    resume: Any = None
+    suspend: Any = None
+    retries: int | None = None
+    retry_delay: float | None = None
+    retry_backoff: bool | float = False
+    retry_backoff_max: float = 600
+    retry_jitter: bool = True
+    retry_on: Errors = (Exception,)
+    no_retry_on: Errors = ()
+    queue: str | None = None
+    priority: int | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    inline: bool | None = None
+    callback: Callback = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        object.__setattr__(self, "callback", Callback(self.fn))
+        for name in ("__doc__", "__name__", "__qualname__", "__module__"):
+            object.__setattr__(self, name, getattr(self.fn, name, None))
+        object.__setattr__(self, "__wrapped__", self.fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the plain function: no retries, no checks, no run."""
+        return self.fn(*args, **kwargs)
+
+    def invoke(self, data: Any, context: Any) -> Any:
+        """Call the function with what it takes of these two. Returns what it returns, also a coroutine or generator."""
+        return self.callback.call(data, context)
+
+    def is_retryable(self, error: BaseException) -> bool:
+        """Whether a failure by this exception deserves another attempt, if there are any left."""
+        wanted = isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
+        return wanted and not isinstance(error, TripWire)
+
+
+def _check_numbers(step: Step[Any, Any, Any]) -> None:
+    for name in ("retries", "retry_delay", "retry_backoff", "retry_backoff_max", "time_limit", "soft_time_limit"):
+        value = getattr(step, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"step {step.id!r}: {name} must be 0 or more, not {value!r}")
+
+
+class StepOptions(TypedDict, total=False):
+    """The keywords of `step`."""
+
+    id: str | None
+    description: str | None
+    input: Any
+    output: Any
+    resume: Any
+    suspend: Any
+    retries: int | None
+    retry_delay: float | None
+    retry_backoff: bool | float
+    retry_backoff_max: float
+    retry_jitter: bool
+    retry_on: Errors
+    no_retry_on: Errors
+    queue: str | None
+    priority: int | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    inline: bool | None
+
+
+class StepDecorator(Protocol):
+    """What `step(...)` without a function returns."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, Out]]) -> Step[P, Coroutine[Any, Any, Out], Out]: ...
+
+    @overload
+    def __call__(self, fn: Callable[P, Generator[Any, Any, Out]]) -> Step[P, Generator[Any, Any, Out], Out]: ...
+
+    @overload
+    def __call__(self, fn: Callable[P, Out]) -> Step[P, Out, Out]: ...
+
+    def __call__(self, fn: Any) -> Any:
+        """The function as a step."""
+        ...
+
+
+@overload
+def step(
+    fn: Callable[P, Coroutine[Any, Any, Out]], **options: Unpack[StepOptions]
+) -> Step[P, Coroutine[Any, Any, Out], Out]: ...
+
+
+@overload
+def step(
+    fn: Callable[P, Generator[Any, Any, Out]], **options: Unpack[StepOptions]
+) -> Step[P, Generator[Any, Any, Out], Out]: ...
+
+
+@overload
+def step(fn: Callable[P, Out], **options: Unpack[StepOptions]) -> Step[P, Out, Out]: ...
+
+
+@overload
+def step(fn: None = None, **options: Unpack[StepOptions]) -> StepDecorator: ...
+
+
+def step(
+    fn: Any = None,
+    *,
+    id: str | None = None,
+    description: str | None = None,
+    input: Any = None,
+    output: Any = None,
+    resume: Any = None,
+    suspend: Any = None,
+    retries: int | None = None,
+    retry_delay: float | None = None,
+    retry_backoff: bool | float = False,
+    retry_backoff_max: float = 600,
+    retry_jitter: bool = True,
+    retry_on: Errors = (Exception,),
+    no_retry_on: Errors = (),
+    queue: str | None = None,
+    priority: int | None = None,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+    inline: bool | None = None,
+) -> Any:
+    """A function as a step: `@step`, `@step(...)` or `step(fn, id=...)`.
+
+    The function takes its input (the parameter that is not the context) and its context (annotated `Context`, or named
+    `ctx`), in any order and each optional. It is a `def`, an `async def`, or a generator, whose yields are streamed and
+    whose `return` is the output.
+
+    * `id`: the function's name by default. `description`: the first line of its docstring.
+    * `input`, `output`, `resume` (by `Context[R]`): from the annotations by default; `Any` switches one off. `suspend`:
+      the type of the payload of `ctx.suspend`.
+    * `retries`: how many more runs a failure gets; `retry_delay` seconds between them. Both default to the workflow's.
+      `retry_backoff=True` doubles the delay each time (from 1 second at least; a number is the first delay) up to
+      `retry_backoff_max` seconds, with `retry_jitter` a random part of it. Only exceptions of `retry_on` and not of
+      `no_retry_on` are tried again; a `TripWire` never is.
+    * `queue`, `priority`, `time_limit`, `soft_time_limit` (seconds): of the Celery message, as Celery has them.
+    * `inline`: the worker that ended the step before may run this one at once, without a message.
+
+    An existing Celery task or signature is an entry by itself; given here, it is returned as such.
+
+    Raises TypeError for a function that takes more than that, an async generator, a lambda without `id`, and an
+    annotation that cannot be resolved; ValueError for a negative number.
+    """
+    if fn is None:
+        options = {name: value for name, value in locals().items() if name != "fn"}
+        return lambda fn: step(fn, **options)
+    if is_foreign(fn):
+        limits = {"queue": queue, "priority": priority, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
+        return task_entry(fn, id, description, {name: limit for name, limit in limits.items() if limit is not None})
+    name = id or _name(fn)
+    found = _declared(fn, name, {"input": input, "output": output, "resume": resume})
+    return Step(
+        fn,
+        name,
+        first_line(fn) if description is None else description,
+        **found,
+        suspend=_said(suspend),
+        retries=retries,
+        retry_delay=retry_delay,
+        retry_backoff=retry_backoff,
+        retry_backoff_max=retry_backoff_max,
+        retry_jitter=retry_jitter,
+        retry_on=_tuple(retry_on),
+        no_retry_on=_tuple(no_retry_on),
+        queue=queue,
+        priority=priority,
+        time_limit=time_limit,
+        soft_time_limit=soft_time_limit,
+        inline=inline,
+    )
+
+
+def _name(fn: Any) -> str:
+    name = name_of(fn)
+    if name == "<lambda>":
+        raise TypeError("a lambda needs an id: step(lambda ...: ..., id='...')")
+    return name
+
+
+def first_line(fn: Any) -> str:
+    """The first line of a function's docstring, or the empty text."""
+    text = getattr(getattr(fn, "func", fn), "__doc__", None)
+    return text.strip().split("\n", 1)[0].strip() if isinstance(text, str) and text.strip() else ""
+
+
+def _said(annotation: Any) -> Any:
+    return None if is_any_annotation(annotation) else annotation
+
+
+def _declared(fn: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Input, output and resume types: as given, else by the function's annotations."""
+    if isinstance(fn, Step):
+        raise TypeError(f"{fn.id!r} is a step already; clone_step(step, id=...) gives it another id")
+    if not callable(fn):
+        raise TypeError(f"step() takes a function, not {fn!r}")
+    if is_async_generator(fn):
+        text = f"step {name!r} is an async generator, which cannot return a value; use async def and ctx.write"
+        raise TypeError(text)
+    called = Callback(fn)
+    found = {key: _said(annotation) for key, annotation in given.items()}
+    if given["input"] is None and called.input is not None:
+        found["input"] = _resolved(fn, name, "input", called.input.annotation)
+    if given["output"] is None:
+        annotation = _resolved(fn, name, "output", _return_annotation(fn))
+        found["output"] = None if annotation is None else returned_type(fn, annotation)
+    if given["resume"] is None and called.context is not None:
+        found["resume"] = resume_type(_resolved(fn, name, "resume", called.context.annotation))
+    return found
+
+
+def _return_annotation(fn: Callable[..., Any]) -> Any:
+    try:
+        return inspect.Parameter.empty if inspect.isclass(fn) else inspect.signature(fn).return_annotation
+    except ValueError:
+        return inspect.Parameter.empty
+
+
+def _resolved(fn: Callable[..., Any], name: str, keyword: str, annotation: Any) -> Any:
+    try:
+        return resolve(fn, annotation)
+    except Unresolvable as error:
+        raise TypeError(
+            f"step {name!r}: the annotation {error} cannot be resolved where the function stands; define the name at "
+            f"the top of its module, or pass {keyword}=... to step()"
+        ) from error
+
+
+def _tuple(errors: Errors) -> tuple[type[BaseException], ...]:
+    return errors if isinstance(errors, tuple) else (errors,)

@@ -1,0 +1,230 @@
+"""`Workflow`: a graph under construction, and what a user asks of it once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from orchestrator.codec import is_any_annotation
+from orchestrator.core.graph import Graph
+from orchestrator.definitions.blocks import entries_of, named
+from orchestrator.definitions.builder import Builder
+from orchestrator.definitions.check import problems_of
+from orchestrator.definitions.compile import compile_workflow
+from orchestrator.errors import FlowNotCommitted, FlowNotDefined, GraphInvalid, WorkflowNotRegistered
+
+if TYPE_CHECKING:
+    from orchestrator.definitions.blocks import ControlEntry, Entry
+
+Hook = Callable[..., Any]
+
+
+class Launcher(Protocol):
+    """What a workflow is bound to, so that it can be started like a Celery task."""
+
+    def launch(
+        self,
+        workflow: Workflow,
+        input: Any,
+        *,
+        run_id: str | None = None,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        resource_id: str | None = None,
+        request_context: Mapping[str, Any] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Start a run, at once or at its time, and return its `Run` without waiting."""
+        ...
+
+
+class Workflow(Builder):
+    """A workflow: `Workflow("checkout").then(reserve).commit()`.
+
+    * `id`: matches `[A-Za-z0-9_-]+`. `description`, `version`: text; another version is another graph.
+    * `input`, `output`, `state`: annotations; None where anything goes. With `validate_inputs` the input is checked
+      when a run starts, and that of each step; the output is not checked.
+    * `retries`, `retry_delay` (seconds): of the steps that do not say it themselves.
+    * `on_start`, `on_finish`, `on_error`: functions, plain or async, that get one `RunInfo`.
+    * `auto_restart`: a run whose worker was lost goes on by itself. `emit_step_events`: steps show in the stream.
+    * `inline`: a step may run at once in the worker that ended the step before, without a message.
+    * `committed`: whether the flow is as it was when `commit` was called last. `steps`: each entry by its id.
+    """
+
+    component: ClassVar[str] = "WORKFLOW"
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        input: Any = None,
+        output: Any = None,
+        state: Any = None,
+        version: str | int | None = None,
+        retries: int = 0,
+        retry_delay: float = 0.0,
+        validate_inputs: bool = True,
+        on_start: Hook | None = None,
+        on_finish: Hook | None = None,
+        on_error: Hook | None = None,
+        auto_restart: bool = True,
+        emit_step_events: bool = True,
+        inline: bool = False,
+        description: str = "",
+    ) -> None:
+        super().__init__()
+        if not isinstance(id, str):
+            raise TypeError(f"a workflow's id is a text, not {id!r}")
+        if retries < 0 or retry_delay < 0:
+            raise ValueError(f"workflow {id!r}: retries and retry_delay must be 0 or more")
+        self.id = id
+        self.input = None if is_any_annotation(input) else input
+        self.output = None if is_any_annotation(output) else output
+        self.state = None if is_any_annotation(state) else state
+        self.version = version
+        self.retries = retries
+        self.retry_delay = retry_delay
+        self.validate_inputs = validate_inputs
+        self.on_start = on_start
+        self.on_finish = on_finish
+        self.on_error = on_error
+        self.auto_restart = auto_restart
+        self.emit_step_events = emit_step_events
+        self.inline = inline
+        self.description = description
+        self._committed_blocks: tuple[Any, ...] | None = None
+        self._graph: Graph | None = None
+        self._bound: Launcher | None = None
+
+    @property
+    def committed(self) -> bool:
+        """Whether the flow is as it was when `commit` was called last."""
+        return self._committed_blocks is self.blocks
+
+    @property
+    def steps(self) -> dict[str, Entry | ControlEntry]:
+        """The entries of the flow by id, mappings, sleeps and waits included; not those inside nested workflows."""
+        flow = named(self.id, self.blocks)
+        return {entry.id: entry for name, block in flow for _, entry in entries_of(name, block)}
+
+    def commit(self) -> Self:
+        """Check the whole flow and make it ready to run. Doing so again without a change does nothing.
+
+        Raises FlowNotDefined without any entry, and GraphInvalid with everything that is wrong: ids that are used
+        twice, are reserved or do not match, empty blocks, nested workflows that are empty, uncommitted or nested in
+        themselves, a concurrency below 1, a wait with `on_timeout` but no timeout.
+        """
+        if not self.committed:
+            self._graph = self._compiled()
+            self._committed_blocks = self.blocks
+        return self
+
+    def _compiled(self) -> Graph:
+        if not self.blocks:
+            raise FlowNotDefined(_NOT_DEFINED.format(self.id), workflow_id=self.id)
+        if problems := problems_of(self):
+            header = f"The graph of the workflow {self.id!r} is not valid:"
+            raise GraphInvalid(problems, header=header, workflow_id=self.id)
+        return compile_workflow(self)
+
+    def require_committed(self) -> None:
+        """Raise FlowNotDefined without any entry, and FlowNotCommitted where `commit` is missing."""
+        if not self.blocks:
+            raise FlowNotDefined(_NOT_DEFINED.format(self.id), workflow_id=self.id)
+        if not self.committed:
+            raise FlowNotCommitted(_NOT_COMMITTED.format(self.id), workflow_id=self.id)
+
+    @property
+    def compiled(self) -> Graph:
+        """The graph, as it was committed. Raises what `require_committed` raises."""
+        self.require_committed()
+        assert self._graph is not None
+        return self._graph
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of the graph's shape: ids, kinds, structure and version, but not what functions do.
+
+        A run goes on only where it is the same. Of a workflow that is not committed: of what it would be; raises what
+        `commit` raises.
+        """
+        return self._any_graph().fingerprint
+
+    def _any_graph(self) -> Graph:
+        return self.compiled if self.committed else self._compiled()
+
+    def graph(self) -> dict[str, Any]:
+        """The workflow as plain, JSON-able data: `id type description version input output state entries`.
+
+        Each entry has `type` (step, map, task, sleep, wait, workflow, parallel, branch, loop or foreach) and `id`, and
+        what belongs to its type: the entries inside it, the JSON schemas of its input and output. Raises what `commit`
+        raises.
+        """
+        from orchestrator.definitions.picture import describe
+
+        return describe(self._any_graph())
+
+    def mermaid(self, states: Mapping[str, str] | None = None) -> str:
+        """The workflow as the text of a Mermaid flowchart.
+
+        `states` colours entries by their status: ids (dotted inside nested workflows, `child.step`) to statuses. Raises
+        what `commit` raises.
+        """
+        from orchestrator.definitions.mermaid import draw
+
+        return draw(self._any_graph(), states or {})
+
+    def bind(self, launcher: Launcher) -> None:
+        """Set what `delay` and `apply_async` start runs with. The latest one counts."""
+        self._bound = launcher
+
+    def delay(self, input: Any = None) -> Any:
+        """Start a run and return its `Run` at once, as a Celery task's `delay` does."""
+        return self.apply_async((input,))
+
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        *,
+        run_id: str | None = None,
+        countdown: float | timedelta | None = None,
+        eta: datetime | None = None,
+        resource_id: str | None = None,
+        request_context: Mapping[str, Any] | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Start a run and return its `Run` at once: `workflow.apply_async((input,), countdown=60)`.
+
+        * `args`: the input alone, or nothing. `run_id`: a new one by default.
+        * `countdown` (seconds) or `eta`: when it begins; kept in the store, not by a worker.
+
+        Raises WorkflowNotRegistered where no Orchestrator has the workflow, FlowNotDefined and FlowNotCommitted, and
+        TypeError for more than one argument.
+        """
+        self.require_committed()
+        if isinstance(args, (str, bytes, Mapping)) or len(args) > 1:
+            raise TypeError(f"a workflow takes one input: apply_async((input,)), not {args!r}")
+        if self._bound is None:
+            text = "The workflow {!r} is bound to no runtime: register it with Orchestrator(app, workflows=[...]) first"
+            raise WorkflowNotRegistered(text.format(self.id), workflow_id=self.id)
+        return self._bound.launch(
+            self,
+            args[0] if args else None,
+            run_id=run_id,
+            countdown=countdown.total_seconds() if isinstance(countdown, timedelta) else countdown,
+            eta=eta,
+            resource_id=resource_id,
+            request_context=request_context,
+            state=state,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Workflow {self.id!r}: {len(self.blocks)} blocks{'' if self.committed else ', not committed'}>"
+
+
+_NOT_DEFINED = (
+    "Execution flow of workflow is not defined: workflow {!r} has no entries. Add some with .then() or another builder "
+    "method, then call .commit()"
+)
+_NOT_COMMITTED = "Uncommitted step flow changes detected: workflow {!r} was changed after, or without, .commit()"

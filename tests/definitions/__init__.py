@@ -1,0 +1,1 @@
+"""What users write: steps, workflows, mappings; and the graphs that follow."""

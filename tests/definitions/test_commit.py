@@ -1,0 +1,149 @@
+"""`commit`: the whole graph is checked, and every problem is listed."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator import FlowNotCommitted, FlowNotDefined, GraphInvalid, Workflow, clone_step, from_step, step, template
+from tests.definitions.models import always, charge, notify, pack, reserve
+
+
+def problems(workflow: Workflow) -> list[str]:
+    """What `commit` says is wrong."""
+    with pytest.raises(GraphInvalid) as caught:
+        workflow.commit()
+    assert not workflow.committed
+    assert caught.value.details == {"workflow_id": workflow.id}
+    return list(caught.value.problems)
+
+
+def test_a_workflow_without_a_flow_cannot_be_used() -> None:
+    """Neither committed nor run."""
+    workflow = Workflow("w")
+    for use in (workflow.commit, workflow.require_committed, workflow.graph, lambda: workflow.compiled):
+        with pytest.raises(FlowNotDefined, match="Execution flow of workflow is not defined"):
+            use()
+
+
+def test_an_uncommitted_workflow_cannot_be_run() -> None:
+    """Until it is committed."""
+    workflow = Workflow("w").then(reserve)
+    assert not workflow.committed
+    with pytest.raises(FlowNotCommitted, match="Uncommitted step flow changes detected"):
+        workflow.require_committed()
+    workflow.commit().require_committed()
+    assert workflow.committed
+
+
+def test_an_addition_after_a_commit_is_uncommitted() -> None:
+    """The committed graph is not used any more, until the next commit."""
+    workflow = Workflow("w").then(reserve).commit().then(charge)
+    assert not workflow.committed
+    with pytest.raises(FlowNotCommitted):
+        _ = workflow.compiled
+    assert len(workflow.commit().compiled.flow) == 2
+
+
+def test_a_second_commit_without_a_change_does_nothing() -> None:
+    """The graph is the same object."""
+    workflow = Workflow("w").then(reserve).commit()
+    assert workflow.compiled is workflow.commit().compiled
+
+
+def test_every_problem_is_listed_at_once() -> None:
+    """With the places."""
+    remedy = "give one of them another id"
+    empty = Workflow("empty")
+    open_ = Workflow("open").then(pack)
+    workflow = (
+        Workflow("bad id")
+        .then(reserve)
+        .parallel(reserve, charge, charge)
+        .parallel()
+        .branch()
+        .then(empty)
+        .then(open_)
+        .then(step(always, id="input"))
+        .then(step(always, id="a.b"))
+        .foreach(pack, concurrency=0)
+        .sleep(float("inf"))
+        .wait_for_event("go now")
+        .wait_for_event("late", on_timeout=notify)
+        .wait_for_event("never", timeout=float("nan"))
+    )
+    assert problems(workflow) == [
+        "the workflow's id 'bad id' must match [A-Za-z0-9_-]+",
+        "parallel_bad id_1 has no entries",
+        "branch_bad id_0 has no arms",
+        "the nested workflow 'empty' has no flow",
+        "the nested workflow 'open' has uncommitted changes: call its .commit() first",
+        "the concurrency of foreach_bad id_0 (pack) must be 1 or more, not 0",
+        "sleep_bad id_0 sleeps inf seconds, which never end",
+        "the wait 'late' has on_timeout, but no timeout",
+        "the timeout of the wait 'never' is nan, which never ends",
+        f"the id 'reserve' is used 2 times: an entry of its own, arm 0 of parallel_bad id_0; {remedy}",
+        f"the id 'charge' is used 2 times: arm 1 of parallel_bad id_0, arm 2 of parallel_bad id_0; {remedy}",
+        "the id 'input' (an entry of its own) is reserved",
+        "the id 'a.b' (an entry of its own) must match [A-Za-z0-9_-]+",
+        "the id 'sleep_bad id_0' (a sleep) must match [A-Za-z0-9_-]+",
+        "the id 'go now' (a wait) must match [A-Za-z0-9_-]+",
+    ]
+
+
+def test_the_message_has_every_problem() -> None:
+    """One line each, under the workflow's name."""
+    with pytest.raises(GraphInvalid, match=r"(?s)The graph of the workflow 'w' is not valid:\n- the id.*\n- the id"):
+        Workflow("w").parallel(reserve, reserve, charge, charge).commit()
+
+
+def test_the_same_id_in_a_nested_workflow_is_no_conflict() -> None:
+    """Each workflow has its own ids."""
+    inner = Workflow("inner").then(reserve).commit()
+    assert Workflow("w").then(reserve).then(inner).commit().committed
+
+
+def test_a_name_of_a_mapping_or_timeout_counts() -> None:
+    """Like that of any entry."""
+    workflow = Workflow("w").then(pack).map(always, id="pack").wait_for_event("go", timeout=1, on_timeout=pack)
+    [problem] = problems(workflow)
+    assert problem.startswith("the id 'pack' is used 3 times: an entry of its own, a mapping, the timeout of go")
+
+
+def test_a_workflow_nested_in_itself_is_refused() -> None:
+    """Directly, or by another."""
+    direct = Workflow("a").then(reserve)
+    assert problems(direct.then(direct)) == ["the workflow 'a' is nested in itself: a in a"]
+    first = Workflow("first").then(reserve).commit()
+    second = Workflow("second").then(first).commit()
+    assert problems(first.then(second)) == ["the workflow 'first' is nested in itself: first in second in first"]
+
+
+def test_a_nested_workflow_that_was_changed_must_be_committed_again() -> None:
+    """The outer one that was committed before keeps its graph."""
+    inner = Workflow("inner").then(reserve).commit()
+    outer = Workflow("outer").then(inner).commit()
+    inner.then(charge)
+    assert len(problems(Workflow("other").then(inner))) == 1
+    assert outer.committed
+    assert outer.compiled.find((0,), "charge") is None
+
+
+def test_a_mapping_may_speak_of_steps_that_run_later_or_never() -> None:
+    """That is decided when it runs."""
+    late = clone_step(reserve, id="late")
+    spec = {"late": from_step(late), "other": from_step(charge), "text": template("${steps.nonexistent}")}
+    assert Workflow("w").map(spec).then(late).commit().committed
+
+
+def test_wrong_options_are_refused_at_once() -> None:
+    """An id that is no text, a negative number."""
+    with pytest.raises(TypeError, match="a workflow's id is a text"):
+        Workflow(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="retries and retry_delay must be 0 or more"):
+        Workflow("w", retries=-1)
+
+
+def test_a_workflow_shows_what_it_is() -> None:
+    """In a debugger."""
+    assert repr(Workflow("w").then(reserve)) == "<Workflow 'w': 1 blocks, not committed>"
+    assert repr(Workflow("w").then(reserve).commit()) == "<Workflow 'w': 1 blocks>"

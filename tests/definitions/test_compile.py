@@ -1,0 +1,264 @@
+"""From a workflow to its graph: routes, retries, and the shapes of values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator import Workflow, from_input, from_step, step
+from orchestrator.codec import ANY, DictOf, ListOf, Shape, Typed
+from orchestrator.core import graph
+from orchestrator.core.graph import Retry, Route
+from orchestrator.definitions.bodies import LoopBody, NestedBody, StepBody, shape_made
+from tests.definitions.models import Approval, Order, Receipt, Reservation, always, charge, notify, pack, reserve
+
+
+def flow(workflow: Workflow) -> tuple[Any, ...]:
+    """The nodes of a workflow."""
+    return workflow.commit().compiled.flow
+
+
+def plain(id: str, **options: Any) -> Any:
+    """A step of which nothing is declared."""
+    return step(lambda data: data, id=id, **options)
+
+
+def test_a_route_has_the_innermost_workflows_name_and_the_steps_options() -> None:
+    """So that `task_routes` can speak of it."""
+    routed = plain("pay", queue="payments", priority=3, time_limit=30, soft_time_limit=20)
+    inner = Workflow("inner").then(routed).commit()
+    [nested] = flow(Workflow("outer").then(inner))
+    assert nested.route.name == "outer.inner"
+    assert nested.flow[0].route == Route("inner.pay", "payments", 3, 30, 20)
+
+
+def test_what_is_no_step_goes_to_the_queue_of_the_step_before() -> None:
+    """Or of the first step, so that the workers of the steps can do it."""
+    workflow = Workflow("w").map(always).then(plain("a", queue="q")).branch((always, plain("b", queue="r"))).sleep(1)
+    assert [node.route.queue for node in flow(workflow)] == ["q", "q", "q", "r"]
+    inner = Workflow("inner").sleep(1).then(plain("a", queue="q")).commit()
+    [nested] = flow(Workflow("outer").then(inner))
+    assert (nested.route.queue, nested.flow[0].route.queue) == ("q", "q")
+    [task, mapping] = flow(Workflow("w").then("foreign.task").map(always))
+    assert (task.route.queue, mapping.route.queue) == (None, None)
+
+
+def test_retries_are_the_steps_own_or_those_of_the_innermost_workflow() -> None:
+    """Each of attempts and delay by itself."""
+    inner = Workflow("inner", retries=1, retry_delay=0.5).then(plain("a")).then(plain("b", retries=0)).commit()
+    workflow = Workflow("outer", retries=9).then(inner).then(plain("c", retry_delay=2.0)).map(always)
+    nested, last, mapping = flow(workflow)
+    assert [node.retry for node in nested.flow] == [Retry(1, 0.5), Retry(0, 0.5)]
+    assert (last.retry, mapping.retry) == (Retry(9, 2.0), Retry())
+
+
+def test_a_backoff_may_say_its_first_delay() -> None:
+    """As Celery's option does."""
+    first = plain("a", retries=2, retry_backoff=5, retry_jitter=False)
+    second = plain("b", retry_backoff=True, retry_delay=3.0, retry_backoff_max=60)
+    [one, two] = flow(Workflow("w", retry_delay=9).then(first).then(second))
+    assert one.retry == Retry(2, 5.0, True, 600, False)
+    assert two.retry == Retry(0, 3.0, True, 60, True)
+
+
+def test_inline_is_the_steps_word_or_the_workflows() -> None:
+    """Off by default."""
+    [off] = flow(Workflow("w").then(plain("a")))
+    on, refused = flow(Workflow("w", inline=True).then(plain("a")).then(plain("b", inline=False)))
+    assert (off.inline, on.inline, refused.inline) == (False, True, False)
+
+
+def test_a_mapping_is_a_control_step() -> None:
+    """It runs where its predecessor ended."""
+    [mapping] = flow(Workflow("w").map(always))
+    assert (mapping.component, mapping.control) == ("MAP", True)
+
+
+def test_steps_are_checked_where_they_declare_an_input_and_the_workflow_says_so() -> None:
+    """Each workflow for its own steps; a nested one also for its own input."""
+    inner = Workflow("inner", input=Order, validate_inputs=False).then(reserve).commit()
+    open_ = Workflow("open").then(reserve).commit()
+    checked = Workflow("checked", input=Order).then(reserve).commit()
+    nodes = flow(Workflow("outer").then(reserve).then(plain("a")).then(inner).then(open_).then(checked))
+    assert [node.body.validate for node in nodes] == [True, False, False, False, True]
+    assert [node.checks for node in nodes[2:]] == [False, False, True]
+    assert [node.flow[0].body.validate for node in nodes[2:]] == [False, True, True]
+
+
+def test_the_graph_carries_its_workflow() -> None:
+    """And each nested node its own."""
+    inner = Workflow("inner").then(pack).commit()
+    outer = Workflow("outer").then(inner).commit()
+    assert outer.compiled.body is outer
+    body = outer.compiled.flow[0].body  # type: ignore[union-attr]
+    assert isinstance(body, NestedBody)
+    assert body.workflow is inner
+
+
+# Shapes
+
+
+def shapes(workflow: Workflow) -> list[tuple[Shape, Shape]]:
+    """Given and made of each node."""
+    return [(getattr(node.body, "given", ANY), shape_made(node)) for node in flow(workflow)]
+
+
+def test_a_step_makes_what_it_declares_and_gets_what_the_one_before_makes() -> None:
+    """The first one gets the workflow's input."""
+    workflow = Workflow("w", input=Order).then(reserve).then(charge).then(plain("a")).sleep(1)
+    assert shapes(workflow) == [
+        (Typed(Order), Typed(Reservation)),
+        (Typed(Reservation), Typed(Receipt)),
+        (Typed(Receipt), ANY),
+        (ANY, ANY),
+    ]
+    assert shapes(Workflow("w").then(reserve).sleep(1))[0][0] == ANY
+    assert shapes(Workflow("w").then(reserve).sleep(1))[1] == (Typed(Reservation), Typed(Reservation))
+
+
+def test_parallel_and_branch_make_a_dict_of_their_arms() -> None:
+    """Every arm gets what arrives."""
+    made = DictOf({"charge": Typed(Receipt), "notify": Typed(type(None))})
+    parallel, branch, _ = flow(
+        Workflow("w").parallel(charge, notify).branch((always, plain("a")), (always, pack)).then(plain("end"))
+    )
+    assert shape_made(parallel) == made
+    assert branch.body.given == made
+    assert [arm.body.given for arm in branch.arms] == [made, made]
+    assert shape_made(branch) == DictOf({"a": ANY, "pack": Typed(str)})
+
+
+def test_a_foreach_makes_a_list_of_what_its_body_makes() -> None:
+    """And the body gets one item of the list."""
+    workflow = Workflow("w", input=list[Order]).foreach(reserve).foreach(charge).foreach(plain("a")).then(plain("end"))
+    first, second, third, end = flow(workflow)
+    assert (first.body.given, first.body_node.body.given) == (Typed(list[Order]), Typed(Order))
+    assert shape_made(first) == ListOf(Typed(Reservation)) == second.body.given
+    assert second.body_node.body.given == Typed(Reservation)
+    assert (third.body_node.body.given, end.body.given) == (Typed(Receipt), ListOf(ANY))
+
+
+@pytest.mark.parametrize("given", [tuple[int, str], str, Any])
+def test_an_item_of_something_else_has_no_type(given: Any) -> None:
+    """A tuple has one for each place."""
+    [node] = flow(Workflow("w", input=given).foreach(plain("a")))
+    assert node.body_node.body.given == ANY
+
+
+def test_the_body_of_a_loop_gets_its_own_output_too() -> None:
+    """Where that has another type, either may arrive."""
+
+    def loop(input: Any, body: Any) -> tuple[Shape, Shape]:
+        [node] = flow(Workflow("w", input=input).do_while(body, always))
+        assert isinstance(node.body, LoopBody)
+        assert node.body.given == shape_made(node.body_node) == shape_made(node)
+        return node.body_node.body.given, node.body.given
+
+    assert loop(Receipt, charge) == (Typed(Receipt), Typed(Receipt))
+    assert loop(Reservation, charge) == (Typed(Reservation | Receipt), Typed(Receipt))
+    assert loop(None, charge) == (ANY, Typed(Receipt))
+    passes_on = Workflow("inner").sleep(1).commit()
+    assert loop(Order, passes_on) == (Typed(Order), Typed(Order))
+    wraps = Workflow("inner").map({"x": from_input()}).commit()
+    assert loop(Order, wraps) == (ANY, DictOf({"x": ANY}))
+
+
+def test_a_nested_workflow_makes_what_it_declares_or_what_its_last_entry_makes() -> None:
+    """Its first entry gets its declared input, or what arrives."""
+    open_ = Workflow("open").then(plain("a")).then(charge).commit()
+    said = Workflow("said", input=Order, output=Approval).then(plain("a")).commit()
+    first, second, last = flow(Workflow("w", input=Reservation).then(open_).then(said).then(plain("b")))
+    assert (first.body.given, first.body.made) == (Typed(Reservation), Typed(Receipt))
+    assert first.flow[0].body.given == Typed(Reservation)
+    assert (second.body.given, second.body.made) == (Typed(Receipt), Typed(Approval))
+    assert second.flow[0].body.given == Typed(Order)
+    assert last.body.given == Typed(Approval)
+
+
+def test_a_wait_makes_its_event_or_what_its_timeout_makes() -> None:
+    """Both where they differ."""
+    assert shapes(Workflow("w").wait_for_event("go"))[0][1] == ANY
+    assert shapes(Workflow("w").wait_for_event("go", Order))[0][1] == Typed(Order)
+    late = Workflow("w", input=Receipt).wait_for_event("go", Order, 1, on_timeout=charge)
+    [node] = flow(late)
+    assert node.otherwise.body.given == Typed(Receipt)
+    assert shape_made(node) == Typed(Order | Receipt)
+
+
+def test_a_mapping_knows_the_results_of_the_steps_before() -> None:
+    """Those in blocks too: the list of a foreach, the arms, the workflow's input."""
+    inner = Workflow("inner").then(charge).commit()
+    workflow = (
+        Workflow("w", input=list[Order])
+        .foreach(reserve)
+        .then(inner)
+        .map(
+            {
+                "list": from_step("reserve"),
+                "line": from_step("reserve", "0.lines.1.sku"),
+                "inner": from_step("inner", "total"),
+                "input": from_input("0"),
+                "deep": from_step("charge"),
+            }
+        )
+    )
+    made = shape_made(flow(workflow)[-1])
+    assert isinstance(made, DictOf)
+    assert made.items["list"] == ListOf(Typed(Reservation))
+    assert (made.items["line"], made.items["input"], made.items["deep"]) == (Typed(str), Typed(Order), ANY)
+    assert made.items["inner"] != ANY
+
+
+def test_a_mapping_in_a_nested_workflow_knows_its_own_input() -> None:
+    """Declared, or what arrives."""
+    inner = Workflow("inner").map({"sku": from_input("sku")}).commit()
+    [nested] = flow(Workflow("w", input=Order).then(inner))
+    assert shape_made(nested) == DictOf({"sku": Typed(str)})
+
+
+# The fingerprint
+
+
+def test_the_fingerprint_is_the_same_for_the_same_shape() -> None:
+    """Whatever the functions, options and descriptions."""
+    one = Workflow("w").then(plain("a")).branch((always, plain("b"))).foreach(plain("c")).sleep(1)
+    two = Workflow("w", description="Said.", retries=4)
+    two.then(plain("a", queue="q")).branch((len, plain("b", retries=1))).foreach(plain("c"), concurrency=9).sleep(5)
+    assert one.fingerprint == two.fingerprint == one.commit().fingerprint == one.compiled.fingerprint
+    assert len(one.fingerprint) == 16
+    assert int(one.fingerprint, 16) >= 0
+
+
+def test_the_fingerprint_differs_with_the_shape() -> None:
+    """Ids, kinds, structure, events, tasks and versions."""
+    inner = [Workflow("in", version=version).then(plain("a")).commit() for version in (None, 1)]
+    workflows = [
+        Workflow("w").then(plain("a")),
+        Workflow("w", version="2").then(plain("a")),
+        Workflow("v").then(plain("a")),
+        Workflow("w").then(plain("b")),
+        Workflow("w").then(plain("a")).then(plain("b")),
+        Workflow("w").then(plain("b")).then(plain("a")),
+        Workflow("w").parallel(plain("a")),
+        Workflow("w").branch((always, plain("a"))),
+        Workflow("w").do_while(plain("a"), always),
+        Workflow("w").do_until(plain("a"), always),
+        Workflow("w").foreach(plain("a")),
+        Workflow("w").then("x.a"),
+        Workflow("w").then("y.a"),
+        Workflow("w").sleep(1, id="a"),
+        Workflow("w").map(always, id="a"),
+        Workflow("w").wait_for_event("a"),
+        Workflow("w").wait_for_event("b", id="a"),
+        Workflow("w").wait_for_event("a", timeout=1, on_timeout=plain("b")),
+        *(Workflow("w").then(each) for each in inner),
+    ]
+    assert len({workflow.fingerprint for workflow in workflows}) == len(workflows)
+
+
+def test_a_step_body_has_what_the_engine_needs() -> None:
+    """The step itself, and both shapes."""
+    [node] = flow(Workflow("w", input=Order).then(reserve))
+    assert node.body == StepBody(reserve, Typed(Order), Typed(Reservation), True)
+    assert isinstance(node, graph.Step)
