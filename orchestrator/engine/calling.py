@@ -1,0 +1,151 @@
+"""Calling user code: plain, async and generator functions, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.definitions.context import Aborted, Bailing, Context, Suspending
+
+_inside_step: ContextVar[bool] = ContextVar("orchestrator_inside_step", default=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The function returned."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The function raised an ordinary exception."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The function suspended its run."""
+
+    payload: Any
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bailed:
+    """The function ended its run well."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """The function ended its run as canceled, or left because that had happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The function asked for another attempt in so many seconds, whatever the step's own retries are."""
+
+    seconds: float
+
+
+class RetryAsked(Exception):
+    """An existing task asked to be retried."""
+
+    def __init__(self, seconds: float, error: BaseException | None) -> None:
+        super().__init__(f"to be retried in {seconds} s: {error!r}")
+        self.seconds = seconds
+
+
+class WorkerLost(BaseException):
+    """Raised in a step by a test: everything is left as a killed worker would leave it."""
+
+
+Outcome = Again | Returned | Raised | Held | Bailed | Canceled
+
+
+def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
+    """What `call` came to.
+
+    Only control-flow exceptions of ours and ordinary exceptions are outcomes; a lost worker is not.
+    """
+    inside = _inside_step.set(True)
+    try:
+        value = settled(call(), context)
+    except Suspending as signal:
+        return Held(signal.payload, signal.label)
+    except Bailing as signal:
+        return Bailed(signal.value)
+    except Aborted:
+        return Canceled()
+    except RetryAsked as wish:
+        return Again(wish.seconds)
+    except Exception as error:  # noqa: BLE001  (the boundary to user code: whatever it raises is the step's outcome)
+        return Canceled() if context.aborted else Raised(error)
+    finally:
+        _inside_step.reset(inside)
+    return Canceled() if context.aborted else Returned(value)
+
+
+def refuse_inside_step(what: str) -> None:
+    """Raise RuntimeError where the caller is a step: it would hold its worker while it waits for other workers."""
+    if _inside_step.get():
+        text = f"{what} waits, and a step must not: use `.submit()` or nest the workflow with `.then(workflow)`"
+        raise RuntimeError(text)
+
+
+def settled(value: Any, context: Context[Any] | None = None) -> Any:
+    """The final value of what a user's function returned: awaited, or its generator run to the end."""
+    if inspect.isawaitable(value):
+        return _awaited(value)
+    if inspect.isgenerator(value):
+        return _drained(value, context)
+    return value
+
+
+def _drained(generator: Generator[Any, Any, Any], context: Context[Any] | None) -> Any:
+    while True:
+        try:
+            chunk = next(generator)
+        except StopIteration as stop:
+            return stop.value
+        if context is not None:
+            context.write(chunk)
+
+
+async def _wait_for(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def _awaited(value: Awaitable[Any]) -> Any:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_wait_for(value))
+    return _in_thread(value)
+
+
+def _in_thread(value: Awaitable[Any]) -> Any:
+    """A loop runs in this thread already (a blocking call from async code): use another thread."""
+    box: list[Any] = []
+
+    def run() -> None:
+        try:
+            box.append((True, asyncio.run(_wait_for(value))))
+        except BaseException as error:  # noqa: BLE001  (handed over to the thread that waits, control flow included)
+            box.append((False, error))
+
+    thread = threading.Thread(target=copy_context().run, args=(run,))
+    thread.start()
+    thread.join()
+    good, result = box[0]
+    if good:
+        return result
+    raise result

@@ -1,0 +1,155 @@
+"""What a step puts on its run's stream, gathered so that many chunks cost one round trip.
+
+The first chunk of an activation starts a thread that sends what has gathered, at most every 50 ms; what is left when
+the activation ends goes with its outcome, in the same commit and before the outcome's own events.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from orchestrator.core.changes import Committed, Doc, Refused
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import monotonic
+from orchestrator.ports import Clock
+
+log = logging.getLogger("orchestrator")
+
+_EVERY = 0.05  # seconds
+_MOST_CHUNKS = 500
+_MOST_TEXT = 256 * 1024  # characters
+_PAUSE = 0.1  # seconds between two attempts while the store is away
+
+Part = tuple[int, tuple[Doc, ...]]  # its number, 1, 2, …, and its events
+
+
+class Chunks:
+    """The chunks of one claim. Safe to use from several threads of its step.
+
+    `send` commits a part. Parts are numbered, so that one whose answer was lost is not written twice. One that is
+    refused means that the claim is no longer ours or that the run has ended: from then on nothing is sent, and
+    `refused` is called once, with the reason. A writer who finds the buffer full sends it before going on, and waits
+    for the store, for at most `patience` seconds if it is away: that is all the back-pressure there is.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Part], Committed | Refused],
+        refused: Callable[[str], None],
+        clock: Clock,
+        patience: float,
+    ) -> None:
+        self._send = send
+        self._refused = refused
+        self._clock = clock
+        self._patience = patience
+        self._lock = threading.Lock()  # of what has gathered; held for moments only
+        self._sending = threading.Lock()  # held while a part is on its way, so that parts keep their order
+        self._gathered: list[Doc] = []
+        self._text = 0
+        self._number = 0
+        self._sent: Part | None = None  # on its way, or sent without an answer
+        self._over = False
+        self._flusher: _Flusher | None = None
+
+    def add(self, event: Doc, size: int) -> None:
+        """Gather a chunk; raises `StoreUnavailable` where the buffer is full and the store is away for too long."""
+        with self._lock:
+            if self._over:
+                return
+            self._gathered.append(event)
+            self._text += size
+            full = len(self._gathered) >= _MOST_CHUNKS or self._text >= _MOST_TEXT
+            if self._flusher is None:
+                self._flusher = _Flusher(self)
+            self._flusher.wake()
+        if full:
+            self._insist()
+
+    def flush(self) -> None:
+        """Send what has gathered, in one round trip."""
+        with self._sending:
+            if self._sent is not None:
+                self._deliver(self._sent)
+            if (part := self._next_part()) is not None:
+                self._deliver(part)
+
+    def close(self) -> tuple[Doc, ...]:
+        """No more chunks. Returns what has not been sent, for the outcome's commit; asked again, the same."""
+        self.stop()
+        with self._sending:
+            unknown = self._sent is not None
+        if unknown:
+            self._insist()
+        return tuple(self._gathered)
+
+    def stop(self) -> None:
+        """No more chunks, and nothing more is sent by itself."""
+        with self._lock:
+            self._over = True
+        if self._flusher is not None:
+            self._flusher.end()
+
+    def drop(self) -> None:
+        """Stop, and forget what has not been sent."""
+        self.stop()
+        self._gathered, self._sent = [], None
+
+    def _next_part(self) -> Part | None:
+        with self._lock:
+            if not self._gathered or self._over:
+                return None
+            self._number += 1
+            self._sent = self._number, tuple(self._gathered)
+            self._gathered, self._text = [], 0
+            return self._sent
+
+    def _deliver(self, part: Part) -> None:
+        answer = self._send(part)
+        self._sent = None
+        if isinstance(answer, Refused):
+            self.drop()
+            self._refused(answer.reason)
+
+    def _insist(self) -> None:
+        end = monotonic() + self._patience
+        while True:
+            try:
+                return self.flush()
+            except StoreUnavailable:
+                if monotonic() >= end:
+                    raise
+                self._clock.sleep(_PAUSE)
+
+
+class _Flusher:
+    """The thread that flushes while there is something to flush."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+        self._some = threading.Event()
+        self._ended = threading.Event()
+        threading.Thread(target=self._run, name="orchestrator-chunks", daemon=True).start()
+
+    def wake(self) -> None:
+        """There is something to flush, soon."""
+        self._some.set()
+
+    def end(self) -> None:
+        """Let the thread end; it does not flush again."""
+        self._ended.set()
+        self._some.set()
+
+    def _run(self) -> None:
+        while self._some.wait() and not self._ended.wait(_EVERY):
+            self._some.clear()
+            try:
+                self._chunks.flush()
+            except StoreUnavailable as error:
+                log.debug("chunks are kept until the store answers again: %s", error)
+                self._some.set()
+            except Exception:
+                log.exception("chunks of a step could not be written; it goes on without them")
+                self._chunks.drop()

@@ -1,0 +1,95 @@
+"""The request context as it is stored: key by key, and what is marked secret encrypted.
+
+The one place that turns a request context into stored text and back. A secret never leaves it in clear but in what user
+code is handed: `ctx.request_context`, and the `request_context` of a callback.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.codec import decode, encode
+from orchestrator.codec.tags import PREFIX
+from orchestrator.engine.settings import Settings
+from orchestrator.errors import SecretUnavailable
+
+_SECRET = f'{PREFIX}{{"$secret":'  # no value of a user's begins so: the codec doubles the `$` of such a key
+_END = "}}"
+
+
+class Contexts:
+    """Writes and reads request contexts. Raises `SecretUnavailable` where secrets are wanted and cannot be had."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._marked = frozenset(settings.secret_context_keys)
+        self._limit = settings.max_payload_bytes
+        self._fernet = _fernet(settings.secret_key) if settings.secret_key else None
+        if self._marked and self._fernet is None:
+            names = ", ".join(sorted(self._marked))
+            text = f"`orchestrator_secret_context_keys` names {names}: set `orchestrator_secret_key` to encrypt with"
+            raise SecretUnavailable(text)
+
+    def written(self, values: Mapping[str, Any]) -> dict[str, str | None]:
+        """The values as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming the key."""
+        return {key: self._sealed(key, self._text(key, value)) for key, value in values.items()}
+
+    def read(self, stored: Mapping[str, str]) -> dict[str, Any]:
+        """Stored text as plain values. Raises `SecretUnavailable` where a secret cannot be decrypted."""
+        return {key: decode(self._clear(key, text)) for key, text in stored.items()}
+
+    def patch(self, before: Mapping[str, str], after: Mapping[str, Any]) -> dict[str, str | None]:
+        """What turns `before` (stored text) into `after`: keys to set and (None) to delete."""
+        changes: dict[str, str | None] = {key: None for key in before if key not in after}
+        for key, value in after.items():
+            text = self._text(key, value)
+            if key not in before or self._clear(key, before[key]) != text or self._is_exposed(key, before[key]):
+                changes[key] = self._sealed(key, text)
+        return changes
+
+    def _text(self, key: str, value: Any) -> str:
+        return encode(value, where=f"request_context[{key!r}]", limit=self._limit)
+
+    def _is_exposed(self, key: str, stored: str) -> bool:
+        return key in self._marked and not stored.startswith(_SECRET)
+
+    def _sealed(self, key: str, text: str) -> str:
+        if key not in self._marked or self._fernet is None:
+            return text
+        token = self._fernet.encrypt(text.encode("utf-8", "surrogatepass")).decode()
+        return f"{_SECRET}{json.dumps(token)}{_END}"
+
+    def _clear(self, key: str, stored: str) -> str:
+        if not stored.startswith(_SECRET):
+            return stored
+        if self._fernet is None:
+            text = f"request_context[{key!r}] is stored encrypted: set the `orchestrator_secret_key` it is from"
+            raise SecretUnavailable(text)
+        token = json.loads(stored[len(_SECRET) : -len(_END)])
+        try:
+            return str(self._fernet.decrypt(token.encode()).decode("utf-8", "surrogatepass"))
+        except _invalid_token() as error:
+            text = f"request_context[{key!r}] cannot be decrypted: this is not the `orchestrator_secret_key` it is from"
+            raise SecretUnavailable(text) from error
+
+
+@functools.cache
+def _fernet(secret: str) -> Any:
+    """What encrypts with a key made from this setting."""
+    try:
+        from cryptography.fernet import Fernet
+    except ImportError as error:
+        text = "`orchestrator_secret_key` needs the package cryptography: pip install celery-orchestrator[secrets]"
+        raise SecretUnavailable(text) from error
+    key = hashlib.scrypt(secret.encode(), salt=b"celery-orchestrator", n=2**14, r=8, p=1, dklen=32)
+    return Fernet(base64.urlsafe_b64encode(key))
+
+
+def _invalid_token() -> type[Exception]:
+    from cryptography.fernet import InvalidToken
+
+    return InvalidToken

@@ -1,0 +1,119 @@
+"""Events as readers see them: the log refers to values by their ids, and they are filled in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from orchestrator.codec import decode, error_to_dict
+from orchestrator.engine.reading import Values
+from orchestrator.engine.results import moment
+from orchestrator.ports import Store, StoredEvent
+
+WORKFLOW = "WORKFLOW"
+_VALUES = ("input", "output", "error", "suspend", "resume")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a run's log.
+
+    `id` is a cursor: `run.events(after=event.id)` goes on behind it. `payload` is JSON-able: a dict, or, for an event
+    of a step's own, whatever the step wrote. `source` is the writing step's dotted id path, or "WORKFLOW" for every
+    type that begins with `workflow-`. The type `workflow-events-trimmed` stands for older events that are kept no
+    longer.
+    """
+
+    id: str
+    type: str
+    run_id: str
+    at: datetime
+    payload: Any = field(default_factory=dict)
+    source: str = WORKFLOW
+
+
+class EventReader:
+    """Turns stored events of one run into what readers see."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+
+    def page(self, after: str, limit: int = 500) -> list[Event]:
+        """Events after the cursor."""
+        return self.shown(self._store.events(self._run_id, after, limit))
+
+    def shown(self, found: Sequence[StoredEvent]) -> list[Event]:
+        """Stored events, in one more round trip where they refer to values."""
+        values = Values(self._store, self._run_id)
+        values.fetch(str(e.doc[key]) for e in found for key in _VALUES if e.doc.get(key))
+        return [self._event(stored, values) for stored in found]
+
+    def _event(self, stored: StoredEvent, values: Values) -> Event:
+        doc, kind = stored.doc, str(stored.doc["type"])
+        at = moment(stored.at)
+        assert at is not None
+        own = not kind.startswith("workflow-")
+        payload = decode(str(doc["text"])) if "text" in doc else self._payload(kind, stored, values)
+        source = str(doc.get("source", WORKFLOW)) if own else WORKFLOW
+        shown = to_jsonable_python(payload, fallback=str)
+        if kind == "workflow-step-output":
+            shown = {"id": doc["step"], "step_call_id": call_id(self._run_id, doc), **shown}
+        return Event(stored.id, kind, self._run_id, at, shown, source)
+
+    def _payload(self, kind: str, stored: StoredEvent, values: Values) -> dict[str, Any]:
+        doc = stored.doc
+        match kind:
+            case "workflow-start":
+                return {"run_id": self._run_id, "input": values.plain(str(doc["input"]))}
+            case "workflow-finish":
+                return {"run_id": self._run_id, "workflow_status": doc["status"], "metadata": {}}
+            case "workflow-paused" | "workflow-canceled" | "workflow-events-trimmed":
+                return {"run_id": self._run_id}
+            case _:
+                return self._about_step(kind, stored, values)
+
+    def _about_step(self, kind: str, stored: StoredEvent, values: Values) -> dict[str, Any]:
+        doc = stored.doc
+        about: dict[str, Any] = {"id": doc["step"], "step_call_id": call_id(self._run_id, doc)}
+        match kind:
+            case "workflow-step-start" | "workflow-step-waiting":
+                status = "running" if kind.endswith("start") else "waiting"
+                about |= {"payload": values.plain(str(doc["input"])), "started_at": stored.at, "status": status}
+                return about | ({"resume_payload": values.plain(str(doc["resume"]))} if "resume" in doc else {})
+            case "workflow-step-result":
+                about |= {"status": doc["status"], "ended_at": stored.at}
+                return about | _outcome(doc, values)
+            case "workflow-step-finish":
+                return about | {"metadata": {}}
+            case "workflow-step-suspended":
+                about |= {"status": "suspended", "payload": values.plain(str(doc["input"]))}
+                about |= {"suspend_payload": values.plain(str(doc["suspend"])), "suspended_at": stored.at}
+                return about | ({"current_index": doc["index"]} if "index" in doc else {})
+            case "workflow-step-progress":
+                about |= {
+                    "completed_count": doc["completed"],
+                    "total_count": doc["total"],
+                    "current_index": doc["index"],
+                }
+                more = {"iteration_output": values.plain(str(doc["output"]))} if "output" in doc else {}
+                return about | {"iteration_status": doc["status"]} | more
+            case _:
+                return about
+
+
+def _outcome(doc: Mapping[str, Any], values: Values) -> dict[str, Any]:
+    if "error" in doc:
+        error = values.plain(str(doc["error"]))
+        return {"error": error_to_dict(error) if isinstance(error, BaseException) else error}
+    return {"output": values.plain(str(doc["output"]))}
+
+
+def call_id(run_id: str, doc: Mapping[str, Any]) -> str:
+    """The same for all events of one activation, unlike any other's."""
+    visit = doc.get("visit")
+    return f"{run_id}/{doc['path']}" + (f"@{visit}" if visit else "")

@@ -1,0 +1,34 @@
+"""What every log record of a run carries, so that logs can be searched by it: `run_id`, `workflow_id` and `step`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import MutableMapping
+from typing import Any
+
+from orchestrator.core.records import Header, Record
+
+log = logging.getLogger("orchestrator")
+
+
+def about(header: Header, record: Record | None = None, workflow_id: str = "") -> dict[str, str]:
+    """The `extra` of a record about a run, and about one of its steps where it is one's.
+
+    `run_id` is always that of the run as a whole; `workflow_id` is the innermost workflow's where that is known.
+    """
+    found = {"run_id": header.run_id, "workflow_id": workflow_id or header.workflow_id}
+    if record is not None and record.path:
+        found["step"] = record.step
+    return found
+
+
+class RunLogger(logging.LoggerAdapter[logging.Logger]):
+    """The logger that user code gets. An `extra` given with a call is added; Python's own adapter would drop it."""
+
+    def __init__(self, extra: dict[str, str]) -> None:
+        super().__init__(log, extra)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Add what is known of the run."""
+        kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        return msg, kwargs

@@ -1,0 +1,117 @@
+"""The ticker: one thread that sweeps what is due. Outbox, leases, timers, retries and recovery are this one mechanism.
+
+It runs no user code and needs no graph. In each namespace one ticker at a time does the work; the others wait for
+its right to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.core.changes import Refused
+from orchestrator.core.records import Status
+from orchestrator.core.recovery import sweep
+from orchestrator.engine import telemetry
+from orchestrator.engine.logs import about
+from orchestrator.engine.settings import Settings
+from orchestrator.errors import BrokerUnavailable, StoreUnavailable
+from orchestrator.host import chance
+from orchestrator.ports import Due, Runtime, Store
+
+log = logging.getLogger("orchestrator")
+
+_BATCH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one tick did: entries that were due, messages sent (again), claims taken from lost workers."""
+
+    due: int = 0
+    republished: int = 0
+    expired: int = 0
+
+
+class Ticker:
+    """Sweeps one namespace of one store. `is_short` says of a queue's name whether it has been seen short."""
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        settings: Settings,
+        worker: str,
+        is_short: Callable[[str | None], bool] = lambda queue: True,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._settings = settings
+        self._worker = worker
+        self._is_short = is_short
+        self._ended = threading.Event()
+        self._trusted_from = 0
+
+    def begin(self) -> None:
+        """Announce the worker at once. A store that is away is no reason not to start: `run` goes on trying."""
+        try:
+            self.announce()
+        except StoreUnavailable as error:
+            log.warning("this worker cannot be announced: %s", error)
+
+    def run(self) -> None:
+        """Tick until `stop` is called."""
+        while not self._ended.is_set():
+            try:
+                self.announce()
+                self.tick()
+            except (StoreUnavailable, BrokerUnavailable) as error:
+                log.warning("tick: %s", error)
+            except Exception:
+                log.exception("tick failed")
+            self._ended.wait(self._settings.tick_seconds * (0.75 + 0.5 * chance()))
+
+    def stop(self) -> None:
+        """End `run` soon."""
+        self._ended.set()
+
+    def announce(self) -> None:
+        """Note that this worker lives."""
+        ttl = max(5.0, 5 * self._settings.tick_seconds)
+        self._store.announce(self._settings.namespace, self._worker, round(ttl * 1000))
+
+    def tick(self) -> Swept:
+        """Sweep once, if no other ticker has the right to."""
+        lease = round(self._settings.tick_seconds * 3000)
+        gap = self._store.tick(self._settings.namespace, self._worker, lease)
+        if not gap:
+            return Swept()
+        if gap > max(self._settings.lease, 3 * lease):
+            # The sweeps have paused: perhaps no worker could renew its leases either.
+            self._trusted_from = self._store.now() + self._settings.lease
+        due = self._store.due(self._settings.namespace, _BATCH)
+        telemetry.swept(self._store, [entry.record.due for entry in due])
+        swept = [self._one(entry) for entry in due]
+        return Swept(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
+
+    def _one(self, entry: Due) -> Swept:
+        record, header = entry.record, entry.header
+        running = record.status == Status.RUNNING
+        if running and self._trusted_from and self._store.now() < self._trusted_from:
+            return Swept()
+        short = record.status != Status.QUEUED or self._is_short(record.where.queue)
+        todo = sweep(header, record, self._settings.grace, short=short)
+        if todo is None:
+            return Swept()
+        answer = self._store.commit(header.run_id, todo.change)
+        if isinstance(answer, Refused):
+            return Swept()
+        told = (*answer.dispatches, *todo.again)
+        if running:
+            text = "step %s of run %s: its worker was lost; it goes to another"
+            log.warning(text, record.step, header.run_id, extra=about(header, record))
+        if told:
+            self._runtime.publish(header, told)
+        return Swept(1, len(told), int(running))

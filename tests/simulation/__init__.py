@@ -1,0 +1,1 @@
+"""The protocol under faults: every order of events of a small run, over the real core and the real memory store."""

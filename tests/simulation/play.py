@@ -1,0 +1,120 @@
+"""A run that a test plays by hand, one act at a time: the words in which the named histories are told."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
+from orchestrator.core.graph import Graph
+from orchestrator.core.records import Header, Record, Status
+from orchestrator.core.recovery import sweep
+from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing import VirtualClock
+from tests.simulation import acts
+from tests.simulation.acts import RUN
+
+
+class Play:
+    """One run. Dispatches are noted in `told`; nothing is delivered unless the test says so."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.clock = graph, VirtualClock()
+        self.store = MemoryStore(self.clock)
+        self.told: list[Dispatch] = []
+        self._tokens = count()
+        header = self.store.create(acts.new_header())
+        self.send(acts.start_change(graph, header, self.fresh))
+
+    def fresh(self) -> str:
+        return f"t{next(self._tokens)}"
+
+    @property
+    def header(self) -> Header:
+        header = self.store.header(RUN)
+        assert header is not None
+        return header
+
+    def record(self, path: str) -> Record:
+        (record,) = self.store.load(RUN, [path])
+        return record
+
+    def status(self, *paths: str) -> list[str]:
+        return [self.record(path).status for path in paths]
+
+    # Workers
+
+    def ask(self, path: str, seq: int | None = None) -> Ask:
+        return Ask(RUN, path, self.record(path).seq if seq is None else seq, self.fresh(), acts.LEASE)
+
+    def claim(self, path: str, seq: int | None = None) -> Claimed:
+        answer = self.store.claim(self.ask(path, seq))
+        assert isinstance(answer, Claimed), answer
+        return answer
+
+    def refused(self, path: str, seq: int | None = None) -> str:
+        answer = self.store.claim(self.ask(path, seq))
+        assert isinstance(answer, Refused)
+        return answer.reason
+
+    def outcome(self, claimed: Claimed) -> Change:
+        """The commit of what came of the claim, not sent yet."""
+        return acts.changes(self.graph, self.store, claimed, self.fresh)[-1]
+
+    def send(self, change: Change) -> Committed | Refused:
+        answer = self.store.commit(RUN, change)
+        if isinstance(answer, Committed):
+            self.told.extend(answer.dispatches)
+        return answer
+
+    def end(self, claimed: Claimed) -> Claimed | None:
+        """Commit the claim's outcome; returns what that claims in turn."""
+        answer = self.send(self.outcome(claimed))
+        assert isinstance(answer, Committed), answer
+        return answer.claimed
+
+    def run(self, path: str) -> Claimed | None:
+        """Claim, and commit."""
+        return self.end(self.claim(path))
+
+    def through(self) -> Header:
+        """No further faults: whatever is live is run, until the run rests."""
+        while self.header.status == "running":
+            live = [r for r in self.store.load(RUN) if r.status == Status.QUEUED]
+            if live:
+                self.go_on(self.claim(live[0].path))
+            else:
+                self.pass_time()
+                self.tick()
+        return self.header
+
+    def go_on(self, claimed: Claimed | None) -> None:
+        """Commit, and go on with what was claimed, as far as it goes."""
+        while claimed is not None:
+            claimed = self.end(claimed)
+
+    # Others
+
+    def resume(self, path: str) -> Committed | Refused:
+        return self.send(acts.resume_change(self.header, self.record(path), self.fresh))
+
+    def pass_time(self) -> None:
+        """Until the next moment of something."""
+        moments = [record.due for record in self.store.load(RUN) if record.due]
+        self.clock.advance(max(0, min(moments) - self.clock.now()) / 1000)
+
+    def tick(self) -> list[str]:
+        """One sweep; the paths of which somebody is told again."""
+        told: list[Dispatch] = []
+        for due in self.store.due(acts.NAMESPACE):
+            todo = sweep(due.header, due.record, acts.GRACE)
+            answer = self.store.commit(RUN, todo.change) if todo else None
+            if todo and isinstance(answer, Committed):
+                told += (*answer.dispatches, *todo.again)
+        self.told += told
+        return [dispatch.path for dispatch in told]
+
+    def lease_ends(self, claimed: Claimed) -> None:
+        """Time passes until the claim's lease is over, and the ticker takes it away."""
+        self.clock.advance(acts.LEASE / 1000)
+        self.tick()
+        assert self.record(claimed.record.path).token != claimed.record.token

@@ -1,0 +1,129 @@
+"""The small workflows that the explorer walks through, and the faults that each is walked through with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.core.graph import Graph
+from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A workflow, the outcomes it may have, the faults of the short form and those of the full one."""
+
+    graph: Graph
+    outcomes: frozenset[str]
+    short: tuple[Mapping[str, int], ...]
+    full: tuple[Mapping[str, int], ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _ends(*outcomes: str) -> frozenset[str]:
+    return frozenset(outcomes)
+
+
+KILLS = {"kill": 2}
+ZOMBIES = {"expire": 1, "lose": 1}
+RESENDS = {"resend": 1, "kill": 1}
+REPEATS = {"repeat": 1, "early": 1, "late": 0, "timer": 0}
+TICKERS = {"pause": 1, "renew": 1, "expire": 1}
+MOST = {"kill": 1, "expire": 1, "lose": 1, "repeat": 1}
+
+SCENARIOS = {
+    "a sequence with a step that suspends": Scenario(
+        graph(step("a"), step("b", suspends=1), step("c")),
+        _ends("success", "suspended"),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS),
+        (MOST, {"kill": 2, "expire": 1}, {"resend": 1, "expire": 1, "kill": 1}, {**TICKERS, "kill": 1, "late": 0}),
+    ),
+    "a join of a parallel in a parallel": Scenario(
+        graph(parallel("q", parallel("n", step("a", suspends=1), step("b")), step("c")), step("f")),
+        _ends("success", "suspended"),
+        ({"kill": 1}, {"expire": 1}, {"resend": 1}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS, {"expire": 2}),
+    ),
+    "a foreach with a window": Scenario(
+        graph(foreach("each", 4, 2, step("item")), step("f")),
+        _ends("success"),
+        ({"kill": 1}, {"expire": 1}, REPEATS, TICKERS),
+        (KILLS, ZOMBIES, RESENDS, {"expire": 2}),
+    ),
+    "a foreach with an item that fails": Scenario(
+        graph(foreach("each", 4, 2, step("item", bad=frozenset({1})))),
+        _ends("failed"),
+        ({"kill": 1}, {"expire": 1}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS),
+    ),
+    "a loop around a nested workflow": Scenario(
+        graph(loop("again", 2, nested("in", step("a"), step("b"))), step("f")),
+        _ends("success"),
+        ({"kill": 1}, {"expire": 1}, {"resend": 1}, REPEATS),
+        (KILLS, MOST, {"expire": 2}, RESENDS, TICKERS),
+    ),
+    "a foreach of nested workflows that check their input": Scenario(
+        graph(foreach("each", 2, 2, nested("in", step("a"), step("b"), checks=True))),
+        _ends("success"),
+        ({"kill": 1},),
+        ({"expire": 1}, RESENDS, REPEATS),
+    ),
+    "a retry and a sleep": Scenario(
+        graph(step("a", fails=1, retries=1), sleep("nap"), sleep("computed", None)),
+        _ends("success"),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS),
+        (MOST, {"repeat": 2, "early": 2, "late": 0}),
+    ),
+    "a failure beside a step that suspends": Scenario(
+        graph(parallel("q", step("a", suspends=1), step("b", fails=1)), step("f")),
+        _ends("failed"),
+        ({"kill": 1}, ZOMBIES, RESENDS),
+        (KILLS, MOST, TICKERS),
+    ),
+    "a failure that is allowed beside a step that suspends": Scenario(
+        graph(parallel("q", step("a", suspends=1), step("b", fails=1), allow_failure=True)),
+        _ends("success", "suspended"),
+        ({"kill": 1}, ZOMBIES, RESENDS),
+        (KILLS, MOST, TICKERS),
+    ),
+    "a word that ends the run while others are at work": Scenario(
+        graph(parallel("q", step("a", suspends=1), step("b", word="bail"), step("c"))),
+        _ends("success"),
+        ({"kill": 1}, {"expire": 1}),
+        (KILLS, ZOMBIES, RESENDS, TICKERS, {"cancel": 1, "kill": 1}),
+    ),
+    "an abort beside a window": Scenario(
+        graph(parallel("q", foreach("each", 3, 2, step("item")), step("b", word="abort"))),
+        _ends("canceled"),
+        ({"kill": 1},),
+        (ZOMBIES, RESENDS),
+    ),
+    "a branch of which two arms run, in one worker as far as it goes": Scenario(
+        graph(
+            branch("which", (0, 2), step("a"), step("b"), nested("in", step("c", suspends=1), step("d", inline=True)))
+        ),
+        _ends("success", "suspended"),
+        ({"kill": 1}, {"expire": 1}, {"resend": 1}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS),
+        {"inline": True},
+    ),
+    "an event that may come too late": Scenario(
+        graph(wait("w", 1.0, step("late")), step("a")),
+        _ends("success", "suspended"),
+        ({"send": 2, "kill": 1}, {"send": 1, "expire": 1}, {"send": 1, "resend": 1}, {"send": 1, "pause": 1}),
+        ({"send": 2, "kill": 2}, {"send": 2, "expire": 1, "lose": 1}, {"send": 2, "resend": 1, "kill": 1}),
+    ),
+    "two who wait for the same event": Scenario(
+        graph(parallel("q", wait("v"), wait("w"))),
+        _ends("success", "suspended"),
+        ({"send": 2}, {"send": 3}),
+        ({"send": 2, "kill": 1}, {"send": 2, "expire": 1}, {"send": 3, "resend": 1}),
+    ),
+    "a user who cancels": Scenario(
+        graph(parallel("q", step("a", suspends=1), step("b")), step("f")),
+        _ends("success", "suspended", "canceled"),
+        ({"cancel": 1}, {"cancel": 1, "kill": 1}),
+        ({"cancel": 1, "expire": 1, "lose": 1}, {"cancel": 1, **RESENDS}),
+    ),
+}  # fmt: skip

@@ -1,0 +1,226 @@
+"""Taking a guard away makes the explorer find what the guard is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from orchestrator.core import apply as core
+from orchestrator.core.changes import Caller, Change, Claimed, Down, Holder, Next, Set, Shut
+from orchestrator.core.records import Header, Phase, Record, RunState, Status
+from orchestrator.stores import memory
+from tests.simulation import acts
+from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
+from tests.simulation.explorer import Explorer, Found, State
+
+Patch = pytest.MonkeyPatch
+
+SEQUENCE = graph(step("a"), step("b", suspends=1))
+JOIN = graph(parallel("q", parallel("n", step("a"), step("b")), step("c")), step("f"))
+WINDOW = graph(foreach("each", 3, 2, step("item")))
+BAIL = graph(parallel("q", step("a", suspends=1), step("b", word="bail")))
+RETRY = graph(step("a", fails=1, retries=1), sleep("nap"))
+EVENT = graph(wait("w"), step("a"))
+LOOP = graph(loop("again", 2, step("a")), step("f"))
+
+apply, claim = core.apply, core.claim
+
+
+def tokens_are_not_compared(patch: Patch) -> None:
+    def lax(change: Change, header: Any, records: Any, mail: int, now: int) -> Any:
+        guard = change.guard
+        if isinstance(guard, Holder) and guard.path in records and records[guard.path].status == Status.RUNNING:
+            change = replace(change, guard=Holder(guard.path, records[guard.path].token))
+        return apply(change, header, records, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+
+
+def live_records_are_put_over(patch: Patch) -> None:
+    """Neither tokens nor live records stand in the way of a zombie."""
+
+    def lax(change: Change, header: Any, records: Any, mail: int, now: int) -> Any:
+        guard = change.guard
+        if isinstance(guard, Holder) and guard.path in records:
+            token = records[guard.path].token or "none"
+            over = {**records, guard.path: replace(records[guard.path], status=Status.RUNNING, token=token, was="")}
+            puts = {op.record.path for op in change.ops if hasattr(op, "record")}
+            over = {path: replace(r, status=Status.SUCCESS) if path in puts else r for path, r in over.items()}
+            return apply(replace(change, guard=Holder(guard.path, token)), header, over, mail, now)
+        return apply(change, header, records, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+    patch.setattr(Explorer, "owners", False)
+
+
+def the_rest_is_claimed_while_something_is_live(patch: Patch) -> None:
+    def lax(self: Any, token: str, at_once: bool) -> None:
+        root = self.records.get("")
+        if root is not None and self.header.status == RunState.RUNNING and root.status == Status.OPEN:
+            self.put(root, {"status": Status.QUEUED, "phase": Phase.REST}, token, 0)
+
+    patch.setattr(core._Work, "rest", lax)
+
+
+def the_rest_is_claimed_by_nobody(patch: Patch) -> None:
+    patch.setattr(core._Work, "rest", lambda self, token, at_once: None)
+
+
+def what_follows_is_a_commit_of_its_own(patch: Patch) -> None:
+    def two(self: Explorer, claimed: Claimed, entries: tuple[str, ...]) -> list[Change]:
+        first = acts.changes(self.graph, self.store, claimed, self.fresh, entries=entries)
+        later = tuple(op for op in first[-1].ops if isinstance(op, Down | Next | Shut))
+        if not later:
+            return first
+        now = tuple(op for op in first[-1].ops if not isinstance(op, Down | Next | Shut))
+        second = replace(first[-1], guard=Caller(self.fresh(), frozenset({RunState.RUNNING})), ops=later, events=())
+        return [*first[:-1], replace(first[-1], ops=now), second]
+
+    patch.setattr(Explorer, "commits", two)
+
+
+def a_resume_leaves_the_rest(patch: Patch) -> None:
+    def lax(self: Explorer, header: Header, record: Record) -> Change:
+        change = acts.resume_change(header, record, self.fresh)
+        return replace(change, ops=tuple(op for op in change.ops if not (isinstance(op, Set) and not op.path)))
+
+    patch.setattr(Explorer, "resume", lax)
+
+
+def a_resume_is_not_guarded(patch: Patch) -> None:
+    def lax(self: Explorer, header: Header, record: Record) -> Change:
+        return replace(acts.resume_change(header, record, self.fresh), guard=Caller(self.fresh(), frozenset(RunState)))
+
+    patch.setattr(Explorer, "resume", lax)
+
+
+def a_resume_is_let_into_a_closed_run(patch: Patch) -> None:
+    patch.setattr(core, "_is_too_late", lambda change, header: False)
+
+
+def queued_records_are_never_due(patch: Patch) -> None:
+    original = Explorer._moments
+
+    def fewer(self: Explorer, state: State) -> Any:
+        return (move for move in original(self, state) if "(queued)" not in move[0])
+
+    patch.setattr(Explorer, "_moments", fewer)
+
+
+def leases_never_end(patch: Patch) -> None:
+    original = Explorer._moments
+
+    def fewer(self: Explorer, state: State) -> Any:
+        return (move for move in original(self, state) if "(running)" not in move[0])
+
+    patch.setattr(Explorer, "_moments", fewer)
+
+
+def claims_are_lax(**fields: Any) -> Callable[[Patch], None]:
+    """Claims believe these fields of the record (or `header_…` of the header), whatever is stored."""
+
+    def mutate(patch: Patch) -> None:
+        def lax(ask: Any, header: Any, record: Any, now: int) -> Any:
+            about = {name[7:]: value for name, value in fields.items() if name.startswith("header_")}
+            own = {name: value for name, value in fields.items() if not name.startswith("header_")}
+            header = header and replace(header, **about)
+            if record is not None and ("due" not in own or record.status != Status.QUEUED):
+                record = replace(record, **own)
+            return claim(ask, header, record, now)
+
+        patch.setattr(memory, "claim", lax)
+
+    return mutate
+
+
+def commits_do_not_ask_whether_the_run_has_ended(patch: Patch) -> None:
+    def lax(change: Change, header: Header, records: Any, mail: int, now: int) -> Any:
+        if isinstance(change.guard, Holder) and header.status != RunState.SUSPENDED:
+            header = replace(header, status=RunState.RUNNING, closed=False)
+        return apply(change, header, records, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+
+
+def mailboxes_are_not_compared(patch: Patch) -> None:
+    def lax(change: Change, header: Any, records: Any, mail: int, now: int) -> Any:
+        if change.mail is not None:
+            change = replace(change, mail=replace(change.mail, expect=None))
+        return apply(change, header, records, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+
+
+def repeats_are_not_remembered(patch: Patch) -> None:
+    def lax(change: Change, header: Any, records: dict[str, Record], mail: int, now: int) -> Any:
+        return apply(change, header, {path: replace(r, was="") for path, r in records.items()}, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A rule less, and what is seen of it in this workflow with these faults."""
+
+    take_away: Callable[[Patch], None]
+    graph: Any
+    budget: dict[str, int]
+    seen: str
+
+
+NOTHING = "nothing held and no outcome"
+
+MUTANTS = {
+    "tokens": Mutant(tokens_are_not_compared, SEQUENCE, {"expire": 1}, "who does not hold it"),
+    "tokens and live puts": Mutant(live_records_are_put_over, LOOP, {"expire": 1}, "ends again"),
+    "rest needs nothing live": Mutant(the_rest_is_claimed_while_something_is_live, JOIN, {}, NOTHING),
+    "somebody rests": Mutant(the_rest_is_claimed_by_nobody, SEQUENCE, {}, "hangs"),
+    "one commit, join": Mutant(what_follows_is_a_commit_of_its_own, JOIN, {"kill": 1}, NOTHING),
+    "one commit, window": Mutant(what_follows_is_a_commit_of_its_own, WINDOW, {"kill": 1}, NOTHING),
+    "resume takes the rest": Mutant(a_resume_leaves_the_rest, SEQUENCE, {}, "suspended while something is live"),
+    "resume needs an active run": Mutant(a_resume_is_not_guarded, BAIL, {"cancel": 1}, "a resume is accepted"),
+    "closed for callers": Mutant(a_resume_is_let_into_a_closed_run, BAIL, {}, "hangs"),
+    "outbox": Mutant(queued_records_are_never_due, SEQUENCE, {"lose": 1}, "hangs"),
+    "leases": Mutant(leases_never_end, SEQUENCE, {"kill": 1}, "hangs"),
+    "busy": Mutant(claims_are_lax(due=0), SEQUENCE, {"repeat": 1}, "before its moment, while it is running"),
+    "early": Mutant(claims_are_lax(due=0), RETRY, {"timer": 0}, "before its moment, while it is retrying"),
+    "ended, claims": Mutant(
+        claims_are_lax(header_status=RunState.RUNNING, header_closed=False), SEQUENCE, {"cancel": 1}, "claimed in a run"
+    ),
+    "ended, commits": Mutant(commits_do_not_ask_whether_the_run_has_ended, SEQUENCE, {"cancel": 1}, "accepted in"),
+    "closed for workers": Mutant(commits_do_not_ask_whether_the_run_has_ended, BAIL, {}, "word that ends the run"),
+    "mailboxes": Mutant(mailboxes_are_not_compared, EVENT, {"send": 1}, "waits although"),
+    "repeats": Mutant(repeats_are_not_remembered, SEQUENCE, {"resend": 1}, "somebody else's"),
+}  # fmt: skip
+
+
+def _explore(mutant: Mutant) -> Found:
+    return Explorer(mutant.graph, **mutant.budget).explore()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_without_a_guard_a_violation_is_found(name: str, monkeypatch: Patch) -> None:
+    """The same search finds nothing with the guard and something without it."""
+    mutant = MUTANTS[name]
+    assert not _explore(mutant).violation
+    mutant.take_away(monkeypatch)
+    found = _explore(mutant)
+    print(found.violation, *found.way, sep="\n  ")
+    assert found.violation
+    assert mutant.seen in found.violation
+
+
+def test_a_stale_message_is_harmless_even_if_its_number_is_not_looked_at(monkeypatch: Patch) -> None:
+    """A message is only a poke: what protects the record is its status, its moment and the token."""
+
+    def lax(ask: Any, header: Any, record: Any, now: int) -> Any:
+        return claim(replace(ask, seq=record.seq) if record else ask, header, record, now)
+
+    monkeypatch.setattr(memory, "claim", lax)
+    budget: dict[str, int] = {"repeat": 1, "expire": 1, "late": 0}
+    for of in (SEQUENCE, LOOP):
+        found = Explorer(of, **budget).explore()
+        assert not found.violation, found.way
