@@ -1,0 +1,40 @@
+"""Where settings come from: keywords first, then the Celery app's configuration, then the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Protocol
+
+from orchestrator.engine.settings import Settings
+from orchestrator.ports import Store
+
+_NAMES = tuple(f.name for f in fields(Settings))
+
+
+class CeleryApp(Protocol):
+    """A Celery app, as far as this package looks at one."""
+
+    main: Any
+    conf: Any
+
+
+def configured(app: CeleryApp | None, store: str | Store | None, given: dict[str, Any]) -> tuple[str | Store, Settings]:
+    """The store (or its URL) and the settings. Raises TypeError for a keyword that is no setting."""
+    unknown = set(given) - set(_NAMES)
+    if unknown:
+        raise TypeError(f"no setting {', '.join(sorted(unknown))}: choose from store, {', '.join(_NAMES)}")
+    if app is None:
+        return store or "memory://", Settings(**given)
+    found = {name: value for name in _NAMES if (value := app.conf.get(f"orchestrator_{name}")) is not None}
+    if "namespace" not in found:
+        found["namespace"] = app.main or "default"
+    settings = Settings(**{**found, **given})
+    url = store or app.conf.get("orchestrator_store") or app.conf.get("orchestrator_database_url")
+    if url is None and app.conf.task_always_eager:
+        url = "memory://"
+    if url is None:
+        raise ValueError(
+            "an orchestrator on Celery workers needs a store that they share: set `orchestrator_store` in the app's "
+            "configuration, for example 'redis://localhost/1' or 'sqlite:///runs.db'"
+        )
+    return url, settings

@@ -1,0 +1,97 @@
+"""The runs that a store keeps: listing, reading, removing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from orchestrator.core.records import FINAL, RunState
+from orchestrator.engine.results import RunRecord
+from orchestrator.errors import RunNotFound, RunStillRunning
+from orchestrator.ports import RunQuery
+
+if TYPE_CHECKING:
+    from orchestrator.app.orchestrator import Orchestrator
+
+_FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
+_AT_REST = frozenset(state.value for state in RunState if state is not RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """One page of runs, newest first, and how many match in all. Listed runs carry no steps and no values."""
+
+    runs: list[RunRecord]
+    total: int
+
+
+class Runs:
+    """`orchestrator.runs`."""
+
+    def __init__(self, orchestrator: Orchestrator) -> None:
+        self._orchestrator = orchestrator
+
+    def list(
+        self,
+        *,
+        workflow: object = None,
+        status: str | None = None,
+        resource_id: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> RunPage:
+        """Stored runs, newest first. `workflow` is a workflow or its id; a filter that is None matches everything."""
+        workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
+        wish = None if status is None else str(RunState(status))
+        found = self._orchestrator.store.runs(RunQuery(workflow_id, wish, resource_id, None, limit, offset))
+        readers = (self._orchestrator.reader(header) for header in found.headers)
+        return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
+
+    def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
+        """One stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
+
+        `fields` names what to read of `input result error state steps suspended resume_labels` (all, if it is None);
+        `nested` includes the steps of nested workflows under flat keys (`child.step`).
+        """
+        known = {*_FIELDS, "status", "run_id", "workflow_id", "resource_id", "created_at", "updated_at"}
+        unknown = set(fields or ()) - known
+        if unknown:
+            raise ValueError(f"a run has no field {', '.join(sorted(unknown))}: choose from {', '.join(_FIELDS)}")
+        reader = self._orchestrator.reader_of(run_id)
+        wanted = {name: fields is None or name in fields for name in _FIELDS}
+        return reader.run_record(wanted, nested) if reader is not None else None
+
+    def delete(self, run_id: str) -> None:
+        """Remove a run at rest and all that belongs to it.
+
+        Raises `RunNotFound`, `RunStillRunning` (cancel it first).
+        """
+        if self._orchestrator.store.delete(run_id, _AT_REST):
+            return
+        header = self._orchestrator.store.header(run_id)
+        if header is None:
+            raise RunNotFound(f"there is no run {run_id!r}", run_id=run_id)
+        raise RunStillRunning(
+            f"run {run_id!r} is {header.status}: cancel it first", run_id=run_id, actual_status=header.status
+        )
+
+    def purge(self, *, older_than: timedelta | float, status: str | None = None) -> int:
+        """Remove ended runs last written before `older_than` (a timedelta or seconds) ago; returns how many.
+
+        `status` keeps it to runs of one status, which may also be `suspended`, `paused` or `pending`; never
+        `running`.
+        """
+        age = older_than.total_seconds() if isinstance(older_than, timedelta) else float(older_than)
+        store = self._orchestrator.store
+        states = [RunState(status)] if status is not None else sorted(FINAL)
+        if RunState.RUNNING in states:
+            raise ValueError("running runs are not purged: cancel them first")
+        before, removed = store.now() - round(age * 1000), 0
+        for state in states:
+            kept = 0
+            while page := store.runs(RunQuery(status=state.value, before=before, offset=kept)).headers:
+                gone = sum(store.delete(header.run_id, frozenset({state.value})) for header in page)
+                removed, kept = removed + gone, kept + len(page) - gone
+        return removed

@@ -1,0 +1,220 @@
+"""Streams of a run's events: they replay what is recorded and then follow, and end by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from orchestrator.core.records import FINAL, Header
+from orchestrator.engine.events import Event, EventReader
+from orchestrator.engine.results import RunResult
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import monotonic
+
+if TYPE_CHECKING:
+    from orchestrator.app.run import Run
+
+log = logging.getLogger("orchestrator")
+_T = TypeVar("_T")
+
+_LOOK = 1.0  # seconds after which a reader who hears nothing looks whether the run is still there
+_AGAIN = 1.0  # seconds until a watcher asks a store that did not answer again
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """Where a stream ends: with the first rest after so many; with `final`, with the first by which the run ended."""
+
+    rests: int
+    final: bool = False
+
+    def is_met(self, header: Header | None) -> bool:
+        """Whether all that the stream will have is recorded; so it is where the run has been deleted."""
+        return header is None or (header.rests > self.rests and (header.status in FINAL or not self.final))
+
+    def ends_with(self, doc: Mapping[str, Any]) -> bool:
+        """Whether this recorded event is the stream's last."""
+        return "rest" in doc and doc["rest"] > self.rests and (doc["status"] in FINAL or not self.final)
+
+
+def pages(run: Run, after: str, until: Until, stopped: Callable[[], bool] = lambda: False) -> Iterator[list[Event]]:
+    """Events after the cursor, several at a time where there are several."""
+    store = run.orchestrator.store
+    reader = EventReader(store, run.root_id)
+    over = until.is_met(store.header(run.root_id))
+    while not stopped():
+        found = store.events(run.root_id, after) if over else store.follow(run.root_id, after, _LOOK)
+        last = next((place for place, stored in enumerate(found, 1) if until.ends_with(stored.doc)), 0)
+        if found:
+            yield reader.shown(found[: last or None])
+            after = found[-1].id
+        if last or (over and not found):
+            return
+        over = over or (not found and until.is_met(store.header(run.root_id)))
+
+
+class RunStream:
+    """An iterator over the events of one attempt; `result()` is what it came to.
+
+    It ends by itself: when the run ends or is deleted, and, unless it was asked to stay open, when the run is suspended
+    or paused. A reader whose store went away (`StoreUnavailable`) goes on with `run.events(after=event.id)`.
+    """
+
+    def __init__(self, run: Run, after: str, rests: int, *, close_on_suspend: bool = True) -> None:
+        self.run = run
+        self._until = Until(rests, final=not close_on_suspend)
+        self._pages = pages(run, after, self._until)
+        self._ready: deque[Event] = deque()
+
+    def __iter__(self) -> RunStream:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._ready:
+            self._ready.extend(next(self._pages))
+        return self._ready.popleft()
+
+    def page(self) -> list[Event]:
+        """The next events, at least one; an empty list at the end."""
+        ready = [*self._ready] or next(self._pages, [])
+        self._ready.clear()
+        return ready
+
+    def result(self, timeout: float | None = None) -> RunResult:
+        """What the attempt came to; waits for it. Events that were not read stay readable.
+
+        Of a stream that stays open over suspensions it is what the run came to in the end. Raises `RunNotFound` where
+        the run has been deleted, and TimeoutError.
+        """
+        return self.run.wait_for_rest(self._until.rests, timeout, final=self._until.final)
+
+
+class AsyncRunStream:
+    """A `RunStream` for `async for`; `await stream.result()` is what the run came to.
+
+    The run is started when the first event or the result is asked for, and what is wrong with its input is raised then.
+    All reading happens in threads of the stream's own, so the event loop never waits for the store. A reader that is
+    cancelled (by a timeout, say) may go on reading: no event is lost. `aclose()`, or leaving it as an async context
+    manager, lets the threads go; the run goes on.
+    """
+
+    def __init__(self, begin: Callable[[], RunStream]) -> None:
+        self._begin = begin
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="orchestrator-astream")
+        self._begun: Future[RunStream] | None = None
+        self._reading: Future[list[Event]] | None = None
+        self._ready: deque[Event] = deque()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        stream = await self._stream()
+        if not self._ready:
+            if self._reading is None:
+                self._reading = self._threads.submit(stream.page)
+            reading = self._reading
+            page = await _outcome(reading)
+            if self._reading is reading:
+                self._reading = None
+                self._ready.extend(page)
+        if not self._ready:
+            raise StopAsyncIteration
+        return self._ready.popleft()
+
+    async def result(self, timeout: float | None = None) -> RunResult:
+        """What the attempt came to; waits for it. Raises TimeoutError after `timeout` seconds."""
+        stream = await self._stream()
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            left = _LOOK if end is None else min(_LOOK, max(0.0, end - monotonic()))
+            try:
+                return await _outcome(self._threads.submit(stream.result, left))
+            except TimeoutError:
+                if end is not None and monotonic() >= end:
+                    raise
+
+    async def aclose(self) -> None:
+        """Read no more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def _stream(self) -> RunStream:
+        if self._begun is None:
+            self._begun = self._threads.submit(self._begin)
+        return await _outcome(self._begun)
+
+
+async def _outcome(future: Future[_T]) -> _T:
+    """What comes of work in a thread, which goes on when whoever awaits it is cancelled."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+class Watch:
+    """A thread that calls a function for each event of a run, from now on, until the run ends, or until `stop`.
+
+    Whatever the function does, the run does not wait for it: it reads the recorded events at its own pace. What it
+    raises is logged. While the store does not answer it tries again, and goes on where it was.
+    """
+
+    def __init__(self, run: Run, callback: Callable[[Event], Any]) -> None:
+        self._run = run
+        self._callback = callback
+        self._stopped = threading.Event()
+        self._until = Until(run.header().rests, final=True)
+        self._after = run.last_event_id()
+        self._thread = threading.Thread(target=self._watch, name=f"watch-{run.run_id}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will be called."""
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Call the function no more; a call that has begun is not interrupted. Stopping twice is harmless."""
+        self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, unless this is that thread."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=2 * _LOOK)
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._read()
+            except StoreUnavailable as error:
+                log.warning("watcher of run %s: %s", self._run.run_id, error)
+                self._stopped.wait(_AGAIN)
+            except Exception:
+                log.exception("watcher of run %s ends", self._run.run_id)
+                self._stopped.set()
+            else:
+                self._stopped.set()
+
+    def _read(self) -> None:
+        for page in pages(self._run, self._after, self._until, self._stopped.is_set):
+            for event in page:
+                if self._stopped.is_set():
+                    return
+                self._after = event.id
+                self._call(event)
+
+    def _call(self, event: Event) -> None:
+        try:
+            self._callback(event)
+        except Exception:
+            about = {"run_id": self._run.run_id, "workflow_id": self._run.workflow_id}
+            log.exception("watcher of run %s raised on %s", self._run.run_id, event.type, extra=about)

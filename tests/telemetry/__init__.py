@@ -1,0 +1,1 @@
+"""What is told of runs: spans, numbers and log records."""
