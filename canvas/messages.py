@@ -1,0 +1,104 @@
+"""The message of a dispatch. It is a poke: it says which activation is meant, and carries nothing of the run.
+
+Its size depends neither on the graph nor on how far the run has come.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery
+
+from orchestrator.core.changes import Dispatch
+from orchestrator.core.graph import Route
+from orchestrator.core.records import Header, unpack_route
+
+log = logging.getLogger("orchestrator")
+
+STEP_TASK = "orchestrator.step"
+FORMAT = 1
+HEADER = (
+    "orchestrator"  # in the message's headers: the format's version, and for an existing task which activation it runs
+)
+
+_TASK_OPTIONS = (
+    "queue",
+    "exchange",
+    "routing_key",
+    "priority",
+    "expires",
+    "time_limit",
+    "soft_time_limit",
+    "delivery_mode",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A task name, its arguments, and options for `app.send_task`."""
+
+    name: str
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+
+
+class _Unasked:
+    """Stands for the result of a message whose result is ignored.
+
+    An `AsyncResult` would turn to the backend as it goes.
+    """
+
+    ignored = True
+
+    def __init__(self, task_id: str) -> None:
+        self.id = task_id
+
+
+def is_readable(request: Any) -> bool:
+    """Whether this release knows the format of the message that is being run."""
+    poke = (request.headers or {}).get(HEADER) or request.get(HEADER) or {}
+    known = poke.get("v", FORMAT) == FORMAT
+    if not known:
+        log.warning("a message of format %s was left alone: this release knows %s", poke.get("v"), FORMAT)
+    return bool(known)
+
+
+def message(app: Celery, header: Header, dispatch: Dispatch) -> Message:
+    """The message that tells a worker of a dispatch.
+
+    The step's own name is the message's `shadow`, which logs and monitors show, and the name by which the app's router
+    chooses a queue. The run's id is the root id, and in `kwargsrepr`, which monitors search.
+    """
+    route = unpack_route(dispatch.route)
+    poke = {"v": FORMAT, "run": header.run_id, "path": dispatch.path, "seq": dispatch.seq}
+    options: dict[str, Any] = {
+        "headers": {HEADER: poke},
+        "root_id": header.run_id,
+        "parent_id": header.run_id,
+        "serializer": "json",
+        "argsrepr": "()",
+        "kwargsrepr": f"{{'run': '{header.run_id}', 'path': '{dispatch.path}', 'seq': {dispatch.seq}}}",
+    }
+    if route.task is not None and route.task in app.tasks:
+        return Message(route.task, (), {**_options_of_task(app, route), **options, **_limits(route)})
+    options |= {"shadow": route.name, "route_name": route.name, "ignore_result": True, "result_cls": _Unasked}
+    return Message(STEP_TASK, (header.run_id, dispatch.path, dispatch.seq), {**options, **_limits(route)})
+
+
+def _limits(route: Route) -> dict[str, Any]:
+    given = {
+        "queue": route.queue,
+        "priority": route.priority,
+        "time_limit": route.time_limit,
+        "soft_time_limit": route.soft_time_limit,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _options_of_task(app: Celery, route: Route) -> dict[str, Any]:
+    """What `apply_async` of the task itself would use."""
+    task = app.tasks.get(route.task)
+    found = {name: getattr(task, name, None) for name in _TASK_OPTIONS}
+    return {name: value for name, value in found.items() if value is not None}

@@ -1,0 +1,199 @@
+"""What monitors such as Flower see of runs: Celery's own task events, sent under the run's id.
+
+Steps are tasks and have events anyway. A run is none: its row is made here, by the process that runs its steps or
+ends it, under the name of the running worker, since any other name would add a worker to what monitors show. Nothing is
+sent, and nothing is read, unless the worker's task events are enabled. What cannot be sent is lost.
+
+Monitors keep the highest state that they have heard of a task, so a run could never leave SUSPENDED or FAILURE again:
+only after `task-retried` is the next state taken as it comes. That event goes ahead where a run leaves such a state.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.sharedctypes import RawValue
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore
+from celery.utils.imports import symbol_by_name
+from celery.utils.saferepr import saferepr
+from celery.worker.request import Request
+
+from orchestrator.core.records import Header, RunState, Status
+from orchestrator.engine.activity import Ending
+from orchestrator.host import SystemClock, monotonic
+
+log = logging.getLogger("orchestrator")
+
+_OURS = "orchestrator."
+_MOST_TEXT = 1024  # characters of a result or an error, as of any Celery task
+_MOST_TRACE = 8192  # characters of a stack, its end
+_MUTE = 30.0  # seconds without events once the broker did not take one: a step waits for it no more often
+_REMEMBERED = 10_000  # runs whose row this process knows to be there
+_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}  # for a connection that the broker has closed
+
+
+class Monitor:
+    """Keeps one row per run. `workers` names the workers that live, for a process that is none (a caller's)."""
+
+    def __init__(self, app: Celery, workers: Callable[[], Sequence[str]]) -> None:
+        self._app = app
+        self._workers = workers
+        self._on = RawValue("b", 0)  # shared with the children of a prefork pool
+        self._hostname = ""
+        self._told: dict[tuple[str, int, int], None] = {}
+        self._mute_until = 0.0
+
+    def attend(self, hostname: str) -> None:
+        """This process is a worker, or will be forked from it."""
+        self._hostname = hostname
+
+    def switch(self, on: bool) -> None:
+        """The worker's task events have been enabled or disabled."""
+        self._on.value = on
+
+    @property
+    def enabled(self) -> bool:
+        """Whether anything is to be sent; in a process that is no worker the app's setting says so."""
+        on = self._on.value if self._hostname else self._app.conf.worker_send_task_events
+        return bool(on) and monotonic() >= self._mute_until
+
+    def seen(self, header: Header) -> None:
+        """The run goes on here, or has come to a rest that is not its end."""
+        if not self.enabled:
+            return
+        match header.status:
+            case RunState.RUNNING:
+                self._goes_on(header)
+            case RunState.SUSPENDED | RunState.PAUSED:
+                self._send(header, ("task-suspended", {"result": _held(header)}))
+            case _:
+                pass
+
+    def _goes_on(self, header: Header) -> None:
+        """Once per process and stretch between two rests: told twice it stays the same."""
+        stretch = (header.run_id, header.life, header.rests)
+        if stretch in self._told:
+            return
+        if len(self._told) >= _REMEMBERED:
+            self._told.clear()
+        self._told[stretch] = None
+        fresh = {"result": None, "exception": None, "traceback": None, "runtime": None, "retried": None}
+        times = {"received": header.created_at / 1000, "started": header.started_at / 1000}
+        again: list[tuple[str, dict[str, Any]]] = [("task-retried", {})] if header.life or header.rests else []
+        self._send(header, *again, ("task-received", times), ("task-started", {**times, **fresh}))
+
+    def ended(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """The run has ended, or is about to be recorded as ended."""
+        if not self.enabled:
+            return
+        match header.status:
+            case RunState.SUCCESS:
+                word = ("task-succeeded", {"result": saferepr(result(), _MOST_TEXT), "runtime": _seconds(header)})
+                self._send(header, word)
+            case RunState.CANCELED:
+                gone = {"terminated": False, "signum": None, "expired": False, "retried": None, "result": None}
+                self._send(header, ("task-retried", {}), ("task-revoked", gone))
+            case _:
+                failure = {"exception": saferepr(error(), _MOST_TEXT), "traceback": None, "runtime": _seconds(header)}
+                self._send(header, ("task-failed", failure))
+
+    def _send(self, header: Header, *events: tuple[str, dict[str, Any]]) -> None:
+        about = {
+            "uuid": header.run_id,
+            "name": header.workflow_id,
+            "args": "()",
+            "kwargs": f"{{'run': '{header.run_id}'}}",  # what monitors search
+            "root_id": header.run_id,
+            "parent_id": None,
+            "retries": header.life,
+        }
+        try:
+            hostname = self._hostname or next(iter(self._workers()), "")
+            if not hostname:
+                return
+            with self._app.events.default_dispatcher(hostname=hostname) as dispatcher:
+                for kind, fields in events:
+                    dispatcher.send(kind, retry=True, retry_policy=_ONCE_MORE, **about, **fields)
+        except Exception:
+            self._mute_until = monotonic() + _MUTE
+            text = "monitors were not told of run %s, and are not for the next %d s"
+            log.warning(text, header.run_id, _MUTE, exc_info=True)
+
+
+def _held(header: Header) -> str:
+    counts = {"suspended": header.suspended, "waiting for an event": header.waiting, "paused": header.paused}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _seconds(header: Header) -> float:
+    return max(0.0, (SystemClock().now() - header.started_at) / 1000)
+
+
+# --- the tasks of steps ----------------------------------------------------------------------------------------------
+
+
+class AttemptEnded(Ignore):  # type: ignore[misc]  # Celery has no types
+    """Ends the task of a step whose attempt has failed: monitors shall see that, and nobody else.
+
+    For Celery the task has not failed (its outcome is recorded already): no result is stored, no errback called.
+    """
+
+    def __init__(self, event: str, exception: str, stack: str) -> None:
+        super().__init__(event, exception, stack)
+        self.event = event
+        self.exception = exception
+        self.stack = stack
+
+
+def conclude(ending: Ending | None) -> str | None:
+    """How the task of a step ends: with its status, or None where it was left alone. Raises `AttemptEnded`."""
+    if ending is None:
+        return None
+    match ending.status:
+        case Status.FAILED:
+            event = "task-failed"
+        case Status.RETRYING:
+            event = "task-retried"
+        case status:
+            return status
+    if ending.error is None:
+        raise AttemptEnded(event, "to be retried", "")
+    raise AttemptEnded(event, saferepr(ending.error, _MOST_TEXT), _stack(ending.error))
+
+
+def _stack(error: BaseException) -> str:
+    """Where it was raised, from the user's first frame on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next and trace.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))[-_MOST_TRACE:]
+
+
+def monitored(base: type[Request]) -> type[Request]:
+    """A class of requests whose failed attempts show as such, told by the worker's main process in their turn."""
+    if getattr(base, "tells_attempts", False):
+        return base
+
+    class MonitoredRequest(base):  # type: ignore[misc]  # Celery has no types
+        """A step's message in the worker's main process."""
+
+        tells_attempts = True
+
+        def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
+            error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
+            if isinstance(error, AttemptEnded):
+                self.send_event(error.event, exception=error.exception, traceback=error.stack or None)
+            return super().on_failure(exc_info, send_failed_event, return_ok)
+
+    return MonitoredRequest
+
+
+def monitor_task(app: Celery, name: str) -> None:
+    """Let the attempts of an existing task show as such. Doing it again changes nothing."""
+    task = app.tasks.get(name)
+    if task is not None:
+        task.Request = monitored(symbol_by_name(task.Request))

@@ -1,0 +1,220 @@
+"""Events of runs for other systems: each commit's events go to an exchange of the broker as well.
+
+The log in the store stays the truth. What is published is small (it says what happened to which step, without any
+value) and comes at most once: a thread of each process sends what has gathered, and what cannot be sent is dropped, so
+that no step ever waits for it or fails by it. `docs/events.md` has the schema; `orchestrator.contrib.events` reads it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from celery import Celery, signals
+from kombu import Exchange
+
+from orchestrator.core.apply import started
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Doc, Down, Op, Refused, Tell
+from orchestrator.core.records import Header
+from orchestrator.engine.events import WORKFLOW, call_id
+from orchestrator.host import monotonic
+from orchestrator.ports import Store
+
+log = logging.getLogger("orchestrator")
+
+EXCHANGE = "orchestrator.events"
+VERSION = 1
+
+_WAITING = 10_000  # events that may wait for the broker; more are dropped
+_BATCH = 100
+_LONGEST_KEY = 255  # bytes of a routing key, by AMQP
+_LAST_WORDS = 2.0  # seconds that the end of a process may wait for what is unsent
+_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
+
+
+def exchange_of(connection: Any) -> Exchange:
+    """The exchange on this broker: a topic; on Redis its publish and subscribe, so that nothing piles up for nobody."""
+    kind = "fanout" if connection.transport.driver_type == "redis" else "topic"
+    return Exchange(EXCHANGE, type=kind, durable=True)
+
+
+def routing_key(body: Doc) -> str:
+    """`<workflow>.<type>`, cut where AMQP ends."""
+    return f"{body['workflow_id']}.{body['type']}".encode()[:_LONGEST_KEY].decode(errors="ignore")
+
+
+def bodies(header: Header, docs: Iterable[Doc]) -> Iterator[Doc]:
+    """The events of one commit as they are published; `header` is the run's as the commit has left it."""
+    at = datetime.fromtimestamp(header.updated_at / 1000, UTC).isoformat(timespec="milliseconds")
+    for index, doc in enumerate(docs):
+        yield {
+            "version": VERSION,
+            "namespace": header.namespace,
+            "run_id": header.run_id,
+            "workflow_id": header.workflow_id,
+            "type": doc["type"],
+            "at": at,
+            "commit": header.commits,
+            "index": index,
+            "source": doc.get("source", WORKFLOW),
+            "payload": _payload(header.run_id, doc),
+        }
+
+
+def _payload(run_id: str, doc: Doc) -> Doc:
+    match doc["type"]:
+        case "workflow-finish":
+            return {"workflow_status": doc["status"]}
+        case "workflow-step-progress":
+            about = {"current_index": doc["index"], "iteration_status": doc["status"]}
+        case "workflow-step-suspended" if "index" in doc:
+            about = {"current_index": doc["index"]}
+        case "workflow-step-start":
+            about = {"resumed": "resume" in doc}
+        case "workflow-step-result":
+            about = {"status": doc["status"]}
+        case _:
+            about = {}
+    return {"id": doc["step"], "step_call_id": call_id(run_id, doc), **about} if "step" in doc else about
+
+
+def told_by(change: Change, answer: Committed) -> list[Doc]:
+    """The events of a change that was taken, in their order but for those that count a block's children."""
+    counted = [event for op in change.ops if (event := _counted(op)) is not None]
+    begun = started(answer.claimed.record) if answer.claimed is not None else None
+    return [*change.events, *counted, *([begun] if begun is not None else [])]
+
+
+def _counted(op: Op) -> Doc | None:
+    return op.event if isinstance(op, Down | Tell) else None
+
+
+class Announcing:
+    """A store that has its commits and claims published. Everything else is the store's own."""
+
+    def __init__(self, store: Store, publisher: Publisher) -> None:
+        self._store = store
+        self._publisher = publisher
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def claim(self, ask: Ask) -> Claimed | Refused:
+        """The store's `claim`; a step that begins by it is told."""
+        answer = self._store.claim(ask)
+        if isinstance(answer, Claimed) and (event := started(answer.record)) is not None:
+            self._publisher.publish(answer.header, [event])
+        return answer
+
+    def commit(self, run_id: str, change: Change) -> Committed | Refused:
+        """The store's `commit`, told once it was taken."""
+        answer = self._store.commit(run_id, change)
+        if isinstance(answer, Committed):
+            self._publisher.publish(answer.header, told_by(change, answer))
+        return answer
+
+
+def announcing(store: Store, publisher: Publisher) -> Store:
+    """The same store, whose commits are published."""
+    return cast(Store, Announcing(store, publisher))
+
+
+_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+def _last_words(**_: Any) -> None:
+    """The process is about to end."""
+    for publisher in list(_publishers):
+        publisher.flush(_LAST_WORDS)
+
+
+atexit.register(_last_words)
+signals.worker_process_shutdown.connect(_last_words)  # the children of a prefork pool leave without `atexit`
+
+
+class Publisher:
+    """Sends events from a thread of its own, begun with the first event, and so after a fork, never across one."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._own()
+        _publishers.add(self)
+
+    def _own(self) -> None:
+        self._pid = os.getpid()
+        self._queue: queue.Queue[Doc] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._dropped = 0
+
+    def publish(self, header: Header, docs: Sequence[Doc]) -> None:
+        """Have these events of one commit sent. Never waits, never raises."""
+        if not docs:
+            return
+        if self._pid != os.getpid():
+            self._own()
+        try:
+            for body in bodies(header, docs):
+                self._queue.put_nowait(body)
+        except queue.Full:
+            self._dropped += 1
+        except Exception:
+            log.exception("events of run %s are not published", header.run_id)
+        if self._thread is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="orchestrator-publisher", daemon=True)
+                self._thread.start()
+
+    def flush(self, seconds: float = _LAST_WORDS) -> None:
+        """Wait until everything is sent or dropped, for so many seconds at most."""
+        if self._pid != os.getpid() or self._thread is None:
+            return
+        end = monotonic() + seconds
+        with self._queue.all_tasks_done:
+            while self._queue.unfinished_tasks and (left := end - monotonic()) > 0:
+                self._queue.all_tasks_done.wait(left)
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._queue.get()]
+            while len(batch) < _BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            try:
+                self._send(batch)
+            except Exception:
+                log.warning("%d event(s) of runs are not published", len(batch), exc_info=True)
+            finally:
+                for _ in batch:
+                    self._queue.task_done()
+            self._tell_of_drops()
+
+    def _send(self, batch: list[Doc]) -> None:
+        with self._app.producer_or_acquire() as producer:
+            exchange = exchange_of(producer.connection)
+            for body in batch:
+                producer.publish(
+                    body,
+                    exchange=exchange,
+                    routing_key=routing_key(body),
+                    declare=[exchange],
+                    serializer="json",
+                    delivery_mode=1,
+                    retry=True,
+                    retry_policy=_ONCE_MORE,
+                )
+
+    def _tell_of_drops(self) -> None:
+        dropped, self._dropped = self._dropped, 0
+        if dropped:
+            log.warning("events of %d commit(s) were dropped: the broker takes them too slowly", dropped)

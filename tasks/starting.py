@@ -1,0 +1,56 @@
+"""Each workflow as a task named by its id: the door for callers that have only Celery.
+
+`app.send_task("checkout", [order])` and a beat entry start a run under the message's id, so that `AsyncResult(id)`
+gives the run's result. The task itself stores nothing: it would say SUCCESS long before the run has ended.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from celery import Celery, Task
+from celery.exceptions import Ignore
+
+from orchestrator.definitions import Workflow
+from orchestrator.errors import StartAlreadyClaimed
+
+log = logging.getLogger("orchestrator")
+
+
+class Launcher(Protocol):
+    """Starts runs."""
+
+    def launch(self, workflow: Workflow, input: Any, *, run_id: str | None = None) -> Any:
+        """Create a run and start it."""
+        ...
+
+
+def open_door(app: Celery, launcher: Launcher, workflow: Workflow) -> None:
+    """Register the task. Raises ValueError where another task has the workflow's id as its name."""
+    taken = app.tasks.get(workflow.id) if app.finalized else None
+    if taken is not None and not getattr(taken, "starts_workflow", False):
+        text = f"the Celery app has a task named {workflow.id!r} already: give the workflow another id"
+        raise ValueError(text)
+    if taken is not None:
+        return
+
+    def start(self: Task, input: Any = None) -> None:
+        try:
+            launcher.launch(workflow, input, run_id=self.request.id)
+        except StartAlreadyClaimed:
+            about = {"run_id": self.request.id, "workflow_id": workflow.id}
+            log.info("run %s has been started before: this message is a repetition", self.request.id, extra=about)
+        raise Ignore
+
+    start.__doc__ = workflow.description or f"Start a run of the workflow {workflow.id}."
+    app.task(name=workflow.id, bind=True, starts_workflow=True, shared=False)(start)
+
+
+def when_final(app: Celery, act: Callable[[], None]) -> None:
+    """Do it once the app's tasks are known: now, or when Celery says so. An app is never finalized before its time."""
+    if app.finalized:
+        act()
+    else:
+        app.on_after_finalize.connect(lambda sender, **_: act(), weak=False)

@@ -1,0 +1,1 @@
+"""Claims raced by real processes that start at the same moment."""
