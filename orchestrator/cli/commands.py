@@ -1,0 +1,301 @@
+"""The commands, as both groups have them: what they are called, what they take, and whom they ask.
+
+Light: Celery loads this module for each of its commands. What a command does is imported when it runs.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import IO, Any
+
+import click
+
+from orchestrator.cli import exits, options
+from orchestrator.cli.access import session
+
+_STATUS = click.Choice(options.STATUSES)
+_POSITIVE = click.IntRange(min=1)
+_NATURAL = click.IntRange(min=0)
+
+
+@click.command("list", epilog=exits.HELP)
+@click.option("--workflow", metavar="ID", help="Only runs of this workflow.")
+@click.option("--status", type=_STATUS, help="Only runs in this state.")
+@click.option("--resource", metavar="ID", help="Only runs for this resource.")
+@click.option("--limit", type=_POSITIVE, default=20, show_default=True, help="How many to show at most.")
+@click.option("--offset", type=_NATURAL, default=0, show_default=True, help="How many of the newest to leave out.")
+@options.as_json
+@click.pass_context
+def list_runs(
+    ctx: click.Context,
+    workflow: str | None,
+    status: str | None,
+    resource: str | None,
+    limit: int,
+    offset: int,
+    as_json: bool,
+) -> None:
+    """List stored runs, newest first."""
+    from orchestrator.cli import stored
+
+    with session(ctx, as_json) as at:
+        page = at.orchestrator.runs.list(
+            workflow=workflow, status=status, resource_id=resource, limit=limit, offset=offset
+        )
+        stored.show_page(at, page, offset)
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("workflow", metavar="WORKFLOW")
+@click.argument("text", metavar="[INPUT-JSON | -]", required=False)
+@options.given_by_file
+@click.option("--run-id", metavar="ID", help="The run's id; a new one by default.")
+@click.option("--resource", metavar="ID", help="Whom or what the run is for.")
+@click.option("--state", metavar="JSON", callback=options.json_object, help="The run's first state, a JSON object.")
+@options.waiting
+@options.as_json
+@click.pass_context
+def start(
+    ctx: click.Context,
+    workflow: str,
+    text: str | None,
+    file: IO[str] | None,
+    run_id: str | None,
+    resource: str | None,
+    state: dict[str, Any] | None,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Start a run of WORKFLOW and wait for what it comes to.
+
+    The input is JSON: an argument, a file (--input) or stdin (-). A negative number stands behind a double dash:
+    `start WORKFLOW -- -5`.
+    """
+    from orchestrator.cli import running
+
+    value = options.value_given(text, file)
+    with session(ctx, as_json, stored=False) as at:
+        wish = running.Start(workflow, value, run_id, resource, state)
+        ctx.exit(running.start(at, wish, wait=wait, timeout=timeout))
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("run_id", metavar="RUN_ID")
+@click.argument("text", metavar="[DATA-JSON | -]", required=False)
+@options.given_by_file
+@click.option("--step", metavar="PATH", help="The step to resume: its id, dotted inside nested workflows.")
+@click.option("--label", metavar="LABEL", help="The label with which the step was suspended.")
+@click.option("--index", type=_NATURAL, help="The item of a foreach.")
+@options.waiting
+@options.as_json
+@click.pass_context
+def resume(
+    ctx: click.Context,
+    run_id: str,
+    text: str | None,
+    file: IO[str] | None,
+    step: str | None,
+    label: str | None,
+    index: int | None,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Hand data to the suspended step of a run and wait for what the run comes to next.
+
+    A paused run goes on without data. What no data and `null` mean may differ to a step.
+    """
+    from orchestrator.cli import running
+
+    value = options.value_given(text, file)
+    with session(ctx, as_json) as at:
+        wish = running.Resume(run_id, value, step, label, index)
+        ctx.exit(running.resume(at, wish, wait=wait, timeout=timeout))
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("run_id", metavar="RUN_ID")
+@options.as_json
+@click.pass_context
+def cancel(ctx: click.Context, run_id: str, as_json: bool) -> None:
+    """Cancel a run. One that has ended stays as it is."""
+    from orchestrator.cli import running
+
+    with session(ctx, as_json) as at:
+        ctx.exit(running.cancel(at, run_id))
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("run_id", metavar="RUN_ID")
+@click.option("--events", is_flag=True, help="The recorded events too.")
+@click.option("--times", is_flag=True, help="Where the time went, step by step, and the critical path.")
+@click.option("--follow", is_flag=True, help="Show the steps while the run goes on, and all of it once it rests.")
+@options.as_json
+@click.pass_context
+def show(ctx: click.Context, run_id: str, events: bool, times: bool, follow: bool, as_json: bool) -> None:
+    """Show a stored run and its steps."""
+    from orchestrator.cli import following, stored
+
+    with session(ctx, as_json) as at:
+        if follow:
+            following.follow(at, run_id)
+        stored.show_run(at, run_id, events=events, times=times)
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("workflow", metavar="[WORKFLOW]", required=False)
+@click.option("--run", "run_id", metavar="RUN_ID", help="This run's workflow, coloured by the states of its steps.")
+@click.option("--format", "kind", type=click.Choice(options.PICTURES), default="mermaid", show_default=True)
+@options.as_json
+@click.pass_context
+def graph(ctx: click.Context, workflow: str | None, run_id: str | None, kind: str, as_json: bool) -> None:
+    """Print a workflow as a Mermaid flowchart, or as an SVG picture."""
+    from orchestrator.cli import stored
+
+    if (workflow is None) == (run_id is None):
+        raise click.UsageError("name either a workflow or, by --run, a run", ctx)
+    with session(ctx, as_json, stored=run_id is not None) as at:
+        stored.show_graph(at, workflow, run_id, kind)
+
+
+@click.command(epilog=exits.HELP)
+@click.option(
+    "--older-than", required=True, metavar="AGE", callback=options.age, help="Last written before: 30d, 1d12h."
+)
+@click.option("--status", type=click.Choice(options.PURGEABLE), help="Only runs in this state; else all ended ones.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.as_json
+@click.pass_context
+def purge(ctx: click.Context, older_than: timedelta, status: str | None, yes: bool, as_json: bool) -> None:
+    """Remove old runs that have ended."""
+    from orchestrator.cli import stored
+
+    with session(ctx, as_json) as at:
+        stored.purge(at, older_than, status, ask=not yes)
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("run_id", metavar="[RUN_ID]", required=False)
+@click.option("--active", is_flag=True, help="All active runs of the workflows that are known here.")
+@options.waiting
+@options.as_json
+@click.pass_context
+def restart(
+    ctx: click.Context, run_id: str | None, active: bool, wait: bool, timeout: float | None, as_json: bool
+) -> None:
+    """Start again whatever a run was doing when its workers died, and wait for what it comes to.
+
+    You vouch that they are dead: their claims are taken away. Finished steps stay; a run that has ended stays as it is.
+    """
+    from orchestrator.cli import again
+
+    if (run_id is None) != active:
+        raise click.UsageError("name either a run or --active", ctx)
+    with session(ctx, as_json) as at:
+        if run_id is None:
+            ctx.exit(again.restart_active(at, wait=wait, timeout=timeout))
+        ctx.exit(again.restart(at, run_id, wait=wait, timeout=timeout))
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("run_id", metavar="RUN_ID")
+@click.argument("step", metavar="STEP")
+@click.option("--input", "given", metavar="JSON", callback=options.json_value, help="What the step gets.")
+@click.option("--context", metavar="JSON", callback=options.json_object, help="Results of earlier steps, by their ids.")
+@click.option("--state", metavar="JSON", callback=options.json_object, help="Takes the place of the run's state.")
+@click.option("--resume-data", metavar="JSON", callback=options.json_value, help="The step begins as one resumed.")
+@click.option("--per-step", is_flag=True, help="Pause after the step.")
+@options.waiting
+@options.as_json
+@click.pass_context
+def travel(
+    ctx: click.Context,
+    run_id: str,
+    step: str,
+    given: Any,
+    context: dict[str, Any] | None,
+    state: dict[str, Any] | None,
+    resume_data: Any,
+    per_step: bool,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Let a run at rest go on from STEP (its id, dotted inside nested workflows) and wait for what it comes to.
+
+    What stands before STEP is kept as recorded, or taken from --context, as in
+    '{"first": {"status": "success", "output": 1}}'.
+    """
+    from orchestrator.cli import again
+
+    with session(ctx, as_json) as at:
+        wish = again.Travel(run_id, step, given, context, state, resume_data, per_step)
+        ctx.exit(again.travel(at, wish, wait=wait, timeout=timeout))
+
+
+@click.command(epilog=exits.HELP)
+@click.argument("run_id", metavar="RUN_ID")
+@click.argument("name", metavar="NAME")
+@click.argument("text", metavar="[DATA-JSON | -]", required=False)
+@options.given_by_file
+@options.waiting
+@options.as_json
+@click.pass_context
+def send_event(
+    ctx: click.Context,
+    run_id: str,
+    name: str,
+    text: str | None,
+    file: IO[str] | None,
+    wait: bool,
+    timeout: float | None,
+    as_json: bool,
+) -> None:
+    """Send the event NAME to a run that waits for it, or will, and wait for what the run comes to next.
+
+    Each event is heard once. Without data it is `null`.
+    """
+    from orchestrator.cli import again
+
+    value = options.value_given(text, file)
+    with session(ctx, as_json) as at:
+        ctx.exit(again.send_event(at, run_id, name, value, wait=wait, timeout=timeout))
+
+
+@click.command(epilog=exits.HELP)
+@click.option("--workflow", metavar="ID", help="Only runs of this workflow.")
+@click.option("--resource", metavar="ID", help="Only runs for this resource.")
+@options.as_json
+@click.pass_context
+def waiting(ctx: click.Context, workflow: str | None, resource: str | None, as_json: bool) -> None:
+    """Show what waits for somebody: for a resume, for an event; since when and until when. Longest first."""
+    from orchestrator.cli import held
+
+    with session(ctx, as_json) as at:
+        held.show(at, workflow, resource)
+
+
+@click.command(epilog=exits.HELP)
+@click.option("--once", is_flag=True, help="One tick.")
+@click.option(
+    "--for", "seconds", type=click.FloatRange(min=0.0, min_open=True), metavar="SECONDS", help="Tick for so long."
+)
+@options.as_json
+@click.pass_context
+def tick(ctx: click.Context, once: bool, seconds: float | None, as_json: bool) -> None:
+    """Do what the tickers of workers do, without a worker: see to what is due. For ever, unless told otherwise.
+
+    Says of each tick how many entries were due, how many messages were sent (again), and how many steps were taken
+    from lost workers; with --json on one line each. One ticker at a time does the work. A lost worker's step is taken
+    from it only by ticks that follow each other within a lease.
+    """
+    from orchestrator.cli import ticking
+
+    if once and seconds is not None:
+        raise click.UsageError("--once is one tick, and --for says how long to tick: leave one of them out", ctx)
+    with session(ctx, as_json) as at:
+        ticking.tick(at, once=once, seconds=seconds)
+
+
+ALL = (list_runs, start, show, graph, waiting, resume, send_event, cancel, restart, travel, tick, purge)

@@ -1,0 +1,104 @@
+"""What waits for somebody outside, over all runs: a step for its resume, a wait for its event, a pause for a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.app import Orchestrator
+from orchestrator.cli.access import Session
+from orchestrator.cli.rows import name_of
+from orchestrator.cli.texts import NONE, compact, milliseconds, plain, when
+from orchestrator.core.graph import Wait
+from orchestrator.core.records import Header, Record, RunState, Status
+from orchestrator.engine.results import Reader, moment
+from orchestrator.ports import RunQuery
+
+_PAGE = 200
+_LONGEST = 80
+_COLUMNS = ("RUN", "WORKFLOW", "RESOURCE", "STEP", "WAITS FOR", "SINCE", "UNTIL", "PAYLOAD")
+_STATES = (RunState.SUSPENDED, RunState.PAUSED, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """One that waits. `kind` is `resume`, `event` or `pause`; what does not apply is None."""
+
+    run_id: str
+    workflow_id: str
+    resource_id: str | None
+    step: str
+    kind: str
+    since: datetime | None
+    until: datetime | None = None
+    label: str | None = None
+    event: str | None = None
+    payload: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        about = {"run_id": self.run_id, "workflow_id": self.workflow_id, "resource_id": self.resource_id}
+        times = {"since": milliseconds(self.since), "until": milliseconds(self.until)}
+        said = {"label": self.label, "event": self.event, "payload": plain(self.payload)}
+        return about | {"step": self.step, "kind": self.kind} | times | said
+
+    def cells(self) -> list[str]:
+        """The row of a table."""
+        words = {"event": f"event {self.event}", "pause": "a word to go on"}
+        label = f" (label {self.label})" if self.label else ""
+        waits = words.get(self.kind, f"resume{label}")
+        payload = NONE if self.payload is None else compact(self.payload, _LONGEST)
+        about = [self.run_id, self.workflow_id, self.resource_id or NONE, self.step, waits]
+        return [*about, when(self.since), when(self.until), payload]
+
+
+def show(at: Session, workflow: str | None, resource: str | None) -> None:
+    """Print what waits, longest first."""
+    found = [held for header in _headers(at.orchestrator, workflow, resource) for held in _of(at.orchestrator, header)]
+    found.sort(key=lambda held: (held.since is None, milliseconds(held.since) or 0))
+    if at.output.as_json:
+        at.output.json({"waiting": [held.to_dict() for held in found]})
+        return
+    at.output.table(_COLUMNS, [held.cells() for held in found])
+    if not found:
+        at.output.note("nothing waits for anybody")
+
+
+def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | None) -> Iterator[Header]:
+    """Runs in which something waits, each once. One that runs may have an arm that does."""
+    seen: set[str] = set()
+    for state in _STATES:
+        offset = 0
+        while page := orchestrator.store.runs(
+            RunQuery(workflow, state.value, resource, limit=_PAGE, offset=offset)
+        ).headers:
+            offset += len(page)
+            for header in page:
+                if header.run_id not in seen and header.suspended + header.waiting + header.paused:
+                    seen.add(header.run_id)
+                    yield header
+
+
+def _of(orchestrator: Orchestrator, header: Header) -> list[Held]:
+    reader = orchestrator.reader(header)
+    paused = [record for record in reader.records.values() if record.status == Status.PAUSED]
+    records = [*reader.held(), *paused]
+    reader.values.fetch(record.suspend for record in records)
+    return [_held(reader, record) for record in records]
+
+
+def _held(reader: Reader, record: Record) -> Held:
+    header, name = reader.header, name_of(reader, record)
+    about = (header.run_id, header.workflow_id, header.resource_id or None, name)
+    match record.status:
+        case Status.WAITING:
+            node = reader.graph.node(record.at) if reader.graph is not None else None
+            event = node.event if isinstance(node, Wait) else record.step
+            return Held(*about, "event", moment(record.suspended_at), moment(record.due), event=event)
+        case Status.PAUSED:
+            return Held(*about, "pause", moment(header.updated_at))
+        case _:
+            said = reader.values.plain(record.suspend) if record.suspend else None
+            return Held(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=said)

@@ -1,0 +1,127 @@
+"""Shows the steps of a run while a command waits for it: a live table on a terminal, a line for each change elsewhere.
+
+All of it goes to stderr; stdout is for the result.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from orchestrator.app import Run
+from orchestrator.cli.access import Session
+from orchestrator.cli.output import Output, console, rich_table
+from orchestrator.cli.rows import Row, rows_of
+from orchestrator.cli.texts import error_text, lasted
+from orchestrator.engine.results import RunResult
+from orchestrator.errors import RunNotFound, StoreUnavailable
+from orchestrator.host import monotonic
+
+PAUSE = 0.1
+SHARE = 5  # reading a large run takes a fifth of the time at most
+_COLUMNS = ("STEP", "STATUS", "DURATION", "ATTEMPT", "ERROR")
+
+
+def followed(at: Session, run: Run, work: Callable[[], RunResult]) -> RunResult:
+    """Do the work in a thread of its own, show the run's steps meanwhile, and return or raise what it came to."""
+    result: Future[RunResult] = Future()
+    ended = threading.Event()
+
+    def body() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the end of a thread: raised again by whoever waits
+            result.set_exception(error)
+        finally:
+            ended.set()
+
+    view = _LiveView(at.output) if sys.stderr.isatty() else Lines(at.output)
+    view.known(_rows(at, run))
+    threading.Thread(target=body, name=f"wait-{run.run_id}", daemon=True).start()
+    with view.shown():
+        pause = PAUSE
+        while not ended.wait(pause):
+            began = monotonic()
+            view.show(_rows(at, run))
+            pause = max(PAUSE, SHARE * (monotonic() - began))
+        view.show(_rows(at, run))
+    return result.result()
+
+
+def _rows(at: Session, run: Run) -> list[Row]:
+    """The steps; none where the store does not answer: whoever does the work says so."""
+    with suppress(StoreUnavailable, RunNotFound):
+        return [row for row in rows_of(at.orchestrator, run) if not row.is_item]
+    return []
+
+
+class Lines:
+    """One line for each new state of a step."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._seen: dict[str, tuple[object, ...]] = {}
+
+    def known(self, rows: list[Row]) -> None:
+        """What was so before need not be told."""
+        self._seen = {row.name: _of(row) for row in rows}
+
+    def shown(self) -> AbstractContextManager[Any]:
+        """Nothing to set up."""
+        return nullcontext()
+
+    def show(self, rows: list[Row]) -> None:
+        """Tell what has changed."""
+        for row in rows:
+            now = _of(row)
+            if row.attempt and self._seen.get(row.name) != now:
+                self._seen[row.name] = now
+                self._output.note(" ".join([row.name, row.status_text, *details(row)]))
+
+
+def _of(row: Row) -> tuple[object, ...]:
+    return row.status, row.attempt, row.started_at
+
+
+def details(row: Row) -> list[str]:
+    """What there is to say of a step beside its status: how long, which attempt, which error."""
+    took = [lasted(row.seconds)] if row.status in ("success", "failed") else []
+    attempt = [f"attempt {row.attempt}"] if row.attempt > 1 else []
+    return [*took, *attempt, *([error_text(row.error)] if row.error else [])]
+
+
+class _LiveView:
+    """A table that is drawn again and again, and is gone at the end."""
+
+    def __init__(self, output: Output) -> None:
+        self._console = console(sys.stderr, output.colour)
+        self._spinner = Spinner("dots" if "utf" in self._console.encoding else "line", "running")
+        self._rows: list[Row] = []
+        self._live = Live(console=self._console, transient=True, get_renderable=self._drawn)
+
+    def known(self, rows: list[Row]) -> None:
+        """What was so before is part of the picture."""
+        self._rows = rows
+
+    def shown(self) -> AbstractContextManager[Any]:
+        """The live display."""
+        return self._live
+
+    def show(self, rows: list[Row]) -> None:
+        """Take the new picture over; drawing goes by its own clock."""
+        self._rows = rows
+
+    def _drawn(self) -> RenderableType:
+        room = max(3, self._console.height - 6)
+        rows = [[r.indented, r.status_text, *r.cells()[3:]] for r in self._rows[-room:]]
+        above = [Text(f"{len(self._rows) - room} steps above")] if len(self._rows) > room else []
+        return Group(*above, rich_table(_COLUMNS, rows, sys.stderr), self._spinner)

@@ -1,0 +1,117 @@
+"""The steps of a run as rows, in the order of the graph: what `show` lists and what a waiting command follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.texts import NONE, error_text, lasted, when
+from orchestrator.core.graph import Path
+from orchestrator.core.records import FINAL, Record, Role
+from orchestrator.engine.results import Reader, moment
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.app import Orchestrator, Run
+
+COLUMNS = ("STEP", "STATUS", "STARTED", "DURATION", "ATTEMPT", "ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step. `name` is as in the steps of a stored run (`child[0].step`), `step` the last part of it.
+
+    `dotted` is its place in the graph (`child.step`). `attempt` counts from 1; it is 0, and `seconds` is None, before
+    it has begun. `done` of `total` items, where it is a foreach.
+    """
+
+    name: str
+    dotted: str
+    step: str
+    depth: int
+    is_item: bool
+    status: str
+    started_at: datetime | None
+    seconds: float | None
+    attempt: int
+    error: BaseException | None
+    done: int
+    total: int
+
+    @property
+    def status_text(self) -> str:
+        """The status, with the count of a foreach."""
+        return f"{self.status} {self.done}/{self.total}" if self.total else self.status
+
+    def cells(self) -> list[str]:
+        """The row of a table with `COLUMNS`."""
+        attempt = str(self.attempt) if self.attempt else NONE
+        error = error_text(self.error)
+        return [self.name, self.status_text, when(self.started_at), lasted(self.seconds), attempt, error]
+
+    @property
+    def indented(self) -> str:
+        """The step's own name, set in by its depth."""
+        return "  " * self.depth + self.step
+
+
+def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
+    """All steps of the run that have been reached."""
+    reader = orchestrator.reader(run.header())
+    found = [record for _, record in sorted(reader.records.items()) if record.path and record.role != Role.BLOCK]
+    reader.values.fetch(record.error for record in found)
+    now = orchestrator.store.now()
+    return [_row(reader, record, now) for record in found]
+
+
+def _row(reader: Reader, record: Record, now: int) -> Row:
+    around = _around(reader, record)
+    error = reader.values.plain(record.error) if record.error else None
+    is_item = record.role == Role.ITEM
+    return Row(
+        name=name_of(reader, record),
+        dotted=".".join(above.step for above in [*around, record]),
+        step=_named(record),
+        depth=len(around) + sum(above.index >= 0 for above in around) + is_item,
+        is_item=is_item or any(above.index >= 0 for above in around),
+        status=str(reader.step_status(record)),
+        started_at=moment(record.started_at),
+        seconds=_seconds(reader, record, now),
+        attempt=record.attempt + 1 if record.started_at else 0,
+        error=error if isinstance(error, BaseException) else None,
+        done=record.total - record.left,
+        total=record.total,
+    )
+
+
+def name_of(reader: Reader, record: Record) -> str:
+    """The record's name among the steps of its run: `child[0].step`."""
+    return ".".join(map(_named, [*_around(reader, record), record]))
+
+
+def _around(reader: Reader, record: Record) -> list[Record]:
+    """The nested workflows around a record, outermost first."""
+    return [reader.records[record.at[:cut]] for cut in _scopes(reader, record)]
+
+
+def _named(record: Record) -> str:
+    return f"{record.step}[{record.index}]" if record.index >= 0 else record.step
+
+
+def _scopes(reader: Reader, record: Record) -> list[int]:
+    """Lengths of their paths."""
+    found: list[int] = []
+    scope = record.scope
+    while scope:
+        found.insert(0, scope)
+        above: Path = record.at[:scope]
+        scope = reader.records[above].scope if above in reader.records else 0
+    return [cut for cut in found if record.at[:cut] in reader.records]
+
+
+def _seconds(reader: Reader, record: Record, now: int) -> float | None:
+    if not record.started_at:
+        return None
+    over = reader.header.ended_at if reader.header.status in FINAL else now
+    return max(0, (record.ended_at or over) - record.started_at) / 1000

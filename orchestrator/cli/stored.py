@@ -1,0 +1,219 @@
+"""What the commands say of stored runs: a page of them, one of them, its graph; and removing old ones."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import click
+
+from orchestrator.app import Run, RunPage
+from orchestrator.cli.access import Session
+from orchestrator.cli.exits import Problem
+from orchestrator.cli.output import STATUS
+from orchestrator.cli.rows import COLUMNS, Row, name_of, rows_of
+from orchestrator.cli.texts import NONE, compact, error_text, lasted, milliseconds, when
+from orchestrator.cli.times import show_times, times_as_json
+from orchestrator.core.records import FINAL, Header, Status
+from orchestrator.definitions import Workflow, svg
+from orchestrator.engine.events import Event, EventReader
+from orchestrator.engine.results import Reader, RunRecord, moment
+from orchestrator.ports import RunQuery
+
+_LONGEST = 120
+_URGENT = (
+    "failed",
+    "suspended",
+    "waiting",
+    "paused",
+    "retrying",
+    "running",
+    "queued",
+    "canceled",
+    "success",
+    "skipped",
+)
+
+
+# --- list -----------------------------------------------------------------------------------------------------------
+
+
+def show_page(at: Session, page: RunPage, offset: int) -> None:
+    """Print a page of runs."""
+    if at.output.as_json:
+        at.output.json({"runs": [run.to_dict() for run in page.runs], "total": page.total, "offset": offset})
+        return
+    columns = ("RUN", "WORKFLOW", STATUS, "RESOURCE", "CREATED", "UPDATED")
+    at.output.table(columns, [_listed(run) for run in page.runs])
+    end = offset + len(page.runs)
+    if not page.runs:
+        at.output.note("no runs" if not page.total else f"no runs from {offset} on: there are {page.total}")
+    elif end < page.total or offset:
+        more = f"; --offset {end} shows more" if end < page.total else ""
+        at.output.note(f"runs {offset + 1} to {end} of {page.total}{more}")
+
+
+def _listed(run: RunRecord) -> list[str]:
+    about = [run.run_id, run.workflow_id, str(run.status), run.resource_id or NONE]
+    return [*about, when(run.created_at), when(run.updated_at)]
+
+
+# --- show -----------------------------------------------------------------------------------------------------------
+
+
+def show_run(at: Session, run_id: str, *, events: bool, times: bool = False) -> None:
+    """Print one run. Raises `RunNotFound`."""
+    run = at.orchestrator.get_run(run_id)
+    rows = rows_of(at.orchestrator, run)
+    if at.output.as_json:
+        shown = _as_json(at, run, rows)
+        shown |= {"events": [_event(event) for event in _recorded(at, run)]} if events else {}
+        shown |= {"times": times_as_json(at.orchestrator, run)} if times else {}
+        at.output.json(shown)
+        return
+    at.output.fields(_about(at.orchestrator.reader(run.header()), run))
+    if rows:
+        at.output.write("\n")
+        at.output.table(COLUMNS, [row.cells() for row in rows], [row.indented for row in rows])
+    if times:
+        show_times(at, run)
+    if events:
+        at.output.write("\n")
+        found = [[when(e.at), e.type, _whose(e), compact(e.payload, _LONGEST)] for e in _recorded(at, run)]
+        at.output.table(("AT", "TYPE", "STEP", "PAYLOAD"), found)
+
+
+def _as_json(at: Session, run: Run, rows: list[Row]) -> dict[str, Any]:
+    record = at.orchestrator.runs.get(run.run_id)
+    header = run.header()
+    shown = {} if record is None else record.to_dict()
+    attempts = {row.name: row.attempt for row in rows}
+    for name, step in shown.get("steps", {}).items():
+        step["attempt"] = attempts.get(name, 0)
+    times = {"started_at": header.started_at, "ended_at": header.ended_at}
+    return shown | {name: time for name, time in times.items() if time}
+
+
+def _about(reader: Reader, run: Run) -> list[tuple[str, str]]:
+    header = reader.header
+    pairs = [
+        ("RUN", run.run_id),
+        ("WORKFLOW", header.workflow_id),
+        (STATUS, str(header.status)),
+        ("RESOURCE", header.resource_id or NONE),
+        ("CREATED", when(moment(header.created_at))),
+        ("STARTED", when(moment(header.started_at))),
+        ("ENDED", when(moment(header.ended_at)) if header.status in FINAL else NONE),
+        ("DURATION", _duration(reader, header)),
+        ("INPUT", compact(reader.input())),
+    ]
+    if state := reader.state():
+        pairs.append(("STATE", compact(state)))
+    if header.status == "success":
+        pairs.append(("RESULT", compact(reader.result())))
+    if error := reader.error():
+        pairs.append(("ERROR", error_text(error)))
+    return pairs + [("WAITS FOR", text) for text in waits(reader)]
+
+
+def waits(reader: Reader) -> list[str]:
+    """What the run waits for: the step's name, its label, what it said; or the event."""
+    found = []
+    for record in reader.held():
+        label = f" (label {record.label})" if record.label else ""
+        label = " (an event)" if record.status == Status.WAITING else label
+        said = f": {compact(reader.values.plain(record.suspend), _LONGEST)}" if record.suspend else ""
+        found.append(f"{name_of(reader, record)}{label}{said}")
+    return found
+
+
+def _duration(reader: Reader, header: Header) -> str:
+    if not header.started_at:
+        return NONE
+    end = header.ended_at if header.status in FINAL and header.ended_at else reader.store.now()
+    return lasted(max(0, end - header.started_at) / 1000)
+
+
+def _recorded(at: Session, run: Run) -> list[Event]:
+    """The events so far, without following what comes."""
+    reader, found, after = EventReader(at.orchestrator.store, run.run_id), [], ""
+    while page := reader.page(after):
+        found += page
+        after = page[-1].id
+    return found
+
+
+def _whose(event: Event) -> str:
+    if event.source != "WORKFLOW":
+        return event.source
+    return str(event.payload.get("id", NONE))
+
+
+def _event(event: Event) -> dict[str, Any]:
+    about = {"id": event.id, "type": event.type, "run_id": event.run_id, "at": milliseconds(event.at)}
+    return about | {"source": event.source, "payload": event.payload}
+
+
+# --- graph ----------------------------------------------------------------------------------------------------------
+
+
+def show_graph(at: Session, workflow_id: str | None, run_id: str | None, kind: str) -> None:
+    """Print the picture of a workflow, or of a run's. Raises `RunNotFound`, `WorkflowNotRegistered`."""
+    if run_id is None:
+        _draw(at, at.orchestrator.workflow(str(workflow_id)), kind, None)
+        return
+    run = at.orchestrator.get_run(run_id)
+    workflow = at.orchestrator.workflow(run.workflow_id)
+    if run.header().fingerprint != workflow.fingerprint:
+        at.output.note(f"Warning: run {run_id} was started with another graph than this present one")
+    _draw(at, workflow, kind, _states(rows_of(at.orchestrator, run)))
+
+
+def _draw(at: Session, workflow: Workflow, kind: str, states: dict[str, str] | None) -> None:
+    picture = svg.draw(workflow.compiled, states or {}) if kind == "svg" else workflow.mermaid(states)
+    if not at.output.as_json:
+        at.output.write(picture if picture.endswith("\n") else f"{picture}\n")
+        return
+    about = {"workflow_id": workflow.id, kind: picture, "graph": workflow.graph()}
+    at.output.json(about if states is None else about | {"states": states})
+
+
+def _states(rows: list[Row]) -> dict[str, str]:
+    """States by place in the graph. The same step in several items has the state that asks for most attention."""
+    found: dict[str, str] = {}
+    for row in rows:
+        before = found.get(row.dotted, row.status)
+        found[row.dotted] = min(before, row.status, key=_URGENT.index)
+    return found
+
+
+# --- purge ----------------------------------------------------------------------------------------------------------
+
+
+def purge(at: Session, older_than: timedelta, status: str | None, *, ask: bool) -> None:
+    """Remove old runs, after a question if `ask`."""
+    if ask and not _agreed(at, older_than, status):
+        at.output.note("nothing was removed")
+        removed = 0
+    else:
+        removed = at.orchestrator.runs.purge(older_than=older_than, status=status)
+    if at.output.as_json:
+        at.output.json({"removed": removed})
+    else:
+        at.output.write(f"removed {removed}\n")
+
+
+def _agreed(at: Session, older_than: timedelta, status: str | None) -> bool:
+    store = at.orchestrator.store
+    before = store.now() - round(older_than.total_seconds() * 1000)
+    states = [status] if status is not None else sorted(FINAL)
+    count = sum(store.runs(RunQuery(status=str(state), before=before, limit=1)).total for state in states)
+    if not count:
+        return True
+    runs = "run" if count == 1 else "runs"
+    question = f"Remove {count} {runs} ({', '.join(states)}) last written before {when(moment(before))}?"
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise Problem("nobody answered, nothing was removed", "--yes does not ask") from None

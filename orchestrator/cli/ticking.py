@@ -1,0 +1,63 @@
+"""The ticker without a worker: sweeps what is due, and says what each tick did."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+
+from orchestrator.cli import exits
+from orchestrator.cli.access import Session
+from orchestrator.cli.exits import Problem
+from orchestrator.cli.texts import milliseconds, when
+from orchestrator.engine.results import moment
+from orchestrator.engine.ticker import Swept, Ticker
+from orchestrator.errors import BrokerUnavailable, StoreUnavailable
+from orchestrator.host import monotonic
+
+
+def tick(at: Session, *, once: bool, seconds: float | None) -> None:
+    """Tick once, for so many seconds, or until somebody ends the process.
+
+    One tick fails where broker or store do not answer; a longer sweep says so and goes on.
+    """
+    ticker = _ticker(at, once)
+    if once:
+        try:
+            _tell(at, ticker.tick())
+        except BrokerUnavailable as error:
+            raise Problem(str(error), "check broker_url; a later tick sends what was due", exits.DOWN) from error
+        return
+    end = None if seconds is None else monotonic() + seconds
+    pause = at.orchestrator.settings.tick_seconds
+    while end is None or monotonic() < end:
+        try:
+            _tell(at, ticker.tick())
+        except (StoreUnavailable, BrokerUnavailable) as error:
+            at.output.note(f"Warning: {error}")
+        threading.Event().wait(pause if end is None else max(0.0, min(pause, end - monotonic())))
+
+
+def _ticker(at: Session, once: bool) -> Ticker:
+    """A ticker of this process. Single ticks of one host share a name: the second need not wait for the first's right.
+
+    It announces no worker, since it is none.
+    """
+    ours = at.orchestrator
+    if ours.local is not None:
+        raise Problem("runs of this runtime have no ticker: the process that runs them sees to their timers")
+    from orchestrator.canvas.queues import Queues
+
+    name = f"tick@{socket.gethostname()}" if once else f"tick-{os.getpid()}@{socket.gethostname()}"
+    queues = Queues(ours.app, ours.settings)
+    return Ticker(ours.store, ours.engine.runtime, ours.settings, name, queues.is_short)
+
+
+def _tell(at: Session, swept: Swept) -> None:
+    figures = {"due": swept.due, "republished": swept.republished, "expired": swept.expired}
+    now = moment(at.orchestrator.store.now())
+    if at.output.as_json:
+        at.output.write(json.dumps({"at": milliseconds(now), **figures}) + "\n")
+    else:
+        at.output.write(f"{when(now)}  {'  '.join(f'{name} {count}' for name, count in figures.items())}\n")

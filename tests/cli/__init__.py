@@ -1,0 +1,1 @@
+"""The commands, by themselves and as Celery's plug-in."""
