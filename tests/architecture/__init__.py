@@ -1,0 +1,1 @@
+"""Tests of the house itself: layers, packages, documents, what gets installed."""

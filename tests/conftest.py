@@ -1,0 +1,29 @@
+"""What every test can ask for: servers, worker processes, the parity report."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from hypothesis import settings
+
+pytest_plugins = ["tests.vendor", "tests.servers", "tests.parity_report"]
+
+# How long an example takes says nothing on a machine that runs other things too.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def _needs_docker(request: pytest.FixtureRequest) -> None:
+    """Skip what is marked `docker` where no daemon answers."""
+    if request.node.get_closest_marker("docker") and (reason := _no_docker()):
+        pytest.skip(f"Docker: {reason}")
+
+
+def _no_docker() -> str:
+    try:
+        done = subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=20, text=True)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no daemon answers"])[-1]
