@@ -1,0 +1,236 @@
+"""What the demo shows: progress while a run goes on, what waits, and what it all came to.
+
+Nothing here starts or changes a run; it is all read from events, results and the graph.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.tree import Tree
+
+WORST_FIRST = ["failed", "canceled", "suspended", "waiting", "retrying", "running", "queued", "success", "skipped"]
+STYLES = {"success": "green", "failed": "red", "running": "blue", "retrying": "yellow", "skipped": "dim"}
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+
+
+def say(text: str, style: str = "") -> None:
+    """Print a line as it is: no markup, no wrapping."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+# --- what waits ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """One step that waits for a person."""
+
+    workflow: str
+    run_id: str
+    step: str
+    since: datetime
+    label: str
+    request: dict[str, Any]
+
+
+def waiting_in(run: Any) -> list[Waiting]:
+    """What waits in a stored run, as `orchestrator.runs.get` gives it."""
+    found = []
+    for label, place in run.resume_labels.items():
+        outer, _, step = place["step_id"].rpartition(".")
+        name = f"{outer}[{place['foreach_index']}].{step}"
+        held = run.steps[name]
+        found.append(Waiting(run.workflow_id, run.run_id, name, held.suspended_at, label, held.suspend_payload))
+    return found
+
+
+def waiting_table(waiting: list[Waiting]) -> Table:
+    table = Table(title="What waits for a person", title_justify="left")
+    for heading in ("workflow", "run", "step", "since", "label", "payload"):
+        table.add_column(heading)
+    for one in waiting:
+        since = one.since.astimezone().strftime("%H:%M:%S")
+        payload = f"{one.request['customer']}, {one.request['total']} EUR"
+        table.add_row(one.workflow, one.run_id, one.step, since, one.label, payload)
+    return table
+
+
+# --- while it goes on ----------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """What the stream has told so far: of each step how often it began and ended, and how."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.held: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        self.orders = (0, 0)
+        self.news = ""
+
+    def note(self, event: Any) -> str:
+        """Take an event in; returns a line that is worth saying, or the empty text."""
+        payload = event.payload
+        match event.type:
+            case "workflow-step-start" | "workflow-step-waiting":
+                self.begun[payload["id"]] += 1
+            case "workflow-step-suspended" if payload["id"] == "approve":
+                self.held["approve"] += 1
+                self.news = f"order {payload['suspend_payload']['number']}: waits for a person"
+                return self.news
+            case "workflow-step-result":
+                self.ended[payload["id"]] += 1
+                self.failed[payload["id"]] += payload["status"] == "failed"
+                if "/" in payload["step_call_id"] and "." not in payload["step_call_id"].split("/")[-1]:
+                    self.news = f"step {payload['id']}: {payload['status']}"
+                    return self.news
+            case "workflow-step-progress" if payload["id"] == "order":
+                self.orders = payload["completed_count"], payload["total_count"]
+                return f"orders: {payload['completed_count']} of {payload['total_count']} done"
+            case "order-total":  # this one and the next are the example's own, written by its steps
+                self.news = f"order {payload['number']}: {payload['lines']} lines, {payload['total']} EUR"
+                return self.news
+            case "invoice-repeated":
+                self.news = f"order {payload['number']}: the invoice gets through at attempt {payload['attempt']}"
+                return self.news
+            case "workflow-finish" if payload["workflow_status"] != "suspended":
+                return f"run: {payload['workflow_status']}"
+        return ""
+
+    def __rich__(self) -> Table:
+        table = Table(title="orders: {} of {} done".format(*self.orders), caption=self.news, min_width=60)
+        table.add_column("step", min_width=24)
+        table.add_column("state", min_width=10)
+        table.add_column("begun", justify="right")
+        table.add_column("ended", justify="right")
+        for name, begun in self.begun.items():
+            ended, held = self.ended[name], self.held[name]
+            done = "suspended" if held else "success"
+            state = "failed" if self.failed[name] else done if ended + held >= begun else "running"
+            table.add_row(name, f"[{STYLES.get(state, 'magenta')}]{state}[/]", str(begun), str(ended))
+        return table
+
+
+def follow(stream: Any) -> None:
+    """Show a run while it goes on: a table that changes on a terminal, a line now and then elsewhere."""
+    progress = Progress()
+    if not console.is_terminal:
+        for event in stream:
+            if line := progress.note(event):
+                say(line)
+        return
+    with Live(progress, console=console, refresh_per_second=12, transient=True):
+        for event in stream:
+            progress.note(event)
+
+
+# --- what it came to -----------------------------------------------------------------------------------------------
+
+
+def without_items(name: str) -> str:
+    """`order[3].price[0].look_up` as `order.price.look_up`."""
+    return "".join(part.partition("]")[2] if "]" in part else part for part in name.replace("[", "\0[").split("\0"))
+
+
+def states_of(steps: dict[str, Any]) -> dict[str, str]:
+    """One state for each place in the graph: the one that most needs attention, of all items that came by."""
+    found: dict[str, set[str]] = {}
+    for name, result in steps.items():
+        found.setdefault(without_items(name), set()).add(str(result.status))
+    return {name: next((state for state in WORST_FIRST if state in states), "queued") for name, states in found.items()}
+
+
+def places(entries: list[dict[str, Any]], scope: str = "") -> Iterator[str]:
+    """Every place of a graph that keeps results, in order."""
+    for entry in entries:
+        match entry["type"]:
+            case "parallel":
+                yield from places(entry["entries"], scope)
+            case "branch":
+                yield from places([arm["entry"] for arm in entry["arms"]], scope)
+            case "loop" | "foreach":
+                yield from places([entry["entry"]], scope)
+            case _:
+                yield scope + entry["id"]
+                yield from places(entry.get("entries", []), f"{scope}{entry['id']}.")
+
+
+def steps_table(graph: dict[str, Any], steps: dict[str, Any], states: dict[str, str]) -> Table:
+    """One row for each place in the graph: of how many steps, how they are, and how long the longest of them took."""
+    table = Table(title="The steps of the run; their time includes waiting", title_justify="left")
+    for heading in ("step", "state", "steps", "longest"):
+        table.add_column(heading, justify="right" if heading in ("steps", "longest") else "left")
+    results: dict[str, list[Any]] = {}
+    for name, result in steps.items():
+        results.setdefault(without_items(name), []).append(result)
+    for place in places(graph["entries"]):
+        here = results.get(place, [])
+        seconds = [(r.ended_at - r.started_at).total_seconds() for r in here if r.ended_at and r.started_at]
+        longest = f"{max(seconds) * 1000:.0f} ms" if seconds else "-"
+        state = states.get(place, "not run")
+        table.add_row(place, f"[{STYLES.get(state, 'magenta')}]{state}[/]", str(len(here)), longest)
+    return table
+
+
+def graph_tree(graph: dict[str, Any], states: dict[str, str]) -> Tree:
+    """The graph as a tree; what never ran says so."""
+    tree = Tree(f"[bold]{graph['id']}[/]")
+    for entry in graph["entries"]:
+        add_entry(tree, entry, states, "")
+    return tree
+
+
+def add_entry(tree: Tree, entry: dict[str, Any], states: dict[str, str], scope: str, note: str = "") -> None:
+    match entry["type"]:
+        case "parallel":
+            inner = tree.add("parallel")
+            for arm in entry["entries"]:
+                add_entry(inner, arm, states, scope)
+        case "branch":
+            inner = tree.add("branch")
+            for arm in entry["arms"]:
+                add_entry(inner, arm["entry"], states, scope, f" if {arm['condition']}")
+        case "loop":
+            word = "until" if entry["until"] else "while"
+            add_entry(tree, entry["entry"], states, scope, f" again {word} {entry['condition']}")
+        case "foreach":
+            width = entry["computed"] or entry["concurrency"]
+            add_entry(tree, entry["entry"], states, scope, f" for each item, {width} at a time")
+        case kind:
+            state = states.get(scope + entry["id"], "not run")
+            label = f"{entry['id']} [{STYLES.get(state, 'magenta')}]{state}[/][dim]{note}[/]"
+            inner = tree.add(label if kind == "step" else f"{label} [dim]({kind})[/]")
+            for child in entry.get("entries", ()):
+                add_entry(inner, child, states, f"{scope}{entry['id']}.")
+
+
+def totals_table(summary: Any) -> Table:
+    table = Table(title="Orders", title_justify="left")
+    for heading in ("order", "customer", "decided by", "parcels", "amount"):
+        table.add_column(heading, justify="right" if heading in ("parcels", "amount") else "left")
+    for receipt in summary.receipts:
+        amount, parcels = f"{receipt.amount:.2f}", str(receipt.parcels)
+        table.add_row(receipt.number, receipt.customer, receipt.decided_by, parcels, amount)
+    table.add_section()
+    table.add_row("", "total", "", "", f"{summary.total:.2f}")
+    return table
+
+
+def rejected_table(summary: Any) -> Table:
+    table = Table(title="Set aside", title_justify="left")
+    for heading in ("line", "order", "reason"):
+        table.add_column(heading)
+    for rejected in summary.rejected:
+        table.add_row(str(rejected.line), rejected.number, rejected.reason)
+    return table
