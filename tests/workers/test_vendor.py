@@ -113,9 +113,10 @@ def test_a_worker_runs_on_rabbitmq(
 ) -> None:
     """The virtual host made for this session takes a worker and its messages."""
     env = {"BROKER": rabbitmq_server.url(), "BACKEND": redis_server.url(2)}
-    worker = worker_factory("trivial:app", env=env, cwd=folder, pool="threads")
+    # The suite's own worker listens to the default queue of this virtual host.
+    worker = worker_factory("trivial:app", env=env, cwd=folder, pool="threads", queues=["only-rabbitmq"])
     with client(env["BROKER"], env["BACKEND"]) as app:
-        assert app.send_task("pid").get(timeout=20) == worker.pid
+        assert app.send_task("pid", queue="only-rabbitmq").get(timeout=20) == worker.pid
 
 
 def test_postgresql_gives_schemas_of_their_own(postgres_server: PostgresServer) -> None:
