@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -24,12 +24,14 @@ from orchestrator.engine.chunks import Chunks, Part
 from orchestrator.engine.logs import RunLogger, about
 from orchestrator.engine.reading import Values, decoded, stored
 from orchestrator.engine.telemetry import watching
+from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_token
 
 if TYPE_CHECKING:
     from orchestrator.engine.delivery import Engine
 
 log = logging.getLogger("orchestrator")
+_T = TypeVar("_T")
 
 
 CallTask = Callable[[TaskEntry, Any, Context[Any]], Any]
@@ -64,11 +66,12 @@ class Activity:
         self.signal = signal
         self.call_task = call_task
         self.claims = claims  # whether this process may go on with what follows
-        self.values = Values(engine.store, claimed.header.run_id, claimed.values)
+        self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.record.at[: self.record.scope]
         self.workflow: Workflow = workflow_at(graph, self.scope)
         self.chunks = Chunks(self._send, self._refused, engine.clock, engine.settings.lease_seconds)
         self.error: BaseException | None = None  # what this attempt has failed with
+        self.cut_off: StoreUnavailable | None = None  # no outcome follows from it: the activation runs again elsewhere
         self._results: dict[str, tuple[bool, Any]] = {}
         self.watch = watching(self)
 
@@ -116,6 +119,22 @@ class Activity:
             services=self,
         )
 
+    # What is read beyond the claim: while the lease lasts, a store that is away is waited for
+
+    def load(self, paths: list[str]) -> list[Record]:
+        """Records of the run."""
+        return self._insist(lambda: self.store.load(self.header.run_id, paths))
+
+    def _read_values(self, run_id: str, keys: list[str]) -> Mapping[str, str]:
+        return self._insist(lambda: self.store.values(run_id, keys))
+
+    def _insist(self, call: Callable[[], _T]) -> _T:
+        try:
+            return self.engine.insist(call, self.engine.settings.lease_seconds)
+        except StoreUnavailable as error:
+            self.cut_off = error
+            raise
+
     # What a context asks for
 
     def init_data(self) -> Any:
@@ -126,7 +145,7 @@ class Activity:
         """The input of the workflow whose scope this is."""
         key = self.header.input
         if scope:
-            found = self.store.load(self.header.run_id, [dotted(scope)])
+            found = self.load([dotted(scope)])
             key = found[0].input if found else ""
         return self.values.typed(key, declared(workflow_at(self.graph, scope).input))
 
@@ -140,7 +159,7 @@ class Activity:
         path = self.graph.find(self.scope, step_id)
         if path is None:
             return False, None
-        found = self.store.load(self.header.run_id, [dotted(path)])
+        found = self.load([dotted(path)])
         if not found or found[0].status != Status.SUCCESS or not self._sees(found[0]):
             return False, None
         return True, self.values.typed(found[0].output, shape_made(self.graph.node(path)))

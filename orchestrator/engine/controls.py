@@ -24,7 +24,7 @@ from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import Canceled, Outcome, Raised, Returned, outcome_of, settled
 from orchestrator.engine.reading import stored_error
 from orchestrator.engine.steps import Followed, Written, failed
-from orchestrator.errors import InputInvalid, OrchestratorError
+from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
 
 _PAGE = 500
 
@@ -43,11 +43,15 @@ def _evaluate(activity: Activity, work: Callable[[Context[Any]], Any], then: Cal
                 return then(value), Written(context=activity.context_patch(context.request_context))
             case Canceled():
                 return flow.abort(activity.spot()), Written()
+            case Raised(error=error) if error is activity.cut_off:
+                raise error
             case Raised(error=error):
                 return failed(activity, error)
             case _:
                 text = f"{activity.record.step}: a condition or computed setting can neither suspend nor bail"
                 return failed(activity, OrchestratorError(text))
+    except StoreUnavailable:
+        raise  # nobody's decision: the lease is over, and somebody else decides
     except OrchestratorError as error:
         return failed(activity, error)
 
@@ -114,7 +118,7 @@ def join(activity: Activity) -> Followed:
     """Gather the children of a block."""
     node, path = activity.spot().node, activity.record.path
     places = len(node.arms) if isinstance(node, Branch) else activity.record.total
-    children = activity.store.load(activity.header.run_id, [f"{path}.{index}" for index in range(places)])
+    children = activity.load([f"{path}.{index}" for index in range(places)])
     return flow.joined(activity.spot(), children), Written()
 
 

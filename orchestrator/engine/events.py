@@ -49,7 +49,7 @@ class EventReader:
 
     def shown(self, found: Sequence[StoredEvent]) -> list[Event]:
         """Stored events, in one more round trip where they refer to values."""
-        values = Values(self._store, self._run_id)
+        values = Values(self._store.values, self._run_id)
         values.fetch(str(e.doc[key]) for e in found for key in _VALUES if e.doc.get(key))
         return [self._event(stored, values) for stored in found]
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.codec import ANY, Shape, decode, encode, restore
 from orchestrator.core import values as texts
 from orchestrator.errors import PayloadTooLarge, RemoteError
-from orchestrator.ports import Store
 
 _PAGE = 500
 _LONGEST_MESSAGE = 1_000
 
 
 class Values:
-    """The values of one run, read at most once each. `known` is what a claim has brought."""
+    """The values of one run, read at most once each by `read`, a store's `values`. `known` is what a claim has
+    brought.
+    """
 
-    def __init__(self, store: Store, run_id: str, known: Mapping[str, str] | None = None) -> None:
-        self._store = store
+    def __init__(
+        self, read: Callable[[str, list[str]], Mapping[str, str]], run_id: str, known: Mapping[str, str] | None = None
+    ) -> None:
+        self._read = read
         self._run_id = run_id
         self._texts = dict(known or {})
 
@@ -29,7 +32,7 @@ class Values:
         while wanted:
             missing = sorted({key for key in wanted if key and key not in self._texts})
             for start in range(0, len(missing), _PAGE):
-                self._texts.update(self._store.values(self._run_id, missing[start : start + _PAGE]))
+                self._texts.update(self._read(self._run_id, missing[start : start + _PAGE]))
             found = (self._texts[key] for key in wanted if key in self._texts)
             wanted = [ref for text in found for ref in texts.references(text) if ref not in self._texts]
 

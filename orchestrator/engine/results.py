@@ -173,7 +173,7 @@ class Reader:
         self.header = header
         self.graph = graph
         self.scope = scope
-        self.values = Values(store, header.run_id)
+        self.values = Values(store.values, header.run_id)
         self._records: dict[Path, Record] | None = None
 
     @property

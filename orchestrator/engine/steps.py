@@ -17,7 +17,7 @@ from orchestrator.definitions.context import Context
 from orchestrator.engine.activity import Activity, restored
 from orchestrator.engine.calling import Again, Bailed, Canceled, Held, Outcome, Raised, Returned, outcome_of, settled
 from orchestrator.engine.reading import stored_error
-from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, TripWire
+from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
 from orchestrator.host import chance
 
 log = logging.getLogger("orchestrator")
@@ -156,6 +156,8 @@ def _run(activity: Activity, inline: bool, prepared: Prepared) -> tuple[Plan, Wr
     outcome = outcome_of(lambda: prepared.call(context), context)
     try:
         return _follow(activity, inline, prepared, context, outcome)
+    except StoreUnavailable:
+        raise
     except OrchestratorError as error:  # a value that cannot be stored, a state that does not fit
         return failed(activity, error)
 
@@ -179,6 +181,8 @@ def _follow(
             return flow.abort(spot), Written(context=activity.context_patch(context.request_context))
         case Again(seconds=seconds):
             return flow.retry(spot, round(seconds * 1000)), Written()
+        case Raised(error=error) if error is activity.cut_off:
+            raise error
         case Raised(error=error):
             return raised(activity, error, context)
 

@@ -1,0 +1,1 @@
+"""What one delivery does where the world around it fails."""

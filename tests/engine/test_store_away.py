@@ -1,0 +1,86 @@
+"""A store that is away while an activation reads: waited for while the lease lasts, and never an outcome."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from orchestrator import Context, Orchestrator, StoreUnavailable, Workflow, step
+from orchestrator.stores import open_store
+from orchestrator.testing import FailingStore
+
+seen: list[int] = []
+
+
+@step
+def first(number: int) -> int:
+    return number + 1
+
+
+@step(id="looks-back")
+def looks_back(number: int, ctx: Context) -> int:
+    seen.append(ctx.result(first) + number)
+    return seen[-1]
+
+
+def large(number: int, ctx: Context) -> bool:
+    """Whether the first step has made much of it."""
+    return bool(ctx.result("first") > 1)
+
+
+def looking(entry: str) -> Workflow:
+    """A workflow in which a step, or a condition, reads an earlier result."""
+    flow = Workflow("looking", input=int).then(first)
+    flow = flow.then(looks_back) if entry == "step" else flow.branch((large, looks_back))
+    return flow.commit()
+
+
+@pytest.mark.parametrize("entry", ["step", "condition"])
+@pytest.mark.parametrize("verb", ["load", "values"])
+def test_a_read_waits_for_a_store_that_is_away_for_a_moment(entry: str, verb: str) -> None:
+    """The function that reads notices nothing."""
+    inner = open_store("memory://")
+
+    def under_way(run_id: str, _: object) -> bool:
+        header = inner.header(run_id)
+        return header is not None and header.status == "running"
+
+    store: Any = FailingStore(inner, verb, times=2, when=under_way)
+    with Orchestrator(store=store, workflows=[looking(entry)]) as orchestrator:
+        result = orchestrator.create_run("looking").start(1)
+    assert result.status == "success"
+    assert seen.pop() == 4
+
+
+@pytest.mark.parametrize("entry", ["step", "condition"])
+def test_a_store_that_stays_away_decides_nothing(entry: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The run is left as a lost worker would leave it, and ends well once the store is back."""
+    inner = open_store("memory://")
+    away: Any = FailingStore(inner, "load", times=None)
+    flow = looking(entry)
+    with (
+        caplog.at_level(logging.CRITICAL),
+        Orchestrator(store=away, workflows=[flow], lease_seconds=0.3) as orchestrator,
+        pytest.raises(StoreUnavailable),
+    ):
+        orchestrator.create_run(flow, run_id="r").start(1)
+    with Orchestrator(store=inner, workflows=[flow]) as orchestrator:
+        run = orchestrator.get_run("r")
+        assert run.status == "running"
+        assert run.restart().status == "success"
+    assert seen.pop() == 4
+
+
+def test_the_same_error_from_elsewhere_is_the_steps_own() -> None:
+    """A step that speaks to another store fails by it as by anything else."""
+
+    def elsewhere(number: int) -> int:
+        raise StoreUnavailable("another one")
+
+    flow = Workflow("elsewhere", input=int).then(step(elsewhere)).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        result = orchestrator.create_run(flow).start(1)
+    assert result.status == "failed"
+    assert isinstance(result.error, StoreUnavailable)
