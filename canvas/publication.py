@@ -1,42 +1,30 @@
 """Events of runs for other systems: each commit's events go to an exchange of the broker as well.
 
 The log in the store stays the truth. What is published is small (it says what happened to which step, without any
-value) and comes at most once: a thread of each process sends what has gathered, and what cannot be sent is dropped, so
-that no step ever waits for it or fails by it. `docs/events.md` has the schema; `orchestrator.contrib.events` reads it.
+value) and comes at most once: what cannot be sent is dropped, so that no step ever waits for it or fails by it.
+`docs/events.md` has the schema; `orchestrator.contrib.events` reads it.
 """
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import queue
-import threading
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from celery import Celery, signals
+from celery import Celery
 from kombu import Exchange
 
+from orchestrator.canvas.sending import LAST_WORDS, ONCE_MORE, Sender
 from orchestrator.core.apply import started
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Doc, Down, Op, Refused, Tell
 from orchestrator.core.records import Header
 from orchestrator.engine.events import WORKFLOW, call_id
-from orchestrator.host import monotonic
 from orchestrator.ports import Store
-
-log = logging.getLogger("orchestrator")
 
 EXCHANGE = "orchestrator.events"
 VERSION = 1
 
-_WAITING = 10_000  # events that may wait for the broker; more are dropped
-_BATCH = 100
 _LONGEST_KEY = 255  # bytes of a routing key, by AMQP
-_LAST_WORDS = 2.0  # seconds that the end of a process may wait for what is unsent
-_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
 
 
 def exchange_of(connection: Any) -> Exchange:
@@ -126,95 +114,31 @@ def announcing(store: Store, publisher: Publisher) -> Store:
     return cast(Store, Announcing(store, publisher))
 
 
-_publishers: weakref.WeakSet[Publisher] = weakref.WeakSet()
-
-
-def _last_words(**_: Any) -> None:
-    """The process is about to end."""
-    for publisher in list(_publishers):
-        publisher.flush(_LAST_WORDS)
-
-
-atexit.register(_last_words)
-signals.worker_process_shutdown.connect(_last_words)  # the children of a prefork pool leave without `atexit`
-
-
 class Publisher:
-    """Sends events from a thread of its own, begun with the first event, and so after a fork, never across one."""
+    """Sends events of commits that have been taken."""
 
     def __init__(self, app: Celery) -> None:
-        self._app = app
-        self._own()
-        _publishers.add(self)
-
-    def _own(self) -> None:
-        self._pid = os.getpid()
-        self._queue: queue.Queue[Doc] = queue.Queue(_WAITING)
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-        self._dropped = 0
+        self._sender: Sender[Doc] = Sender(app, "event(s) of runs", _send)
 
     def publish(self, header: Header, docs: Sequence[Doc]) -> None:
         """Have these events of one commit sent. Never waits, never raises."""
-        if not docs:
-            return
-        if self._pid != os.getpid():
-            self._own()
-        try:
-            for body in bodies(header, docs):
-                self._queue.put_nowait(body)
-        except queue.Full:
-            self._dropped += 1
-        except Exception:
-            log.exception("events of run %s are not published", header.run_id)
-        if self._thread is None:
-            self._begin()
+        self._sender.put(bodies(header, docs))
 
-    def _begin(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="orchestrator-publisher", daemon=True)
-                self._thread.start()
-
-    def flush(self, seconds: float = _LAST_WORDS) -> None:
+    def flush(self, seconds: float = LAST_WORDS) -> None:
         """Wait until everything is sent or dropped, for so many seconds at most."""
-        if self._pid != os.getpid() or self._thread is None:
-            return
-        end = monotonic() + seconds
-        with self._queue.all_tasks_done:
-            while self._queue.unfinished_tasks and (left := end - monotonic()) > 0:
-                self._queue.all_tasks_done.wait(left)
+        self._sender.flush(seconds)
 
-    def _run(self) -> None:
-        while True:
-            batch = [self._queue.get()]
-            while len(batch) < _BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            try:
-                self._send(batch)
-            except Exception:
-                log.warning("%d event(s) of runs are not published", len(batch), exc_info=True)
-            finally:
-                for _ in batch:
-                    self._queue.task_done()
-            self._tell_of_drops()
 
-    def _send(self, batch: list[Doc]) -> None:
-        with self._app.producer_or_acquire() as producer:
-            exchange = exchange_of(producer.connection)
-            for body in batch:
-                producer.publish(
-                    body,
-                    exchange=exchange,
-                    routing_key=routing_key(body),
-                    declare=[exchange],
-                    serializer="json",
-                    delivery_mode=1,
-                    retry=True,
-                    retry_policy=_ONCE_MORE,
-                )
-
-    def _tell_of_drops(self) -> None:
-        dropped, self._dropped = self._dropped, 0
-        if dropped:
-            log.warning("events of %d commit(s) were dropped: the broker takes them too slowly", dropped)
+def _send(producer: Any, batch: Sequence[Doc]) -> None:
+    exchange = exchange_of(producer.connection)
+    for body in batch:
+        producer.publish(
+            body,
+            exchange=exchange,
+            routing_key=routing_key(body),
+            declare=[exchange],
+            serializer="json",
+            delivery_mode=1,
+            retry=True,
+            retry_policy=ONCE_MORE,
+        )

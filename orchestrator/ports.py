@@ -199,6 +199,28 @@ class Clock(Protocol):
         ...
 
 
+class Bell(Protocol):
+    """Wakes whoever waits in some process for a run to change, where the database itself cannot.
+
+    A hint, and no more: it may be missed, so whoever waits looks by itself as well, only more rarely.
+    """
+
+    def ring(self, run_id: str) -> None:
+        """Something has happened to the run. Never waits, never raises."""
+        ...
+
+    def heard(self, run_id: str) -> int:
+        """How often it has been heard here for this run. From the first time on this process listens."""
+        ...
+
+    def wait(self, run_id: str, heard: int, seconds: float) -> bool:
+        """Return as soon as it is heard more often than that, or after `seconds`.
+
+        False where this process cannot hear it at present.
+        """
+        ...
+
+
 class Runtime(Protocol):
     """Carries a dispatch to the code that runs it. This is all in which the runtimes differ."""
 

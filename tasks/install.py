@@ -14,6 +14,7 @@ from orchestrator.canvas.monitoring import Monitor, conclude, monitor_task, moni
 from orchestrator.canvas.publication import Publisher, announcing
 from orchestrator.canvas.queues import Queues
 from orchestrator.canvas.runtime import CeleryRuntime
+from orchestrator.canvas.waking import BrokerBell
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.delivery import Engine
@@ -63,6 +64,8 @@ def install(app: Any, owner: Owner) -> Runtime:
 
     if owner.settings.publish_events:
         owner.engine.store = announcing(owner.engine.store, Publisher(app))
+    if getattr(owner.store, "bell", False) is None:
+        owner.store.bell = BrokerBell(app)  # type: ignore[attr-defined]  # a store that can do with one
     app.steps["worker"].add(_ticker_step(app, owner, runtime, stopping))
     app.steps["worker"].add(_monitor_step(monitor))
     app.steps["consumer"].add(_event_step(monitor))

@@ -199,6 +199,19 @@ def test_the_scripts_make_the_tables_that_the_code_speaks_of(place: Place) -> No
         engine.dispose()
 
 
+def test_a_database_of_the_first_format_is_brought_up_to_date(place: Place) -> None:
+    """Its runs stay, and go on."""
+    run_id = begin(place.open(), "0")
+    for column in ("followed", "awaited"):
+        place.execute(f"ALTER TABLE orchestrator_runs DROP COLUMN {column}")
+    place.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v1'")
+    place.execute("UPDATE orchestrator_meta SET value = 1 WHERE name = 'format'")
+    store = place.open()
+    assert [record.path for record in store.load(run_id, ["0"])] == ["0"]
+    assert store.follow(run_id, store.last_event(run_id), 0.01) == []
+    assert isinstance(store.claim(Ask(run_id, "0", store.load(run_id, ["0"])[0].seq, "token", 1000)), Claimed)
+
+
 def test_a_store_of_a_newer_release_is_refused(place: Place) -> None:
     """Nobody writes into a schema that it does not know; the error says why."""
     place.open().now()

@@ -17,7 +17,7 @@ from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
 
 # -- changes ----------------------------------------------------------------------------------------------------------
 
-LOCK = "SELECT doc, events FROM {runs} WHERE run_id = :run {lock}"
+LOCK = "SELECT doc, events, followed, awaited FROM {runs} WHERE run_id = :run {lock}"
 LOCK_MANY = "SELECT run_id, doc FROM {runs} WHERE run_id {in runs} ORDER BY run_id {lock}"
 # A statement of its own after the lock: only then does it see what the last holder wrote, and is its clock not behind.
 READ = """SELECT 'clock', '', CAST({now} AS TEXT)
@@ -70,6 +70,8 @@ STATE = "SELECT key, text FROM {state} WHERE run_id = :run"
 CONTEXT = "SELECT key, text FROM {context} WHERE run_id = :run"
 EVENTS = """SELECT number, at, doc FROM {events} WHERE run_id = :run AND number > :after
     ORDER BY number LIMIT :limit"""
+FOLLOW = "UPDATE {runs} SET followed = {now} + :ttl WHERE run_id = :run"
+AWAIT = "UPDATE {runs} SET awaited = {now} + :ttl WHERE run_id = :run"
 NEWEST = "SELECT events FROM {runs} WHERE run_id = :run"
 RUNS = "SELECT doc FROM {runs} WHERE %s ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"
 COUNT = "SELECT count(*) FROM {runs} WHERE %s"

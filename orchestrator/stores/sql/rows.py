@@ -31,6 +31,8 @@ class Locked:
     records: Mapping[str, Record]
     mail: str
     now: int
+    followed: int  # until when somebody reads the run's events as they come, in ms
+    awaited: int  # until when somebody waits for it to rest
 
 
 def name(text: str) -> str:
@@ -79,9 +81,18 @@ def lock(tx: Tx, run: str, paths: Sequence[str], mail: Mail | None = None) -> Lo
     found = locked.fetchall()
     (_, _, now), *records = read.fetchall()
     box = mark([original(value) for (value,) in letters.fetchall()]) if letters else ""
-    stored, events = (header(found[0][0]), found[0][1]) if found else (None, 0)
+    doc, events, followed, awaited = found[0] if found else ("", 0, 0, 0)
+    stored = header(doc) if found else None
     parsed = (record(doc) for _, _, doc in records)
-    return Locked(stored, events, {one.path: one for one in parsed}, box, int(now))
+    return Locked(stored, events, {one.path: one for one in parsed}, box, int(now), followed, awaited)
+
+
+def is_heard(locked: Locked, applied: Applied) -> bool:
+    """Whether somebody waits for what this answer writes."""
+    if applied.repeated or locked.header is None:
+        return False
+    rests = applied.header.rests != locked.header.rests
+    return (bool(applied.events) and locked.followed > locked.now) or (rests and locked.awaited > locked.now)
 
 
 def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0) -> None:

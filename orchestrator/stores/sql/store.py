@@ -19,29 +19,34 @@ from orchestrator.core.apply import ENDED_RUN, LOST, UNKNOWN, apply, claim
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
 from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.core.recovery import worth_keeping
-from orchestrator.host import SystemClock, monotonic
-from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.host import monotonic
+from orchestrator.ports import Bell, Due, Holding, RunPageOf, RunQuery, StoredEvent
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Link, Tx
+from orchestrator.stores.sql.vigil import Vigil
 
 NEVER = 1 << 50
 _SECRETS = frozenset({"password", "sslpassword"})
 _PAGE = 200  # runs of one renewal that are locked together
-_QUICK, _SLOW = 0.005, 0.1  # seconds between two looks at a run that somebody waits for: more and more
+_ASKED = 60.0  # seconds for which the bell is rung for a run once somebody has asked
 _SWEEPS = 10  # pages of dead entries that one sweep clears away
 
 
 class SqlStore:
     """Runs in SQLite (`sqlite:///path/to/file.db`) or PostgreSQL (`postgresql://…`), there in `schema` if one is named.
 
-    The tables are made, or brought up to date, at first use. `url` is without the password.
+    The tables are made, or brought up to date, at first use. `url` is without the password. With a `bell`, processes
+    that wait for a run are woken by those that change it.
     """
+
+    bell: Bell | None = None
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
         parsed = _parse(url)
         self.url = _shown(parsed)
         self._link = _open(parsed, self.url, schema)
+        self._asked: dict[tuple[str, str], float] = {}
         weakref.finalize(self, self._link.close)
 
     def __repr__(self) -> str:
@@ -65,26 +70,34 @@ class SqlStore:
 
     def claim(self, ask: Ask) -> Claimed | Refused:
         run = rows.name(ask.run_id)
+        rings = False
 
         def work(tx: Tx) -> Callable[[], Claimed | Refused]:
+            nonlocal rings
             held = rows.lock(tx, run, [ask.path])
             answer = claim(ask, held.header, held.records.get(ask.path), held.now)
             if isinstance(answer, Refused):
                 return lambda: answer
+            rings = rows.is_heard(held, answer)
             rows.write(tx, run, held, answer)
             return rows.package(tx, run, answer.header, answer.records.get(ask.path) or held.records[ask.path])
 
-        return self._link.change(work)
+        answer = self._link.change(work)
+        self._ring(ask.run_id, rings)
+        return answer
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
         run = rows.name(run_id)
         paths = sorted(change.reads())
+        rings = False
 
         def work(tx: Tx) -> Callable[[], Committed | Refused]:
+            nonlocal rings
             held = rows.lock(tx, run, paths, change.mail)
             answer = apply(change, held.header, held.records, held.mail, held.now)
             if isinstance(answer, Refused):
                 return lambda: answer
+            rings = rows.is_heard(held, answer)
             if not answer.repeated:
                 rows.write_extras(tx, run, change)
                 rows.write(tx, run, held, answer, change.keep)
@@ -94,7 +107,9 @@ class SqlStore:
                 claimed = rows.package(tx, run, answer.header, record)
             return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None)
 
-        return self._link.change(work)
+        answer = self._link.change(work)
+        self._ring(run_id, rings)
+        return answer
 
     def header(self, run_id: str) -> Header | None:
         found = self._rows(q.HEADER, run=rows.name(run_id))
@@ -130,29 +145,41 @@ class SqlStore:
         return [StoredEvent(str(number), at, json.loads(doc)) for number, at, doc in found]
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        end, seen, pause = monotonic() + timeout, int(after or 0), _QUICK
+        seen = int(after or 0)
+        vigil = Vigil(self.bell, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
         while True:
             found = self._rows(q.NEWEST, run=rows.name(run_id))
-            left = end - monotonic()
-            if not found or left <= 0 or found[0][0] > seen:
+            if not found or found[0][0] > seen or not vigil.goes_on():
                 return self.events(run_id, after, limit)
-            SystemClock().sleep(min(pause, left))
-            pause = min(_SLOW, pause * 1.5)
 
     def last_event(self, run_id: str) -> str:
         found = self._rows(q.NEWEST, run=rows.name(run_id))
         return str(found[0][0]) if found and found[0][0] else ""
 
     def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
-        end = monotonic() + timeout
-        pause = _QUICK
+        vigil = Vigil(self.bell, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
         while True:
             found = self._rows(q.RESTS, run=rows.name(run_id))
-            left = end - monotonic()
-            if not found or found[0][0] > rests or left <= 0:
+            if not found or found[0][0] > rests or not vigil.goes_on():
                 return self.header(run_id)
-            SystemClock().sleep(min(pause, left))
-            pause = min(_SLOW, pause * 1.5)
+
+    def _ask(self, query: str, run_id: str) -> None:
+        """Have the bell rung for this run, for a while. Readers of this process ask once for all of them."""
+        now, key = monotonic(), (query, run_id)
+        if now - self._asked.get(key, -_ASKED) < _ASKED / 2:
+            return
+        self._asked = {kept: at for kept, at in self._asked.items() if now - at < _ASKED / 2}
+        self._asked[key] = now
+
+        def work(tx: Tx) -> Callable[[], None]:
+            tx.send(query, run=rows.name(run_id), ttl=round(_ASKED * 1000))
+            return lambda: None
+
+        self._link.change(work)
+
+    def _ring(self, run_id: str, rings: bool) -> None:
+        if rings and self.bell is not None:
+            self.bell.ring(run_id)
 
     def due(self, namespace: str, limit: int = 100) -> list[Due]:
         found: list[Due] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
-FORMAT = 1  # of the newest script in `migrations`; stored, and compared at first use
+FORMAT = 2  # of the newest script in `migrations`; stored, and compared at first use
 PREFIX = "orchestrator_"
 NAMES = ("runs", "records", "values", "state", "context", "events", "mail", "due", "tickers", "workers", "meta")
 OF_A_RUN = ("records", "values", "state", "context", "events", "mail", "due", "runs")
@@ -46,6 +46,10 @@ def _number(name: str, *, key: bool = False) -> Column[int]:
     return Column(name, BigInteger, primary_key=key, nullable=False, autoincrement=False)
 
 
+def _moment(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
+
+
 runs = Table(
     PREFIX + "runs",
     metadata,
@@ -59,6 +63,8 @@ runs = Table(
     _number("rests"),
     _number("events"),  # how many there are: the next one's number is taken under the lock of this row
     _text("doc"),
+    _moment("followed"),  # until when somebody reads the events as they come: then a commit rings
+    _moment("awaited"),  # until when somebody waits for the run to rest
     Index(PREFIX + "runs_created", "created_at"),
     Index(PREFIX + "runs_workflow", "workflow_id", "created_at"),
     Index(PREFIX + "runs_status", "status", "created_at"),
