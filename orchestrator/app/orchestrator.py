@@ -17,7 +17,7 @@ from orchestrator.definitions import Workflow
 from orchestrator.engine import again
 from orchestrator.engine.delivery import Engine, Registry
 from orchestrator.engine.operations import Beginning
-from orchestrator.engine.results import Reader
+from orchestrator.engine.reader import Reader
 from orchestrator.errors import (
     NoConsumer,
     OrchestratorError,

@@ -12,7 +12,8 @@ from orchestrator.engine import again, operations, sending
 from orchestrator.engine.calling import refuse_inside_step
 from orchestrator.engine.events import Event
 from orchestrator.engine.operations import ABSENT, Beginning, Target
-from orchestrator.engine.results import Reader, RunResult, RunStatus
+from orchestrator.engine.reader import Reader
+from orchestrator.engine.results import RunResult, RunStatus
 from orchestrator.engine.targets import id_path, named
 from orchestrator.errors import RunNotFound, RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.texts import NONE, error_text, lasted, when
 from orchestrator.core.graph import Path
 from orchestrator.core.records import FINAL, Record, Role
-from orchestrator.engine.results import Reader, moment
+from orchestrator.engine.reader import Reader
+from orchestrator.engine.results import moment
 
 if TYPE_CHECKING:
     from datetime import datetime

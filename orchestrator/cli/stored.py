@@ -17,7 +17,8 @@ from orchestrator.cli.times import show_times, times_as_json
 from orchestrator.core.records import FINAL, Header, Status
 from orchestrator.definitions import Workflow, svg
 from orchestrator.engine.events import Event, EventReader
-from orchestrator.engine.results import Reader, RunRecord, moment
+from orchestrator.engine.reader import Reader
+from orchestrator.engine.results import RunRecord, moment
 from orchestrator.ports import RunQuery
 
 _LONGEST = 120

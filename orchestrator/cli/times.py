@@ -8,7 +8,7 @@ from orchestrator.app import Orchestrator, Run
 from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
 from orchestrator.cli.texts import NONE, lasted
-from orchestrator.engine.results import Reader
+from orchestrator.engine.reader import Reader
 from orchestrator.engine.timing import KINDS, Activation, Timing, timing
 from orchestrator.ports import StoredEvent
 

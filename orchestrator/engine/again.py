@@ -14,8 +14,8 @@ from orchestrator.core.records import FINAL, LIVE, Header, Record, RunState, Sta
 from orchestrator.engine import telemetry
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.operations import ABSENT, graph_of, publish
+from orchestrator.engine.reader import Reader
 from orchestrator.engine.reading import stored
-from orchestrator.engine.results import Reader
 from orchestrator.engine.telemetry import Word
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive, RunStillRunning
 from orchestrator.host import new_token

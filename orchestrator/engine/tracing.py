@@ -17,10 +17,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from opentelemetry.context import Context, attach, detach
+from opentelemetry.context import attach, detach
 from opentelemetry.trace import (
     INVALID_SPAN,
     Link,
@@ -28,20 +28,18 @@ from opentelemetry.trace import (
     NoOpTracer,
     Span,
     SpanContext,
-    Status,
-    StatusCode,
     Tracer,
     TracerProvider,
     get_current_span,
     set_span_in_context,
     use_span,
 )
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from orchestrator.core.changes import Committed, Next, Op, Put, Run, Set
 from orchestrator.core.graph import Path
 from orchestrator.core.records import ENDED, Header, Phase, Record, undotted
 from orchestrator.core.records import Status as Is
+from orchestrator.engine.spans import HARMLESS, ROOT, Line, attributes, blame, current, end, named, nanoseconds, stored
 from orchestrator.engine.telemetry import UNSEEN, Watch, Word
 
 if TYPE_CHECKING:
@@ -50,9 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("orchestrator")
 
-_PROPAGATOR = TraceContextTextMapPropagator()
 _BLOCKS = frozenset({"NESTED", "PARALLEL", "BRANCH", "LOOP", "FOREACH", "WAIT"})
-_ROOT = ""
 
 # The phases whose work is a span of its own. Those of a block are its opening.
 _OPENS = frozenset({Phase.CHOOSE, Phase.SPLIT, Phase.ENTER})
@@ -60,120 +56,6 @@ _WORKS = _OPENS | {Phase.RUN}
 # The phases that end something which began long before.
 _PASSES = frozenset({Phase.NAP, Phase.WAKE, Phase.LISTEN, Phase.HEAR, Phase.EXPIRE})
 _CLOSES = frozenset({Phase.JOIN, Phase.CHECK})
-
-
-class Harmless:
-    """A fault in telemetry is logged, and never becomes one of the run."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if isinstance(error, Exception):
-            log.error("telemetry failed; the run goes on without it", exc_info=error)
-        return isinstance(error, Exception)
-
-
-HARMLESS = Harmless()
-
-
-# --- where a span belongs --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """The run's span, and the ids of the openings around one place, outermost first; the empty text where unknown."""
-
-    run: SpanContext
-    ids: tuple[str, ...] = ()
-
-    @classmethod
-    def parse(cls, header: str, record: str) -> Self | None:
-        """As stored in a header and a record; None where the run has no trace."""
-        parent, _, state = header.partition(" ")
-        found = _PROPAGATOR.extract({"traceparent": parent, "tracestate": state}, Context())
-        context = get_current_span(found).get_span_context()
-        return cls(context, tuple(record.split("-")) if record else ()) if context.is_valid else None
-
-    def context(self, depth: int) -> SpanContext:
-        """What is the parent of whatever stands in this depth."""
-        run = self.run
-        for found in reversed(self.ids[:depth]):
-            if found:
-                return SpanContext(run.trace_id, int(found, 16), True, run.trace_flags, run.trace_state)
-        return run
-
-    def cut(self, depth: int) -> Line:
-        """The line of what is above this depth."""
-        return self if len(self.ids) <= depth else replace(self, ids=self.ids[:depth])
-
-    def opened(self, depth: int, span: Span) -> Line:
-        """The line of what is inside a block that is opened by this span; it is the `depth`-th around it."""
-        padded = (*self.ids, *([""] * depth))[: depth - 1]
-        return replace(self, ids=(*padded, f"{span.get_span_context().span_id:016x}"))
-
-    @property
-    def text(self) -> str:
-        """As a record stores it."""
-        return "-".join(self.ids).rstrip("-")
-
-
-def stored(context: SpanContext) -> str:
-    """The run's span as its header stores it."""
-    carrier: dict[str, str] = {}
-    _PROPAGATOR.inject(carrier, set_span_in_context(NonRecordingSpan(context)))
-    return " ".join(filter(None, (carrier.get("traceparent", ""), carrier.get("tracestate", ""))))
-
-
-def attributes(header: Header, record: Record | None = None, workflow_id: str = "") -> dict[str, str | int | bool]:
-    """What is said of a run, and of one of its records."""
-    found: dict[str, str | int | bool] = {
-        "orchestrator.run.id": header.run_id,
-        "orchestrator.workflow.id": workflow_id or header.workflow_id,
-    }
-    if header.resource_id:
-        found["orchestrator.resource.id"] = header.resource_id
-    if record is None or record.path == _ROOT:
-        return found
-    found |= {"orchestrator.step.id": record.step, "orchestrator.component": record.component}
-    found |= {"orchestrator.path": record.path, "orchestrator.attempt": record.attempt}
-    if record.visit:
-        found["orchestrator.visit"] = record.visit
-    found |= {f"orchestrator.{name}": True for name in ("resumed", "restarted") if getattr(record, name)}
-    return found if record.index < 0 else found | {"orchestrator.index": record.index}
-
-
-def _named(record: Record) -> str:
-    kind = "workflow" if record.component == "NESTED" else record.component.lower()
-    return f"{kind} {record.step}"
-
-
-def _blame(span: Span, error: BaseException) -> None:
-    span.record_exception(error)
-    span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-
-
-def end(span: Span, moment: int | None = None) -> None:
-    """End it now, or as of a moment in ms."""
-    with HARMLESS:
-        span.end(_nanoseconds(moment) if moment else None)
-
-
-@contextmanager
-def current(span: Span) -> Iterator[None]:
-    """The span is the current one inside, and ends with it; as an error, if that is raised."""
-    try:
-        with use_span(span):
-            yield
-    finally:
-        end(span)
-
-
-def _nanoseconds(moment: int) -> int:
-    return moment * 1_000_000
-
-
-# --- what is said ----------------------------------------------------------------------------------------------------
 
 
 class Tracing:
@@ -199,7 +81,7 @@ class Tracing:
         current = get_current_span().get_span_context()
         links = [Link(current)] if current.is_valid and current.span_id != parent.span_id else None
         context = set_span_in_context(NonRecordingSpan(parent))
-        begun = _nanoseconds(moment) if moment else None
+        begun = nanoseconds(moment) if moment else None
         with HARMLESS:
             return self._tracer.start_span(name, context, attributes=about, links=links, start_time=begun)
         return NonRecordingSpan(parent)
@@ -216,7 +98,7 @@ class Tracing:
         moment = header.started_at or header.created_at
         span = self.begin(f"run {header.workflow_id}: {header.status}", line.run, about, moment)
         if error is not None:
-            _blame(span, error)
+            blame(span, error)
         end(span, max(header.updated_at, moment))
 
     @contextmanager
@@ -287,7 +169,7 @@ class Openings:
 
     def _op(self, op: Op, known: dict[Path, Line], line: Line) -> Op:
         match op:
-            case Put(record=record) if record.path != _ROOT:
+            case Put(record=record) if record.path != ROOT:
                 return replace(op, record=self._record(record, known, line))
             case Next(path=path, template=template):
                 found = known.get(undotted(path), line).cut(len(undotted(path)))
@@ -300,7 +182,7 @@ class Openings:
         found = known.get(at[:-1], line).cut(len(at) - 1)
         if record.status == Is.OPEN and record.component in _BLOCKS:
             about = attributes(self._header, record, self._workflow_id(at))
-            span = self._tracing.begin(_named(record), found.context(len(at)), about)
+            span = self._tracing.begin(named(record), found.context(len(at)), about)
             self._spans.append(span)
             known[at] = found = found.opened(len(at), span)
         return replace(record, trace=found.text)
@@ -362,7 +244,7 @@ class TraceWatch:
         """Do the work in a span, if it is more than bookkeeping; else under the span around."""
         if self._record.phase in _WORKS:
             with HARMLESS:
-                self._span = self._tracing.begin(_named(self._record), self._parent, self._about)
+                self._span = self._tracing.begin(named(self._record), self._parent, self._about)
         token = attach(set_span_in_context(self._span or NonRecordingSpan(self._parent)))
         try:
             plan, written = work()
@@ -404,10 +286,10 @@ class TraceWatch:
         """The work's span is an error. Where the process that did it is gone, it is told of here."""
         with HARMLESS:
             if self._span is not None:
-                _blame(self._span, error)
+                blame(self._span, error)
             elif self._record.phase == Phase.RUN:
-                span = self._tracing.begin(_named(self._record), self._parent, self._about, self._record.started_at)
-                _blame(span, error)
+                span = self._tracing.begin(named(self._record), self._parent, self._about, self._record.started_at)
+                blame(span, error)
                 end(span)
 
     def planned(self, ops: Sequence[Op]) -> Sequence[Op]:
@@ -433,7 +315,7 @@ class TraceWatch:
         return written
 
     def _ends_around(self, op: Set) -> bool:
-        return op.path not in (_ROOT, self._record.path) and op.fields.get("status") in ENDED
+        return op.path not in (ROOT, self._record.path) and op.fields.get("status") in ENDED
 
     def _begin_late(self, status: str) -> Span | None:
         record, phase = self._record, self._record.phase
@@ -441,7 +323,7 @@ class TraceWatch:
         if not over or phase not in _PASSES | _CLOSES:
             return None
         word = "timeout" if status == Is.OPEN else status
-        name = f"{_named(record)}: {word}" if phase in _CLOSES else _named(record)
+        name = f"{named(record)}: {word}" if phase in _CLOSES else named(record)
         return self._tracing.begin(name, self._parent, {**self._about, "orchestrator.status": word}, record.started_at)
 
     def committed(self, answer: Committed) -> None:
@@ -466,17 +348,17 @@ class TraceWatch:
         for record in found:
             error = self._error(record.error) if record.path == self._failure else None
             if error is not None and self._late is not None:
-                _blame(self._late, error)
+                blame(self._late, error)
 
     def _close(self, record: Record) -> None:
         line = Line(self._line.run, tuple(record.trace.split("-")))
         about = {**attributes(self._header, record, self._workflow_at(record.at)), "orchestrator.status": record.status}
         span = self._tracing.begin(
-            f"{_named(record)}: {record.status}", line.context(len(record.at)), about, record.started_at
+            f"{named(record)}: {record.status}", line.context(len(record.at)), about, record.started_at
         )
         error = self._error(record.error)
         if error is not None:
-            _blame(span, error)
+            blame(span, error)
         end(span, record.ended_at)
 
     def _error(self, key: str) -> BaseException | None:
