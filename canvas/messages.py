@@ -61,7 +61,8 @@ def is_readable(request: Any) -> bool:
     poke = (request.headers or {}).get(HEADER) or request.get(HEADER) or {}
     known = poke.get("v", FORMAT) == FORMAT
     if not known:
-        log.warning("a message of format %s was left alone: this release knows %s", poke.get("v"), FORMAT)
+        text = "a message of format %s was left alone: this release knows %s"
+        log.warning(text, poke.get("v"), FORMAT, extra={"run_id": request.root_id or "-"})
     return bool(known)
 
 

@@ -24,6 +24,7 @@ from celery.worker.request import Request
 
 from orchestrator.core.records import Header, RunState, Status
 from orchestrator.engine.activity import Ending
+from orchestrator.engine.logs import about
 from orchestrator.host import SystemClock, monotonic
 
 log = logging.getLogger("orchestrator")
@@ -102,7 +103,7 @@ class Monitor:
                 self._send(header, ("task-failed", failure))
 
     def _send(self, header: Header, *events: tuple[str, dict[str, Any]]) -> None:
-        about = {
+        common = {
             "uuid": header.run_id,
             "name": header.workflow_id,
             "args": "()",
@@ -117,11 +118,11 @@ class Monitor:
                 return
             with self._app.events.default_dispatcher(hostname=hostname) as dispatcher:
                 for kind, fields in events:
-                    dispatcher.send(kind, retry=True, retry_policy=_ONCE_MORE, **about, **fields)
-        except Exception:
+                    dispatcher.send(kind, retry=True, retry_policy=_ONCE_MORE, **common, **fields)
+        except Exception:  # a broker that is away has many faces
             self._mute_until = monotonic() + _MUTE
             text = "monitors were not told of run %s, and are not for the next %d s"
-            log.warning(text, header.run_id, _MUTE, exc_info=True)
+            log.warning(text, header.run_id, _MUTE, exc_info=True, extra=about(header))
 
 
 def _held(header: Header) -> str:

@@ -148,5 +148,5 @@ class Timers:
                 _, _, header, dispatch = heapq.heappop(self._heap)
             try:
                 self._call(header, dispatch)
-            except Exception:
+            except Exception:  # the thread must outlive whatever one timer finds
                 log.exception("a timer of run %s failed", header.run_id, extra=about(header))

@@ -291,7 +291,7 @@ class Alarms:
                 about = {"run_id": alarm.run_id}
                 log.warning("run %s: the time of a wait is over, and %s", alarm.run_id, error, extra=about)
                 self.add(alarm, _AGAIN)
-            except Exception:
+            except Exception:  # the thread must outlive whatever one alarm finds
                 text = "run %s: the time of a wait is over, and it could not be ended"
                 log.exception(text, alarm.run_id, extra={"run_id": alarm.run_id})
 

@@ -174,6 +174,7 @@ class Watch:
         self._stopped = threading.Event()
         self._until = Until(run.header().rests, final=True)
         self._after = run.last_event_id()
+        self._about = {"run_id": run.root_id, "workflow_id": run.workflow_id}
         self._thread = threading.Thread(target=self._watch, name=f"watch-{run.run_id}", daemon=True)
         self._thread.start()
 
@@ -196,10 +197,10 @@ class Watch:
             try:
                 self._read()
             except StoreUnavailable as error:
-                log.warning("watcher of run %s: %s", self._run.run_id, error)
+                log.warning("watcher of run %s: %s", self._run.run_id, error, extra=self._about)
                 self._stopped.wait(_AGAIN)
-            except Exception:
-                log.exception("watcher of run %s ends", self._run.run_id)
+            except Exception:  # the end of a thread: nobody is there to raise to
+                log.exception("watcher of run %s ends", self._run.run_id, extra=self._about)
                 self._stopped.set()
             else:
                 self._stopped.set()
@@ -215,6 +216,5 @@ class Watch:
     def _call(self, event: Event) -> None:
         try:
             self._callback(event)
-        except Exception:
-            about = {"run_id": self._run.run_id, "workflow_id": self._run.workflow_id}
-            log.exception("watcher of run %s raised on %s", self._run.run_id, event.type, extra=about)
+        except Exception:  # a user's function
+            log.exception("watcher of run %s raised on %s", self._run.run_id, event.type, extra=self._about)

@@ -38,7 +38,7 @@ def resolve(fn: Callable[..., Any], annotation: Any) -> Any:
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         found = get_type_hints(holder, names, include_extras=True)["it"]
-    except Exception as error:
+    except Exception as error:  # evaluating a user's annotation may raise anything
         raise Unresolvable(str(annotation), error) from error
     return None if is_any_annotation(found) else found
 

@@ -69,7 +69,7 @@ class Activity:
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.record.at[: self.record.scope]
         self.workflow: Workflow = workflow_at(graph, self.scope)
-        self.chunks = Chunks(self._send, self._refused, engine.clock, engine.settings.lease_seconds)
+        self.chunks = Chunks(self._send, self._refused, engine.clock, engine.settings.lease_seconds, self.about)
         self.error: BaseException | None = None  # what this attempt has failed with
         self.cut_off: StoreUnavailable | None = None  # no outcome follows from it: the activation runs again elsewhere
         self._results: dict[str, tuple[bool, Any]] = {}

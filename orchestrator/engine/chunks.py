@@ -31,7 +31,8 @@ class Chunks:
     `send` commits a part. Parts are numbered, so that one whose answer was lost is not written twice. One that is
     refused means that the claim is no longer ours or that the run has ended: from then on nothing is sent, and
     `refused` is called once, with the reason. A writer who finds the buffer full sends it before going on, and waits
-    for the store, for at most `patience` seconds if it is away: that is all the back-pressure there is.
+    for the store, for at most `patience` seconds if it is away: that is all the back-pressure there is. `about` is the
+    `extra` of log records.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class Chunks:
         refused: Callable[[str], None],
         clock: Clock,
         patience: float,
+        about: dict[str, str],
     ) -> None:
         self._send = send
         self._refused = refused
         self._clock = clock
         self._patience = patience
+        self.about = about
         self._lock = threading.Lock()  # of what has gathered; held for moments only
         self._sending = threading.Lock()  # held while a part is on its way, so that parts keep their order
         self._gathered: list[Doc] = []
@@ -148,8 +151,9 @@ class _Flusher:
             try:
                 self._chunks.flush()
             except StoreUnavailable as error:
-                log.debug("chunks are kept until the store answers again: %s", error)
+                log.debug("chunks are kept until the store answers again: %s", error, extra=self._chunks.about)
                 self._some.set()
-            except Exception:
-                log.exception("chunks of a step could not be written; it goes on without them")
+            except Exception:  # a thread's border
+                text = "chunks of a step could not be written; it goes on without them"
+                log.exception(text, extra=self._chunks.about)
                 self._chunks.drop()

@@ -276,7 +276,7 @@ class Engine:
                     raise
                 self.clock.sleep(pause)
                 pause = min(2.0, pause * 2)
-            except Exception:
+            except Exception:  # a time limit, say, that struck in the middle
                 struck += 1
                 if struck > 2:
                     raise

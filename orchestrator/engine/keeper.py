@@ -5,17 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
 
 from orchestrator.core.changes import Claimed
 from orchestrator.definitions.context import AbortSignal
+from orchestrator.engine.logs import about
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import Holding, Store
 
 log = logging.getLogger("orchestrator")
+
+
+@dataclass(slots=True)
+class _Held:
+    """One claim of this process. `until`: when, by this process's clock, its step has outrun its time limit by far."""
+
+    claimed: Claimed
+    signal: AbortSignal
+    until: float = inf
 
 
 class Keeper:
@@ -37,8 +49,7 @@ class Keeper:
     def _own(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._held: dict[Holding, AbortSignal] = {}
-        self._limited: dict[Holding, tuple[float, Claimed]] = {}
+        self._held: dict[Holding, _Held] = {}
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
@@ -48,26 +59,25 @@ class Keeper:
         if self._pid != os.getpid():
             self._own()
         key = Holding(claimed.header.run_id, claimed.record.path, claimed.record.token)
-        signal = AbortSignal()
+        held = _Held(claimed, AbortSignal())
         limit = claimed.record.where.time_limit
+        if limit is not None:
+            held.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
-            self._held[key] = signal
-            if limit is not None:
-                self._limited[key] = (monotonic() + limit + self._settings.lease_seconds, claimed)
+            self._held[key] = held
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="orchestrator-keeper", daemon=True)
                 self._thread.start()
         try:
-            yield signal
+            yield held.signal
         finally:
             with self._lock:
                 del self._held[key]
-                self._limited.pop(key, None)
 
     def abort(self, run_id: str) -> None:
         """Set the signals of all steps of a run that this process runs."""
         with self._lock:
-            signals = [signal for key, signal in self._held.items() if key.run_id == run_id]
+            signals = [held.signal for key, held in self._held.items() if key.run_id == run_id]
         for signal in signals:
             signal.set()
 
@@ -78,35 +88,38 @@ class Keeper:
     def _run(self) -> None:
         while not self._ended.wait(self._settings.lease_seconds / 3):
             with self._lock:
-                held = dict(self._held)
-            if held:
-                self._renew(held)
-            self._expire(held)
-
-    def _expire(self, held: dict[Holding, AbortSignal]) -> None:
-        """Where no pool ends a step that outruns its limit, its claim ends at least, and its outcome comes too late."""
-        with self._lock:
-            over = [(key, claimed) for key, (until, claimed) in self._limited.items() if until <= monotonic()]
-            for key, _ in over:
-                del self._limited[key]
-        for key, claimed in over:
-            if key in held:
-                held[key].set()
+                all_held = dict(self._held)
             try:
-                self._overdue(claimed)
-            except StoreUnavailable as error:
-                log.warning("step at %s of run %s is over its time limit, but: %s", key.path, key.run_id, error)
+                if all_held:
+                    self._renew(list(all_held))
+                self._expire([held for held in all_held.values() if held.until <= monotonic()])
+            except Exception:  # the thread must outlive whatever goes wrong once: without it every lease ends
+                log.exception("leases were not renewed, or time limits not seen to")
 
-    def _renew(self, held: dict[Holding, AbortSignal]) -> None:
+    def _expire(self, over: Sequence[_Held]) -> None:
+        """Where no pool ends a step that outruns its limit, its claim ends at least, and its outcome comes too late."""
+        for held in over:
+            held.until = inf
+            held.signal.set()
+            record, header = held.claimed.record, held.claimed.header
+            try:
+                self._overdue(held.claimed)
+            except StoreUnavailable as error:
+                text = "step %s of run %s is over its time limit, but: %s"
+                log.warning(text, record.step, header.run_id, error, extra=about(header, record))
+
+    def _renew(self, keys: Sequence[Holding]) -> None:
         try:
-            lost = self._store.renew(list(held), self._settings.lease)
+            lost = self._store.renew(keys, self._settings.lease)
         except StoreUnavailable as error:
-            log.warning("could not renew %d lease(s): %s", len(held), error)
+            log.warning("could not renew %d lease(s): %s", len(keys), error)
             return
         for key, reason in lost.items():
             with self._lock:
-                signal = self._held.get(key)
-            if signal is None:  # it has ended meanwhile, by itself
+                held = self._held.get(key)
+            if held is None:  # it has ended meanwhile, by itself
                 continue
-            log.info("step at %s of run %s goes on without this worker: %s", key.path, key.run_id, reason)
-            signal.set()
+            record, header = held.claimed.record, held.claimed.header
+            text = "step %s of run %s goes on without this worker: %s"
+            log.info(text, record.step, header.run_id, reason, extra=about(header, record))
+            held.signal.set()

@@ -260,7 +260,7 @@ def cancel(engine: Engine, header: Header) -> Header:
     )
     try:
         answer = engine.store.commit(header.run_id, change)
-    except Exception:
+    except Exception:  # whatever it is, it is raised again
         engine.keeper.abort(header.run_id)  # what runs in this process hears at least that nobody wants it any more
         raise
     if isinstance(answer, Refused):

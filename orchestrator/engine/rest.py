@@ -51,7 +51,7 @@ def _deliver(activity: Activity, reader: Reader) -> None:
         activity.engine.runtime.ended(reader.header, reader.result, reader.error)
     except StoreUnavailable:
         raise
-    except Exception:
+    except Exception:  # a result backend may raise anything
         if activity.record.lost + 1 < _DELIVERIES:
             raise
         text = "the result of run %s could not be delivered"
@@ -75,7 +75,7 @@ def tell_of_cancel(engine: Engine, header: Header) -> None:
         if workflow is not None and workflow.on_finish is not None and header.started_at:
             _tell(workflow.on_finish, engine, reader, "on_finish", engine.store.context(header.run_id))
         engine.runtime.ended(header, reader.result, reader.error)
-    except Exception:
+    except Exception:  # the run is canceled already; a backend may raise anything
         log.exception("run %s is canceled, and somebody could not be told", header.run_id, extra=about(header))
 
 
@@ -85,7 +85,7 @@ def _tell(
     header = reader.header
     try:
         settled(hook(run_info(engine.owner, reader, engine.contexts.read(context))))
-    except Exception:
+    except Exception:  # a user's function
         log.exception("%s of run %s raised", name, header.run_id, extra=about(header))
 
 

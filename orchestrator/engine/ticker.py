@@ -69,7 +69,7 @@ class Ticker:
                 self.tick()
             except (StoreUnavailable, BrokerUnavailable) as error:
                 log.warning("tick: %s", error)
-            except Exception:
+            except Exception:  # the thread must outlive whatever one tick finds
                 log.exception("tick failed")
             self._ended.wait(self._settings.tick_seconds * (0.75 + 0.5 * chance()))
 

@@ -162,7 +162,7 @@ class _Sink:
         return self.answer
 
     def chunks(self, patience: float = 0.0) -> Chunks:
-        return Chunks(self, self.refusals.append, VirtualClock(), patience)
+        return Chunks(self, self.refusals.append, VirtualClock(), patience, {})
 
 
 def _doc(number: int) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def test_an_error_in_the_background_is_logged_and_ends_the_writing(caplog: pytes
     def stumble(part: Part) -> Committed | Refused:
         raise ZeroDivisionError
 
-    chunks = Chunks(stumble, lambda reason: None, VirtualClock(), 0.0)
+    chunks = Chunks(stumble, lambda reason: None, VirtualClock(), 0.0, {})
     with caplog.at_level(logging.ERROR, "orchestrator"):
         chunks.add(_doc(0), 1)
         eventually(lambda: bool(caplog.records), 5, "the line of the log")

@@ -9,7 +9,7 @@ from celery import Celery
 
 from orchestrator import Context, Orchestrator, Workflow, step
 
-TIMES: dict[str, float] = {"lease_seconds": 5, "tick_seconds": 0.2, "republish_seconds": 2}
+TIMES: dict[str, float] = {"lease_seconds": 5, "tick_seconds": 1.0, "republish_seconds": 20}
 
 
 @step
