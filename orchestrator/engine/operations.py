@@ -105,10 +105,13 @@ def _start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning,
 
 
 def _later(op: Any, delay: int) -> Any:
+    """What the start puts in the queue waits for its moment first; a sleep begins at that moment."""
     record = getattr(op, "record", None)
-    if record is None or record.status != Status.QUEUED:
-        return op
-    return replace(op, record=replace(record, status=Status.RETRYING.value), delay=delay)
+    if record is not None and record.status == Status.QUEUED:
+        return replace(op, record=replace(record, status=Status.RETRYING.value), delay=delay)
+    if record is not None and record.status == Status.SLEEPING:
+        return replace(op, delay=op.delay + delay)
+    return op
 
 
 def _initial_state(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
