@@ -59,6 +59,7 @@ class LocalRuntime:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._drivers: list[threading.Thread] = []
+        self._lost: dict[str, BaseException] = {}  # why this process has left a run, until it takes it up again
         self._timed: set[str] = set()
         self._alarms = Alarms(clock, self._expire)
 
@@ -100,6 +101,7 @@ class LocalRuntime:
     def drive(self, run_id: str) -> None:
         """Work until nothing is left to do for this run. Raises what a lost worker would have died of."""
         line = self._line(run_id)
+        self._lost.pop(run_id, None)
         more = True
         while more and self._take(line):
             try:
@@ -108,7 +110,12 @@ class LocalRuntime:
             finally:
                 more = self._leave(run_id, line)
             if line.failed is not None:
+                self._lost[run_id] = line.failed
                 raise line.failed
+
+    def lost(self, run_id: str) -> BaseException | None:
+        """What this process died of, as far as the run is concerned; None while it works on it or has nothing to do."""
+        return self._lost.get(run_id)
 
     def drive_in_background(self, run_id: str) -> None:
         """The same, in a thread of its own."""

@@ -223,6 +223,10 @@ class Orchestrator:
         if self.local is not None:
             self.local.drive_in_background(run_id)
 
+    def lost(self, run_id: str) -> BaseException | None:
+        """Why nobody works on the run any more, where that was this process in the default runtime."""
+        return self.local.lost(run_id) if self.local is not None else None
+
     def wake(self, run_id: str) -> None:
         """Tell the default runtime that a run was changed from outside."""
         if self.local is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.app.stream import AsyncRunStream, RunStream, Until, Watch, pages
@@ -32,6 +33,7 @@ _CELERY_STATES = {
     RunStatus.TRIPWIRE: "FAILURE",
     RunStatus.CANCELED: "REVOKED",
 }
+_LOOK = 1.0  # seconds after which who waits for a run of this process sees whether anybody is still at work on it
 _FOREVER = 3_600.0
 
 
@@ -207,17 +209,23 @@ class Run:
         return self.wait_for_rest(rests, timeout)
 
     def wait_for_rest(self, rests: int, timeout: float | None, *, final: bool = False) -> RunResult:
-        """Wait until the run has rested more often than `rests`; with `final`, until it has thereby ended."""
-        end = None if timeout is None else monotonic() + timeout
+        """Wait until the run has rested more often than `rests`; with `final`, until it has thereby ended.
+
+        Raises `TimeoutError`, and in the default runtime what this process died of while it worked on the run.
+        """
+        end = inf if timeout is None else monotonic() + timeout
+        at_once = _FOREVER if self.orchestrator.local is None else _LOOK
         while True:
-            left = _FOREVER if end is None else max(0.0, end - monotonic())
+            left = min(at_once, max(0.0, end - monotonic()))
             header = self.orchestrator.store.wait(self.root_id, rests, left)
             if header is None:
                 raise RunNotFound(f"run {self.run_id!r} has been deleted", run_id=self.run_id)
             if header.rests > rests and (not final or header.status in FINAL):
                 return self._reader(header).run_result()
             rests = max(rests, header.rests)
-            if end is not None and monotonic() >= end:
+            if (error := self.orchestrator.lost(self.root_id)) is not None:
+                raise error
+            if monotonic() >= end:
                 raise TimeoutError(f"run {self.run_id} is still {header.status} after {timeout} s")
 
     # --- resuming and ending -----------------------------------------------------------------------------------------

@@ -57,6 +57,8 @@ def pages(run: Run, after: str, until: Until, stopped: Callable[[], bool] = lamb
         if last or (over and not found):
             return
         over = over or (not found and until.is_met(store.header(run.root_id)))
+        if not found and not over and (error := run.orchestrator.lost(run.root_id)) is not None:
+            raise error
 
 
 class RunStream:

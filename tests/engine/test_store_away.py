@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from orchestrator import Context, Orchestrator, StoreUnavailable, Workflow, step
+from orchestrator import Context, Orchestrator, Run, StoreUnavailable, Workflow, step
 from orchestrator.stores import open_store
 from orchestrator.testing import FailingStore
 
@@ -84,3 +85,24 @@ def test_the_same_error_from_elsewhere_is_the_steps_own() -> None:
         result = orchestrator.create_run(flow).start(1)
     assert result.status == "failed"
     assert isinstance(result.error, StoreUnavailable)
+
+
+WAITS: dict[str, Callable[[Run], Any]] = {
+    "start": lambda run: run.start(1, timeout=60),
+    "result": lambda run: run.submit(1).result(),
+    "stream": lambda run: list(run.stream(1)),
+}
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_who_waits_hears_that_nobody_is_at_work_any_more(waits: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In the default runtime the work is this process's: who waits for it is told, and does not wait for ever."""
+    away: Any = FailingStore(open_store("memory://"), "load", times=None)
+    with (
+        caplog.at_level(logging.CRITICAL),
+        Orchestrator(store=away, workflows=[looking("step")], lease_seconds=0.3) as orchestrator,
+    ):
+        run = orchestrator.create_run("looking")
+        with pytest.raises(StoreUnavailable):
+            WAITS[waits](run)
+        assert run.status == "running"
