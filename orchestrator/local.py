@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from orchestrator.core.changes import Committed, Dispatch
@@ -27,6 +28,7 @@ from orchestrator.ports import Clock
 
 log = logging.getLogger("orchestrator")
 
+_COUNT = count()  # of those that are due in the same millisecond, the first comes first
 _MOST_THREADS = 64
 _LOOK = 0.5  # seconds between looks at the run while only timers are left: it may be canceled from elsewhere
 _GLANCE = 0.02  # seconds between looks at a clock that somebody else moves on
@@ -80,7 +82,7 @@ class LocalRuntime:
                 for dispatch in dispatches:
                     if dispatch.delay:
                         due = self._clock.now() + dispatch.delay
-                        heapq.heappush(line.timers, (due, dispatch.seq, dispatch))
+                        heapq.heappush(line.timers, (due, next(_COUNT), dispatch))
                     else:
                         line.ready.append(dispatch)
                 line.changed.notify_all()

@@ -1,7 +1,8 @@
 """Each workflow as a task named by its id: the door for callers that have only Celery.
 
 `app.send_task("checkout", [order])` and a beat entry start a run under the message's id, so that `AsyncResult(id)`
-gives the run's result. The task itself stores nothing: it would say SUCCESS long before the run has ended.
+gives the run's result. The task itself stores nothing: it would say SUCCESS long before the run has ended. For the same
+reason nothing can be linked to it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,15 @@ from orchestrator.errors import StartAlreadyClaimed
 
 log = logging.getLogger("orchestrator")
 
+_LINKS = ("chain", "callbacks", "errbacks", "chord")  # of a task's request: what Celery would call at its end
+
 
 class Launcher(Protocol):
     """Starts runs."""
+
+    def workflow(self, workflow_id: str) -> Workflow:
+        """The workflow that is registered under this id."""
+        ...
 
     def launch(self, workflow: Workflow, input: Any, *, run_id: str | None = None) -> Any:
         """Create a run and start it."""
@@ -36,9 +43,14 @@ def open_door(app: Celery, launcher: Launcher, workflow: Workflow) -> None:
     if taken is not None:
         return
 
+    workflow_id = workflow.id
+
     def start(self: Task, input: Any = None) -> None:
+        if linked := [name for name in _LINKS if getattr(self.request, name, None)]:
+            text = f"workflow {workflow_id!r} cannot be followed by others ({', '.join(linked)}): its task ends when "
+            raise ValueError(text + "the run has begun. Make what follows a step, or send it from the last step")
         try:
-            launcher.launch(workflow, input, run_id=self.request.id)
+            launcher.launch(launcher.workflow(workflow_id), input, run_id=self.request.id)
         except StartAlreadyClaimed:
             about = {"run_id": self.request.id, "workflow_id": workflow.id}
             log.info("run %s has been started before: this message is a repetition", self.request.id, extra=about)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 
@@ -24,6 +25,7 @@ from orchestrator.errors import (
     RestartAlreadyClaimed,
     RunNotActive,
     RunNotFound,
+    StoreUnavailable,
     WorkflowNotRegistered,
 )
 from orchestrator.host import SystemClock, new_run_id
@@ -98,7 +100,7 @@ class Orchestrator:
         """
         if isinstance(workflow, Workflow):
             workflow.require_committed()
-            if self.registry.get(workflow.id) is None:
+            if self.registry.get(workflow.id) is not workflow:
                 self.register(workflow)
         flow = self.workflow(workflow.id if isinstance(workflow, Workflow) else workflow)
         if run_id is not None and (not _RUN_ID.fullmatch(run_id) or not run_id.isprintable()):
@@ -140,14 +142,21 @@ class Orchestrator:
     ) -> Run:
         """What `workflow.delay` and `apply_async` do.
 
-        Create a run and start it, now, in `countdown` seconds or at `eta`.
+        Create a run and start it, now, in `countdown` seconds or at `eta`. A start that is refused leaves nothing.
         """
         delay = round((countdown or 0.0) * 1000)
         if eta is not None:
             moment = eta if eta.tzinfo else eta.astimezone()
             delay = max(0, round(moment.timestamp() * 1000) - self.store.now())
+        is_new = run_id is None or self.store.header(run_id) is None
         run = self.create_run(workflow, run_id=run_id, resource_id=resource_id)
-        run._start(Beginning(input, state, request_context or {}), delay)
+        try:
+            run._start(Beginning(input, state, request_context or {}), delay)
+        except Exception:  # whatever it is, it is raised again
+            if is_new:
+                with suppress(StoreUnavailable):
+                    self.store.delete(run.run_id, frozenset({RunState.PENDING.value}))
+            raise
         self.drive_in_background(run.run_id)
         return run
 
@@ -184,6 +193,10 @@ class Orchestrator:
             self.drive_in_background(header.run_id)
             restarted.append(header.run_id)
         return restarted
+
+    def may_purge(self, header: Header) -> bool:
+        """Whether the run is not one of another app's that shares the store."""
+        return self.local is not None or header.namespace == self.settings.namespace
 
     def _owns(self, header: Header) -> bool:
         """Whether the run is this application's: several may share a store, each with a namespace of its own."""

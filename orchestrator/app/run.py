@@ -220,7 +220,8 @@ class Run:
             header = self.orchestrator.store.wait(self.root_id, rests, left)
             if header is None:
                 raise RunNotFound(f"run {self.run_id!r} has been deleted", run_id=self.run_id)
-            if header.rests > rests and (not final or header.status in FINAL):
+            resting = header.status != RunState.RUNNING  # else somebody has let it go on: the next rest tells
+            if header.rests > rests and (header.status in FINAL or (resting and not final)):
                 return self._reader(header).run_result()
             rests = max(rests, header.rests)
             if (error := self.orchestrator.lost(self.root_id)) is not None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.core.records import FINAL, RunState
-from orchestrator.engine.results import RunRecord
+from orchestrator.engine.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning
 from orchestrator.ports import RunQuery
 
@@ -44,6 +44,8 @@ class Runs:
     ) -> RunPage:
         """Stored runs, newest first. `workflow` is a workflow or its id; a filter that is None matches everything."""
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
+        if status == RunStatus.WAITING:
+            return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
         wish = None if status is None else str(RunState(status))
         found = self._orchestrator.store.runs(RunQuery(workflow_id, wish, resource_id, None, limit, offset))
         readers = (self._orchestrator.reader(header) for header in found.headers)
@@ -81,7 +83,7 @@ class Runs:
         """Remove ended runs last written before `older_than` (a timedelta or seconds) ago; returns how many.
 
         `status` keeps it to runs of one status, which may also be `suspended`, `paused` or `pending`; never
-        `running`.
+        `running`. Of an app, only runs of its own namespace are removed.
         """
         age = older_than.total_seconds() if isinstance(older_than, timedelta) else float(older_than)
         store = self._orchestrator.store
@@ -92,6 +94,7 @@ class Runs:
         for state in states:
             kept = 0
             while page := store.runs(RunQuery(status=state.value, before=before, offset=kept)).headers:
-                gone = sum(store.delete(header.run_id, frozenset({state.value})) for header in page)
+                ours = [header.run_id for header in page if self._orchestrator.may_purge(header)]
+                gone = sum(store.delete(run_id, frozenset({state.value})) for run_id in ours)
                 removed, kept = removed + gone, kept + len(page) - gone
         return removed

@@ -21,7 +21,7 @@ from orchestrator.app import Run
 from orchestrator.cli.access import Session
 from orchestrator.cli.output import Output, console, rich_table
 from orchestrator.cli.rows import Row, rows_of
-from orchestrator.cli.texts import error_text, lasted
+from orchestrator.cli.texts import lasted
 from orchestrator.engine.results import RunResult
 from orchestrator.errors import RunNotFound, StoreUnavailable
 from orchestrator.host import monotonic
@@ -96,7 +96,7 @@ def details(row: Row) -> list[str]:
     """What there is to say of a step beside its status: how long, which attempt, which error."""
     took = [lasted(row.seconds)] if row.status in ("success", "failed") else []
     attempt = [f"attempt {row.attempt}"] if row.attempt > 1 else []
-    return [*took, *attempt, *([error_text(row.error)] if row.error else [])]
+    return [*took, *attempt, *([row.remark] if row.error or row.note else [])]
 
 
 class _LiveView:

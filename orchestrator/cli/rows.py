@@ -24,7 +24,8 @@ class Row:
     """One step. `name` is as in the steps of a stored run (`child[0].step`), `step` the last part of it.
 
     `dotted` is its place in the graph (`child.step`). `attempt` counts from 1; it is 0, and `seconds` is None, before
-    it has begun. `done` of `total` items, where it is a foreach.
+    it has begun. `note` says why it does not go on, or that workers were lost. `done` of `total` items, where it is a
+    foreach.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Row:
     seconds: float | None
     attempt: int
     error: BaseException | None
+    note: str
     done: int
     total: int
 
@@ -48,8 +50,12 @@ class Row:
     def cells(self) -> list[str]:
         """The row of a table with `COLUMNS`."""
         attempt = str(self.attempt) if self.attempt else NONE
-        error = error_text(self.error)
-        return [self.name, self.status_text, when(self.started_at), lasted(self.seconds), attempt, error]
+        return [self.name, self.status_text, when(self.started_at), lasted(self.seconds), attempt, self.remark]
+
+    @property
+    def remark(self) -> str:
+        """The error, or what else there is to say."""
+        return error_text(self.error) if self.error is not None or not self.note else self.note
 
     @property
     def indented(self) -> str:
@@ -81,9 +87,16 @@ def _row(reader: Reader, record: Record, now: int) -> Row:
         seconds=_seconds(reader, record, now),
         attempt=record.attempt + 1 if record.started_at else 0,
         error=error if isinstance(error, BaseException) else None,
+        note=_note(record),
         done=record.total - record.left,
         total=record.total,
     )
+
+
+def _note(record: Record) -> str:
+    if record.parked:
+        return f"parked: {record.parked}"
+    return f"{record.lost} worker(s) lost" if record.lost else ""
 
 
 def name_of(reader: Reader, record: Record) -> str:

@@ -321,7 +321,8 @@ def listening(spot: Spot) -> Plan:
     if not isinstance(node, Wait):
         raise TypeError(f"{spot.record.path} is not a wait")
     fields = {"status": Status.WAITING.value, "label": waiter(spot.record)}
-    plan.ops.append(Set(spot.record.path, fields, delay=round((node.timeout or 0.0) * 1000)))
+    delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean that it has no end
+    plan.ops.append(Set(spot.record.path, fields, delay=delay))
     plan.tell("workflow-step-waiting", spot.record, input=spot.record.input)
     return plan
 

@@ -82,7 +82,8 @@ class _Flow:
             case blocks.Map(spec=spec):
                 made = spec.shape(Known(self.results, self.given))
                 body_of_map = MapBody(spec, given, made)
-                return self._kept(graph.Step(name, "MAP", self._route(name), control=True, body=body_of_map))
+                route, retry = self._route(name), Retry(self.workflow.retries, self.workflow.retry_delay)
+                return self._kept(graph.Step(name, "MAP", route, retry, control=True, body=body_of_map))
             case blocks.Sleep(seconds=seconds, until=until, callback=callback):
                 return self._kept(graph.Sleep(name, self._route(name), seconds, SleepBody(callback, until, given)))
             case blocks.Wait():

@@ -80,9 +80,9 @@ def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
     try:
         value = settled(call(), context)
     except Suspending as signal:
-        return Held(signal.payload, signal.label)
+        return Canceled() if context.aborted else Held(signal.payload, signal.label)
     except Bailing as signal:
-        return Bailed(signal.value)
+        return Canceled() if context.aborted else Bailed(signal.value)
     except Aborted:
         return Canceled()
     except RetryAsked as wish:

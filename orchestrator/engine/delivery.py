@@ -44,8 +44,12 @@ class Registry:
         self._workflows: dict[str, Workflow] = {}
 
     def add(self, workflow: Workflow) -> None:
-        """Register a committed workflow. A later one of the same id takes its place."""
+        """Register a committed workflow; the same again takes its place. Raises ValueError where another has its id."""
         workflow.require_committed()
+        before = self._workflows.get(workflow.id)
+        if before is not None and before.fingerprint != workflow.fingerprint:
+            text = f"two different workflows have the id {workflow.id!r}: give one of them another id"
+            raise ValueError(text)
         self._workflows[workflow.id] = workflow
 
     def get(self, workflow_id: str) -> Workflow | None:
@@ -238,7 +242,10 @@ class Engine:
         record, header = claimed.record, claimed.header
         known = self.registry.get(header.workflow_id) is not None
         reason = "the graph has changed" if known else "the workflow is not registered"
-        waited = max(0, header.updated_at - (record.started_at or header.updated_at))
+        if header.namespace != self.settings.namespace:
+            reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
+        since = max(record.started_at, record.resumed_at) or header.updated_at
+        waited = max(0, header.updated_at - since)
         first = round(_PARKED_TICKS * self.settings.tick_seconds * 1000)
         delay = min(_PARKED_LAST, max(first, 2 * waited))
         fields = {"status": Status.RETRYING.value, "parked": f"{reason} in this worker"}
@@ -256,6 +263,7 @@ class Engine:
             return self.run(activity, Inline(0, 0.0))
         text = f"{record.lost} workers in a row were lost while running step {record.step!r}"
         failure = RunFailed(text, run_id=activity.header.run_id)
+        log.error("run %s (%s): %s", activity.header.run_id, activity.header.workflow_id, text, extra=activity.about)
         activity.watch.failed(failure)
         error = stored_error(failure, self.settings.max_payload_bytes)
         inline.ending = Ending(Status.FAILED.value, failure)

@@ -204,6 +204,10 @@ def raised(activity: Activity, error: Exception, context: Context[Any] | None = 
     retryable = step is None or step.is_retryable(error)
     if isinstance(node, Step) and spot.record.attempt < node.retry.attempts and retryable:
         delay = node.retry.pause(spot.record.attempt + 1, chance())
+        text = "attempt %d of step %s of run %s (%s) failed, the next follows in %.1f s: %r"
+        about, header = activity.about, activity.header
+        which = (spot.record.attempt + 1, node.id, header.run_id, header.workflow_id)
+        log.info(text, *which, delay, error, extra=about)  # as Celery tells of its retries
         activity.watch.failed(error)
         return flow.retry(spot, round(delay * 1000)), Written()
     return failed(activity, error, context)

@@ -50,7 +50,7 @@ def test_retries_are_the_steps_own_or_those_of_the_innermost_workflow() -> None:
     workflow = Workflow("outer", retries=9).then(inner).then(plain("c", retry_delay=2.0)).map(always)
     nested, last, mapping = flow(workflow)
     assert [node.retry for node in nested.flow] == [Retry(1, 0.5), Retry(0, 0.5)]
-    assert (last.retry, mapping.retry) == (Retry(9, 2.0), Retry())
+    assert (last.retry, mapping.retry) == (Retry(9, 2.0), Retry(9))
 
 
 def test_a_backoff_may_say_its_first_delay() -> None:

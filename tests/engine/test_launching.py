@@ -1,0 +1,136 @@
+"""What starting by `delay` and by name leaves behind, and whose runs are removed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+
+from orchestrator import BrokerUnavailable, InputInvalid, Orchestrator, Workflow, step
+from orchestrator.stores import MemoryStore
+from tests.vendor import free_port
+
+
+@step
+def ship(number: int) -> str:
+    return f"shipped {number}"
+
+
+@step
+def refund(number: int) -> str:
+    return f"refunded {number}"
+
+
+def shipping() -> Workflow:
+    return Workflow("orders", input=int).then(ship).commit()
+
+
+def refunding() -> Workflow:
+    return Workflow("orders", input=int).then(refund).commit()
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    """An app whose tasks are called in this process, by their functions' own apply()."""
+    app = Celery("doors", broker="memory://", backend="cache+memory://", set_as_current=False)
+    yield app
+    app.close()
+
+
+def test_two_different_workflows_of_one_id_are_refused() -> None:
+    """Neither runs in the other's place, however they come to be registered."""
+    with pytest.raises(ValueError, match="two different workflows have the id 'orders'"):
+        Orchestrator(workflows=[shipping(), refunding()])
+    with Orchestrator() as orchestrator:
+        assert orchestrator.create_run(shipping()).start(1).result == "shipped 1"
+        with pytest.raises(ValueError, match="give one of them another id"):
+            orchestrator.create_run(refunding())
+
+
+def test_the_same_workflow_made_again_takes_the_place_of_the_first() -> None:
+    """As when a module is loaded again: what is handed over is what runs."""
+    made: list[str] = []
+
+    def flow(name: str) -> Workflow:
+        return Workflow("orders", input=int).then(step(lambda number: made.append(name), id="note")).commit()
+
+    with Orchestrator(workflows=[flow("first")]) as orchestrator:
+        orchestrator.create_run("orders").start(1)
+        orchestrator.create_run(flow("second")).start(1)
+        orchestrator.create_run("orders").start(1)
+    assert made == ["first", "second", "second"]
+
+
+def test_a_delay_that_is_refused_leaves_no_run() -> None:
+    """Neither one whose input does not fit, nor one that no broker took; a pending run of the caller's own stays."""
+    flow = shipping()
+    app = Celery("away", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
+    app.conf.broker_transport_options = {"max_retries": 0}
+    with Orchestrator(app, store=MemoryStore(), workflows=[flow]) as orchestrator:
+        with pytest.raises(InputInvalid):
+            flow.delay("many")
+        with pytest.raises(InputInvalid):
+            flow.apply_async(("many",), run_id="r1")
+        with pytest.raises(BrokerUnavailable):
+            flow.delay(1)
+        assert orchestrator.runs.list().total == 0
+        orchestrator.create_run(flow, run_id="r2")
+        with pytest.raises(InputInvalid):
+            flow.apply_async(("many",), run_id="r2")
+        assert [run.run_id for run in orchestrator.runs.list().runs] == ["r2"]
+    app.close()
+
+
+@pytest.mark.parametrize("how", ["chain", "callbacks", "errbacks", "chord"])
+def test_a_workflows_task_cannot_be_followed_by_others(how: str, app: Celery) -> None:
+    """It ends when the run has begun: what is linked would come too early, or, as its result is ignored, never."""
+    with Orchestrator(app, store=MemoryStore(), workflows=[shipping()]) as orchestrator:
+        task = app.tasks["orders"]
+        task.push_request(id="message", **{how: [app.signature("orders", args=[2])]})
+        try:
+            with pytest.raises(ValueError, match=f"'orders' cannot be followed by others \\({how}\\)"):
+                task.run(1)
+        finally:
+            task.pop_request()
+        assert orchestrator.runs.list().total == 0
+
+
+def test_an_app_purges_its_own_runs_only(app: Celery) -> None:
+    """Two apps share a store: neither removes what is the other's. Without an app, all of the store's are meant."""
+    store = MemoryStore()
+    other = Celery("other", broker="memory://", set_as_current=False)
+    with (
+        Orchestrator(app, store=store, workflows=[shipping()]) as ours,
+        Orchestrator(other, store=store, workflows=[shipping()]) as theirs,
+        Orchestrator(store=store) as alone,
+    ):
+        for number in range(3):
+            ours.create_run("orders", run_id=f"r{number}").cancel()
+        assert theirs.runs.purge(older_than=-1) == 0
+        assert ours.runs.purge(older_than=-1) == 3
+        theirs.create_run("orders").cancel()
+        assert alone.runs.purge(older_than=-1) == 1
+    other.close()
+
+
+def test_an_attempt_that_is_followed_by_another_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """With its number, what it failed with and when the next comes, and the fields of every record of a step."""
+    failing = [ConnectionError("bank away")]
+
+    def charge(number: int) -> int:
+        if failing:
+            raise failing.pop()
+        return number
+
+    flow = Workflow("paying", input=int).then(step(charge, retries=1, retry_delay=0.01, retry_jitter=False)).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator, caplog.at_level(logging.INFO):
+        run = orchestrator.create_run(flow)
+        assert run.start(1).status == "success"
+    [record] = caplog.records
+    assert record.getMessage() == (
+        f"attempt 1 of step charge of run {run.run_id} (paying) failed, the next follows in 0.0 s: "
+        "ConnectionError('bank away')"
+    )
+    assert (record.__dict__["run_id"], record.__dict__["step"]) == (run.run_id, "charge")

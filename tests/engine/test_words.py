@@ -1,0 +1,52 @@
+"""Words that end a step or a run, in each other's company; retries of what is no step of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator import Context, Orchestrator, Workflow, step
+
+
+def suspends(ctx: Context) -> None:
+    ctx.suspend({"for": "nobody"})
+
+
+def bails(ctx: Context) -> None:
+    ctx.bail("enough")
+
+
+def fails(ctx: Context) -> None:
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize("word", [suspends, bails, fails, lambda ctx: None], ids=["suspend", "bail", "raise", "return"])
+def test_an_abort_outweighs_what_the_step_says_after_it(word: Callable[[Context], None]) -> None:
+    """The run is canceled, however the function ends."""
+
+    def speaks(number: int, ctx: Context) -> None:
+        ctx.abort()
+        word(ctx)
+
+    flow = Workflow("aborting", input=int).then(step(speaks)).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        result = orchestrator.create_run(flow).start(1)
+        assert result.status == "canceled"
+        assert result.suspended == []
+
+
+def test_a_map_is_tried_again_as_the_workflow_says() -> None:
+    """A map is a step as well: the workflow's retries are its own."""
+    calls: list[int] = []
+
+    def moody(number: int) -> int:
+        calls.append(number)
+        if len(calls) < 3:
+            raise ConnectionError("not now")
+        return number + 1
+
+    flow = Workflow("mapping", input=int, retries=2).map(moody).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        assert orchestrator.create_run(flow).start(1).result == 2
+    assert calls == [1, 1, 1]
