@@ -51,7 +51,7 @@ def bodies(header: Header, docs: Iterable[Doc]) -> Iterator[Doc]:
             "at": at,
             "commit": header.commits,
             "index": index,
-            "source": doc.get("source", WORKFLOW),
+            "source": WORKFLOW if doc["type"].startswith("workflow-") else doc.get("source", WORKFLOW),
             "payload": _payload(header.run_id, doc),
         }
 

@@ -92,8 +92,9 @@ class GraphInvalid(OrchestratorError):
         **more_details: Any,
     ) -> None:
         found = (problems,) if isinstance(problems, str) else tuple(problems)
-        lines = [header, *(f"- {problem}" for problem in found)]
-        super().__init__("\n".join(lines), workflow_id=workflow_id, **more_details)
+        whole = problems if isinstance(problems, str) and problems.startswith(header) else ""  # from Celery
+        text = whole or "\n".join([header, *(f"- {problem}" for problem in found)])
+        super().__init__(text, workflow_id=workflow_id, **more_details)
         self.problems = found
 
 
@@ -135,7 +136,7 @@ class InputInvalid(OrchestratorError):
 
     def __init__(
         self,
-        issues: Iterable[Issue] = (),
+        issues: Iterable[Issue] | str = (),
         *,
         header: str = "Invalid input data: ",
         workflow_id: str | None = None,
@@ -143,9 +144,10 @@ class InputInvalid(OrchestratorError):
         actual_status: str | None = None,
         **more_details: Any,
     ) -> None:
-        found = tuple(issues)
+        whole = issues if isinstance(issues, str) else ""  # the message alone, as Celery hands errors on
+        found = () if isinstance(issues, str) else tuple(issues)
         super().__init__(
-            "\n".join([header, *(f"- {issue}" for issue in found)]),
+            whole or "\n".join([header, *(f"- {issue}" for issue in found)]),
             workflow_id=workflow_id,
             run_id=run_id,
             actual_status=actual_status,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from celery import Celery, Task
@@ -18,7 +17,7 @@ from celery.exceptions import Retry
 from orchestrator.canvas.messages import HEADER
 from orchestrator.canvas.monitoring import conclude
 from orchestrator.definitions.context import Context
-from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.definitions.foreign import TaskEntry, retry_seconds
 from orchestrator.engine.calling import RetryAsked
 from orchestrator.engine.delivery import Engine
 
@@ -60,14 +59,8 @@ def _caller(task: Task, original: Callable[..., Any]) -> Callable[[TaskEntry, An
         try:
             return original(*args, **kwargs)
         except Retry as wish:
-            raise RetryAsked(_seconds(wish.when), wish.exc) from wish.exc
+            raise RetryAsked(retry_seconds(wish) or 0.0, wish.exc) from wish.exc
         finally:
             request.retries, request.is_eager, request.args, request.kwargs = before
 
     return call
-
-
-def _seconds(when: Any) -> float:
-    if isinstance(when, datetime):
-        return max(0.0, (when - datetime.now(when.tzinfo)).total_seconds())  # noqa: TID251  (Celery's own moment)
-    return float(when or 0.0)

@@ -56,8 +56,14 @@ def open_door(app: Celery, launcher: Launcher, workflow: Workflow) -> None:
             log.info("run %s has been started before: this message is a repetition", self.request.id, extra=about)
         raise Ignore
 
+    def check() -> None:
+        if not getattr(app.tasks.get(workflow_id), "starts_workflow", False):
+            text = "the Celery app has a task named %r of its own: the workflow of this id has no task, give it another"
+            log.error(text, workflow_id, extra={"workflow_id": workflow_id})
+
     start.__doc__ = workflow.description or f"Start a run of the workflow {workflow.id}."
     app.task(name=workflow.id, bind=True, starts_workflow=True, shared=False)(start)
+    when_final(app, check)
 
 
 def when_final(app: Celery, act: Callable[[], None]) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from orchestrator.core.records import FINAL, Header
@@ -71,7 +73,8 @@ class RunStream:
     def __init__(self, run: Run, after: str, rests: int, *, close_on_suspend: bool = True) -> None:
         self.run = run
         self._until = Until(rests, final=not close_on_suspend)
-        self._pages = pages(run, after, self._until)
+        self._stopped = threading.Event()
+        self._pages = pages(run, after, self._until, self._stopped.is_set)
         self._ready: deque[Event] = deque()
 
     def __iter__(self) -> RunStream:
@@ -88,6 +91,10 @@ class RunStream:
         self._ready.clear()
         return ready
 
+    def stop(self) -> None:
+        """End it where it stands, soon; the run goes on."""
+        self._stopped.set()
+
     def result(self, timeout: float | None = None) -> RunResult:
         """What the attempt came to; waits for it. Events that were not read stay readable.
 
@@ -101,14 +108,14 @@ class AsyncRunStream:
     """A `RunStream` for `async for`; `await stream.result()` is what the run came to.
 
     The run is started when the first event or the result is asked for, and what is wrong with its input is raised then.
-    All reading happens in threads of the stream's own, so the event loop never waits for the store. A reader that is
-    cancelled (by a timeout, say) may go on reading: no event is lost. `aclose()`, or leaving it as an async context
-    manager, lets the threads go; the run goes on.
+    All reading happens in other threads, so the event loop never waits for the store. A reader that is cancelled (by a
+    timeout, say) may go on reading: no event is lost. `aclose()`, leaving it as an async context manager, or letting
+    it go ends the reading; the run goes on.
     """
 
     def __init__(self, begin: Callable[[], RunStream]) -> None:
         self._begin = begin
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="orchestrator-astream")
+        self._closed = False
         self._begun: Future[RunStream] | None = None
         self._reading: Future[list[Event]] | None = None
         self._ready: deque[Event] = deque()
@@ -120,7 +127,7 @@ class AsyncRunStream:
         stream = await self._stream()
         if not self._ready:
             if self._reading is None:
-                self._reading = self._threads.submit(stream.page)
+                self._reading = _in_thread(stream.page)
             reading = self._reading
             page = await _outcome(reading)
             if self._reading is reading:
@@ -137,14 +144,16 @@ class AsyncRunStream:
         while True:
             left = _LOOK if end is None else min(_LOOK, max(0.0, end - monotonic()))
             try:
-                return await _outcome(self._threads.submit(stream.result, left))
+                return await _outcome(_in_thread(partial(stream.result, left)))
             except TimeoutError:
                 if end is not None and monotonic() >= end:
                     raise
 
     async def aclose(self) -> None:
-        """Read no more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        """Read no more: the stream is at its end."""
+        self._closed = True
+        if self._begun is not None:
+            self._begun.add_done_callback(_stop)
 
     async def __aenter__(self) -> Self:
         return self
@@ -154,8 +163,30 @@ class AsyncRunStream:
 
     async def _stream(self) -> RunStream:
         if self._begun is None:
-            self._begun = self._threads.submit(self._begin)
+            if self._closed:
+                raise RuntimeError("the stream was closed before it began: the run has not been started")
+            self._begun = _in_thread(self._begin)
+            weakref.finalize(self, self._begun.add_done_callback, _stop)
         return await _outcome(self._begun)
+
+
+def _stop(begun: Future[RunStream]) -> None:
+    if begun.exception() is None:
+        begun.result().stop()
+
+
+def _in_thread(call: Callable[[], _T]) -> Future[_T]:
+    """The call, in a thread that nobody waits for: neither a loop that is closed nor a process that ends."""
+    future: Future[_T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  (a thread's border: it is raised where the future is awaited)
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="orchestrator-astream", daemon=True).start()
+    return future
 
 
 async def _outcome(future: Future[_T]) -> _T:
@@ -174,7 +205,8 @@ class Watch:
         self._run = run
         self._callback = callback
         self._stopped = threading.Event()
-        self._until = Until(run.header().rests, final=True)
+        header = run.header()
+        self._until = Until(header.rests - (header.status in FINAL), final=True)  # over already, where the run is
         self._after = run.last_event_id()
         self._about = {"run_id": run.root_id, "workflow_id": run.workflow_id}
         self._thread = threading.Thread(target=self._watch, name=f"watch-{run.run_id}", daemon=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar
 
 from orchestrator.errors import StepNotFound
+from orchestrator.host import SystemClock
 
 _TASK_WORDS = ("run", "apply_async", "app")
 _SIGNATURE_KEYS = {"task", "args", "kwargs", "options", "immutable"}
+_NO_RESULT = ("IGNORED", "REJECTED")  # states of a task that has ended without one
 _OPTIONS = ("queue", "priority", "time_limit", "soft_time_limit")
 
 
@@ -41,14 +44,17 @@ class TaskEntry:
         args = self.args if self.immutable else (data, *self.args)
         return args, dict(self.kwargs)
 
-    def invoke(self, data: Any, owner: Any) -> Any:
+    def invoke(self, data: Any, owner: Any, retries: int = 0) -> Any:
         """Run the task here and now, as Celery's eager mode does, and return its result.
 
-        Without the task itself it is looked up by its name in `owner.app`. Raises what the task raises, and
-        `StepNotFound` where no such task is registered. A second call runs it again.
+        Without the task itself it is looked up by its name in `owner.app`; `retries` is the task's `request.retries`.
+        Raises what the task raises (its `Retry`, `Ignore` and `Reject` too), and `StepNotFound` where no such task is
+        registered. A second call runs it again.
         """
         args, kwargs = self.arguments(data)
-        result = self._task(owner).apply(args=args, kwargs=kwargs, throw=True)
+        result = self._task(owner).apply(args=args, kwargs=kwargs, throw=True, retries=retries)
+        if result.state in _NO_RESULT and isinstance(result.result, BaseException):
+            raise result.result
         return result.get(disable_sync_subtasks=False)
 
     def _task(self, owner: Any) -> Any:
@@ -62,6 +68,15 @@ class TaskEntry:
             return app.tasks[self.name]
         except KeyError:
             raise StepNotFound(f"No task {self.name!r} is registered in the Celery app {app.main!r}") from None
+
+
+def retry_seconds(error: BaseException) -> float | None:
+    """In how many seconds the task wants to be run again; None where the error is not its `self.retry()`."""
+    if type(error).__name__ != "Retry" or not hasattr(error, "when") or not hasattr(error, "sig"):
+        return None
+    if isinstance(error.when, datetime):
+        return max(0.0, error.when.timestamp() - SystemClock().now() / 1000)
+    return float(error.when or 0.0)
 
 
 def is_task(value: Any) -> bool:

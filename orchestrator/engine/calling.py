@@ -24,9 +24,9 @@ class Returned:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """The function raised an ordinary exception."""
+    """The function raised an exception, or did what only processes and event loops do: exit, cancel itself."""
 
-    error: Exception
+    error: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,8 @@ Outcome = Again | Returned | Raised | Held | Bailed | Canceled
 def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
     """What `call` came to.
 
-    Only control-flow exceptions of ours and ordinary exceptions are outcomes; a lost worker is not.
+    Control-flow exceptions of ours are outcomes, ordinary exceptions, `sys.exit()` and a cancelled coroutine; what ends
+    the worker is not.
     """
     inside = _inside_step.set(True)
     try:
@@ -87,7 +88,11 @@ def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
         return Canceled()
     except RetryAsked as wish:
         return Again(wish.seconds)
-    except Exception as error:  # noqa: BLE001  (the boundary to user code: whatever it raises is the step's outcome)
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (the boundary to user code)
+        return Canceled() if context.aborted else Raised(error)
+    except SystemExit as error:
+        if type(error) is not SystemExit:
+            raise  # Celery's words for a worker that ends
         return Canceled() if context.aborted else Raised(error)
     finally:
         _inside_step.reset(inside)

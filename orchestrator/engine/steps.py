@@ -14,8 +14,20 @@ from orchestrator.core.graph import Path, Step
 from orchestrator.core.plan import Done, Failed, Plan
 from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody
 from orchestrator.definitions.context import Context
+from orchestrator.definitions.foreign import retry_seconds
 from orchestrator.engine.activity import Activity, restored
-from orchestrator.engine.calling import Again, Bailed, Canceled, Held, Outcome, Raised, Returned, outcome_of, settled
+from orchestrator.engine.calling import (
+    Again,
+    Bailed,
+    Canceled,
+    Held,
+    Outcome,
+    Raised,
+    RetryAsked,
+    Returned,
+    outcome_of,
+    settled,
+)
 from orchestrator.engine.reading import stored_error
 from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
 from orchestrator.host import chance
@@ -78,7 +90,13 @@ def _prepare_task(activity: Activity, body: TaskBody) -> Prepared:
     def call(context: Context[Any]) -> Any:
         if activity.call_task is not None:
             return activity.call_task(body.task, context.input, context)
-        return body.task.invoke(context.input, activity.engine.owner)
+        try:
+            return body.task.invoke(context.input, activity.engine.owner, context.retry_count)
+        except Exception as error:
+            seconds = retry_seconds(error)
+            if seconds is None:
+                raise
+            raise RetryAsked(seconds, error) from error
 
     return Prepared(call, lambda: activity.values.plain(activity.record.input))
 
@@ -195,7 +213,7 @@ def _writes(activity: Activity, context: Context[Any], key: str, value: Any, wha
     )
 
 
-def raised(activity: Activity, error: Exception, context: Context[Any] | None = None) -> tuple[Plan, Written]:
+def raised(activity: Activity, error: BaseException, context: Context[Any] | None = None) -> tuple[Plan, Written]:
     """The attempt has failed: another follows if the step has one left for such an error."""
     activity.error = error
     spot = activity.spot()

@@ -37,7 +37,7 @@ from opentelemetry.trace import (
 
 from orchestrator.core.changes import Committed, Next, Op, Put, Run, Set
 from orchestrator.core.graph import Path
-from orchestrator.core.records import ENDED, Header, Phase, Record, undotted
+from orchestrator.core.records import ENDED, Header, Phase, Record, RunState, undotted
 from orchestrator.core.records import Status as Is
 from orchestrator.engine.spans import HARMLESS, ROOT, Line, attributes, blame, current, end, named, nanoseconds, stored
 from orchestrator.engine.telemetry import UNSEEN, Watch, Word
@@ -97,7 +97,7 @@ class Tracing:
         about = {**attributes(header), "orchestrator.status": header.status, "orchestrator.rest": header.rests}
         moment = header.started_at or header.created_at
         span = self.begin(f"run {header.workflow_id}: {header.status}", line.run, about, moment)
-        if error is not None:
+        if error is not None and header.status != RunState.TRIPWIRE:
             blame(span, error)
         end(span, max(header.updated_at, moment))
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 import pytest
 from pydantic import BaseModel
 
-from orchestrator import Event, InputInvalid, Workflow, step
+from orchestrator import AsyncRunStream, Event, InputInvalid, Workflow, step
 from tests.streaming import flows
 from tests.streaming.conftest import Opener
+from tests.vendor import wait_until
 
 T = TypeVar("T")
 
@@ -122,4 +125,45 @@ def test_what_is_wrong_with_the_input_is_raised_when_reading_begins(opened: Open
 
     with pytest.raises(InputInvalid):
         _run(read())
+    assert run.status == "pending"
+
+
+def _readers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("orchestrator-astream")]
+
+
+@pytest.mark.parametrize("how", ["closed", "let go"])
+def test_a_reader_that_leaves_early_leaves_no_thread(opened: Opener, how: str) -> None:
+    """Neither one that closes its stream while it waits nor one that forgets it; the run stays as it is."""
+    run = opened(flows.asking).create_run(flows.asking)
+
+    async def read_all(stream: AsyncRunStream) -> None:
+        async for _ in stream:
+            pass
+
+    async def read() -> None:
+        stream = run.astream(1, close_on_suspend=False)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read_all(stream), 1)
+        if how == "closed":
+            await stream.aclose()
+            assert [event async for event in stream] == []
+
+    _run(read())
+    gc.collect()
+    assert wait_until(lambda: not _readers(), 10)
+    assert run.status == "suspended"
+
+
+def test_a_stream_that_is_closed_before_it_began_starts_nothing(opened: Opener) -> None:
+    """And says so."""
+    run = opened(flows.talking).create_run(flows.talking)
+
+    async def close() -> None:
+        stream = run.astream(1)
+        await stream.aclose()
+        with pytest.raises(RuntimeError, match="has not been started"):
+            await stream.result()
+
+    _run(close())
     assert run.status == "pending"

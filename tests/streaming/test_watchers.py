@@ -11,6 +11,7 @@ import pytest
 from orchestrator import Event
 from tests.streaming import flows
 from tests.streaming.conftest import Opener, eventually
+from tests.vendor import wait_until
 
 
 def test_a_watcher_sees_what_a_reader_sees(opened: Opener) -> None:
@@ -99,3 +100,13 @@ def test_closing_the_orchestrator_ends_its_watchers(opened: Opener) -> None:
     assert name in [thread.name for thread in threading.enumerate()]
     orchestrator.close()
     assert name not in [thread.name for thread in threading.enumerate()]
+
+
+def test_a_watcher_of_an_ended_run_is_over_at_once(opened: Opener) -> None:
+    """There is nothing to wait for, and no thread stays."""
+    run = opened(flows.talking).create_run(flows.talking)
+    run.start(1)
+    seen: list[Event] = []
+    run.watch(seen.append)
+    assert wait_until(lambda: not [t for t in threading.enumerate() if t.name == f"watch-{run.run_id}"], 10)
+    assert seen == []
