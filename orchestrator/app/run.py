@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -12,10 +13,10 @@ from orchestrator.core.records import FINAL, Header, RunState, undotted
 from orchestrator.engine import again, operations, sending
 from orchestrator.engine.calling import refuse_inside_step
 from orchestrator.engine.events import Event
-from orchestrator.engine.operations import ABSENT, Beginning, Target
+from orchestrator.engine.operations import ABSENT, Beginning
 from orchestrator.engine.reader import Reader
 from orchestrator.engine.results import RunResult, RunStatus
-from orchestrator.engine.targets import id_path, named
+from orchestrator.engine.targets import Target, id_path, named
 from orchestrator.errors import RunNotFound, RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic
 
@@ -395,6 +396,8 @@ class Run:
         """
         base = self.header()
         resting = base.status not in (RunState.RUNNING, RunState.PENDING)
+        if not resting:
+            refuse_inside_step("run.events()")
         found = pages(self, after or "", Until(base.rests - 1 if resting else base.rests))
         return (event for page in found for event in page)
 
@@ -402,8 +405,11 @@ class Run:
         """Call `callback` with each event of the run from now on, in a thread of its own; returns what stops that.
 
         A slow callback slows nothing but itself; what it raises is logged. It goes on over suspensions and ends with
-        the run, or when the orchestrator is closed. Raises `RunNotFound`.
+        the run, or when the orchestrator is closed. Raises `RunNotFound`, and TypeError for a coroutine function:
+        there is no loop to run it in (`astream` is for those).
         """
+        if inspect.iscoroutinefunction(callback):
+            raise TypeError(f"run.watch() calls plain functions, and {callback!r} is async: use run.astream()")
         watch = Watch(self, callback)
         self.orchestrator.keep_until_closed(watch)
         return watch.stop

@@ -43,6 +43,8 @@ class Runs:
         offset: int = 0,
     ) -> RunPage:
         """Stored runs, newest first. `workflow` is a workflow or its id; a filter that is None matches everything."""
+        if limit < 0 or offset < 0:
+            raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
             return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
@@ -86,6 +88,8 @@ class Runs:
         `running`. Of an app, only runs of its own namespace are removed.
         """
         age = older_than.total_seconds() if isinstance(older_than, timedelta) else float(older_than)
+        if age < 0:
+            raise ValueError(f"older_than must not be negative, not {older_than!r}")
         store = self._orchestrator.store
         states = [RunState(status)] if status is not None else sorted(FINAL)
         if RunState.RUNNING in states:

@@ -10,6 +10,7 @@ from celery import Celery
 
 from orchestrator import BrokerUnavailable, InputInvalid, Orchestrator, Workflow, step
 from orchestrator.stores import MemoryStore
+from orchestrator.testing import VirtualClock
 from tests.vendor import free_port
 
 
@@ -99,7 +100,8 @@ def test_a_workflows_task_cannot_be_followed_by_others(how: str, app: Celery) ->
 
 def test_an_app_purges_its_own_runs_only(app: Celery) -> None:
     """Two apps share a store: neither removes what is the other's. Without an app, all of the store's are meant."""
-    store = MemoryStore()
+    clock = VirtualClock()
+    store = MemoryStore(clock)
     other = Celery("other", broker="memory://", set_as_current=False)
     with (
         Orchestrator(app, store=store, workflows=[shipping()]) as ours,
@@ -108,10 +110,12 @@ def test_an_app_purges_its_own_runs_only(app: Celery) -> None:
     ):
         for number in range(3):
             ours.create_run("orders", run_id=f"r{number}").cancel()
-        assert theirs.runs.purge(older_than=-1) == 0
-        assert ours.runs.purge(older_than=-1) == 3
+        clock.advance(60)
+        assert theirs.runs.purge(older_than=59) == 0
+        assert ours.runs.purge(older_than=59) == 3
         theirs.create_run("orders").cancel()
-        assert alone.runs.purge(older_than=-1) == 1
+        clock.advance(1)
+        assert alone.runs.purge(older_than=0) == 1
     other.close()
 
 

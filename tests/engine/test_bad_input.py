@@ -1,0 +1,57 @@
+"""Arguments of the wrong kind: a clear error at once, and nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestrator import Context, Orchestrator, Run, Workflow, step
+
+
+@step
+def look(number: int, ctx: Context) -> list[str]:
+    """Read the events of this very run."""
+    assert ctx.orchestrator is not None
+    return [event.type for event in ctx.orchestrator.get_run(ctx.run_id).events()]
+
+
+async def listen(_: object) -> None:
+    """A callback that nobody would await."""
+
+
+flow = Workflow("looking", input=int).then(look).commit()
+
+WRONG: dict[str, tuple[Callable[[Run], Any], type[Exception], str]] = {
+    "state": (lambda run: run.start(1, state=[1]), TypeError, "state is a mapping, not list"),  # type: ignore[arg-type]
+    "context": (
+        lambda run: run.submit(1, request_context="abc"),  # type: ignore[arg-type]
+        TypeError,
+        "request_context is a mapping, not str",
+    ),
+    "limit": (lambda run: run.orchestrator.runs.list(limit=-1), ValueError, "must not be negative"),
+    "offset": (lambda run: run.orchestrator.runs.list(offset=-1), ValueError, "must not be negative"),
+    "age": (lambda run: run.orchestrator.runs.purge(older_than=-5), ValueError, "older_than must not be negative"),
+    "status": (lambda run: run.orchestrator.runs.list(status="weird"), ValueError, "weird"),
+    "async": (lambda run: run.watch(listen), TypeError, "async"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_argument_is_named(name: str) -> None:
+    """Before anything is written: the run is pending afterwards."""
+    call, error, words = WRONG[name]
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        run = orchestrator.create_run(flow)
+        with pytest.raises(error, match=words):
+            call(run)
+        assert run.status == "pending"
+
+
+def test_a_step_cannot_follow_a_run_that_goes_on() -> None:
+    """It would wait for itself."""
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        result = orchestrator.create_run(flow).start(1)
+    assert result.status == "failed"
+    assert "a step must not" in str(result.error)
