@@ -1,7 +1,7 @@
 """What the README shows works: every Python block is run, and prints what it is said to print.
 
-Each block is a file, named by its first line. Blocks that speak of servers run with an in-memory broker and SQLite,
-on a real worker in a thread of a process of its own.
+Each block is a file, named by its first line; so are some of the blocks of other documents. Blocks that speak of
+servers run with an in-memory broker and SQLite, on a real worker in a thread of a process of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ast
 import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,16 +21,24 @@ from tests.servers import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+OTHERS = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reference.md", "operating.md")]
+SHOWN = "\n".join([README, *OTHERS])
 BLOCK = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^```console\n\$ python (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-BLOCKS = dict(BLOCK.findall(README))
+COMMAND = re.compile(r"^\$ orchestrator (.*)$", re.MULTILINE)
+EXPORT = re.compile(r"^\$ export (.*)$", re.MULTILINE)
+BLOCKS = dict(BLOCK.findall(SHOWN))
 TIMEOUT = 60
 DEMO_TIMEOUT = 150  # four worker processes, one pair after the other
 
 EMBEDDED = {
     "redis://localhost:6379/0": "memory://localhost/",
-    "redis://localhost:6379/1": "sqlite:///runs.db",
-    "redis://localhost:6379/2": "db+sqlite:///results.db",
+    "redis://localhost:6379/1": "sqlite:///shop.db",
+    "redis://localhost:6379/2": "memory://localhost/",
+    "redis://localhost:6379/3": "sqlite:///billing.db",
+    "redis://localhost:6379/4": "db+sqlite:///results.db",
+    "redis://localhost:6379/5": "memory://localhost/",
+    "redis://localhost:6379/6": "sqlite:///flask_shop.db",
 }
 
 # Runs a worker beside the line that follows; `app` is the Celery app. The process ends without stopping the worker:
@@ -46,9 +55,59 @@ with start_worker(app, pool="threads", concurrency=4, perform_ping_check=False):
 """
 DJANGO_SETTINGS = """
 SECRET_KEY = "for tests"
-INSTALLED_APPS = ["billing"]
+ALLOWED_HOSTS = ["testserver"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "django.db"}}
+INSTALLED_APPS = ["orders"]
+ROOT_URLCONF = "mysite.urls"
 CELERY_BROKER_URL = "memory://localhost/"
 CELERY_ORCHESTRATOR_STORE = "sqlite:///runs.db"
+"""
+DJANGO_URLS = """
+from django.urls import path
+
+from orders import views
+
+urlpatterns = [path("ask/<int:order_id>", views.ask), path("answer/<str:run_id>", views.answer)]
+"""
+# What a browser does; the worker is there.
+DJANGO_VISIT = """
+from django.test import Client
+
+from mysite.celery import orchestrator
+
+client = Client()
+
+
+def answer(run_id, data):
+    return client.post(f"/answer/{run_id}", data, content_type="application/json")
+
+
+asked = client.post("/ask/7")
+run = orchestrator.get_run(asked.json()["run"])
+print(asked.status_code, run.result(timeout=30).status)
+print(answer(run.id, {"yes": "perhaps"}).status_code, answer("no-such-run", {"yes": True}).status_code)
+print(answer(run.id, {"yes": True}).status_code, run.get(timeout=30))
+print(answer(run.id, {"yes": False}).status_code, orchestrator.runs.list(resource_id="order-7").total)
+"""
+FLASK_VISIT = """
+from flask_shop import flask_app
+
+client, orchestrator = flask_app.test_client(), flask_app.extensions["orchestrator"]
+
+
+def decide(run_id, agreed):
+    return client.post(f"/refunds/{run_id}/decision", json={"agreed": agreed}).status_code
+
+
+def begin(amount):
+    return orchestrator.get_run(client.post("/refunds", json={"amount": amount}).get_json()["run"])
+
+
+print(begin(20).get(timeout=30))
+run = begin(500)
+print(run.result(timeout=30).status, decide(run.id, "perhaps"), decide("no-such-run", True))
+print(decide(run.id, False), run.get(timeout=30), decide(run.id, True))
+print(client.post("/refunds", json={"amount": "much"}).get_json()["code"])
 """
 
 
@@ -82,7 +141,7 @@ def on_a_worker(folder: Path, imports: str, line: str) -> str:
 
 def test_every_block_is_a_file_and_none_is_left_out() -> None:
     """A block without a name would not be tested."""
-    assert len(BLOCKS) == README.count("```python")
+    assert len(BLOCK.findall(README)) == README.count("```python")
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -91,15 +150,27 @@ def test_every_block_is_python(name: str) -> None:
     ast.parse(BLOCKS[name])
 
 
-@pytest.mark.parametrize("name, printed", PRINTED.findall(README))
+def test_every_example_is_a_file_of_its_own() -> None:
+    """Two of one name would hide each other."""
+    names = [name for name, _ in BLOCK.findall(SHOWN)]
+    assert len(names) == len(set(names))
+
+
+def test_examples_share_no_database() -> None:
+    """Else the worker of one would take the messages of another."""
+    used = [set(re.findall(r"redis://localhost:6379/\d", text)) for text in BLOCKS.values()]
+    assert all(one.isdisjoint(other) for number, one in enumerate(used) for other in used[:number])
+    assert set().union(*used) == set(EMBEDDED)
+
+
+@pytest.mark.parametrize("name, printed", PRINTED.findall(SHOWN))
 def test_a_block_prints_what_the_readme_says(project: Path, name: str, printed: str) -> None:
     """The output that stands below a block is the block's."""
     assert python(project, name) == printed
 
 
-def test_the_blocks_without_output_run_in_this_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Creating orchestrators and retrying."""
-    python(project, "local.py")
+def test_the_block_without_output_runs_in_this_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retrying."""
     from orchestrator import Orchestrator
 
     monkeypatch.chdir(project)
@@ -123,25 +194,56 @@ def test_existing_tasks_are_steps_and_a_workflow_is_a_task(project: Path) -> Non
     assert on_a_worker(project, "from billing import app", "import by_name") == f"{wanted}\n"
 
 
-def test_django_steps_are_found_and_run(project: Path) -> None:
-    """The two modules that the README shows, in a project as Celery's guide makes it."""
+def test_django_views_start_and_resume_runs(project: Path) -> None:
+    """The modules that the README shows, in a project as Celery's guide makes it."""
     for name, text in {
         "mysite/__init__.py": "from .celery import app as celery_app\n",
         "mysite/settings.py": DJANGO_SETTINGS,
-        "billing/__init__.py": "",
+        "mysite/urls.py": DJANGO_URLS,
+        "orders/__init__.py": "",
+        "visit.py": DJANGO_VISIT,
     }.items():
         (project / name).write_text(text, encoding="utf-8")
     imports = (
         "from mysite import celery_app as app\nimport django; django.setup()\napp.loader.import_default_modules()\n"
     )
-    line = "from billing.workflows import confirmation; print(confirmation.delay(7).get(timeout=30))"
-    assert on_a_worker(project, imports, line) == "order 7 confirmed\n"
+    assert on_a_worker(project, imports, "import visit").splitlines() == [
+        "202 suspended",
+        "400 404",
+        "202 order 7 confirmed",
+        "409 1",
+    ]
 
 
-def test_flask_steps_run_in_the_application_context(project: Path) -> None:
-    """`current_app` is the app that was made."""
-    line = "print(greeting.delay('Ada').get(timeout=30))"
-    assert on_a_worker(project, "from flask_shop import app, greeting\n", line) == "Hello, Ada\n"
+def test_flask_views_start_and_resume_runs(project: Path) -> None:
+    """`current_app` in a step is the app that was made."""
+    (project / "visit.py").write_text(FLASK_VISIT, encoding="utf-8")
+    assert on_a_worker(project, "from flask_shop import app\n", "import visit").splitlines() == [
+        "20 refunded",
+        "suspended 400 404",
+        "202 500 refused 409",
+        "INPUT_INVALID",
+    ]
+
+
+def test_the_tests_that_are_shown_pass(project: Path) -> None:
+    """With the fixture that comes with the package."""
+    assert "2 passed" in python(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_checkout.py")
+
+
+def test_the_command_lines_follow_the_example_before_them(project: Path) -> None:
+    """Typed one after the other, below what `expenses.py` has left."""
+    python(project, "expenses.py")
+    settings = dict(setting.split("=", 1) for line in EXPORT.findall(README) for setting in shlex.split(line))
+    run = "from orchestrator.cli import main; main()"
+    said = []
+    for line in COMMAND.findall(README):
+        words = [sys.executable, "-c", run, *shlex.split(line)]
+        env = {**os.environ, **settings}
+        said.append(subprocess.run(words, cwd=project, env=env, capture_output=True, timeout=TIMEOUT, check=False))
+    assert [done.returncode for done in said] == [4, 0, 0, 0, 0], said
+    assert b"900 approved by Ada" in said[3].stdout
+    assert said[4].stdout.startswith(b"flowchart TD")
 
 
 def demo(**servers: str) -> str:

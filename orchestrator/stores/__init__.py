@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from urllib.parse import urlsplit
 
 from orchestrator.ports import Store
 from orchestrator.stores.memory import MemoryStore
 
 _named: dict[str, MemoryStore] = {}
-_lock = threading.Lock()
 
 
 def open_store(url: str) -> Store:
@@ -24,8 +22,7 @@ def open_store(url: str) -> Store:
         case "memory" if not name:
             return MemoryStore()
         case "memory":
-            with _lock:
-                return _named.setdefault(name, MemoryStore())
+            return _named.setdefault(name, MemoryStore())  # one step, without a lock that a fork could leave held
         case "redis" | "rediss" | "redis+socket":
             from orchestrator.stores.redis import RedisStore
 

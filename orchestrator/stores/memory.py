@@ -6,7 +6,9 @@ is a port.
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -17,10 +19,10 @@ from orchestrator.core.records import HELD, LIVE, Header, Record, RunState, Stat
 from orchestrator.core.recovery import worth_keeping
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.ports import TRIMMED, Clock, Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.stores.common import NEVER, SLACK, matches, number_of
 
 _T = TypeVar("_T")
-NEVER = 1 << 50
-_SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
+_STILL = 5.0  # seconds that a fork waits for a store; none of its verbs takes that long
 
 
 @dataclass(slots=True)
@@ -42,19 +44,26 @@ class MemoryStore:
     def __init__(self, clock: Clock | None = None) -> None:
         self.url = "memory://"
         self._clock = self.clock = clock or SystemClock()
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._runs: dict[str, _Run] = {}
         self._due: dict[tuple[str, str], int] = {}
         self._tickers: dict[str, tuple[str, int, int]] = {}
         self._workers: dict[tuple[str, str], int] = {}
+        self.renew_locks()
+        _forks.stores.add(self)
+
+    def renew_locks(self) -> None:
+        """Make locks that nobody else has: this process is a new one, with a copy of everything."""
+        self.lock = threading.Lock()
+        self._changed = threading.Condition(self.lock)
+        for run in self._runs.values():
+            run.told = threading.Condition(self.lock)
 
     def create(self, header: Header) -> Header:
         with self._changed:
             stored = self._runs.get(header.run_id)
             if stored is None:
                 now = self._clock.now()
-                stored = _Run(replace(header, created_at=now, updated_at=now), told=threading.Condition(self._lock))
+                stored = _Run(replace(header, created_at=now, updated_at=now), told=threading.Condition(self.lock))
                 self._runs[header.run_id] = stored
             return stored.header
 
@@ -111,14 +120,15 @@ class MemoryStore:
         return self._read(run_id, lambda run: list(run.mail.get(name, ())), [])
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
-        return self._read(run_id, lambda run: _page(run, after, limit), [])
+        seen = number_of(after)
+        return self._read(run_id, lambda run: _page(run, seen, limit), [])
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        end = monotonic() + timeout
-        with self._lock:
+        end, seen = monotonic() + timeout, number_of(after)
+        with self.lock:
             while True:
                 run = self._runs.get(run_id)
-                found = _page(run, after, limit) if run else []
+                found = _page(run, seen, limit) if run else []
                 left = end - monotonic()
                 if run is None or found or left <= 0:
                     return found
@@ -168,7 +178,7 @@ class MemoryStore:
 
     def runs(self, query: RunQuery) -> RunPageOf:
         with self._changed:
-            found = [run.header for run in self._runs.values() if _matches(run.header, query)]
+            found = [run.header for run in self._runs.values() if matches(run.header, query)]
         found.sort(key=lambda header: (header.created_at, header.run_id), reverse=True)
         return RunPageOf(found[query.offset : query.offset + query.limit], len(found))
 
@@ -254,16 +264,44 @@ class MemoryStore:
             self._due[key] = record.due
 
 
-def _page(run: _Run, after: str, limit: int) -> list[StoredEvent]:
+class _Forks:
+    """Holds the stores still while the process forks: a child must not get one in the middle of a change."""
+
+    def __init__(self) -> None:
+        self.stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
+        self._held: list[MemoryStore] = []
+        os.register_at_fork(before=self.before, after_in_parent=self.parent, after_in_child=self.child)
+
+    def before(self) -> None:
+        """Wait for whoever is in the middle of something; whoever forks from there has to take it as it is."""
+        self._held.extend(store for store in list(self.stores) if store.lock.acquire(timeout=_STILL))
+
+    def parent(self) -> None:
+        """Go on."""
+        held, self._held = self._held, []
+        for store in held:
+            store.lock.release()
+
+    def child(self) -> None:
+        """Go on, with locks of this process's own."""
+        self._held = []
+        for store in list(self.stores):
+            store.renew_locks()
+
+
+_forks = _Forks()
+
+
+def _page(run: _Run, seen: int, limit: int) -> list[StoredEvent]:
     first = int(run.events[0].id) if run.events else 1
-    start = max(0, int(after or 0) + 1 - first)
+    start = max(0, seen + 1 - first)
     return run.events[start : start + limit]
 
 
 def _trim(run: _Run, keep: int) -> None:
-    """The oldest events go, some at a time. What was the first of the rest only marks the gap from now on."""
-    if keep and len(run.events) > keep + _SLACK:
-        del run.events[:-keep]
+    """The oldest events go, some at a time. The newest of them stays, to mark the gap from now on."""
+    if keep and len(run.events) > keep + SLACK:
+        del run.events[: -keep - 1]
         run.events[0] = replace(run.events[0], doc={"type": TRIMMED})
 
 
@@ -273,12 +311,3 @@ def _patch(stored: dict[str, str], patch: Mapping[str, str | None]) -> None:
             stored.pop(key, None)
         else:
             stored[key] = text
-
-
-def _matches(header: Header, query: RunQuery) -> bool:
-    return (
-        query.workflow_id in (None, header.workflow_id)
-        and query.status in (None, header.status)
-        and query.resource_id in (None, header.resource_id)
-        and (query.before is None or header.updated_at < query.before)
-    )

@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
@@ -28,10 +27,11 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic, new_token
 from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
 from orchestrator.stores import redis_wire as wire
+from orchestrator.stores.common import NEVER, matches
 from orchestrator.stores.redis_keys import Layout, index_prefix, parse_due
+from orchestrator.stores.redis_urls import client_url, shown_url
 
 FORMAT = 1  # of keys and documents; another one is not read
-NEVER = 1 << 50
 _REMEMBER_TICKS = 7 * 24 * 3600 * 1000  # ms; a longer gap in the sweeps counts as never
 _PAGE = 500  # values or headers in one command: a long one would hold up the whole server
 _MOST_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
@@ -197,7 +197,7 @@ class RedisStore:
         """
         prefix, exact = index_prefix(query)
         if not exact:
-            matching = [header for page in self._pages(prefix, query) for header in page if _matches(header, query)]
+            matching = [header for page in self._pages(prefix, query) for header in page if matches(header, query)]
             return RunPageOf(matching[query.offset : query.offset + query.limit], len(matching))
         low, high = f"[{prefix}0", f"({prefix};"
         shards = [self._keys.index(shard) for shard in range(self._keys.shards)]
@@ -248,15 +248,6 @@ def _cursor(text: str) -> str:
     if not _CURSOR.fullmatch(text):
         raise ValueError(f"{text!r} is no cursor of this store")
     return text
-
-
-def _matches(header: Header, query: RunQuery) -> bool:
-    return (
-        query.workflow_id in (None, header.workflow_id)
-        and query.status in (None, header.status)
-        and query.resource_id in (None, header.resource_id)
-        and (query.before is None or header.updated_at < query.before)
-    )
 
 
 class _Link:
@@ -382,25 +373,3 @@ def _doubts(client: _Client) -> list[str]:
     evicts = [f"maxmemory-policy is {policy}, not noeviction"] if policy not in ("", "noeviction") else []
     kept = settings["appendonly"] == "yes" or settings["save"]
     return evicts if kept else [*evicts, "neither AOF nor RDB is on, so a restart of the server loses everything"]
-
-
-def client_url(url: str) -> str:
-    """The URL as the Redis client reads it: Celery's `redis+socket`, `virtual_host` and `CERT_NONE` are translated."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    if "virtual_host" in options:
-        options["db"] = options.pop("virtual_host")
-    if "ssl_cert_reqs" in options:
-        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].removeprefix("CERT_").lower()
-    scheme = {"redis+socket": "unix", "socket": "unix"}.get(parts.scheme, parts.scheme)
-    # Put together by hand: urlunsplit leaves the slashes out for a scheme that it does not know.
-    return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(options)}" if options else "")
-
-
-def shown_url(url: str) -> str:
-    """The URL as it may be shown: without its password."""
-    parts = urlsplit(url)
-    options = [(name, "***" if "password" in name else value) for name, value in parse_qsl(parts.query)]
-    user, at, place = parts.netloc.rpartition("@")
-    login = f"{user.partition(':')[0]}:***@" if at and ":" in user else user + at
-    return f"{parts.scheme}://{login}{place}{parts.path}" + (f"?{urlencode(options, safe='*/')}" if options else "")

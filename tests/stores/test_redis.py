@@ -22,10 +22,12 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import Holding, RunQuery
 from orchestrator.stores import redis as module
-from orchestrator.stores.redis import RedisStore, client_url, shown_url
+from orchestrator.stores.common import NEVER
+from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
+from orchestrator.stores.redis_urls import client_url, shown_url
 from tests.servers import RedisServer
-from tests.stores.redis_wire import Wire
+from tests.stores.wire import Wire
 from tests.vendor import wait_until
 
 DB = 8
@@ -221,7 +223,7 @@ def test_a_tick_whose_answer_is_lost_still_tells_of_the_gap_before_it(wire: Wire
     wired.tick("n", "somebody", 1)
     wired.tick("lost", "somebody", 1)
     wire.lose_answer()
-    assert wired.tick("lost again", "somebody", 1) == module.NEVER
+    assert wired.tick("lost again", "somebody", 1) == NEVER
     assert wire.lost == 1
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import sqlite3
 import threading
 import time
@@ -25,8 +24,10 @@ from orchestrator.core.records import Header, Phase, Record, Role, RunState, Sta
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import RunQuery
+from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import SqlStore, link, postgres, queries, sqlite, tables
 from tests.servers import PostgresServer
+from tests.stores.wire import Wire
 
 FORK = multiprocessing.get_context("fork")
 ACTIVE = frozenset({RunState.RUNNING})
@@ -433,90 +434,58 @@ def test_any_text_may_be_looked_up(place: Place) -> None:
     assert store.state(run_id) == patch
 
 
+# -- the event log ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_log_is_cut_whoever_makes_it_too_long(place: Place, before: int) -> None:
+    """Claims tell events too, but know nothing of limits: the next commit makes up for them."""
+    store = place.open()
+    run_id = begin(store, "0")
+    for _ in range(before):
+        note(store, run_id)
+    for _ in range(60):  # one event by the claim, one by the commit
+        (record,) = store.load(run_id, ["0"])
+        token = claim(store, run_id, record)
+        again = Set("0", {"status": Status.QUEUED})
+        committed(store.commit(run_id, Change(Holder("0", token), (again,), events=({"type": "n"},), keep=10)))
+    assert 10 < len(store.events(run_id)) <= 10 + 1 + SLACK + 1
+
+
+def test_a_number_that_no_event_can_have_is_no_cursor(place: Place) -> None:
+    """A database would refuse it in words of its own."""
+    store = place.open()
+    run_id = begin(store, "0")
+    for read in (store.events, lambda run_id, after: store.follow(run_id, after, 0.0)):
+        assert read(run_id, "9" * 18) == []
+        with pytest.raises(ValueError, match="no cursor"):
+            read(run_id, "9" * 40)
+
+
 # -- what it costs ----------------------------------------------------------------------------------------------------
 
 
-class Proxy:
-    """Between a store and its server: counts round trips and bytes, and disturbs on demand.
-
-    A round trip is counted when the client speaks again after the server has answered.
-    """
-
-    def __init__(self, host: str, port: int) -> None:
-        self.trips = self.sent = 0
-        self.frozen = False
-        self.cut_after: bytes | None = None
-        self._target = (host, port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = [self._listener]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
-                self._sockets += [client, server]
-                turn = {"answered": True}
-                threading.Thread(target=self._upward, args=(client, server, turn), daemon=True).start()
-                threading.Thread(target=self._downward, args=(client, server, turn), daemon=True).start()
-
-    def _upward(self, client: socket.socket, server: socket.socket, turn: dict[str, bool]) -> None:
-        with suppress(OSError):
-            while data := client.recv(1 << 16):
-                self.trips += turn["answered"]
-                self.sent += len(data)
-                turn["answered"] = False
-                if self.cut_after is not None and self.cut_after in data:
-                    self.cut_after = None
-                    server.sendall(data)
-                    time.sleep(0.2)  # the server has done it, but nobody will hear of it
-                    break
-                if not self.frozen:
-                    server.sendall(data)
-        self._end(client, server)
-
-    def _downward(self, client: socket.socket, server: socket.socket, turn: dict[str, bool]) -> None:
-        with suppress(OSError):
-            while data := server.recv(1 << 16):
-                turn["answered"] = True
-                if self.cut_after is None and not self.frozen:
-                    client.sendall(data)
-        self._end(client, server)
-
-    def _end(self, *sockets: socket.socket) -> None:
-        for one in sockets:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-    def close(self) -> None:
-        self._end(*self._sockets)
-
-
 @pytest.fixture
-def proxy(on_postgresql: Place) -> Iterator[Proxy]:
+def wire(on_postgresql: Place) -> Iterator[Wire]:
     """A wire to the server; `on_postgresql` leads over it from now on."""
     parts = urlsplit(on_postgresql.url)
-    proxy = Proxy(parts.hostname or "127.0.0.1", parts.port or 5432)
-    user, at, _ = parts.netloc.rpartition("@")
-    on_postgresql.url = on_postgresql.url.replace(parts.netloc, f"{user}{at}127.0.0.1:{proxy.port}")
-    yield proxy
-    on_postgresql.close()
-    proxy.close()
+    with Wire(parts.port or 5432, parts.hostname or "127.0.0.1") as wire:
+        user, at, _ = parts.netloc.rpartition("@")
+        on_postgresql.url = on_postgresql.url.replace(parts.netloc, f"{user}{at}127.0.0.1:{wire.port}")
+        yield wire
+        on_postgresql.close()
 
 
-def test_a_plain_step_takes_four_round_trips(proxy: Proxy, on_postgresql: Place) -> None:
+def test_a_plain_step_takes_four_round_trips(wire: Wire, on_postgresql: Place) -> None:
     """Two for the claim, two for the commit; a start takes four too, and a read takes one."""
     store = on_postgresql.open()
     run_id = begin(store, "0")
     (record,) = store.load(run_id)[1:]
-    before = proxy.trips
+    before = wire.turns
     token = claim(store, run_id, record)
-    assert proxy.trips - before == 2
+    assert wire.turns - before == 2
     finish(store, run_id, 0, token)
-    assert proxy.trips - before == 4
+    assert wire.turns - before == 4
     for read in (
         lambda: store.header(run_id),
         lambda: store.load(run_id),
@@ -527,33 +496,33 @@ def test_a_plain_step_takes_four_round_trips(proxy: Proxy, on_postgresql: Place)
         lambda: store.workers("n"),
         store.now,
     ):
-        before = proxy.trips
+        before = wire.turns
         read()
-        assert proxy.trips - before == 1
-    before = proxy.trips
+        assert wire.turns - before == 1
+    before = wire.turns
     begin(store, "0")
-    assert proxy.trips - before == 4
+    assert wire.turns - before == 4
 
 
-def test_a_big_commit_takes_two_round_trips(proxy: Proxy, on_postgresql: Place) -> None:
+def test_a_big_commit_takes_two_round_trips(wire: Wire, on_postgresql: Place) -> None:
     """Five hundred values and records go in as many statements as one."""
     store = on_postgresql.open()
     run_id = begin(store)
     note(store, run_id)
     values = {f"v{number}": "=1" for number in range(500)}
     change = Change(Caller("big", ACTIVE), tuple(Put(queued(f"0.{number}")) for number in range(500)), values=values)
-    before = proxy.trips
+    before = wire.turns
     committed(store.commit(run_id, change))
-    assert proxy.trips - before <= 3  # the answers to so much may come in two pieces
+    assert wire.turns - before <= 3  # the answers to so much may come in two pieces
     assert len(store.load(run_id)) == 501
     assert len(store.values(run_id, values)) == 500
 
 
 def test_a_step_sends_as_many_bytes_at_position_1000_as_at_10(
-    postgres_server: PostgresServer, proxy: Proxy, on_postgresql: Place
+    postgres_server: PostgresServer, wire: Wire, on_postgresql: Place
 ) -> None:
     """What a step costs does not grow with the run."""
-    beside = SqlStore(postgres_server.url(), schema=on_postgresql.schema)  # not slowed down by the proxy
+    beside = SqlStore(postgres_server.url(), schema=on_postgresql.schema)  # not slowed down by the wire
     store = on_postgresql.open()
     run_id = begin(store, "10")
     costs = {}
@@ -561,9 +530,9 @@ def test_a_step_sends_as_many_bytes_at_position_1000_as_at_10(
         if number == 1000:
             until(beside, run_id, 20, 1000)
             beside.close()
-        before = proxy.sent
+        before = wire.sent
         step(store, run_id, number)
-        costs[number] = proxy.sent - before
+        costs[number] = wire.sent - before
     assert costs[1000] == pytest.approx(costs[19], rel=0.05)
 
 
@@ -608,15 +577,15 @@ def test_held_records_are_found_without_reading_the_others(place: Place) -> None
 # -- connections ------------------------------------------------------------------------------------------------------
 
 
-def test_a_commit_whose_answer_is_lost_is_taken_once(proxy: Proxy, on_postgresql: Place) -> None:
+def test_a_commit_whose_answer_is_lost_is_taken_once(wire: Wire, on_postgresql: Place) -> None:
     """The connection breaks inside COMMIT: the same change is sent again and gets its first answer."""
     store = on_postgresql.open()
     run_id = begin(store, "0")
     (record,) = store.load(run_id)[1:]
     token = claim(store, run_id, record)
-    proxy.cut_after = b"COMMIT"
+    wire.lose_answer(b"COMMIT")
     finish(store, run_id, 0, token)
-    assert proxy.cut_after is None
+    assert wire.lost == 1
     header = store.header(run_id)
     assert header is not None
     assert (header.commits, header.live) == (3, 1)
@@ -637,7 +606,7 @@ def test_connections_that_the_server_has_closed_are_replaced(on_postgresql: Plac
 
 
 def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(
-    proxy: Proxy, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A frozen server keeps its connections open and says nothing."""
     monkeypatch.setattr(postgres, "ANSWER", 0.2)
@@ -645,12 +614,12 @@ def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(
     monkeypatch.setattr(link, "LOSSES", 2)
     store = on_postgresql.open()
     run_id = begin(store, "0")
-    proxy.frozen = True
+    wire.frozen = True
     started = time.monotonic()
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         store.header(run_id)
     assert time.monotonic() - started < 10
-    proxy.frozen = False
+    wire.frozen = False
     assert store.header(run_id) is not None
 
 

@@ -16,7 +16,7 @@ from kombu.transport.redis import PublishBatch
 
 from orchestrator import Orchestrator, Workflow, clone_step, step
 from tests.servers import RedisServer
-from tests.stores.redis_wire import Wire
+from tests.stores.wire import Wire
 
 DB = 9
 DIGITS = 50  # a few numbers stand in a message, some more than once: in a run of 2,000 steps each has three more digits

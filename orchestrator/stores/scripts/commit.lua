@@ -188,9 +188,9 @@ local function remember()
   end
 end
 
--- The oldest events go, in whole nodes of the stream. What was the first of the rest only marks the gap from now on.
+-- The oldest events go, in whole nodes of the stream. The newest of them stays, to mark the gap from now on.
 local function trim()
-  if not change.keep or redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.keep) == 0 then return end
+  if not change.keep or redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.keep + 1) == 0 then return end
   header.trimmed = redis.call('XRANGE', KEYS[6], '-', '+', 'COUNT', 1)[1][1]
 end
 

@@ -42,8 +42,10 @@ PUT_DUE = """INSERT INTO {due} (run_id, path, namespace, due) {rows text text te
 DROP_DUE = "DELETE FROM {due} WHERE run_id = :run AND path {in paths}"
 PUT_VALUES = "INSERT INTO {values} (run_id, id, text) {rows text text text} ON CONFLICT (run_id, id) DO NOTHING"
 PUT_EVENTS = "INSERT INTO {events} (run_id, number, at, doc) {rows text bigint bigint text}"
-DROP_EVENTS = "DELETE FROM {events} WHERE run_id = :run AND number < :first"
-MARK_GAP = "UPDATE {events} SET doc = :doc WHERE run_id = :run AND number = :first"
+DROP_EVENTS = """DELETE FROM {events} WHERE run_id = :run AND number < :first
+    AND (SELECT min(number) FROM {events} WHERE run_id = :run) < CAST(:first AS bigint) - CAST(:slack AS bigint)"""
+MARK_GAP = """UPDATE {events} SET doc = :doc WHERE run_id = :run AND number = :first
+    AND NOT EXISTS (SELECT 1 FROM {events} WHERE run_id = :run AND number < :first)"""
 PUT_STATE = """INSERT INTO {state} (run_id, key, text) {rows text text text}
     ON CONFLICT (run_id, key) DO UPDATE SET text = excluded.text"""
 DROP_STATE = "DELETE FROM {state} WHERE run_id = :run AND key {in keys}"

@@ -15,10 +15,10 @@ from orchestrator.core.apply import Applied
 from orchestrator.core.changes import Change, Claimed, Mail, mark
 from orchestrator.core.records import HELD, LIVE, Header, Record, Status
 from orchestrator.ports import TRIMMED
+from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql.link import Tx
 
-_SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
 _WATCHED = LIVE | {Status.WAITING}
 
 
@@ -104,15 +104,14 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0) -> 
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
-        _trim(tx, run, locked.events, locked.events + len(applied.events), keep)
+        _trim(tx, run, locked.events + len(applied.events) - keep if keep else 0)
     _keep(tx, run, applied.header, list(applied.records.values()))
 
 
-def _trim(tx: Tx, run: str, before: int, after: int, keep: int) -> None:
-    """The oldest events go, some at a time. What was the first of the rest only marks the gap from now on."""
-    first = after - keep + 1
-    if keep and first > 1 and before // _SLACK != after // _SLACK:
-        tx.send(q.DROP_EVENTS, run=run, first=first)
+def _trim(tx: Tx, run: str, first: int) -> None:
+    """The events before the number `first` go, some at a time; that one stays, to mark the gap from now on."""
+    if first > SLACK:
+        tx.send(q.DROP_EVENTS, run=run, first=first, slack=SLACK)
         tx.send(q.MARK_GAP, run=run, first=first, doc=pack({"type": TRIMMED}))
 
 

@@ -21,12 +21,12 @@ from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.core.recovery import worth_keeping
 from orchestrator.host import monotonic
 from orchestrator.ports import Bell, Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.stores.common import NEVER, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Link, Tx
 from orchestrator.stores.sql.vigil import Vigil
 
-NEVER = 1 << 50
 _SECRETS = frozenset({"password", "sslpassword"})
 _PAGE = 200  # runs of one renewal that are locked together
 _ASKED = 60.0  # seconds for which the bell is rung for a run once somebody has asked
@@ -141,11 +141,11 @@ class SqlStore:
         return [rows.original(value) for (value,) in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
-        found = self._rows(q.EVENTS, run=rows.name(run_id), after=int(after or 0), limit=limit)
+        found = self._rows(q.EVENTS, run=rows.name(run_id), after=number_of(after), limit=limit)
         return [StoredEvent(str(number), at, json.loads(doc)) for number, at, doc in found]
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        seen = int(after or 0)
+        seen = number_of(after)
         vigil = Vigil(self.bell, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
         while True:
             found = self._rows(q.NEWEST, run=rows.name(run_id))

@@ -1,0 +1,30 @@
+"""What several stores have in common. It knows none of them."""
+
+from __future__ import annotations
+
+import re
+
+from orchestrator.core.records import Header
+from orchestrator.ports import RunQuery
+
+NEVER = 1 << 50  # ms since a sweep that never was
+SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
+
+_NUMBER = re.compile(r"[0-9]{1,18}")
+
+
+def number_of(cursor: str) -> int:
+    """The number of the event that the cursor stands behind, in a store that numbers a run's events from 1."""
+    if cursor and not _NUMBER.fullmatch(cursor):
+        raise ValueError(f"{cursor!r} is no cursor of this store")
+    return int(cursor or 0)
+
+
+def matches(header: Header, query: RunQuery) -> bool:
+    """Whether the query asks for this run."""
+    return (
+        query.workflow_id in (None, header.workflow_id)
+        and query.status in (None, header.status)
+        and query.resource_id in (None, header.resource_id)
+        and (query.before is None or header.updated_at < query.before)
+    )

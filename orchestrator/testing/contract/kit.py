@@ -1,0 +1,225 @@
+"""What the conditions are written with: runs that stand for themselves, short words for the port's verbs, threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Op, Put, Refused, Run
+from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status
+from orchestrator.host import new_run_id, new_token
+from orchestrator.ports import Store
+
+_K = TypeVar("_K")
+_T = TypeVar("_T")
+
+EVENTED = "celery"
+LEASE = 60  # ms: short enough to really wait for
+LONG = 60_000
+_PATIENCE = 30  # seconds until a forked process is given up
+ACTIVE = frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.PAUSED})
+
+OPAQUE = {
+    "empty list": "=[]",
+    "empty dict": "={}",
+    "nested empties": '={"a":[],"b":{},"c":[[]]}',
+    "big integer": "=123456789012345678901234567890",
+    "float": "=1.0",
+    "exponent": "=1e400",
+    "unicode": '="grüß 🐍 \u2028 \u05d0"',
+    "escaped NUL": '="a\\u0000b"',
+    "escaped surrogate": '="\\ud83d"',
+    "quotes": '="\\"\'\\\\%s {0} $1 :name"',
+    "line breaks": '="\r\n\t"',
+    "references": '["a","","b"]',
+    "empty": "",
+    "one megabyte": "=" + "x" * 1_000_000,
+}
+
+
+class Conditions:
+    """What every part of the contract stands on."""
+
+    def advance(self, store: Store, ms: int) -> None:
+        """Let `ms` pass on the store's clock: a real one is waited for; override it where the clock is virtual."""
+        end = store.now() + ms
+        while store.now() <= end:
+            threading.Event().wait(0.002)
+
+
+# What else a change may write; of a refused one nothing of it may be seen.
+EXTRAS: Mapping[str, Any] = {
+    "values": {"extra": "=1"},
+    "state": {"extra": "=2"},
+    "context": {"extra": "=3"},
+    "events": ({"type": "extra"},),
+    "mail": Mail("box", push="extra"),
+}
+
+
+def a_header(**fields: Any) -> Header:
+    """A pending run with an id and a namespace of its own."""
+    known = {"run_id": new_run_id(), "workflow_id": "contract", "fingerprint": "f", "namespace": new_run_id()}
+    return Header(**{**known, "runtime": EVENTED, **fields})
+
+
+def a_record(path: str, **fields: Any) -> Record:
+    """A queued record, unless another status is said."""
+    status = str(fields.pop("status", Status.QUEUED))
+    return Record(path=path, step="s" + path, component="STEP", status=status, **fields)
+
+
+def claimed_of(answer: Claimed | Refused) -> Claimed:
+    """The answer, which is no refusal."""
+    assert isinstance(answer, Claimed), answer
+    return answer
+
+
+def committed_of(answer: Committed | Refused) -> Committed:
+    """The answer, which is no refusal."""
+    assert isinstance(answer, Committed), answer
+    return answer
+
+
+def reason_of(answer: Claimed | Committed | Refused) -> str:
+    """Why it is a refusal."""
+    assert isinstance(answer, Refused), answer
+    return answer.reason
+
+
+class Begun:
+    """A run that has begun with these records, seen through the port.
+
+    Its own record is not open unless a test asks for it, so that the run does not rest whenever nothing is live.
+    """
+
+    def __init__(
+        self, store: Store, *records: Record, root: Status = Status.SUCCESS, grace: int = LONG, **fields: Any
+    ) -> None:
+        header = a_header(**fields)
+        self.store, self.id, self.namespace, self.workflow = store, header.run_id, header.namespace, header.workflow_id
+        store.create(header)
+        own = Record(path="", step="contract", component="RUN", role=Role.BLOCK, phase=Phase.REST, status=root)
+        ops: tuple[Op, ...] = (Put(own), Run({"status": RunState.RUNNING}), *map(Put, records))
+        guard = Caller(new_token(), frozenset({RunState.PENDING}))
+        committed_of(store.commit(self.id, Change(guard, ops, grace=grace)))
+
+    @property
+    def header(self) -> Header:
+        """As it is now."""
+        header = self.store.header(self.id)
+        assert header is not None
+        return header
+
+    def record(self, path: str) -> Record:
+        """The record at `path` as it is now."""
+        (record,) = self.store.load(self.id, [path])
+        return record
+
+    def counts(self) -> tuple[int, int, int, int]:
+        """How many records are live, suspended, waiting and paused."""
+        header = self.header
+        return header.live, header.suspended, header.waiting, header.paused
+
+    def due(self) -> list[str]:
+        """Where records of its namespace are due."""
+        return [due.record.path for due in self.store.due(self.namespace)]
+
+    def told(self, kind: str = "") -> list[Mapping[str, Any]]:
+        """Its events, of one type or of all."""
+        return [event.doc for event in self.store.events(self.id) if kind in ("", event.doc["type"])]
+
+    def claim(self, path: str, token: str = "", lease: int = LONG) -> Claimed:
+        """Claim the record as it is now."""
+        seq = self.record(path).seq
+        return claimed_of(self.store.claim(Ask(self.id, path, seq, token or new_token(), lease)))
+
+    def refused_claim(self, path: str, seq: int) -> str:
+        """Why the claim of a message with this number is refused."""
+        return reason_of(self.store.claim(Ask(self.id, path, seq, new_token())))
+
+    def commit(self, path: str, token: str, *ops: Any, **fields: Any) -> Committed:
+        """Commit as the holder of a claim."""
+        return committed_of(self.store.commit(self.id, Change(Holder(path, token), ops, **fields)))
+
+    def refused_commit(self, path: str, token: str, *ops: Any) -> str:
+        """Why the commit of a holder is refused."""
+        return self.refused(Change(Holder(path, token), ops))
+
+    def caller(self, *ops: Any, **fields: Any) -> Committed:
+        """Commit from outside, in whatever state the run is."""
+        return committed_of(self.store.commit(self.id, Change(Caller(new_token(), frozenset(RunState)), ops, **fields)))
+
+    def refused(self, change: Change) -> str:
+        """Why the change is refused."""
+        return reason_of(self.store.commit(self.id, change))
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """All that a refused commit, or one that is repeated, must not have touched."""
+        events = [event.doc for event in self.store.events(self.id)]
+        texts = self.store.values(self.id, EXTRAS["values"]), self.store.state(self.id), self.store.context(self.id)
+        return self.header, self.store.load(self.id), events, texts, self.store.mail(self.id, EXTRAS["mail"].name)
+
+
+def is_no_value(call: Callable[[], object]) -> bool:
+    """Whether the call raises ValueError."""
+    try:
+        call()
+    except ValueError:
+        return True
+    return False
+
+
+def together(*calls: Callable[[], Any]) -> list[Any]:
+    """Make the calls in threads of their own, all at once, and return their answers; the first error is raised here."""
+    answers: dict[int, Any] = {}
+    errors: list[BaseException] = []
+    gate = threading.Barrier(len(calls))
+
+    def run(n: int) -> None:
+        gate.wait()
+        try:
+            answers[n] = calls[n]()
+        except BaseException as error:  # noqa: BLE001 - a thread's border: it is raised again below
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [answers[n] for n in range(len(calls))]
+
+
+def each(call: Callable[[_K], _T], items: Iterable[_K]) -> list[_T]:
+    """Make one call for each of the items, all at once."""
+    return together(*(partial(call, item) for item in items))
+
+
+def in_a_child(call: Callable[[], object]) -> str:
+    """Make the call in a forked process and return what went wrong there: nothing, if it is empty."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forks while other threads run, in newer Pythons
+        child = os.fork()
+    if not child:
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(_PATIENCE)
+            call()
+        except BaseException as error:  # noqa: BLE001 - a process's border
+            os.write(writer, repr(error).encode()[:4000] or b"?")
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8", errors="replace") as pipe:
+        said = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return said or (f"the process ended with {code}" if code else "")

@@ -1,0 +1,130 @@
+"""What is created, and what is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from orchestrator.core.apply import UNKNOWN
+from orchestrator.core.changes import Ask, Caller, Change, Doc, Set
+from orchestrator.core.records import Phase, Role, RunState, Status
+from orchestrator.host import new_run_id
+from orchestrator.ports import Holding, Store
+from orchestrator.testing.contract.kit import (
+    ACTIVE,
+    LEASE,
+    OPAQUE,
+    Begun,
+    Conditions,
+    a_header,
+    a_record,
+    each,
+    reason_of,
+)
+
+
+class Reading(Conditions):
+    """What is created, and what is read."""
+
+    def test_a_new_run_is_stored_as_it_is_given_and_stamped(self, store: Store) -> None:
+        """`create` keeps every field and writes the moment of creation by the store's clock."""
+        before = store.now()
+        given = a_header(resource_id="r", input="i", per_step=True, auto_restart=False)
+        stored = store.create(given)
+        assert before <= stored.created_at <= store.now()
+        assert stored == replace(given, created_at=stored.created_at, updated_at=stored.created_at)
+        assert store.header(given.run_id) == stored
+
+    def test_creating_a_run_again_returns_what_is_stored_and_changes_nothing(self, store: Store) -> None:
+        """Whoever comes second gets the first run, however far it has come."""
+        run = Begun(store, a_record("0"))
+        again = store.create(a_header(run_id=run.id, workflow_id="another"))
+        assert again == run.header
+        assert again.workflow_id == "contract"
+        assert again.status == RunState.RUNNING
+        assert store.header(run.id) == again
+
+    def test_two_threads_that_create_one_run_see_the_same(self, store: Store) -> None:
+        """Only one of them inserts it."""
+        id_ = new_run_id()
+        seen = each(lambda n: store.create(a_header(run_id=id_, workflow_id=f"w{n}")), range(4))
+        assert len(set(seen)) == 1
+
+    def test_an_unknown_run_reads_as_nothing(self, store: Store) -> None:
+        """No reading verb raises for a run that nobody has created."""
+        id_ = new_run_id()
+        assert store.header(id_) is None
+        assert store.load(id_) == []
+        assert store.load(id_, ["0"]) == []
+        assert store.load(id_, held=True) == []
+        assert store.values(id_, ["a"]) == {}
+        assert store.state(id_) == {}
+        assert store.context(id_) == {}
+        assert store.mail(id_, "name") == []
+        assert store.events(id_) == []
+        assert store.follow(id_, "", 0.05) == []
+        assert store.last_event(id_) == ""
+        assert store.wait(id_, 0, 0.05) is None
+
+    def test_an_unknown_run_refuses_every_write(self, store: Store) -> None:
+        """A claim, a commit, a renewal and a deletion say that there is no such run."""
+        held = Holding(new_run_id(), "0", "t")
+        assert reason_of(store.claim(Ask(held.run_id, "0", 1, "t"))) == UNKNOWN
+        assert reason_of(store.commit(held.run_id, Change(Caller("c", ACTIVE)))) == UNKNOWN
+        assert store.renew([held], LEASE) == {held: UNKNOWN}
+        assert store.delete(held.run_id) is False
+        assert store.header(held.run_id) is None
+
+    def test_records_come_in_the_order_of_their_paths_as_numbers(self, store: Store) -> None:
+        """The tenth item follows the ninth, and a parent stands before its children."""
+        paths = ["0.10", "0.9", "0", "1", "0.2.1", "0.2", "10", "2", "0.2.10", "0.2.9"]
+        run = Begun(store, *map(a_record, paths))
+        ordered = ["", "0", "0.2", "0.2.1", "0.2.9", "0.2.10", "0.9", "0.10", "1", "2", "10"]
+        assert [record.path for record in store.load(run.id)] == ordered
+
+    def test_records_are_read_by_their_paths_as_far_as_they_exist(self, store: Store) -> None:
+        """Unknown paths are left out, twice named ones come once."""
+        run = Begun(store, a_record("0"), a_record("1"), a_record("2"))
+        assert [record.path for record in store.load(run.id, ["2", "7", "0", "2"])] == ["0", "2"]
+        assert store.load(run.id, []) == []
+        assert [record.path for record in store.load(run.id, [""])] == [""]
+
+    def test_held_records_are_those_that_wait_for_somebody_outside(self, store: Store) -> None:
+        """Suspended, waiting and paused ones, and only as long as they are."""
+        held = [a_record("0.10", status=Status.SUSPENDED), a_record("0.9", status=Status.WAITING)]
+        run = Begun(
+            store, *held, a_record("1", status=Status.PAUSED), a_record("2"), a_record("3", status=Status.SLEEPING)
+        )
+        assert [record.path for record in store.load(run.id, held=True)] == ["0.9", "0.10", "1"]
+        run.caller(Set("0.10", {"status": Status.QUEUED}), Set("1", {"status": Status.SUCCESS}))
+        assert [record.path for record in store.load(run.id, held=True)] == ["0.9"]
+
+    def test_every_field_of_a_record_survives(self, store: Store) -> None:
+        """What a commit puts is what a load reads, but for what the status stamps."""
+        full = a_record(
+            "0.3", visit="1.2", quiet=True, input="i", output="o", error="e", needs="a b", scope=1, attempt=2,
+            iteration=3, index=3, left=4, next=5, total=6, skipped=1, width=2, suspend="s", resume="r", resumed=True,
+            restarted=True, label="grün", tripwire=True, parked="no such workflow", status=Status.SUSPENDED,
+            role=Role.ITEM.value, phase=Phase.RUN.value, queued_at=7, started_at=8, resumed_at=9, order=2, seq=77,
+        )  # fmt: skip
+        run = Begun(store, full)
+        read = run.record("0.3")
+        assert read == replace(full, seq=read.seq, suspended_at=read.suspended_at)
+
+    def test_opaque_values_survive(self, store: Store) -> None:
+        """Nothing looks into users' text: values, state, context and their keys come back as they were written."""
+        run = Begun(store, a_record("0", status=Status.OPEN))
+        keys = {f"key:{name} é [] 'x' \"y\"": text for name, text in OPAQUE.items()}
+        run.caller(values=keys, state=keys, context=keys)
+        assert store.values(run.id, keys) == keys
+        assert store.values(run.id, []) == {}
+        assert store.state(run.id) == keys
+        assert store.context(run.id) == keys
+
+    def test_opaque_fields_and_events_survive(self, store: Store) -> None:
+        """Labels, reasons and events keep their text, their numbers and their empty lists."""
+        label = OPAQUE["unicode"] + OPAQUE["quotes"] + OPAQUE["line breaks"]
+        event: Doc = {"type": "note", "list": [], "dict": {}, "big": 1 << 60, "float": 0.5, "none": None, "text": label}
+        run = Begun(store, a_record("0", status=Status.OPEN))
+        run.caller(Set("0", {"label": label, "parked": label}), events=(event,))
+        assert run.record("0").label == run.record("0").parked == label
+        assert store.events(run.id)[-1].doc == event

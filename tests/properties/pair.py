@@ -1,0 +1,213 @@
+"""Two stores that are told the same, and what must look the same in both.
+
+The memory store calls `core.apply`; its clock stands still. Durations are none at all or very long, so that the two
+clocks never disagree on whether a moment has come. Times themselves are left out of the comparison, and so is how much
+of a log that has grown too long is kept beyond what was asked for.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Holder, Refused
+from orchestrator.core.records import Header, Record, RunState
+from orchestrator.ports import TRIMMED, Holding, RunQuery, Store
+from orchestrator.stores.memory import MemoryStore
+from tests.properties.small_graphs import LONG
+
+ACTIVE = frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.PAUSED})
+KEEPS = (0, 0, 0, 1, 5, 60)
+_ALL = 100_000
+_runs = itertools.count()
+
+_MOMENTS = ("created_at", "started_at", "updated_at", "ended_at", "queued_at", "suspended_at", "resumed_at", "due")
+
+
+def _plain(doc: dict[str, Any]) -> dict[str, Any]:
+    """Leave out how late it is, but not whether there is a moment at all."""
+    doc = {name: bool(value) if name in _MOMENTS else value for name, value in doc.items()}
+    if doc.get("answer"):
+        doc["answer"] = json.loads(doc["answer"])
+    return doc
+
+
+def _answer(answer: Claimed | Committed | Refused | None) -> Any:
+    match answer:
+        case None:
+            return None
+        case Refused(reason=reason, header=header):
+            return reason, header and _plain(header.doc())
+        case Claimed(header=header, record=record):
+            package = (dict(answer.values), dict(answer.state), dict(answer.context))
+            return _plain(header.doc()), _plain(record.doc()), package
+        case Committed(header=header, dispatches=dispatches, claimed=claimed):
+            return _plain(header.doc()), dispatches, _answer(claimed)
+
+
+def _log(store: Store, run_id: str) -> tuple[bool, list[Any]]:
+    """Whether the log has lost its beginning, and the rest of it."""
+    docs = [dict(event.doc) for event in store.events(run_id, limit=_ALL)]
+    assert store.events(run_id, store.last_event(run_id)) == []
+    cut = bool(docs) and docs[0]["type"] == TRIMMED
+    return cut, docs[cut:]
+
+
+@dataclass
+class Pair:
+    """One run in two stores: what is said to one is said to the other."""
+
+    memory: MemoryStore
+    other: Store
+    draw: Any
+    run_id: str = field(default_factory=lambda: f"run/{next(_runs)}")
+    told: list[Dispatch] = field(default_factory=list)
+    claims: list[Record] = field(default_factory=list)
+    changes: list[tuple[Change, Change]] = field(default_factory=list)
+    enders: list[Change] = field(default_factory=list)  # by which claims have ended
+    ids: set[str] = field(default_factory=set)  # of values that were to be written
+    least: int = _ALL  # the fewest events that anybody wanted kept
+    tokens: Iterator[int] = field(default_factory=itertools.count)
+
+    # What is drawn.
+
+    def pick(self, options: Sequence[Any]) -> Any:
+        return self.draw(st.sampled_from(options))
+
+    def token(self) -> str:
+        return f"token{next(self.tokens)}"
+
+    def lease(self) -> int:
+        return int(self.pick([0, LONG, LONG]))
+
+    def spans(self) -> dict[str, Any]:
+        return {"lease": self.lease(), "grace": self.lease(), "keep": self.pick(KEEPS)}
+
+    def burst(self) -> tuple[dict[str, Any], ...]:
+        """So many events that logs are cut."""
+        return tuple({"type": "chunk", "n": n, "text": "é" * 500} for n in range(70))
+
+    # What is said.
+
+    def create(self, **fields: Any) -> Header:
+        """Create the run, or once more; it says itself where it belongs when it begins."""
+        flags = {name: self.pick([False, False, True]) for name in ("quiet", "per_step")}
+        about = {"workflow_id": self.run_id, "namespace": f"{self.run_id}/old", "resource_id": self.pick(["", "r"])}
+        header = Header(run_id=self.run_id, auto_restart=self.pick([True, True, False]), **flags, **about, **fields)
+        stored = self.memory.create(header)
+        assert _plain(self.other.create(header).doc()) == _plain(stored.doc())
+        return stored
+
+    def begins(self) -> dict[str, Any]:
+        """What the start of a run says of it."""
+        return {"namespace": self.run_id, "resource_id": self.resource()}
+
+    def resource(self) -> str:
+        return str(self.pick(["", "r", "r:é", f"{self.run_id}:"]))
+
+    def claim(self, path: str, seq: int, token: str | None = None) -> Claimed | None:
+        ask = Ask(self.run_id, path, seq, token or self.token(), self.lease())
+        mine, theirs = self.memory.claim(ask), self.other.claim(ask)
+        assert _answer(theirs) == _answer(mine)
+        if isinstance(mine, Claimed):
+            self.claims.append(mine.record)
+            return mine
+        return None
+
+    def commit(self, change: Change, as_theirs: Change | None = None) -> Claimed | None:
+        """Commit to both; `as_theirs` says the same where it must name a moment as the other store has it."""
+        late = self._has_ended(change) and change not in self.enders
+        self.changes.append((change, as_theirs or change))
+        self.ids |= change.values.keys()
+        self.least = min(self.least, change.keep or _ALL)
+        mine, theirs = self.memory.commit(self.run_id, change), self.other.commit(self.run_id, as_theirs or change)
+        if late and isinstance(mine, Committed) and isinstance(theirs, Committed):
+            # It is not the change that ended its claim, but comes after it, as a part may. The reference, which looks
+            # at the records that a change names, may not know what that other one claimed.
+            mine, theirs = replace(mine, claimed=None), replace(theirs, claimed=None)
+        elif self._has_ended(change):
+            self.enders.append(change)
+        assert _answer(theirs) == _answer(mine)
+        if isinstance(mine, Refused):
+            return None
+        self.told += mine.dispatches
+        if mine.claimed:
+            self.claims.append(mine.claimed.record)
+        return mine.claimed
+
+    def _has_ended(self, change: Change) -> bool:
+        """Whether the claim by whose holder it is has ended by a commit."""
+        guard = change.guard
+        if not isinstance(guard, Holder):
+            return False
+        return any(record.was == guard.token for record in self.memory.load(self.run_id, [guard.path]))
+
+    # What is compared.
+
+    def compare(self) -> None:
+        mine, theirs = (self._snapshot(store) for store in (self.memory, self.other))
+        assert theirs == mine
+        self._compare_logs()
+
+    def _snapshot(self, store: Store) -> dict[str, Any]:
+        header = store.header(self.run_id)
+        mine = {"workflow_id": self.run_id}
+        queries = [mine, *({**mine, "status": status} for status in (RunState.RUNNING, RunState.SUSPENDED))]
+        queries += [{**mine, "resource_id": resource} for resource in {"r", header.resource_id if header else ""}]
+        return {
+            "header": header and _plain(header.doc()),
+            "records": [_plain(record.doc()) for record in store.load(self.run_id)],
+            "held": [record.path for record in store.load(self.run_id, held=True)],
+            "values": store.values(self.run_id, self.ids),
+            "state": store.state(self.run_id),
+            "context": store.context(self.run_id),
+            "mail": store.mail(self.run_id, "event"),
+            "due": sorted(due.record.path for due in store.due(self.run_id)),
+            "due as created": [due.record.path for due in store.due(f"{self.run_id}/old")],
+            "listed": [store.runs(RunQuery(**query)).total for query in queries],
+        }
+
+    def _compare_logs(self) -> None:
+        (cut, mine), (their_cut, theirs) = (_log(store, self.run_id) for store in (self.memory, self.other))
+        if not cut and not their_cut:
+            assert theirs == mine
+            return
+        common = min(len(mine), len(theirs))
+        assert theirs[-common:] == mine[-common:]
+        assert common >= self.least
+
+    def drive(self, *actions: Callable[[], None]) -> None:
+        """Let things happen, until the run has gone at the latest, and compare."""
+        self.compare()
+        for number in range(self.draw(st.integers(10, 40))):
+            if self.memory.header(self.run_id) is None:
+                break
+            self.pick(actions)()
+            if number % 4 == 0:  # answers are compared every time
+                self.compare()
+        self.compare()
+
+    # What may happen to any run.
+
+    def again(self) -> None:
+        """A change is sent again, at once or when others have gone on."""
+        self.commit(*self.pick(self.changes[:-6:-1]))
+
+    def create_again(self) -> None:
+        """Somebody comes second."""
+        self.create(runtime="other")
+
+    def renew(self) -> None:
+        """The keeper renews what is held, and what is not."""
+        holdings = [Holding(self.run_id, record.path, record.token) for record in self.claims[-5:]]
+        assert self.other.renew(holdings, LONG) == self.memory.renew(holdings, LONG)
+
+    def forget(self) -> None:
+        """The run is deleted if it has ended."""
+        states = frozenset({RunState.SUCCESS, RunState.FAILED})
+        assert self.other.delete(self.run_id, states) == self.memory.delete(self.run_id, states)

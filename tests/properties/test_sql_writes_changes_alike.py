@@ -1,0 +1,35 @@
+"""What `core.apply` makes of a change, the SQL store writes as the memory store does.
+
+The two call the same function, so what is compared is what they read for it and how they keep its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.stores.memory import MemoryStore
+from orchestrator.stores.sql import SqlStore
+from orchestrator.testing import VirtualClock
+from tests.properties.wild import Wild
+
+
+@pytest.fixture(scope="module")
+def sql_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
+    place: Path = tmp_path_factory.mktemp("alike") / "store.db"
+    store = SqlStore(f"sqlite:///{place}")
+    yield store
+    store.close()
+
+
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_change_is_written_alike(sql_store: SqlStore, data: st.DataObject) -> None:
+    """Records, counts, texts, mail, due entries, listings and events, after any operations in any order."""
+    run = Wild(MemoryStore(VirtualClock()), sql_store, data.draw)
+    run.begin()
+    run.go_on()
