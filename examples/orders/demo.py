@@ -176,7 +176,7 @@ def begin(orchestrator: Any, wrong: Callable[[], str], batch: str) -> None:
     say(f"run {run.run_id} of workflow {run.workflow_id}")
     with ending(run, wrong):
         stream = when_ready(lambda: run.stream({"file": "orders.jsonl"}), wrong)
-        follow(stream)
+        follow(orchestrator, run, stream, keep=True)
         result = stream.result(timeout=RUN_LIMIT)
         verify_waiting(result)
     say(f"The run is {result.status}: {len(result.resume_labels)} orders wait for a person, the others are done.")
@@ -193,7 +193,7 @@ def decide(orchestrator: Any, wrong: Callable[[], str], batch: str) -> None:
     run = orchestrator.get_run(stored.run_id)
     with ending(run, wrong):
         stream = resume_all(run, waiting, wrong)
-        follow(stream)
+        follow(orchestrator, run, stream)
         result = stream.result(timeout=RUN_LIMIT)
         report(orchestrator, run, result)
         verify(result)

@@ -6,16 +6,17 @@ Nothing here starts or changes a run; it is all read from events, results and th
 from __future__ import annotations
 
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.tree import Tree
+
+from orchestrator.cli.following import LiveTree, can_redraw
+from orchestrator.cli.progress import meanwhile, reached
 
 WORST_FIRST = ["failed", "canceled", "suspended", "waiting", "retrying", "running", "queued", "success", "skipped"]
 STYLES = {"success": "green", "failed": "red", "running": "blue", "retrying": "yellow", "skipped": "dim"}
@@ -68,71 +69,43 @@ def waiting_table(waiting: list[Waiting]) -> Table:
 # --- while it goes on ----------------------------------------------------------------------------------------------
 
 
-class Progress:
-    """What the stream has told so far: of each step how often it began and ended, and how."""
-
-    def __init__(self) -> None:
-        self.begun: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
-        self.held: Counter[str] = Counter()
-        self.failed: Counter[str] = Counter()
-        self.orders = (0, 0)
-        self.news = ""
-
-    def note(self, event: Any) -> str:
-        """Take an event in; returns a line that is worth saying, or the empty text."""
-        payload = event.payload
-        match event.type:
-            case "workflow-step-start" | "workflow-step-waiting":
-                self.begun[payload["id"]] += 1
-            case "workflow-step-suspended" if payload["id"] == "approve":
-                self.held["approve"] += 1
-                self.news = f"order {payload['suspend_payload']['number']}: waits for a person"
-                return self.news
-            case "workflow-step-result":
-                self.ended[payload["id"]] += 1
-                self.failed[payload["id"]] += payload["status"] == "failed"
-                if "/" in payload["step_call_id"] and "." not in payload["step_call_id"].split("/")[-1]:
-                    self.news = f"step {payload['id']}: {payload['status']}"
-                    return self.news
-            case "workflow-step-progress" if payload["id"] == "order":
-                self.orders = payload["completed_count"], payload["total_count"]
-                return f"orders: {payload['completed_count']} of {payload['total_count']} done"
-            case "order-total":  # this one and the next are the example's own, written by its steps
-                self.news = f"order {payload['number']}: {payload['lines']} lines, {payload['total']} EUR"
-                return self.news
-            case "invoice-repeated":
-                self.news = f"order {payload['number']}: the invoice gets through at attempt {payload['attempt']}"
-                return self.news
-            case "workflow-finish" if payload["workflow_status"] != "suspended":
-                return f"run: {payload['workflow_status']}"
-        return ""
-
-    def __rich__(self) -> Table:
-        table = Table(title="orders: {} of {} done".format(*self.orders), caption=self.news, min_width=60)
-        table.add_column("step", min_width=24)
-        table.add_column("state", min_width=10)
-        table.add_column("begun", justify="right")
-        table.add_column("ended", justify="right")
-        for name, begun in self.begun.items():
-            ended, held = self.ended[name], self.held[name]
-            done = "suspended" if held else "success"
-            state = "failed" if self.failed[name] else done if ended + held >= begun else "running"
-            table.add_row(name, f"[{STYLES.get(state, 'magenta')}]{state}[/]", str(begun), str(ended))
-        return table
+def news_in(event: Any) -> str:
+    """A line that is worth saying of an event, or the empty text."""
+    payload = event.payload
+    match event.type:
+        case "workflow-step-suspended" if payload["id"] == "approve":
+            return f"order {payload['suspend_payload']['number']}: waits for a person"
+        case "workflow-step-result":
+            if "/" in payload["step_call_id"] and "." not in payload["step_call_id"].split("/")[-1]:
+                return f"step {payload['id']}: {payload['status']}"
+        case "workflow-step-progress" if payload["id"] == "order":
+            return f"orders: {payload['completed_count']} of {payload['total_count']} done"
+        case "order-total":  # this one and the next are the example's own, written by its steps
+            return f"order {payload['number']}: {payload['lines']} lines, {payload['total']} EUR"
+        case "invoice-repeated":
+            return f"order {payload['number']}: the invoice gets through at attempt {payload['attempt']}"
+        case "workflow-finish" if payload["workflow_status"] != "suspended":
+            return f"run: {payload['workflow_status']}"
+    return ""
 
 
-def follow(stream: Any) -> None:
-    """Show a run while it goes on: a table that changes on a terminal, a line now and then elsewhere."""
-    progress = Progress()
-    if not console.is_terminal:
-        for event in stream:
-            if line := progress.note(event):
-                say(line)
+def follow(orchestrator: Any, run: Any, stream: Any, *, keep: bool = False) -> None:
+    """Show a run while it goes on: on a terminal as a tree with the news below it, elsewhere a line now and then.
+
+    The tree is the one of `celery -A app workflow show RUN --follow`. `keep` leaves its last picture on the screen.
+    """
+    if not can_redraw(console):
+        tell(stream, say)
         return
-    with Live(progress, console=console, refresh_per_second=12, transient=True):
-        for event in stream:
-            progress.note(event)
+    tree = LiveTree(console, run.run_id, keep=keep)
+    meanwhile(lambda: tell(stream, tree.say), tree, lambda: reached(orchestrator, run))
+
+
+def tell(stream: Any, say_it: Callable[[str], None]) -> None:
+    """Say what is worth it of a stream, until it ends."""
+    for event in stream:
+        if line := news_in(event):
+            say_it(line)
 
 
 # --- what it came to -----------------------------------------------------------------------------------------------

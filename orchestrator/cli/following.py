@@ -6,10 +6,13 @@ All of it goes to stderr; stdout is for what the run has come to.
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import IO
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
@@ -17,7 +20,7 @@ from rich.tree import Tree
 
 from orchestrator.app import Run
 from orchestrator.cli.access import Session
-from orchestrator.cli.output import STYLES, Output, console, fitting
+from orchestrator.cli.output import STYLES, console, fitting
 from orchestrator.cli.progress import PAUSE, SHARE, Lines, details
 from orchestrator.cli.rows import Row, rows_of
 from orchestrator.core.records import RunState
@@ -27,6 +30,8 @@ from orchestrator.host import monotonic
 _GOING = (RunState.PENDING, RunState.RUNNING)
 _ENDED = ("success", "skipped", "canceled")
 
+Fold = Callable[[Row, Row | None], bool]  # whether a row folds, given the one above it
+
 
 def follow(at: Session, run_id: str) -> None:
     """Show the run's steps while it goes on. Raises `RunNotFound`, also where it is deleted meanwhile."""
@@ -35,7 +40,8 @@ def follow(at: Session, run_id: str) -> None:
     if at.output.as_json:
         _wait(run, header.rests)
         return
-    view = LiveTree(at.output, run_id) if sys.stderr.isatty() else Lines(at.output)
+    screen = console(sys.stderr, at.output.colour)
+    view = LiveTree(screen, run_id) if can_redraw(screen) else Lines(at.output)
     pause = PAUSE
     with view.shown():
         while header.status in _GOING:
@@ -54,49 +60,141 @@ def _wait(run: Run, rests: int) -> None:
         run.wait_for_rest(rests, None)
 
 
+def can_redraw(screen: Console) -> bool:
+    """Whether it is a terminal on which lines can be drawn again."""
+    return screen.file.isatty() and screen.is_interactive
+
+
 class LiveTree:
-    """A tree that is drawn again and again, and is gone at the end."""
+    """A tree that is drawn again and again, never higher than the terminal. At the end it is gone, or stays (`keep`).
 
-    def __init__(self, output: Output, title: str) -> None:
-        self._console = console(sys.stderr, output.colour)
-        self._spinner = Spinner("dots" if "utf" in self._console.encoding else "line", title)
-        self._rows: list[Row] = []
-        self._live = Live(console=self._console, transient=True, get_renderable=self._drawn)
+    Below it stands a title, which `say` replaces.
+    """
 
-    def shown(self) -> AbstractContextManager[Any]:
+    def __init__(self, screen: Console, title: str, *, keep: bool = False) -> None:
+        self._screen = screen
+        self._keep = keep
+        self._spinner = Spinner("dots" if "utf" in screen.encoding else "line")
+        self._picture: tuple[list[Row], int] = [], 0
+        self._over = False
+        # What is drawn fits anyhow. Should it not, in a terminal of three lines, the default would put "..." last.
+        self._live = Live(
+            console=screen,
+            refresh_per_second=1 / PAUSE,
+            transient=not keep,
+            vertical_overflow="crop",
+            get_renderable=self._drawn,
+        )
+        self.say(title)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
         """The live display."""
-        return self._live
+        with self._live:
+            try:
+                yield
+            finally:
+                self._over = True
 
     def show(self, rows: list[Row]) -> None:
         """Take the new picture over; drawing goes by its own clock."""
-        self._rows = rows
+        self._picture = fitting_rows(rows, max(1, self._screen.height - 3))
+
+    def say(self, title: str) -> None:
+        """Replace the title."""
+        self._spinner.update(text=Text(fitting(title, self._screen.file)))
 
     def _drawn(self) -> RenderableType:
-        rows, hidden = fitting_rows(self._rows, max(3, self._console.height - 4))
-        more = [Text(f"{hidden} more")] if hidden else []
-        return Group(tree_of(rows), *more, self._spinner)
+        rows, hidden = self._picture
+        more = [Text(f"{hidden} more steps", "dim")] if hidden else []
+        below = [] if self._over and self._keep else [self._spinner]
+        return _OneLineEach(Group(tree_of(rows, self._screen.file), *more, *below))
+
+
+class _OneLineEach:
+    """Cuts lines that are too long, so that the number of lines is that of the rows."""
+
+    def __init__(self, inner: RenderableType) -> None:
+        self._inner = inner
+
+    def __rich_console__(self, screen: Console, options: ConsoleOptions) -> RenderResult:
+        yield from screen.render(self._inner, options.update(no_wrap=True, overflow="ellipsis"))
 
 
 def fitting_rows(rows: list[Row], room: int) -> tuple[list[Row], int]:
-    """The rows for which there is room, and how many are left out: first items that have ended, then the first ones."""
+    """The rows for which there is room, and how many are left out.
+
+    Items of a foreach fold first, and the row above tells of them: those that have ended, then their innermost steps,
+    then all of them. Only where that is not enough the first rows go.
+    """
     shown = rows
-    if len(shown) > room:
-        shown = [row for row in rows if not (row.is_item and row.status in _ENDED)]
+    for folds in _folds(rows):
+        if len(shown) <= room:
+            break
+        shown = _folded(rows, folds)
     shown = shown[-room:]
     return shown, len(rows) - len(shown)
 
 
-def tree_of(rows: list[Row]) -> Tree:
-    """The rows as a tree, by their depth."""
+def _folds(rows: list[Row]) -> Iterator[Fold]:
+    """What may fold, one after the other; each takes in those before it."""
+    yield lambda row, above: above is not None and _has_ended(above)
+    yield lambda row, above: _has_ended(row)
+    for depth in sorted({row.depth for row in rows if row.is_item}, reverse=True):
+        yield _from_depth(depth)
+
+
+def _has_ended(row: Row) -> bool:
+    return row.is_item and row.status in _ENDED
+
+
+def _from_depth(depth: int) -> Fold:
+    return lambda row, above: _has_ended(row) or (row.is_item and row.depth >= depth)
+
+
+def _folded(rows: list[Row], folds: Fold) -> list[Row]:
+    """The rows without those that fold and all below them; where something goes on below, the row above says what."""
+    shown: list[Row] = []
+    below: dict[int, list[Row]] = {}
+    path: list[int] = []  # the rows around, as places in `shown`
+    hidden = -1  # what is deeper than this goes with the row that folded last
+    for row in rows:
+        if 0 <= hidden < row.depth:
+            continue
+        hidden = -1
+        del path[row.depth :]
+        if folds(row, shown[path[-1]] if path else None):
+            hidden = row.depth
+            if path and row.status not in _ENDED:
+                below.setdefault(path[-1], []).append(row)
+        else:
+            path.append(len(shown))
+            shown.append(row)
+    for place, folded in below.items():
+        row = shown[place]
+        shown[place] = replace(row, note="; ".join(filter(None, [row.note, _going_on(row, folded)])))
+    return shown
+
+
+def _going_on(row: Row, folded: list[Row]) -> str:
+    """What goes on in a row whose steps are not shown: how many items are how, or the names of its steps."""
+    if row.total:
+        counts = Counter(item.status for item in folded)
+        return ", ".join(f"{count} {status}" for status, count in counts.items())
+    return ", ".join(f"{step.step} {step.done}/{step.total}" if step.total else step.step for step in folded)
+
+
+def tree_of(rows: list[Row], stream: IO[str] | None = None) -> Tree:
+    """The rows as a tree, by their depth, for a stream: stderr if none is given."""
     tree = Tree("", hide_root=True)
     above = [tree]
     for row in rows:
         del above[row.depth + 1 :]
-        above.append(above[-1].add(_branch(row)))
+        above.append(above[-1].add(_branch(row, stream or sys.stderr)))
     return tree
 
 
-def _branch(row: Row) -> Text:
-    text = Text.assemble(fitting(row.step, sys.stderr), "  ", (row.status_text, STYLES.get(row.status, "")))
+def _branch(row: Row, stream: IO[str]) -> Text:
+    text = Text.assemble(fitting(row.step, stream), "  ", (row.status_text, STYLES.get(row.status, "")))
     said = " ".join(details(row))
-    return text.append(f"  {fitting(said, sys.stderr)}") if said else text
+    return text.append(f"  {fitting(said, stream)}") if said else text

@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from orchestrator.app import Run
+from orchestrator.app import Orchestrator, Run
 from orchestrator.cli.access import Session
 from orchestrator.cli.output import Output, console, rich_table
 from orchestrator.cli.rows import Row, rows_of
@@ -30,10 +30,33 @@ PAUSE = 0.1
 SHARE = 5  # reading a large run takes a fifth of the time at most
 _COLUMNS = ("STEP", "STATUS", "DURATION", "ATTEMPT", "ERROR")
 
+T = TypeVar("T")
+
+
+class View(Protocol):
+    """Shows rows, again and again."""
+
+    def shown(self) -> AbstractContextManager[Any]:
+        """The time in which it does."""
+
+    def show(self, rows: list[Row]) -> None:
+        """Show these from now on."""
+
 
 def followed(at: Session, run: Run, work: Callable[[], RunResult]) -> RunResult:
-    """Do the work in a thread of its own, show the run's steps meanwhile, and return or raise what it came to."""
-    result: Future[RunResult] = Future()
+    """Do the work, show the run's steps meanwhile, and return or raise what it came to."""
+
+    def rows() -> list[Row]:
+        return [row for row in reached(at.orchestrator, run) if not row.is_item]
+
+    view = _LiveView(at.output) if sys.stderr.isatty() else Lines(at.output)
+    view.known(rows())
+    return meanwhile(work, view, rows)
+
+
+def meanwhile(work: Callable[[], T], view: View, rows: Callable[[], list[Row]]) -> T:
+    """Do the work in a thread of its own, show rows until it is done, and return or raise what it came to."""
+    result: Future[T] = Future()
     ended = threading.Event()
 
     def body() -> None:
@@ -44,23 +67,21 @@ def followed(at: Session, run: Run, work: Callable[[], RunResult]) -> RunResult:
         finally:
             ended.set()
 
-    view = _LiveView(at.output) if sys.stderr.isatty() else Lines(at.output)
-    view.known(_rows(at, run))
-    threading.Thread(target=body, name=f"wait-{run.run_id}", daemon=True).start()
+    threading.Thread(target=body, name="followed-work", daemon=True).start()
     with view.shown():
-        pause = PAUSE
+        pause = 0.0
         while not ended.wait(pause):
             began = monotonic()
-            view.show(_rows(at, run))
+            view.show(rows())
             pause = max(PAUSE, SHARE * (monotonic() - began))
-        view.show(_rows(at, run))
+        view.show(rows())
     return result.result()
 
 
-def _rows(at: Session, run: Run) -> list[Row]:
+def reached(orchestrator: Orchestrator, run: Run) -> list[Row]:
     """The steps; none where the store does not answer: whoever does the work says so."""
     with suppress(StoreUnavailable, RunNotFound):
-        return [row for row in rows_of(at.orchestrator, run) if not row.is_item]
+        return rows_of(orchestrator, run)
     return []
 
 
