@@ -246,8 +246,9 @@ class Run:
         """Hand `data` to what is suspended and wait for what the run comes to next. A refusal leaves the run resumable.
 
         `step` (an id, a step, a list of either, a dotted path), `label` and `index` (of a foreach item) say which
-        step is meant; without them it is the only one. Raises `RunNotSuspended`, `StepNotSuspended`, `ResumeAmbiguous`,
-        `InputInvalid`, `ResumeAlreadyClaimed`, `TimeoutError`.
+        step is meant; without them it is the only one. A paused run goes on to its end, or with `per_step` by one step.
+        Raises `RunNotSuspended`, `StepNotSuspended`, `ResumeAmbiguous`, `InputInvalid`, `ResumeAlreadyClaimed`,
+        `GraphChanged`, `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.resume()")
         self.orchestrator.require_consumer(self)

@@ -87,6 +87,7 @@ def start(
 @click.option("--step", metavar="PATH", help="The step to resume: its id, dotted inside nested workflows.")
 @click.option("--label", metavar="LABEL", help="The label with which the step was suspended.")
 @click.option("--index", type=_NATURAL, help="The item of a foreach.")
+@click.option("--per-step", is_flag=True, help="Go on by one step and pause again.")
 @options.waiting
 @options.as_json
 @click.pass_context
@@ -98,6 +99,7 @@ def resume(
     step: str | None,
     label: str | None,
     index: int | None,
+    per_step: bool,
     wait: bool,
     timeout: float | None,
     as_json: bool,
@@ -110,7 +112,7 @@ def resume(
 
     value = options.value_given(text, file)
     with session(ctx, as_json) as at:
-        wish = running.Resume(run_id, value, step, label, index)
+        wish = running.Resume(run_id, value, step, label, index, per_step)
         ctx.exit(running.resume(at, wish, wait=wait, timeout=timeout))
 
 

@@ -13,7 +13,7 @@ from orchestrator.cli.rows import name_of
 from orchestrator.cli.texts import NONE, compact, milliseconds, plain, when
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, Record, RunState, Status
-from orchestrator.engine.reader import Reader
+from orchestrator.engine.reader import Reader, said
 from orchestrator.engine.results import moment
 from orchestrator.ports import RunQuery
 
@@ -101,5 +101,5 @@ def _held(reader: Reader, record: Record) -> Held:
         case Status.PAUSED:
             return Held(*about, "pause", moment(header.updated_at))
         case _:
-            said = reader.values.plain(record.suspend) if record.suspend else None
-            return Held(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=said)
+            payload = said(reader.values.plain(record.suspend))
+            return Held(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=payload)

@@ -46,6 +46,7 @@ class Resume:
     step: str | None
     label: str | None
     index: int | None
+    per_step: bool = False
 
 
 def start(at: Session, wish: Start, *, wait: bool, timeout: float | None) -> int:
@@ -74,7 +75,7 @@ def resume(at: Session, wish: Resume, *, wait: bool, timeout: float | None) -> i
     run = at.orchestrator.get_run(wish.run_id)
     same_runtime(at.orchestrator, run)
     given = {} if wish.data is NOTHING else {"data": wish.data}
-    target: dict[str, Any] = {"step": wish.step, "label": wish.label, "index": wish.index}
+    target: dict[str, Any] = {"step": wish.step, "label": wish.label, "index": wish.index, "per_step": wish.per_step}
     if not wait:
         return left(at, run.submit_resume(**given, **target))
     return waited(at, run, lambda: run.resume(**given, **target, timeout=timeout))

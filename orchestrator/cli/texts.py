@@ -6,9 +6,8 @@ import json
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
 from orchestrator.cli.exits import one_line
+from orchestrator.codec import as_json
 from orchestrator.errors import RemoteError
 
 NONE = "-"
@@ -16,7 +15,7 @@ NONE = "-"
 
 def plain(value: Any) -> Any:
     """The value in JSON's shapes."""
-    return to_jsonable_python(value, fallback=str)
+    return as_json(value)
 
 
 def milliseconds(moment: datetime | None) -> int | None:

@@ -10,27 +10,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.codec import encode, validate
+from orchestrator.codec import encode, keyed, validate
 from orchestrator.core import flow
 from orchestrator.core.changes import Caller, Change, Committed, Expect, Refused, Run, Set
-from orchestrator.core.graph import Graph, Path
+from orchestrator.core.graph import Graph
 from orchestrator.core.records import FINAL, Header, Phase, Record, RunState, Status
 from orchestrator.definitions import Workflow
 from orchestrator.engine import telemetry
 from orchestrator.engine.activity import view_of_state
 from orchestrator.engine.calling import settled
+from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.logs import about
 from orchestrator.engine.reading import stored
 from orchestrator.engine.rest import started_info, tell_of_cancel
-from orchestrator.engine.targets import addressed, id_path, named
+from orchestrator.engine.targets import Target, addressed, around
 from orchestrator.engine.telemetry import Word
 from orchestrator.errors import (
     BrokerUnavailable,
+    GraphChanged,
+    InputInvalid,
     ResumeAlreadyClaimed,
+    ResumeAmbiguous,
     RunNotFound,
     RunNotSuspended,
     StartAlreadyClaimed,
+    StepNotSuspended,
     StoreUnavailable,
     WorkflowNotRegistered,
 )
@@ -43,6 +48,8 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "<absent>"})()
 _STARTABLE = frozenset({RunState.PENDING.value})
 _RESUMABLE = frozenset({RunState.SUSPENDED.value, RunState.PAUSED.value, RunState.RUNNING.value})
 _LIVING = frozenset({RunState.PENDING.value, *_RESUMABLE})
+_LOCAL = "local"  # the default runtime, whose runs no other process takes
+_BAD_DATA = "Invalid resume data: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,12 @@ class Beginning:
     state: Mapping[str, Any] | None = None
     request_context: Mapping[str, Any] = field(default_factory=dict, repr=False)
     per_step: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("state", "request_context"):
+            given = getattr(self, name)
+            if given is not None and not isinstance(given, Mapping):
+                raise TypeError(f"{name} is a mapping, not {type(given).__name__}")  # it may hold secrets
 
 
 def start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning, delay: int = 0) -> Header:
@@ -70,10 +83,10 @@ def _start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning,
         given = validate(workflow.input, given)
     limit = engine.settings.max_payload_bytes
     text = stored(given, f"input of workflow {workflow.id!r}", limit)
-    context = dict(begin.request_context)
-    resource = context.get("resource_id") or header.resource_id
-    header = replace(header, resource_id=str(resource or ""), per_step=begin.per_step)
-    state = _initial_state(workflow, begin.state or {})
+    context = keyed(begin.request_context, "request_context")
+    resource = resource_text(context.get("resource_id")) or header.resource_id
+    header = replace(header, resource_id=resource, per_step=begin.per_step)
+    state = _initial_state(workflow, keyed(begin.state or {}, "state"))
     if header.status in _STARTABLE and workflow.on_start is not None:
         settled(workflow.on_start(started_info(engine.owner, workflow, header, given, state, context)))
     key = new_token()
@@ -149,35 +162,38 @@ def publish(engine: Engine, answer: Committed, undo: Change | None) -> None:
         raise
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """How a caller names what to resume. All None: the only step that is suspended. `scope`: inside which nested
-    workflow, whose step ids the caller then uses."""
-
-    step: Any = None
-    label: str | None = None
-    index: int | None = None
-    scope: Path = ()
-
-
 def resume(
     engine: Engine, header: Header, data: Any, target: Target, context: Mapping[str, Any], per_step: bool = False
 ) -> Header:
     """Resume what `target` names, with `data`; returns the header. A refusal leaves the run as it was, still resumable.
 
-    Raises `RunNotSuspended`, `StepNotSuspended`, `ResumeAmbiguous`, `InputInvalid`, `ResumeAlreadyClaimed`.
+    A paused run goes on with all that it held back, or (`per_step`) with one step. A run of another graph than the one
+    that is registered waits for a worker that has it; nobody checks the data, and steps are found by their recorded
+    ids. Raises `RunNotSuspended`, `StepNotSuspended`, `ResumeAmbiguous`, `InputInvalid`, `ResumeAlreadyClaimed`,
+    `GraphChanged` where ids of the other graph name no one step, or no worker can have it, and TypeError.
     """
-    graph = graph_of(engine, header)
+    target = target.checked()
+    if not isinstance(context, Mapping):
+        raise TypeError(f"`request_context` is a mapping, not {type(context).__name__}")  # it may hold secrets
+    graph_of(engine, header)
     if header.status not in _RESUMABLE:
         text = f"run {header.run_id!r} is {header.status}: only a suspended run can be resumed"
         raise RunNotSuspended(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
+    graph = engine.known_graph(header)
+    if graph is None and engine.runtime.name == _LOCAL:
+        raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
     with telemetry.going_on("resume", header) as word:
         return _resume(engine, graph, header, data, target, context, per_step, word)
 
 
+def _graph_changed(header: Header, what_now: str) -> GraphChanged:
+    text = f"run {header.run_id!r} was started with another graph of {header.workflow_id!r} than this process has"
+    return GraphChanged(f"{text}, {what_now}", run_id=header.run_id, workflow_id=header.workflow_id)
+
+
 def _resume(
     engine: Engine,
-    graph: Graph,
+    graph: Graph | None,
     header: Header,
     data: Any,
     target: Target,
@@ -185,10 +201,7 @@ def _resume(
     per_step: bool,
     word: Word,
 ) -> Header:
-    inside = len(target.scope)
-    held = [found for found in engine.store.load(header.run_id, held=True) if found.at[:inside] == target.scope]
-    ids = [*(id_path(graph, target.scope) if target.scope else []), *named(target.step)]
-    records = addressed(graph, header, held, ids, target.label, target.index)
+    records = _meant(engine, graph, header, target, per_step)
     paused = all(record.status == Status.PAUSED for record in records)
     limit = engine.settings.max_payload_bytes
     values: dict[str, str] = {}
@@ -219,6 +232,20 @@ def _resume(
     return answer.header
 
 
+def _meant(engine: Engine, graph: Graph | None, header: Header, target: Target, per_step: bool) -> list[Record]:
+    """The records that the caller means, by what the records say of themselves: the graph may be another one."""
+    inside = len(target.scope)
+    held = [found for found in engine.store.load(header.run_id, held=True) if found.at[:inside] == target.scope]
+    paths = around(held)
+    above = {found.at: found for found in engine.store.load(header.run_id, paths)} if paths else {}
+    try:
+        return addressed(header, held, above, target, per_step=per_step)
+    except (StepNotSuspended, ResumeAmbiguous) as error:
+        if graph is not None or not target.ids:
+            raise
+        raise _graph_changed(header, f"and by what it recorded: {error}") from error
+
+
 def _unpause(record: Record) -> list[Any]:
     ready = {"status": Status.QUEUED.value}
     return [Set("", {"status": Status.OPEN.value}), Run({"status": RunState.RUNNING.value}), Set(record.path, ready)]
@@ -236,12 +263,18 @@ def _suspend_again(answer: Committed, records: list[Record], header: Header) -> 
     )
 
 
-def _resume_data(graph: Graph, record: Record, data: Any) -> Any:
-    body = getattr(graph.node(record.at), "body", None)
+def _resume_data(graph: Graph | None, record: Record, data: Any) -> Any:
+    """The data as the step's resume type has it. No data fits a type that may be None, or has defaults for all."""
+    body = getattr(graph.node(record.at), "body", None) if graph is not None else None
     declared_type = getattr(getattr(body, "step", None), "resume", None)
-    if data is ABSENT:
-        return None
-    return data if declared_type is None else validate(declared_type, data, header="Invalid resume data: ")
+    if declared_type is None:
+        return None if data is ABSENT else data
+    if data is not ABSENT:
+        return validate(declared_type, data, header=_BAD_DATA)
+    try:
+        return validate(declared_type, None, header=_BAD_DATA)
+    except InputInvalid:
+        return validate(declared_type, {}, header=_BAD_DATA)
 
 
 def cancel(engine: Engine, header: Header) -> Header:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.codec import ANY, Shape
-from orchestrator.core.graph import Graph, Path
-from orchestrator.core.records import ENDED, FINAL, HELD, LIVE, Header, Record, Role, Status, belongs, dotted
+from orchestrator.core.graph import Graph, Parallel, Path
+from orchestrator.core.records import (
+    ENDED,
+    FINAL,
+    HELD,
+    LIVE,
+    Header,
+    Record,
+    Role,
+    RunState,
+    Status,
+    belongs,
+    dotted,
+)
 from orchestrator.definitions.bodies import shape_made
 from orchestrator.engine.activity import declared, shape_given, view_of_state, workflow_at
 from orchestrator.engine.reading import Values, decoded
@@ -19,6 +32,14 @@ from orchestrator.ports import Store
 _AS_RUN = {StepStatus.QUEUED: RunStatus.PENDING, StepStatus.RETRYING: RunStatus.RUNNING}
 _AS_RUN |= {StepStatus.SKIPPED: RunStatus.PENDING}
 _AS_RUN |= {status: RunStatus(status) for status in StepStatus if status not in _AS_RUN}
+_BAD = frozenset({RunState.FAILED, RunState.TRIPWIRE})
+
+
+def said(payload: Any) -> dict[str, Any]:
+    """What a step suspended with, as a dict whatever it is: what has no keys of its own is the `value`."""
+    if payload is None:
+        return {}
+    return payload if isinstance(payload, dict) else {"value": payload}
 
 
 class Reader:
@@ -34,6 +55,7 @@ class Reader:
         self.scope = scope
         self.values = Values(store.values, header.run_id)
         self._records: dict[Path, Record] | None = None
+        self._ends: dict[Path, Record] | None = None
 
     @property
     def records(self) -> dict[Path, Record]:
@@ -79,7 +101,7 @@ class Reader:
         """The run's status."""
         if not self.scope:
             return RunStatus(self.header.status)
-        record = self.around()
+        record = self.as_ended(self.around())
         return RunStatus.TRIPWIRE if record.tripwire else _AS_RUN[self.step_status(record)]
 
     def input(self) -> Any:
@@ -96,11 +118,11 @@ class Reader:
             workflow = workflow_at(self.graph, self.scope)
             made = shape_made(self.graph.entries(self.scope)[-1])
             shape = declared(workflow.output) if workflow.output is not None else made
-        return self.values.typed(self.around().output if self.scope else self.header.output, shape)
+        return self.values.typed(self.as_ended(self.around()).output if self.scope else self.header.output, shape)
 
     def error(self) -> BaseException | None:
         """The run's error."""
-        key = self.around().error if self.scope else self.header.error
+        key = self.as_ended(self.around()).error if self.scope else self.header.error
         found = self.values.plain(key) if key else None
         return found if isinstance(found, BaseException) else None
 
@@ -120,13 +142,13 @@ class Reader:
 
         With `nested`, those of nested workflows too, as `outer.inner` and `outer[item].inner`.
         """
-        shown = [record for record in self.records.values() if self._shows(record, nested)]
+        shown = [self.as_ended(record) for record in self.records.values() if self._shows(record, nested)]
         self.values.fetch(
             key
             for record in shown
             for key in (record.input, record.output, record.error, record.suspend, record.resume)
         )
-        return {self._name(record): self.step(record) for record in shown}
+        return {self._name(record): self._step(record) for record in shown}
 
     def _shows(self, record: Record, nested: bool) -> bool:
         if record.status == Status.PAUSED or (record.status == Status.QUEUED and not record.order):
@@ -153,7 +175,47 @@ class Reader:
             scope = above.scope if above else 0
         return found
 
-    def step(self, record: Record) -> StepResult:
+    def as_ended(self, record: Record) -> Record:
+        """The record; one that was open when its run ended, with what it came to by that.
+
+        A run that fails, or that a step bails out of, does not wait for what is held beside that step: the blocks and
+        nested workflows around it are left open. They have failed as it has, or succeeded with what it has bailed with.
+        """
+        if record.status != Status.OPEN or self.header.status not in FINAL:
+            return record
+        if self._ends is None:
+            self._ends = dict(self._found_ends())
+        cause = self._ends.get(record.at)
+        if cause is None:
+            return record
+        end = self.header.ended_at or cause.ended_at
+        record = replace(record, status=cause.status, ended_at=end)
+        return replace(record, output=cause.output, error=cause.error, tripwire=cause.tripwire)
+
+    def _found_ends(self) -> Iterator[tuple[Path, Record]]:
+        """What has ended the open records of an ended run, by their paths; of several causes, the first comes last."""
+        rank = {cause.at: (cause.error != self.header.error, cause.ended_at, cause.at) for cause in self._causes()}
+        for at in sorted(rank, key=rank.__getitem__, reverse=True):
+            cause = self.records[at]
+            for cut in range(len(cause.at) - 1, 0, -1):
+                above = self.records.get(cause.at[:cut])
+                if above is None or above.status != Status.OPEN or self._tolerates(above, cause):
+                    break
+                yield above.at, cause
+
+    def _causes(self) -> list[Record]:
+        header, found = self.header, self.records.values()
+        if header.status in _BAD:
+            failed = [record for record in found if record.status == Status.FAILED]
+            return [record for record in failed if self.graph is not None or record.error == header.error]
+        bailed = header.output if header.status == RunState.SUCCESS and header.closed else None
+        return [record for record in found if record.status == Status.SUCCESS and record.output == bailed]
+
+    def _tolerates(self, above: Record, cause: Record) -> bool:
+        node = self.graph.node(above.at) if self.graph is not None else None
+        return cause.status == Status.FAILED and isinstance(node, Parallel) and node.allow_failure
+
+    def _step(self, record: Record) -> StepResult:
         """One record as a step result."""
         given = shape_given(self.graph, record.at) if self.graph and record.path else ANY
         made = shape_made(self.graph.node(record.at)) if self.graph and record.path else ANY
@@ -182,11 +244,11 @@ class Reader:
         resumed = [found for found in below if found.status in LIVE and found.resumed]
         return (held or resumed or [record])[0]
 
-    def _suspend_payload(self, record: Record, leaf: Record) -> Any:
-        if not leaf.suspend:
+    def _suspend_payload(self, record: Record, leaf: Record) -> dict[str, Any] | None:
+        if not leaf.suspend and (leaf is record or leaf.status != Status.WAITING):
             return None
-        payload = self.values.plain(leaf.suspend)
-        if leaf is record or not isinstance(payload, dict):
+        payload = said(self.values.plain(leaf.suspend))
+        if leaf is record:
             return payload
         meta: dict[str, Any] = {"path": self.ids(leaf)[len(self.ids(record)) :]}
         nested = [cut for cut in self._scopes(leaf) if cut >= len(record.at)]
@@ -210,7 +272,8 @@ class Reader:
         shown: dict[str, Any] = {"status": str(self.step_status(item))}
         if item.status == Status.SUCCESS:
             return shown | {"output": self.values.plain(item.output)}
-        return shown | ({"suspend_payload": self._suspend_payload(item, leaf)} if leaf.suspend else {})
+        payload = self._suspend_payload(item, leaf)
+        return shown if payload is None else shown | {"suspend_payload": payload}
 
     def _item_above(self, record: Record) -> int:
         for cut in range(len(record.at) - 1, 0, -1):
@@ -228,6 +291,7 @@ class Reader:
 
         Computed for what has children, canceled for what an ended run left.
         """
+        record = self.as_ended(record)
         if record.status in ENDED:
             return StepStatus(record.status)
         if self.header.status in FINAL:
@@ -276,7 +340,7 @@ class Reader:
         """Labels, each with the step it belongs to (and the item of a foreach)."""
         labels: dict[str, dict[str, Any]] = {}
         for record in self.held():
-            if record.label:
+            if record.label and record.status == Status.SUSPENDED:  # that of a wait is its place in the mailbox
                 index = record.index if record.index >= 0 else self._item_above(record)
                 where = {"step_id": ".".join(self.ids(record))}
                 labels[record.label] = where | ({"foreach_index": index} if index >= 0 else {})
@@ -292,7 +356,7 @@ class Reader:
         """Everything a caller gets when the run rests."""
         steps, error = self.steps(), self.error()
         suspended = self.suspended()
-        payloads = {ids[0]: steps[ids[0]].suspend_payload for ids in suspended if ids[0] in steps}
+        payloads = {ids[0]: steps[ids[0]].suspend_payload or {} for ids in suspended if ids[0] in steps}
         return RunResult(
             run_id=self.run_id,
             status=self.status(),

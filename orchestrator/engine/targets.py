@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.core.graph import Foreach, Graph, Nested, Path
-from orchestrator.core.records import Header, Record, Status
+from orchestrator.core.graph import Graph, Nested, Path
+from orchestrator.core.records import Header, Record, Status, dotted
+from orchestrator.definitions.context import id_of
 from orchestrator.errors import ResumeAmbiguous, RunNotSuspended, StepNotSuspended
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """How a caller names what to resume. All None: the only step that is suspended. `scope`: inside which nested
+    workflow, whose step ids the caller then uses."""
+
+    step: Any = None
+    label: str | None = None
+    index: int | None = None
+    scope: Path = ()
+
+    @property
+    def ids(self) -> list[str]:
+        """The step ids from the outside in."""
+        return named(self.step)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the caller names nothing."""
+        return not self.ids and self.label is None and self.index is None
+
+    def checked(self) -> Target:
+        """The same with the step as a list of ids. Raises TypeError where something is of a type that names nothing."""
+        label: Any = self.label
+        index: Any = self.index
+        if label is not None and not isinstance(label, str):
+            raise TypeError(f"`label` is a text, not {label!r}")
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+            raise TypeError(f"`index` is the number of an item, not {index!r}")
+        return replace(self, step=named(self.step))
+
+    def __str__(self) -> str:
+        label = f"label {self.label!r}" if self.label is not None else ""
+        index = f"item {self.index}" if self.index is not None else ""
+        return " ".join(filter(None, [".".join(self.ids), label, index]))
+
+
 def named(step: Any) -> list[str]:
-    """A step as its ids from the outside in: given as an id, a dotted path, an entry, or a list of those."""
+    """A step as its ids from the outside in: given as an id, a dotted path, an entry, or a list of those.
+
+    Raises TypeError for anything else.
+    """
     if step is None:
         return []
     if isinstance(step, str):
         return step.split(".")
-    if isinstance(step, Iterable):
+    if isinstance(getattr(step, "id", None) or getattr(step, "name", None), str):
+        return [id_of(step)]
+    if isinstance(step, Iterable) and not isinstance(step, (bytes, Mapping)):
         return [name for part in step for name in named(part)]
-    return [str(step.id)]
+    raise TypeError(f"`step` is an id, a dotted path, a step, or a list of those, not {step!r}")
 
 
 def id_path(graph: Graph, path: Path) -> list[str]:
@@ -27,43 +70,82 @@ def id_path(graph: Graph, path: Path) -> list[str]:
     return [*ids, graph.node(path).id]
 
 
-def item_index(graph: Graph, path: Path) -> int | None:
-    """The index of the innermost foreach item that the place is in, None outside."""
-    for cut in range(len(path) - 1, 0, -1):
-        if isinstance(graph.node(path[:cut]), Foreach):
-            return path[cut]
-    return None
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a suspended record stands, as the records around it tell: the graph may be another one by now.
+
+    `ids` lead to it from the workflow that is looked at, `name` tells the items too (`each[0].ask`); `index` is that of
+    the innermost item it is in.
+    """
+
+    record: Record
+    ids: tuple[str, ...]
+    name: str
+    index: int | None
+
+
+def around(held: Iterable[Record]) -> list[str]:
+    """The paths of the records around these."""
+    return sorted({dotted(record.at[:cut]) for record in held for cut in range(1, len(record.at))})
+
+
+def _place(record: Record, above: Mapping[Path, Record], scope: Path) -> Place:
+    outer = [above[record.at[:cut]] for cut in range(1, len(record.at)) if record.at[:cut] in above]
+    inside = [found for found in outer if found.component == "NESTED" and len(found.at) > len(scope)]
+    lineage = [*inside, record]
+    names = [f"{found.step}[{found.index}]" if found.index >= 0 else found.step for found in lineage]
+    indices = [found.index for found in (*outer, record) if found.index >= 0]
+    ids = tuple(found.step for found in lineage)
+    return Place(record, ids, ".".join(names), indices[-1] if indices else None)
 
 
 def addressed(
-    graph: Graph, header: Header, held: Sequence[Record], ids: list[str], label: str | None, index: int | None
+    header: Header, held: Sequence[Record], above: Mapping[Path, Record], target: Target, *, per_step: bool
 ) -> list[Record]:
-    """The records that a resume speaks of: one, or all waiting items of one foreach.
+    """The records that a resume speaks of: one, or all waiting items of one foreach; or what a paused run held back.
 
-    Raises `StepNotSuspended` where none fits and `ResumeAmbiguous`, naming the candidates, where several do.
+    Of the latter, a caller who wants one step gets the first. `above` are the records around those held. Raises
+    `StepNotSuspended` where none fits and `ResumeAmbiguous`, naming the candidates, where several do.
     """
     about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
     paused = [record for record in held if record.status == Status.PAUSED]
-    if paused and not ids and label is None and index is None and len(paused) == len(held):
-        return paused[:1]
-    waiting = [record for record in held if record.status == Status.SUSPENDED]
-    places = [(record, id_path(graph, record.at)) for record in waiting]
+    places = [_place(record, above, target.scope) for record in held if record.status == Status.SUSPENDED]
+    if paused and not places and target.is_open:
+        return paused[:1] if per_step else paused
     if not places:
         text = f"nothing in run {header.run_id!r} is suspended (it is {header.status})"
         raise RunNotSuspended(text, actual_status=header.status, **about)
-    fitting = [(record, path) for record, path in places if path[: len(ids)] == ids or path == ids]
-    if label is not None:
-        fitting = [(record, path) for record, path in fitting if record.label == label]
-    if index is not None:
-        fitting = [(record, path) for record, path in fitting if item_index(graph, record.at) == index]
+    fitting = _fitting(places, target)
     if not fitting:
-        asked = " ".join(
-            [".".join(ids), f"label {label!r}" if label else "", f"item {index}" if index is not None else ""]
-        )
-        waits = ", ".join(sorted({".".join(path) for _, path in places}))
-        raise StepNotSuspended(f"{asked.strip()} is not suspended in run {header.run_id!r}: {waits} is", **about)
-    distinct = list(dict.fromkeys(".".join(path) for _, path in fitting))
-    if len(distinct) > 1 or (label is not None and len(fitting) > 1):
-        text = f"multiple steps are suspended in run {header.run_id!r}: pass `step`, one of {', '.join(distinct)}"
-        raise ResumeAmbiguous(text, candidates=distinct, **about)
-    return [record for record, _ in fitting]
+        waits = ", ".join(sorted({".".join(place.ids) for place in places}))
+        raise StepNotSuspended(f"{target} is not suspended in run {header.run_id!r}: {waits} is", **about)
+    _refuse_several(header, fitting, target)
+    return [place.record for place in fitting]
+
+
+def _fitting(places: list[Place], target: Target) -> list[Place]:
+    ids = tuple(target.ids)
+    found = [place for place in places if place.ids[: len(ids)] == ids]
+    if target.label is not None:
+        found = [place for place in found if place.record.label == target.label]
+    if target.index is not None:
+        found = [place for place in found if place.index == target.index]
+    return found
+
+
+def _refuse_several(header: Header, fitting: list[Place], target: Target) -> None:
+    """Raises `ResumeAmbiguous`, unless it is one step, or all items of one that the caller has not told apart."""
+    about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+    steps = list(dict.fromkeys(".".join(place.ids) for place in fitting))
+    if len(steps) > 1:
+        text = f"multiple steps are suspended in run {header.run_id!r}: pass `step`."
+        raise ResumeAmbiguous(text, candidates=steps, **about)
+    if len(fitting) == 1 or (target.label is None and target.index is None):
+        return
+    names = [place.name for place in fitting]
+    text = f"multiple items that are suspended in run {header.run_id!r} have {target}"
+    if len({place.index for place in fitting}) == len(fitting):
+        raise ResumeAmbiguous(f"{text}: pass `index`.", candidates=names, **about)
+    runs = [f"{header.run_id}/{dotted(place.record.at[: place.record.scope])}" for place in fitting]
+    text += f": resume in the nested workflow itself, which is the run {' or '.join(dict.fromkeys(runs))}."
+    raise ResumeAmbiguous(text, candidates=names, **about)
