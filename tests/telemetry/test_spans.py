@@ -102,7 +102,7 @@ def test_spans_say_of_what_they_are(orchestrator: Orchestrator, exported: Export
         "orchestrator.attempt": 0,
         "orchestrator.status": "success",
     }
-    assert [span["index"] for span in found.all("step each")] == [0, 1, 2]
+    assert sorted(span["index"] for span in found.all("step each")) == [0, 1, 2]  # two are at work side by side
 
 
 def test_loops_branches_sleeps_and_waits(orchestrator: Orchestrator, exported: Exported) -> None:
