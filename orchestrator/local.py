@@ -3,6 +3,10 @@
 One run is driven by one loop, so that a chain of any length needs no more stack than a single step. What stands
 alone runs in the loop's own thread; what can run side by side goes to a pool. A wait that may run out of time has
 nobody who drives it: an alarm of this process sees to it, as long as the process lives.
+
+For an app in eager mode the runtime is alone: whoever starts a run or lets it go on drives it, one thing after the
+other, in their own thread, where their own transaction is seen. Only what has to wait for its time is left to a thread,
+which gives the run up to whoever comes meanwhile.
 """
 
 from __future__ import annotations
@@ -15,15 +19,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
+from math import inf
 from typing import Any
 
 from orchestrator.core.changes import Committed, Dispatch
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, RunState, Status
 from orchestrator.core.recovery import sweep
+from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.delivery import Engine
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import SystemClock
+from orchestrator.host import SystemClock, monotonic
 from orchestrator.ports import Clock
 
 log = logging.getLogger("orchestrator")
@@ -32,6 +38,7 @@ _COUNT = count()  # of those that are due in the same millisecond, the first com
 _MOST_THREADS = 64
 _LOOK = 0.5  # seconds between looks at the run while only timers are left: it may be canceled from elsewhere
 _GLANCE = 0.02  # seconds between looks at a clock that somebody else moves on
+_AT_ONCE = 1  # ms: the least that a sleep or another attempt waits; nobody leaves for that
 _AGAIN = 1_000  # ms until an alarm that the store did not answer goes off again
 _LONGEST = 3_600.0  # seconds that a thread waits at once
 
@@ -45,18 +52,24 @@ class _Line:
     timers: list[tuple[int, int, Dispatch]] = field(default_factory=list)
     busy: int = 0
     driven: bool = False
+    minded: bool = False  # a thread waits for its timers
     timed: bool = False  # its workflow has a wait that may run out of time
     failed: BaseException | None = None
 
 
 class LocalRuntime:
-    """Runs activations in this process. `clock` is the store's, where that is a clock of this process."""
+    """Runs activations in this process. `clock` is the store's, where that is a clock of this process.
+
+    With `alone` they run in the thread of whoever drives, one after the other, as Celery's eager mode would have it.
+    """
 
     name = "local"
 
-    def __init__(self, engine: Engine, clock: Clock) -> None:
+    def __init__(self, engine: Engine, clock: Clock, *, alone: bool = False) -> None:
         self._engine = engine
         self._clock = clock
+        self._alone = alone
+        self._closed = False
         self._lines: dict[str, _Line] = {}
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -100,32 +113,90 @@ class LocalRuntime:
             with line.changed:
                 line.changed.notify_all()
 
-    def drive(self, run_id: str) -> None:
-        """Work until nothing is left to do for this run. Raises what a lost worker would have died of."""
+    def drive(self, run_id: str, timeout: float | None = None) -> None:
+        """Work until nothing is left to do for this run. Raises what a lost worker would have died of.
+
+        With a `timeout` (seconds) it goes on in the background: alone, only what is left after that time.
+        """
+        if timeout is not None and not self._alone:
+            self.drive_in_background(run_id)
+        else:
+            self._drive(run_id, inf if timeout is None else monotonic() + timeout)
+
+    def _drive(self, run_id: str, until: float) -> None:
+        """Do what is to be done, and until this moment also wait for what has its time to come."""
         line = self._line(run_id)
         self._lost.pop(run_id, None)
         more = True
         while more and self._take(line):
             try:
-                while (dispatch := self._next(run_id, line)) is not None:
+                while (dispatch := self._next(run_id, line, until)) is not None:
                     self._deliver(run_id, line, dispatch)
             finally:
-                more = self._leave(run_id, line)
+                more = self._leave(run_id, line, until)
             if line.failed is not None:
                 self._lost[run_id] = line.failed
                 raise line.failed
+        if until < inf:
+            self._mind(run_id, line)
 
     def lost(self, run_id: str) -> BaseException | None:
         """What this process died of, as far as the run is concerned; None while it works on it or has nothing to do."""
         return self._lost.get(run_id)
 
     def drive_in_background(self, run_id: str) -> None:
-        """The same, in a thread of its own."""
-        driver = threading.Thread(target=self._drive_quietly, args=(run_id,), name=f"run-{run_id}", daemon=True)
+        """The same, in a thread of its own. Alone: here and now, as far as nothing has to wait for its time.
+
+        Then it raises what `drive` does, but for a `WorkerLost`: the caller of a lost worker hears of it later.
+        """
+        if not self._alone:
+            self._begin(run_id, lambda: self._drive(run_id, inf))
+            return
+        try:
+            self._drive(run_id, 0.0)
+        except WorkerLost as error:
+            self._engine.log_lost(run_id, error)
+
+    def _begin(self, run_id: str, work: Callable[[], None]) -> None:
+        """Do it in a thread of its own."""
+
+        def quietly() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001  (the end of a thread: nobody is there to raise to)
+                self._engine.log_lost(run_id, error)
+
+        driver = threading.Thread(target=quietly, name=f"run-{run_id}", daemon=True)
         with self._lock:
             self._drivers = [thread for thread in self._drivers if thread.is_alive()]
             self._drivers.append(driver)
             driver.start()
+
+    def _mind(self, run_id: str, line: _Line) -> None:
+        """See to it that somebody waits for the timers of a line that nobody drives."""
+        with line.changed:
+            if not line.timers or line.driven or line.minded:
+                return
+            line.minded = True
+
+        def mind() -> None:
+            while self._ripens(run_id, line):
+                self._drive(run_id, 0.0)
+
+        self._begin(run_id, mind)
+
+    def _ripens(self, run_id: str, line: _Line) -> bool:
+        """Wait until there is something to do in a line that nobody drives; False where there will be nothing."""
+        with line.changed:
+            while line.timers and not self._closed:
+                if line.driven:
+                    line.changed.wait(_LOOK)
+                elif line.timers[0][0] <= self._clock.now() or self._is_over(run_id):
+                    return True
+                else:
+                    self._pause(line, inf)
+            line.minded = False
+            return False
 
     def watch(self, run_id: str) -> None:
         """See to it that each wait of the run ends when its time is over. Repeated: nothing more."""
@@ -150,21 +221,20 @@ class LocalRuntime:
         answer = store.commit(run_id, todo.change) if todo is not None else None
         if isinstance(answer, Committed):
             self.publish(answer.header, answer.dispatches)
-            self.drive_in_background(run_id)
+            self._begin(run_id, lambda: self._drive(run_id, 0.0 if self._alone else inf))
 
     def close(self) -> None:
         """Wait a moment for what is running, then let go."""
+        with self._lock:
+            self._closed = True
+            sleeping = list(self._lines)
+        for run_id in sleeping:
+            self.wake(run_id)
         self._alarms.close()
         for driver in self._drivers:
             driver.join(timeout=5)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _drive_quietly(self, run_id: str) -> None:
-        try:
-            self.drive(run_id)
-        except BaseException as error:  # noqa: BLE001  (the end of a thread: nobody is there to raise to)
-            self._engine.log_lost(run_id, error)
 
     def _line(self, run_id: str) -> _Line:
         with self._lock:
@@ -178,19 +248,19 @@ class LocalRuntime:
             line.driven = True
             return True
 
-    def _leave(self, run_id: str, line: _Line) -> bool:
+    def _leave(self, run_id: str, line: _Line, until: float) -> bool:
         """Drive it no longer. Returns whether more has come since there was nothing left."""
         with self._lock, line.changed:
             line.driven = False
             if line.failed is not None:
                 line.ready.clear()  # lost with the worker
-            if not line.ready and not line.timers:
-                self._lines.pop(run_id, None)
-                return False
-            return True
+            if not line.ready and not line.timers and self._lines.get(run_id) is line:
+                del self._lines[run_id]
+            line.changed.notify_all()
+            return bool(line.ready or (line.timers and monotonic() < until))
 
-    def _next(self, run_id: str, line: _Line) -> Dispatch | None:
-        """The next thing to do, or None when nothing is left and nobody is at work."""
+    def _next(self, run_id: str, line: _Line, until: float) -> Dispatch | None:
+        """The next thing to do, or None when nothing is left (until this moment) and nobody is at work."""
         with line.changed:
             while True:
                 self._ripen(line)
@@ -199,30 +269,39 @@ class LocalRuntime:
                 if not line.busy and (not line.timers or line.failed is not None or self._is_over(run_id)):
                     line.timers.clear()
                     return None
-                self._pause(line)
+                if not line.busy and monotonic() >= until and self._left(line) > _AT_ONCE:
+                    return None
+                self._pause(line, until)
 
     def _ripen(self, line: _Line) -> None:
         now = self._clock.now()
         while line.timers and line.timers[0][0] <= now:
             line.ready.append(heapq.heappop(line.timers)[2])
 
-    def _pause(self, line: _Line) -> None:
+    def _pause(self, line: _Line, until: float) -> None:
         if not line.timers:
             line.changed.wait(_LOOK)
             return
-        seconds = max(0.0, (line.timers[0][0] - self._clock.now()) / 1000)
+        seconds = self._left(line) / 1000
         if line.busy or isinstance(self._clock, SystemClock):
-            line.changed.wait(min(seconds, _LOOK))
+            line.changed.wait(min(seconds, _LOOK, max(until - monotonic(), _AT_ONCE / 1000)))
         else:
             self._clock.sleep(seconds)
 
+    def _left(self, line: _Line) -> int:
+        """Milliseconds until the line's next timer."""
+        return max(0, line.timers[0][0] - self._clock.now())
+
     def _is_over(self, run_id: str) -> bool:
-        header = self._engine.store.header(run_id)
+        try:
+            header = self._engine.store.header(run_id)
+        except StoreUnavailable:
+            return False  # who knows: it is asked again
         return header is None or header.status != RunState.RUNNING
 
     def _deliver(self, run_id: str, line: _Line, dispatch: Dispatch) -> None:
         with line.changed:
-            alone = not line.ready and not line.busy
+            alone = self._alone or not (line.ready or line.busy)
             line.busy += 1
         if alone:
             self._work(run_id, line, dispatch)

@@ -35,25 +35,33 @@ class Launcher(Protocol):
 
 
 def open_door(app: Celery, launcher: Launcher, workflow: Workflow) -> None:
-    """Register the task. Raises ValueError where another task has the workflow's id as its name."""
-    taken = app.tasks.get(workflow.id) if app.finalized else None
-    if taken is not None and not getattr(taken, "starts_workflow", False):
+    """Register the task. Raises ValueError where another task has the workflow's id as its name.
+
+    Repeated: the latest launcher counts, as it does for `delay`. In eager mode an app may have several.
+    """
+    launchers: dict[str, Launcher] = vars(app).setdefault("_orchestrator_launchers", {})
+    if workflow.id in launchers:
+        launchers[workflow.id] = launcher
+        return
+    if app.finalized and workflow.id in app.tasks:
         text = f"the Celery app has a task named {workflow.id!r} already: give the workflow another id"
         raise ValueError(text)
-    if taken is not None:
-        return
-
+    launchers[workflow.id] = launcher
     workflow_id = workflow.id
 
-    def start(self: Task, input: Any = None) -> None:
+    def start(self: Task, input: Any = None) -> Any:
         if linked := [name for name in _LINKS if getattr(self.request, name, None)]:
             text = f"workflow {workflow_id!r} cannot be followed by others ({', '.join(linked)}): its task ends when "
             raise ValueError(text + "the run has begun. Make what follows a step, or send it from the last step")
+        launcher = launchers[workflow_id]
         try:
-            launcher.launch(launcher.workflow(workflow_id), input, run_id=self.request.id)
+            run = launcher.launch(launcher.workflow(workflow_id), input, run_id=self.request.id)
         except StartAlreadyClaimed:
             about = {"run_id": self.request.id, "workflow_id": workflow.id}
             log.info("run %s has been started before: this message is a repetition", self.request.id, extra=about)
+        else:
+            if self.request.is_eager and run.ready():  # as another eager task holds what it returned
+                return run.wait_for_rest(0, 0, final=True).unwrap()
         raise Ignore
 
     def check() -> None:

@@ -1,10 +1,14 @@
-"""Where settings come from: keywords first, then the Celery app's configuration, then the defaults."""
+"""What an `Orchestrator` is given, and where settings come from: keywords first, then the Celery app's configuration,
+then the defaults.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any, Protocol
 
+from orchestrator.definitions import Workflow
 from orchestrator.engine.settings import Settings
 from orchestrator.ports import Store
 
@@ -16,6 +20,23 @@ class CeleryApp(Protocol):
 
     main: Any
     conf: Any
+
+
+def require_app(app: object) -> None:
+    """Raise TypeError for what is no Celery app. The message never shows it: it may be a URL with a password."""
+    if app is not None and not hasattr(app, "conf"):
+        remedy = "a store's URL goes to `store=`, workflows go to `workflows=[...]`"
+        raise TypeError(f"the first argument of Orchestrator() is a Celery app, not a {type(app).__name__}: {remedy}")
+
+
+def listed(given: object) -> list[Workflow]:
+    """The workflows that were given. Raises TypeError for a single one, and for what is none."""
+    if isinstance(given, (Workflow, str)) or not isinstance(given, Iterable):
+        raise TypeError(f"`workflows` takes a list of workflows: write workflows=[...], not {given!r} alone")
+    found = list(given)
+    if others := [each for each in found if not isinstance(each, Workflow)]:
+        raise TypeError(f"`workflows` takes a list of workflows, and {others[0]!r} is none")
+    return found
 
 
 def configured(app: CeleryApp | None, store: str | Store | None, given: dict[str, Any]) -> tuple[str | Store, Settings]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 
-from orchestrator.app.configuration import CeleryApp, configured
+from orchestrator.app.configuration import CeleryApp, configured, listed, require_app
 from orchestrator.app.run import Run
 from orchestrator.app.runs import Runs
 from orchestrator.app.stream import Watch
@@ -16,6 +16,7 @@ from orchestrator.core.graph import Path
 from orchestrator.core.records import Header, RunState, undotted
 from orchestrator.definitions import Workflow
 from orchestrator.engine import again
+from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.delivery import Engine, Registry
 from orchestrator.engine.operations import Beginning
 from orchestrator.engine.reader import Reader
@@ -52,6 +53,8 @@ class Orchestrator:
         workflows: Iterable[Workflow] = (),
         **settings: Any,
     ) -> None:
+        require_app(app)
+        known = listed(workflows)
         self.app = app
         url, self.settings = configured(app, store, settings)
         self._owns_store = isinstance(url, str)
@@ -63,12 +66,12 @@ class Orchestrator:
         self.runs = Runs(self)
         self._watches: list[Watch] = []
         self.engine.runtime = self._runtime(clock)
-        for workflow in workflows:
+        for workflow in known:
             self.register(workflow)
 
     def _runtime(self, clock: Clock) -> Runtime:
         if self.app is None or self.app.conf.task_always_eager:
-            self.local = LocalRuntime(self.engine, clock)
+            self.local = LocalRuntime(self.engine, clock, alone=self.app is not None)
             return self.local
         from orchestrator.tasks import install
 
@@ -78,6 +81,10 @@ class Orchestrator:
         """Make a committed workflow known here, and `workflow.delay` start it here."""
         self.registry.add(workflow)
         self.engine.runtime.adopt(workflow)
+        if self.local is not None and self.app is not None:  # eager mode: a task by its id, as on workers
+            from orchestrator.tasks.starting import open_door
+
+            open_door(self.app, self, workflow)
         workflow.bind(self)
         return workflow
 
@@ -95,9 +102,10 @@ class Orchestrator:
     def create_run(self, workflow: Workflow | str, *, run_id: str | None = None, resource_id: str | None = None) -> Run:
         """A pending run; the stored one where the id exists already.
 
-        Raises `FlowNotDefined`, `FlowNotCommitted`, `WorkflowNotRegistered`, ValueError for an id that is none, and
-        `OrchestratorError` where the id is another workflow's.
+        Raises `FlowNotDefined`, `FlowNotCommitted`, `WorkflowNotRegistered`, ValueError for an id that is none,
+        `OrchestratorError` where the id is another workflow's, and RuntimeError where the app has come to be eager.
         """
+        self._refuse_late_eagerness()
         if isinstance(workflow, Workflow):
             workflow.require_committed()
             if self.registry.get(workflow.id) is not workflow:
@@ -108,7 +116,7 @@ class Orchestrator:
         header = Header(
             run_id=run_id or new_run_id(),
             workflow_id=flow.id,
-            resource_id=resource_id or "",
+            resource_id=resource_text(resource_id),
             fingerprint=flow.compiled.fingerprint,
             namespace=self.settings.namespace,
             runtime=self.engine.runtime.name,
@@ -120,6 +128,14 @@ class Orchestrator:
             text = f"run {stored.run_id!r} is a run of workflow {stored.workflow_id!r}, not of {flow.id!r}"
             raise OrchestratorError(text, run_id=stored.run_id, workflow_id=flow.id)
         return Run(self, stored.run_id, flow.id)
+
+    def _refuse_late_eagerness(self) -> None:
+        """Raise RuntimeError rather than send messages to the broker for somebody who wants none sent."""
+        if self.local is None and self.app is not None and self.app.conf.task_always_eager:
+            raise RuntimeError(
+                "task_always_eager was switched on after the Orchestrator was made, which sends its messages to the "
+                "broker all the same: set task_always_eager before the Orchestrator is made"
+            )
 
     def get_run(self, run_id: str) -> Run:
         """A stored run, or, as `<run id>/<path>`, a nested workflow of one. Raises `RunNotFound`."""
@@ -226,13 +242,13 @@ class Orchestrator:
             )
             raise NoConsumer(text, run_id=run.run_id, workflow_id=run.workflow_id)
 
-    def drive(self, run_id: str) -> None:
-        """Do the run's work here, in the default runtime."""
+    def drive(self, run_id: str, timeout: float | None = None) -> None:
+        """Do the run's work here, in the default runtime; what `timeout` (seconds) leaves undone, in the background."""
         if self.local is not None:
-            self.local.drive(run_id)
+            self.local.drive(run_id, timeout)
 
     def drive_in_background(self, run_id: str) -> None:
-        """The same, without waiting."""
+        """The same, without waiting; in eager mode, without waiting for timers."""
         if self.local is not None:
             self.local.drive_in_background(run_id)
 

@@ -203,18 +203,19 @@ class Run:
         return self.result(timeout).unwrap()
 
     def _await(self, rests: int, timeout: float | None) -> RunResult:
-        if timeout is None:
-            self.orchestrator.drive(self.root_id)
-        else:
-            self.orchestrator.drive_in_background(self.root_id)
-        return self.wait_for_rest(rests, timeout)
+        since = monotonic()
+        self.orchestrator.drive(self.root_id, timeout)
+        return self.wait_for_rest(rests, timeout, since=since)
 
-    def wait_for_rest(self, rests: int, timeout: float | None, *, final: bool = False) -> RunResult:
+    def wait_for_rest(
+        self, rests: int, timeout: float | None, *, final: bool = False, since: float | None = None
+    ) -> RunResult:
         """Wait until the run has rested more often than `rests`; with `final`, until it has thereby ended.
 
-        Raises `TimeoutError`, and in the default runtime what this process died of while it worked on the run.
+        The timeout counts from `since`, or from now. Raises `TimeoutError`, and in the default runtime what this
+        process died of while it worked on the run.
         """
-        end = inf if timeout is None else monotonic() + timeout
+        end = inf if timeout is None else (since or monotonic()) + timeout
         at_once = _FOREVER if self.orchestrator.local is None else _LOOK
         while True:
             left = min(at_once, max(0.0, end - monotonic()))

@@ -7,7 +7,7 @@ import re
 import types
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from functools import partial
-from typing import Annotated, Any, Never, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ForwardRef, Never, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from orchestrator.codec import is_any_annotation
 from orchestrator.definitions.context import Context
@@ -34,7 +34,26 @@ def resolve(fn: Callable[..., Any], annotation: Any) -> Any:
     target = _function(fn)
     names = dict(getattr(target, "__globals__", {}))
     cells = zip(getattr(getattr(target, "__code__", None), "co_freevars", ()), _closure(target), strict=False)
-    names |= {name: cell.cell_contents for name, cell in cells if _filled(cell)}
+    return _evaluated(annotation, names | {name: cell.cell_contents for name, cell in cells if _filled(cell)})
+
+
+def stated(annotation: Any, what: str) -> Any:
+    """An annotation that stands by itself; `None` where it says nothing.
+
+    There is no function in whose module a name could be looked up. So it is a TypeError, beginning with `what`, if it
+    is text, or has text in it that names what is not built in.
+    """
+    if annotation is None or is_any_annotation(annotation):
+        return None
+    if isinstance(annotation, (str, ForwardRef)):
+        raise TypeError(f"{what} is the text {annotation!r}, which nobody can resolve: give the type itself")
+    try:
+        return _evaluated(annotation, {})
+    except Unresolvable as error:
+        raise TypeError(f"{what}: the annotation {error} cannot be resolved: give the types themselves") from error
+
+
+def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         found = get_type_hints(holder, names, include_extras=True)["it"]

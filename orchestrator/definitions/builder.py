@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.codec import is_any_annotation
 from orchestrator.definitions import blocks
+from orchestrator.definitions.annotations import stated
 from orchestrator.definitions.blocks import as_callback, as_entry, as_moment, as_seconds
 from orchestrator.definitions.paths import as_text
 from orchestrator.definitions.sources import map_spec
@@ -107,7 +107,7 @@ class Builder:
         """
         seconds = None if timeout is None else as_seconds(timeout, "the timeout of wait_for_event")
         otherwise = None if on_timeout is None else as_entry(on_timeout)
-        declared = None if is_any_annotation(schema) else schema
+        declared = stated(schema, "the schema of wait_for_event")
         event = as_text(name, "wait_for_event() takes the name of an event")
         return self._add(blocks.Wait(event, declared, seconds, otherwise, id))
 

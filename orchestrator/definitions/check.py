@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from orchestrator.definitions import blocks
 from orchestrator.definitions.blocks import entries_of, named
 from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.definitions.sources import FromStep, MapSpec
 from orchestrator.definitions.step import Step
 
 if TYPE_CHECKING:
@@ -27,23 +30,75 @@ def problems_of(workflow: Workflow) -> list[str]:
 def _problems(workflow: Workflow) -> Iterator[str]:
     if not _ID.fullmatch(workflow.id):
         yield f"the workflow's id {workflow.id!r} must match [A-Za-z0-9_-]+"
-    places: dict[str, list[str]] = {}
+    uses: dict[str, list[_Use]] = {}
     for name, block in named(workflow.id, workflow.blocks):
         yield from _problems_of_block(name, block)
         for place, entry in entries_of(name, block):
-            places.setdefault(entry.id, []).append(place)
+            uses.setdefault(entry.id, []).append(_Use(place, block, entry))
             yield from _problems_of_nested(workflow, entry)
-    for id, found in places.items():
+    for id, found in uses.items():
         yield from _problems_of_id(id, found)
+        if len(found) > 1:
+            yield _used_again(id, found, next(free for number in count(2) if (free := f"{id}_{number}") not in uses))
+    for name, block in named(workflow.id, workflow.blocks):
+        if isinstance(block, blocks.Map):
+            yield from _problems_of_map(name, block.spec, uses)
 
 
-def _problems_of_id(id: str, places: list[str]) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """A use of an id: the place in words, and what stands there."""
+
+    place: str
+    block: blocks.Block
+    entry: blocks.Entry | blocks.ControlEntry
+
+
+def _problems_of_id(id: str, uses: list[_Use]) -> Iterator[str]:
     if not _ID.fullmatch(id):
-        yield f"the id {id!r} ({places[0]}) must match [A-Za-z0-9_-]+"
+        yield f"the id {id!r} ({uses[0].place}) must match [A-Za-z0-9_-]+"
     if id == _RESERVED:
-        yield f"the id {id!r} ({places[0]}) is reserved"
-    if len(places) > 1:
-        yield f"the id {id!r} is used {len(places)} times: {', '.join(places)}; give one of them another id"
+        yield f"the id {id!r} ({uses[0].place}) is reserved"
+
+
+def _used_again(id: str, uses: list[_Use], free: str) -> str:
+    places = [use.place for use in uses]
+    where = ", ".join(places) if len(set(places)) > 1 else f"each is {places[0]}"
+    return f"the id {id!r} is used {len(uses)} times: {where}; give one of them another id: {_renamed(uses[-1], free)}"
+
+
+def _renamed(use: _Use, id: str) -> str:
+    """How to write that this use has the id."""
+    match use.block, use.entry:
+        case blocks.Map(), _:
+            return f'.map(..., id="{id}")'
+        case blocks.Sleep(), _:
+            return f'.sleep(..., id="{id}")'
+        case blocks.Wait(), blocks.ControlEntry():
+            return f'.wait_for_event(..., id="{id}")'
+        case blocks.Then(), entry:
+            return f'.then({_name(entry)}, id="{id}")'
+        case _, TaskEntry():
+            return f'step(..., id="{id}")'
+        case _, Step() as step:
+            return f'clone_step({_name(step)}, id="{id}")'
+        case _:
+            return f'clone_workflow(..., id="{id}")'
+
+
+def _name(entry: blocks.Entry | blocks.ControlEntry) -> str:
+    """What the user most likely calls it."""
+    return entry.id if isinstance(entry, Step) and entry.id.isidentifier() else "..."
+
+
+def _problems_of_map(name: str, spec: MapSpec, known: Container[str]) -> Iterator[str]:
+    for key, source in spec.targets:
+        for id in source.steps if isinstance(source, FromStep) else ():
+            if id not in known:
+                yield (
+                    f"the mapping {name!r} takes {key!r} from the step {id!r}, but no entry of this workflow has that "
+                    "id (those of nested workflows do not count)"
+                )
 
 
 def _problems_of_block(name: str, block: blocks.Block) -> Iterator[str]:

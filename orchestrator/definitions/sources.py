@@ -218,8 +218,9 @@ def from_step(step: Any, path: str = "") -> FromStep:
     """The output of a step of the same workflow, or the part of it at a dotted path ("" or "." for all of it).
 
     `step` is a step, a nested workflow, a Celery task or an id, or a list of them: then the first in the list that has
-    a result other than None is taken. At run time it is a ValueError if none has succeeded, or the path leads through
-    something that has no parts; a last key that is missing gives None.
+    a result other than None is taken. An id that no entry of the workflow has is a problem for `commit`. At run time it
+    is a ValueError if none has succeeded, or the path leads through something that has no parts; a last key that is
+    missing gives None.
     """
     _check_path("from_step", path)
     steps = tuple(step) if isinstance(step, (list, tuple)) else (step,)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from orchestrator.codec import is_any_annotation
 from orchestrator.definitions.annotations import Unresolvable, is_async_generator, resolve, resume_type, returned_type
 from orchestrator.definitions.callables import Callback, name_of
 from orchestrator.definitions.foreign import is_foreign, task_entry
@@ -192,13 +191,12 @@ def step(
         limits = {"queue": queue, "priority": priority, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
         return task_entry(fn, id, description, {name: limit for name, limit in limits.items() if limit is not None})
     name = id or _name(fn)
-    found = _declared(fn, name, {"input": input, "output": output, "resume": resume})
+    found = _declared(fn, name, {"input": input, "output": output, "resume": resume, "suspend": suspend})
     return Step(
         fn,
         name,
         first_line(fn) if description is None else description,
         **found,
-        suspend=_said(suspend),
         retries=retries,
         retry_delay=retry_delay,
         retry_backoff=retry_backoff,
@@ -227,12 +225,8 @@ def first_line(fn: Any) -> str:
     return text.strip().split("\n", 1)[0].strip() if isinstance(text, str) and text.strip() else ""
 
 
-def _said(annotation: Any) -> Any:
-    return None if is_any_annotation(annotation) else annotation
-
-
 def _declared(fn: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Input, output and resume types: as given, else by the function's annotations."""
+    """Input, output, resume and suspend types: as given, else (but for the last) by the function's annotations."""
     if isinstance(fn, Step):
         raise TypeError(f"{fn.id!r} is a step already; clone_step(step, id=...) gives it another id")
     if not callable(fn):
@@ -241,7 +235,7 @@ def _declared(fn: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[
         text = f"step {name!r} is an async generator, which cannot return a value; use async def and ctx.write"
         raise TypeError(text)
     called = Callback(fn)
-    found = {key: _said(annotation) for key, annotation in given.items()}
+    found = {key: None if said is None else _resolved(fn, name, key, said) for key, said in given.items()}
     if given["input"] is None and called.input is not None:
         found["input"] = _resolved(fn, name, "input", called.input.annotation)
     if given["output"] is None:
@@ -265,7 +259,7 @@ def _resolved(fn: Callable[..., Any], name: str, keyword: str, annotation: Any) 
     except Unresolvable as error:
         raise TypeError(
             f"step {name!r}: the annotation {error} cannot be resolved where the function stands; define the name at "
-            f"the top of its module, or pass {keyword}=... to step()"
+            f"the top of its module, or pass {keyword}=..., the type itself, to step()"
         ) from error
 
 

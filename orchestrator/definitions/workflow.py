@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Never, Protocol, Self
 
-from orchestrator.codec import is_any_annotation
 from orchestrator.core.graph import Graph
+from orchestrator.definitions.annotations import stated
 from orchestrator.definitions.blocks import entries_of, named
 from orchestrator.definitions.builder import Builder
 from orchestrator.definitions.check import problems_of
@@ -79,9 +80,9 @@ class Workflow(Builder):
         if retries < 0 or retry_delay < 0:
             raise ValueError(f"workflow {id!r}: retries and retry_delay must be 0 or more")
         self.id = id
-        self.input = None if is_any_annotation(input) else input
-        self.output = None if is_any_annotation(output) else output
-        self.state = None if is_any_annotation(state) else state
+        self.input = stated(input, f"workflow {id!r}: input")
+        self.output = stated(output, f"workflow {id!r}: output")
+        self.state = stated(state, f"workflow {id!r}: state")
         self.version = version
         self.retries = retries
         self.retry_delay = retry_delay
@@ -113,7 +114,8 @@ class Workflow(Builder):
 
         Raises FlowNotDefined without any entry, and GraphInvalid with everything that is wrong: ids that are used
         twice, are reserved or do not match, empty blocks, nested workflows that are empty, uncommitted or nested in
-        themselves, a concurrency below 1, a wait with `on_timeout` but no timeout.
+        themselves, a concurrency below 1, a wait with `on_timeout` but no timeout, a mapping from a step that is not
+        in this workflow.
         """
         if not self.committed:
             self._graph = self._compiled()
@@ -179,9 +181,15 @@ class Workflow(Builder):
         """Set what `delay` and `apply_async` start runs with. The latest one counts."""
         self._bound = launcher
 
-    def delay(self, input: Any = None) -> Any:
-        """Start a run and return its `Run` at once, as a Celery task's `delay` does."""
-        return self.apply_async((input,))
+    def delay(self, input: Any = None, *more: Never, **fields: Never) -> Any:
+        """Start a run and return its `Run` at once, as a Celery task's `delay` does.
+
+        Raises what `apply_async` raises; a workflow takes one input, so TypeError for several and for keywords.
+        """
+        if fields:
+            shown = ", ".join(f"{name!r}: ..." for name in fields)
+            raise TypeError(f"a workflow takes one input, which may be a dict: delay({{{shown}}})")
+        return self.apply_async((input, *more))
 
     def apply_async(
         self,
@@ -193,6 +201,7 @@ class Workflow(Builder):
         resource_id: str | None = None,
         request_context: Mapping[str, Any] | None = None,
         state: Mapping[str, Any] | None = None,
+        **unknown: Never,
     ) -> Any:
         """Start a run and return its `Run` at once: `workflow.apply_async((input,), countdown=60)`.
 
@@ -200,9 +209,11 @@ class Workflow(Builder):
         * `countdown` (seconds) or `eta`: when it begins; kept in the store, not by a worker.
 
         Raises WorkflowNotRegistered where no Orchestrator has the workflow, FlowNotDefined and FlowNotCommitted, and
-        TypeError for more than one argument.
+        TypeError for more than one argument and for options that a workflow does not have.
         """
         self.require_committed()
+        if unknown:
+            raise TypeError(_no_option(next(iter(unknown))))
         if isinstance(args, (str, bytes, Mapping)) or len(args) > 1:
             raise TypeError(f"a workflow takes one input: apply_async((input,)), not {args!r}")
         if self._bound is None:
@@ -223,6 +234,20 @@ class Workflow(Builder):
         return f"<Workflow {self.id!r}: {len(self.blocks)} blocks{'' if self.committed else ', not committed'}>"
 
 
+def _no_option(name: str) -> str:
+    """That `apply_async` has no such option, and which it has."""
+    parameters = inspect.signature(Workflow.apply_async).parameters.values()
+    known = sorted(each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY)
+    hint = _INSTEAD.get(name)
+    return f"apply_async() has no option {name!r}{f' ({hint})' if hint else ''}: choose from {', '.join(known)}"
+
+
+# What a Celery user may look for, and where it is.
+_INSTEAD = {
+    "kwargs": "a workflow takes one input, which may be a dict: apply_async(({...},))",
+    "task_id": "it is called run_id",
+    **dict.fromkeys(("queue", "priority", "time_limit", "soft_time_limit"), "it is an option of step()"),
+}
 _NOT_DEFINED = (
     "Execution flow of workflow is not defined: workflow {!r} has no entries. Add some with .then() or another builder "
     "method, then call .commit()"

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any, ForwardRef
+
 import pytest
 
-from orchestrator import FlowNotCommitted, FlowNotDefined, GraphInvalid, Workflow, clone_step, from_step, step, template
-from tests.definitions.models import always, charge, notify, pack, reserve
+from orchestrator import (
+    FlowNotCommitted,
+    FlowNotDefined,
+    GraphInvalid,
+    Workflow,
+    clone_step,
+    clone_workflow,
+    from_step,
+    step,
+    template,
+)
+from tests.definitions.models import Order, always, charge, never, notify, pack, reserve
 
 
 def problems(workflow: Workflow) -> list[str]:
@@ -52,7 +64,10 @@ def test_a_second_commit_without_a_change_does_nothing() -> None:
 
 def test_every_problem_is_listed_at_once() -> None:
     """With the places."""
-    remedy = "give one of them another id"
+    remedy = "give one of them another id: clone_step"
+    nowhere = "no entry of this workflow has that id (those of nested workflows do not count)"
+    reserved, charged = '(reserve, id="reserve_2")', '(charge, id="charge_2")'
+    arms = "arm 1 of parallel_bad id_0, arm 2 of parallel_bad id_0"
     empty = Workflow("empty")
     open_ = Workflow("open").then(pack)
     workflow = (
@@ -70,6 +85,7 @@ def test_every_problem_is_listed_at_once() -> None:
         .wait_for_event("go now")
         .wait_for_event("late", on_timeout=notify)
         .wait_for_event("never", timeout=float("nan"))
+        .map({"x": from_step("nope")}, id="mapped")
     )
     assert problems(workflow) == [
         "the workflow's id 'bad id' must match [A-Za-z0-9_-]+",
@@ -81,12 +97,13 @@ def test_every_problem_is_listed_at_once() -> None:
         "sleep_bad id_0 sleeps inf seconds, which never end",
         "the wait 'late' has on_timeout, but no timeout",
         "the timeout of the wait 'never' is nan, which never ends",
-        f"the id 'reserve' is used 2 times: an entry of its own, arm 0 of parallel_bad id_0; {remedy}",
-        f"the id 'charge' is used 2 times: arm 1 of parallel_bad id_0, arm 2 of parallel_bad id_0; {remedy}",
+        f"the id 'reserve' is used 2 times: an entry of its own, arm 0 of parallel_bad id_0; {remedy}{reserved}",
+        f"the id 'charge' is used 2 times: {arms}; {remedy}{charged}",
         "the id 'input' (an entry of its own) is reserved",
         "the id 'a.b' (an entry of its own) must match [A-Za-z0-9_-]+",
         "the id 'sleep_bad id_0' (a sleep) must match [A-Za-z0-9_-]+",
         "the id 'go now' (a wait) must match [A-Za-z0-9_-]+",
+        f"the mapping 'mapped' takes 'x' from the step 'nope', but {nowhere}",
     ]
 
 
@@ -129,10 +146,81 @@ def test_a_nested_workflow_that_was_changed_must_be_committed_again() -> None:
 
 
 def test_a_mapping_may_speak_of_steps_that_run_later_or_never() -> None:
-    """That is decided when it runs."""
+    """Whether they have a result is decided when it runs; a template may even name a step that does not exist."""
     late = clone_step(reserve, id="late")
-    spec = {"late": from_step(late), "other": from_step(charge), "text": template("${steps.nonexistent}")}
-    assert Workflow("w").map(spec).then(late).commit().committed
+    spec = {"late": from_step([late, "notify"]), "wait": from_step("go"), "text": template("${steps.nonexistent}")}
+    workflow = Workflow("w").map(spec).then(late).branch((never, notify))
+    workflow.wait_for_event("go", timeout=1, on_timeout=pack)
+    assert workflow.map({"late": from_step(pack), "map": from_step("mapping_w_0")}).commit().committed
+
+
+def test_a_mapping_from_a_step_that_is_nowhere_is_a_problem() -> None:
+    """Whatever the mapping takes else; the steps inside a nested workflow are its own."""
+    inner = Workflow("inner").then(charge).commit()
+    spec = {"inner": from_step(inner), "a": from_step([reserve, "chrage"]), "b": from_step(charge, "total")}
+    workflow = Workflow("w").then(reserve).then(inner).map(spec)
+    assert [problem.partition(", but")[0] for problem in problems(workflow)] == [
+        "the mapping 'mapping_w_0' takes 'a' from the step 'chrage'",
+        "the mapping 'mapping_w_0' takes 'b' from the step 'charge'",
+    ]
+
+
+def test_a_copy_names_its_own_generated_ids() -> None:
+    """Those of the original are not in it."""
+    flow = Workflow("w").map(always).map({"first": from_step("mapping_w_0")}).commit()
+    with pytest.raises(GraphInvalid, match="from the step 'mapping_w_0'"):
+        clone_workflow(flow, id="other")
+
+
+REPEATED: dict[str, tuple[Workflow, str]] = {
+    "then": (Workflow("w").then(pack).then(pack), '.then(pack, id="pack_2")'),
+    "third": (Workflow("w").then(pack).then(pack, id="pack_2").then(pack), '.then(pack, id="pack_3")'),
+    "no name": (Workflow("w").then(pack, id="a-b").then(pack, id="a-b"), '.then(..., id="a-b_2")'),
+    "body": (Workflow("w").then(pack).foreach(pack), 'clone_step(pack, id="pack_2")'),
+    "task": (Workflow("w").then("shop.pack").parallel("shop.pack"), 'step(..., id="pack_2")'),
+    "workflow": (
+        Workflow("w").then(pack).parallel(Workflow("pack").then(reserve).commit()),
+        'clone_workflow(..., id="pack_2")',
+    ),
+    "map": (Workflow("w").then(pack).map(always, id="pack"), '.map(..., id="pack_2")'),
+    "sleep": (Workflow("w").then(pack).sleep(1, id="pack"), '.sleep(..., id="pack_2")'),
+    "wait": (Workflow("w").wait_for_event("pack").wait_for_event("pack"), '.wait_for_event(..., id="pack_2")'),
+    "timeout": (Workflow("w").wait_for_event("pack", timeout=1, on_timeout=pack), 'clone_step(pack, id="pack_2")'),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_an_id_that_is_used_twice_comes_with_a_remedy(name: str) -> None:
+    """As it is written where the last use stands, with an id that is free."""
+    workflow, remedy = REPEATED[name]
+    [problem] = problems(workflow)
+    assert problem.endswith(f"; give one of them another id: {remedy}")
+
+
+def test_uses_that_look_alike_are_named_once() -> None:
+    """Saying the same place twice tells nothing."""
+    [problem] = problems(Workflow("w").then(pack).then(reserve).then(pack))
+    assert problem.startswith("the id 'pack' is used 2 times: each is an entry of its own; give")
+
+
+TEXTS: dict[str, Any] = {"text": "int", "name": "Nowhere", "reference": ForwardRef("int"), "part": list["Nowhere"]}  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_type_that_is_text_is_refused_where_it_is_written(name: str) -> None:
+    """Nobody could resolve it: there is no function whose module has the name."""
+    for keyword in ("input", "output", "state"):
+        with pytest.raises(TypeError, match=f"workflow 'w': {keyword}.*the types? themselves|the type itself"):
+            Workflow("w", **{keyword: TEXTS[name]})
+    with pytest.raises(TypeError, match=r"the schema of wait_for_event.*give the type"):
+        Workflow("w").wait_for_event("go", schema=TEXTS[name])
+
+
+def test_types_are_taken_as_they_are() -> None:
+    """None and Any say nothing."""
+    workflow = Workflow("w", input=list[Order], output=Any, state=None)
+    assert (workflow.input, workflow.output, workflow.state) == (list[Order], None, None)
+    assert Workflow("w", input=list["int"]).input == list[int]
 
 
 def test_wrong_options_are_refused_at_once() -> None:

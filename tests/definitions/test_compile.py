@@ -189,6 +189,7 @@ def test_a_wait_makes_its_event_or_what_its_timeout_makes() -> None:
 def test_a_mapping_knows_the_results_of_the_steps_before() -> None:
     """Those in blocks too: the list of a foreach, the arms, the workflow's input."""
     inner = Workflow("inner").then(charge).commit()
+    untyped = step(lambda data: data, id="untyped")
     workflow = (
         Workflow("w", input=list[Order])
         .foreach(reserve)
@@ -199,14 +200,15 @@ def test_a_mapping_knows_the_results_of_the_steps_before() -> None:
                 "line": from_step("reserve", "0.lines.1.sku"),
                 "inner": from_step("inner", "total"),
                 "input": from_input("0"),
-                "deep": from_step("charge"),
+                "later": from_step("untyped"),
             }
         )
+        .then(untyped)
     )
-    made = shape_made(flow(workflow)[-1])
+    made = shape_made(flow(workflow)[-2])
     assert isinstance(made, DictOf)
     assert made.items["list"] == ListOf(Typed(Reservation))
-    assert (made.items["line"], made.items["input"], made.items["deep"]) == (Typed(str), Typed(Order), ANY)
+    assert (made.items["line"], made.items["input"], made.items["later"]) == (Typed(str), Typed(Order), ANY)
     assert made.items["inner"] != ANY
 
 

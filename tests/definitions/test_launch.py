@@ -68,6 +68,27 @@ def test_an_uncommitted_workflow_cannot_be_started() -> None:
         Workflow("w").then(reserve).delay(1)
 
 
+def test_delay_takes_one_input_too() -> None:
+    """Not keywords as a task does: the message shows how to give them, without what they hold."""
+    workflow: Any = Workflow("w").then(reserve).commit()
+    with pytest.raises(TypeError, match=r"delay\(\{'sku': \.\.\., 'qty': \.\.\.\}\)"):
+        workflow.delay(sku="secret", qty=1)
+    with pytest.raises(TypeError, match="takes one input"):
+        workflow.delay(1, 2)
+
+
+@pytest.mark.parametrize(
+    "option, hint",
+    [("queue", "an option of step"), ("task_id", "run_id"), ("kwargs", "may be a dict"), ("nonsense", "")],
+)
+def test_an_option_that_a_workflow_does_not_have_is_refused(option: str, hint: str) -> None:
+    """With those that it has, and where a Celery user finds the other."""
+    workflow: Any = Workflow("w").then(reserve).commit()
+    known = "choose from countdown, eta, request_context, resource_id, run_id, state"
+    with pytest.raises(TypeError, match=f"no option '{option}'.*{hint}.*: {known}"):
+        workflow.apply_async(({"sku": "a"},), **{option: "x"})
+
+
 @pytest.mark.parametrize("args", [(1, 2), "text", {"sku": "a"}])
 def test_a_workflow_takes_one_input(args: Any) -> None:
     """The message shows how to give it."""

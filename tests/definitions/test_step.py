@@ -162,6 +162,18 @@ def test_an_annotation_that_cannot_be_resolved_is_named_with_its_remedy() -> Non
     assert step(makes, output=Any).input is int
 
 
+def test_a_type_that_is_given_as_text_is_resolved_where_the_function_stands() -> None:
+    """As the function's own annotations are."""
+
+    def fn(data: Any, ctx: Context) -> Any: ...
+
+    made = step(fn, input="Order", output="list[Order]", resume="Approval", suspend="Order")
+    assert (made.input, made.output, made.resume, made.suspend) == (Order, list[Order], Approval, Order)
+    for keyword in ("input", "output", "resume", "suspend"):
+        with pytest.raises(TypeError, match=rf"step 'fn'.*'Unseen'.*pass {keyword}=\.\.\., the type itself"):
+            step(fn, **{keyword: "Unseen"})
+
+
 def test_a_context_with_an_unresolvable_resume_type_is_still_the_context() -> None:
     """Only its resume type has to be said."""
 
