@@ -14,10 +14,10 @@ from celery import Celery, states
 from celery.backends.base import DisabledBackend
 from celery.exceptions import TaskRevokedError
 from kombu.exceptions import BatchPublishError, OperationalError
-from pydantic_core import to_jsonable_python
 
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
+from orchestrator.codec import as_json
 from orchestrator.core.changes import Dispatch
 from orchestrator.core.records import Header, RunState
 from orchestrator.engine.logs import about
@@ -105,8 +105,7 @@ class CeleryRuntime:
             return
         match RunState(header.status):
             case RunState.SUCCESS:
-                value = to_jsonable_python(result(), fallback=str)
-                backend.store_result(header.run_id, value, states.SUCCESS)
+                backend.store_result(header.run_id, as_json(result()), states.SUCCESS)
             case RunState.CANCELED:
                 backend.store_result(header.run_id, TaskRevokedError("canceled"), states.REVOKED)
             case _:

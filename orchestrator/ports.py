@@ -34,7 +34,11 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One event of a run's log. `id` is a cursor: ids of one run sort in the order of its commits. `at` is in ms."""
+    """One event of a run's log. `at` is in ms.
+
+    `id` is a cursor, for the store that gave it and for nobody else to compare: as texts, ids do not sort in the order
+    of the log.
+    """
 
     id: str
     at: int
@@ -88,9 +92,10 @@ class Store(Protocol):
         """Run `core.apply.apply` atomically: everything in the change becomes visible at once, or nothing does.
 
         A repeat (same holder token, or same caller id) gets the first answer and changes nothing, also when the
-        first answer was lost on the way. `Committed.claimed` is what `claim` would have returned. Commits of one run
-        exclude each other. Values are written under their ids; one that exists already is left as it is. A repeat of a
-        change that let its claim go on is one with the same `Holder.part` or a lower one.
+        first answer was lost on the way; a repeat gets no more than the first 50 of its dispatches.
+        `Committed.claimed` is what `claim` would have returned. Commits of one run exclude each other. Values are
+        written under their ids; one that exists already is left as it is. A repeat of a change that let its claim go on
+        is one with the same `Holder.part` or a lower one.
         """
         ...
 
@@ -99,8 +104,10 @@ class Store(Protocol):
         ...
 
     def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
-        """Records in path order (as numbers): those at `paths` as far as they exist, or all; with `held` only those
-        that wait for somebody outside, without reading the others. Consistent in itself."""
+        """Records in path order (as numbers): those at `paths` as far as they exist, or all. Consistent in itself.
+
+        With `held` those that wait for somebody outside, without reading the others; `paths` means nothing then.
+        """
         ...
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
@@ -122,8 +129,9 @@ class Store(Protocol):
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
         """Events after the cursor (or from the beginning), in order. None is ever inserted before one that was read.
 
-        Where some after the cursor were dropped because the log had grown too long (`Change.keep`), the first one is of
-        the type `TRIMMED` and stands for them. Raises ValueError for what is no cursor.
+        Where some after the cursor were dropped because the log had grown too long (`Change.keep`) or they too old
+        (`Change.keep_for`, by the store's clock), the first one is of the type `TRIMMED` and stands for them. Only
+        commits drop any: in a run without, all stay. Raises ValueError for what is no cursor.
         """
         ...
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orchestrator.core.records import FINAL, RunState
+from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning
 from orchestrator.ports import RunQuery
@@ -49,7 +50,8 @@ class Runs:
         if status == RunStatus.WAITING:
             return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
         wish = None if status is None else str(RunState(status))
-        found = self._orchestrator.store.runs(RunQuery(workflow_id, wish, resource_id, None, limit, offset))
+        resource = None if resource_id is None else resource_text(resource_id)
+        found = self._orchestrator.store.runs(RunQuery(workflow_id, wish, resource, None, limit, offset))
         readers = (self._orchestrator.reader(header) for header in found.headers)
         return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
 

@@ -25,6 +25,7 @@ class Travel:
     step: str
     input: Any
     context: dict[str, Any] | None
+    nested_context: dict[str, Any] | None
     state: dict[str, Any] | None
     resume_data: Any
     per_step: bool
@@ -80,17 +81,27 @@ def _told(at: Session, found: list[tuple[Run, str, RunResult | None]]) -> int:
 
 def travel(at: Session, wish: Travel, *, wait: bool, timeout: float | None) -> int:
     """Let a run go on from one of its steps; returns the exit code."""
-    for name, record in (wish.context or {}).items():
-        if not isinstance(record, dict):
-            remedy = '--context wants records: {"step": {"status": "success", "output": 1}}'
-            raise Problem(f"the context of {name!r} is no record", remedy)
+    _records("--context", wish.context or {})
+    for name, records in (wish.nested_context or {}).items():
+        if not isinstance(records, dict):
+            remedy = '--nested-context wants records: {"inner": {"step": {"status": "success", "output": 1}}}'
+            raise Problem(f"the context of {name!r} is no records", remedy)
+        _records("--nested-context", records, f"{name}.")
     run = _theirs(at, wish.run_id, wait, timeout)
-    given: dict[str, Any] = {"context": wish.context, "state": wish.state, "per_step": wish.per_step}
+    given: dict[str, Any] = {"context": wish.context, "nested_context": wish.nested_context}
+    given |= {"state": wish.state, "per_step": wish.per_step}
     given |= {} if wish.input is NOTHING else {"input": wish.input}
     given |= {} if wish.resume_data is NOTHING else {"resume_data": wish.resume_data}
     if not wait:
         return left(at, run.submit_time_travel(wish.step, **given))
     return waited(at, run, lambda: run.time_travel(wish.step, **given, timeout=timeout))
+
+
+def _records(option: str, records: dict[str, Any], inside: str = "") -> None:
+    for name, record in records.items():
+        if not isinstance(record, dict):
+            remedy = f'{option} wants records, as in {{"status": "success", "output": 1}}'
+            raise Problem(f"the context of {inside + name!r} is no record", remedy)
 
 
 def send_event(at: Session, run_id: str, name: str, data: Any, *, wait: bool, timeout: float | None) -> int:

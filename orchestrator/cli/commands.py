@@ -205,6 +205,7 @@ def restart(
 @click.argument("step", metavar="STEP")
 @click.option("--input", "given", metavar="JSON", callback=options.json_value, help="What the step gets.")
 @click.option("--context", metavar="JSON", callback=options.json_object, help="Results of earlier steps, by their ids.")
+@click.option("--nested-context", metavar="JSON", callback=options.json_object, help="The same in nested workflows.")
 @click.option("--state", metavar="JSON", callback=options.json_object, help="Takes the place of the run's state.")
 @click.option("--resume-data", metavar="JSON", callback=options.json_value, help="The step begins as one resumed.")
 @click.option("--per-step", is_flag=True, help="Pause after the step.")
@@ -217,6 +218,7 @@ def travel(
     step: str,
     given: Any,
     context: dict[str, Any] | None,
+    nested_context: dict[str, Any] | None,
     state: dict[str, Any] | None,
     resume_data: Any,
     per_step: bool,
@@ -227,12 +229,13 @@ def travel(
     """Let a run at rest go on from STEP (its id, dotted inside nested workflows) and wait for what it comes to.
 
     What stands before STEP is kept as recorded, or taken from --context, as in
-    '{"first": {"status": "success", "output": 1}}'.
+    '{"first": {"status": "success", "output": 1}}', or from --nested-context, as in
+    '{"inner": {"first": {"status": "success", "output": 1}}}'.
     """
     from orchestrator.cli import again
 
     with session(ctx, as_json) as at:
-        wish = again.Travel(run_id, step, given, context, state, resume_data, per_step)
+        wish = again.Travel(run_id, step, given, context, nested_context, state, resume_data, per_step)
         ctx.exit(again.travel(at, wish, wait=wait, timeout=timeout))
 
 

@@ -6,8 +6,10 @@ This package knows types and text. It must not know runs, stores or Celery, and 
 from orchestrator.codec.decoding import decode
 from orchestrator.codec.encoding import encode
 from orchestrator.codec.exceptions import error_to_dict
+from orchestrator.codec.keys import keyed, name_text, sound
 from orchestrator.codec.schema import is_any_annotation, type_adapter, validate
 from orchestrator.codec.shapes import ANY, DictOf, ListOf, Plain, Shape, Typed, restore, shape_at
+from orchestrator.codec.showing import as_json, key_as_json
 
 __all__ = [
     "ANY",
@@ -16,12 +18,17 @@ __all__ = [
     "Plain",
     "Shape",
     "Typed",
+    "as_json",
     "decode",
     "encode",
     "error_to_dict",
     "is_any_annotation",
+    "key_as_json",
+    "keyed",
+    "name_text",
     "restore",
     "shape_at",
+    "sound",
     "type_adapter",
     "validate",
 ]

@@ -12,7 +12,6 @@ import base64
 import dataclasses
 import json
 import math
-import re
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime, time, timedelta
@@ -30,6 +29,7 @@ from pydantic_core import PydanticSerializationError, to_json
 from orchestrator.codec import tags
 from orchestrator.codec.decoding import untag
 from orchestrator.codec.exceptions import describe
+from orchestrator.codec.keys import SPLIT_PAIR, key_text, shown_key, type_name
 from orchestrator.codec.tags import Refused
 from orchestrator.errors import Issue, PayloadTooLarge, ValueNotSerializable
 
@@ -37,8 +37,6 @@ _PLAIN_SCALARS: frozenset[type] = frozenset({str, int, float, bool, NoneType})
 _CAREFUL_SCALARS: frozenset[type] = frozenset({int, bool, NoneType})
 _STR: frozenset[type] = frozenset({str})
 
-# Two code points that JSON's escapes cannot tell from one character outside the basic plane.
-_SPLIT_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 _write_surrogates = json.JSONEncoder(check_circular=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -47,8 +45,10 @@ def encode(value: Any, *, where: str = "value", limit: int | None = None) -> str
 
     Plain JSON shapes, dates and times, Decimal, UUID, bytes, sets, exceptions and floats that JSON lacks come back from
     `decode` as what they were. Tuples become lists, enums their values, models and dataclasses dicts by field name
-    (without computed fields); keys that are ints, UUIDs or string enums become strings. Anything else is written as
-    pydantic would write it in JSON.
+    (without computed fields); keys become text (see `key_text`). Anything else is written as pydantic would write it in
+    JSON. What a model or dataclass leaves out of its own dump (`Field(exclude=True)`) or writes differently (its own
+    serializers) is left out and differs on the other side, too: that is what it asks for. A dataclass makes its fields
+    with `init=False` anew there.
 
     Args:
         where: what the value is, for the error ("output of step charge").
@@ -137,32 +137,18 @@ def _write_dict(walk: Walk, value: Mapping[Any, Any], depth: int) -> Any:
     key: Any = None
     try:
         for key, item in value.items():
-            name = key if type(key) is str and not walk.careful else _key(key)
+            name = key if type(key) is str and not walk.careful else key_text(key)
             if name in written:
                 raise Refused(f"has two keys that both become {name!r}")
             written[name] = item if type(item) in scalars else walk.plain(item, depth + 1)
     except Refused as refused:
-        refused.path.append(str(key))
+        refused.path.append(shown_key(key))
         raise
     return {f"${key}": item for key, item in written.items()} if _looks_like_tag(written) else written
 
 
 def _looks_like_tag(value: Mapping[str, Any]) -> bool:
     return len(value) == 1 and next(iter(value)).startswith("$")
-
-
-def _key(key: Any) -> str:
-    """The string that stands for a dict's key: strings, ints, UUIDs and enums of strings have one."""
-    value = key.value if isinstance(key, Enum) and isinstance(key.value, str) else key
-    if isinstance(value, str):
-        if _SPLIT_PAIR.search(value):
-            raise Refused("is a key with a split surrogate pair, which JSON cannot hold")
-        return str.__str__(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int.__repr__(value)
-    if isinstance(value, UUID):
-        return str(value)
-    raise Refused(f"is a key of type {_type_name(type(key))}: keys must be strings, ints or UUIDs")
 
 
 def _write_list(walk: Walk, value: Collection[Any], depth: int) -> Any:
@@ -197,7 +183,7 @@ def _write_model(walk: Walk, value: BaseModel, depth: int) -> Any:
     try:
         fields = value.model_dump(mode="python", by_alias=False, round_trip=True, warnings=False)
     except Exception as error:  # noqa: BLE001 - a model's serializers are user code
-        raise Refused(f"is of type {_type_name(type(value))}, which cannot be dumped: {error}") from None
+        raise Refused(f"is of type {type_name(type(value))}, which cannot be dumped: {error}") from None
     return walk.plain(fields, depth)
 
 
@@ -235,7 +221,7 @@ def _reread(written: Any) -> Any:
 
 def _write_text(value: str) -> Any:
     text = str.__str__(value)
-    if _SPLIT_PAIR.search(text):
+    if SPLIT_PAIR.search(text):
         return {tags.TEXT: base64.b64encode(text.encode("utf-8", "surrogatepass")).decode("ascii")}
     return text
 
@@ -283,7 +269,7 @@ def _write_bytes(value: bytes | bytearray | memoryview) -> Any:
 
 def _refuse_secret(value: Any) -> NoReturn:
     raise Refused(
-        f"is of type {_type_name(type(value))}: secrets are not stored; put it into a secret request-context key"
+        f"is of type {type_name(type(value))}: secrets are not stored; put it into a secret request-context key"
     )
 
 
@@ -296,11 +282,11 @@ def _dump(value: Any, *, mode: Literal["json", "python"]) -> Any:
     kind: Any = type(value)
     adapter = _adapter(kind)
     if adapter is None:
-        raise Refused(f"is of type {_type_name(type(value))}, which has no JSON form")
+        raise Refused(f"is of type {type_name(type(value))}, which has no JSON form")
     try:
         return adapter.dump_python(value, mode=mode, by_alias=False, round_trip=True, warnings=False)
     except Exception as error:  # noqa: BLE001 - a type's serializer is user code
-        raise Refused(f"is of type {_type_name(type(value))}, which cannot be dumped: {error}") from None
+        raise Refused(f"is of type {type_name(type(value))}, which cannot be dumped: {error}") from None
 
 
 @lru_cache(maxsize=1024)
@@ -311,10 +297,6 @@ def _adapter(kind: type) -> TypeAdapter[Any] | None:
         return TypeAdapter(kind)
     except Exception:  # noqa: BLE001 - whatever a foreign type's schema hook raises, there is no schema
         return None
-
-
-def _type_name(kind: type) -> str:
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 # The first line that fits decides: enums may be strings, datetimes are dates, an exception may be a dataclass.

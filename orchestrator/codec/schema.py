@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Hashable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, RootModel, TypeAdapter, ValidationError
@@ -12,6 +12,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import to_json
 from typing_extensions import is_typeddict
 
+from orchestrator.codec.mending import mended
 from orchestrator.errors import InputInvalid, Issue
 
 _UNHASHABLE_LIMIT = 256
@@ -76,10 +77,12 @@ def validate(annotation: Any, plain: Any, *, header: str = "Invalid input data: 
     try:
         return adapter.validate_python(plain, by_alias=True, by_name=True)
     except ValidationError as error:
-        try:
-            return _validate_as_json(adapter, plain)
-        except (ValidationError, ValueError):
-            raise InputInvalid(issues_of(error), header=header) from error
+        for attempt in (_validate_as_json, partial(_validate_mended, annotation)):
+            try:
+                return attempt(adapter, plain)
+            except (ValidationError, ValueError):
+                continue
+        raise InputInvalid(issues_of(error), header=header) from error
 
 
 def _validate_as_json(adapter: TypeAdapter[Any], plain: Any) -> Any:
@@ -89,6 +92,26 @@ def _validate_as_json(adapter: TypeAdapter[Any], plain: Any) -> Any:
     """
     adapter.validate_python(plain, strict=False, by_alias=True, by_name=True)
     return adapter.validate_json(to_json(plain), by_alias=True, by_name=True)
+
+
+def _validate_mended(annotation: Any, adapter: TypeAdapter[Any], plain: Any) -> Any:
+    found = mended_for(annotation, plain)
+    if found is plain:
+        raise ValueError("there is nothing to mend")
+    return adapter.validate_python(found, by_alias=True, by_name=True)
+
+
+def mended_for(annotation: Any, plain: Any) -> Any:
+    """The value with enums where pydantic does not find them by their value; the same object where there are none."""
+    return mended(annotation, plain, _fits)
+
+
+def _fits(annotation: Any, plain: Any) -> bool:
+    try:
+        type_adapter(annotation).validate_python(plain, strict=False, by_alias=True, by_name=True)
+    except Exception:  # noqa: BLE001 - validators are user code
+        return False
+    return True
 
 
 def has_no_fields(annotation: Any) -> bool:

@@ -151,7 +151,8 @@ class Change:
     `rest` is the token with which the change claims the run's rest activation if nothing is live after it ("" puts it
     in the queue); `rest_now` claims it even while others are live. `lease` and `grace` say when a running and a
     queued record are looked at again. Where `keep` is not 0 and the log has grown longer than that, its oldest events
-    may go; at least so many of the newest stay.
+    may go; at least so many of the newest stay. Where `keep_for` is not 0 and the change tells something, events older
+    than that may go, but none that it tells itself. Either is enough.
     """
 
     guard: Holder | Caller
@@ -168,6 +169,7 @@ class Change:
     lease: int = 30_000
     grace: int = 30_000
     keep: int = 0
+    keep_for: int = 0
 
     def reads(self) -> set[str]:
         """The paths of the records that must be at hand to apply it."""

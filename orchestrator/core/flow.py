@@ -25,12 +25,14 @@ from orchestrator.core.plan import (
     Plan,
     Result,
     Spot,
+    begin_items,
     begin_node,
     item_template,
     items_prefix,
     new_record,
     root_record,
 )
+from orchestrator.core.promises import promised
 from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status, belongs, dotted, visits
 
 # --- beginning -------------------------------------------------------------------------------------------------------
@@ -52,7 +54,8 @@ def _plan(spot: Spot) -> Plan:
         first = spot.record.phase in (Phase.CHOOSE, Phase.SPLIT, Phase.ENTER, Phase.CHECK)
         gate = Gate.FIRST if first else Gate.SHUT
     inline = spot.record.route if spot.inline and not spot.header.per_step else ""
-    return Plan(spot.graph, spot.token, spot.header.quiet, gate, spot.header.life, inline)
+    header = spot.header
+    return Plan(spot.graph, spot.token, header.quiet, gate, header.life, inline, promised(header.promises))
 
 
 # --- ending ----------------------------------------------------------------------------------------------------------
@@ -257,10 +260,10 @@ def split(spot: Spot, count: int, concurrency: int) -> Plan:
         raise TypeError(f"{spot.record.path} is not a foreach")
     if not count:
         return _finish(plan, spot, _made(plan, spot, values.EMPTY_LIST))
-    fields = {"status": Status.OPEN.value, "left": count, "total": count, "next": 0, "width": concurrency}
-    plan.ops.append(Set(spot.record.path, fields))
-    following = _next(plan, node, spot.path, visits(spot.record))
-    plan.ops.extend([following] * min(concurrency, count))
+    progress = plan.promises.progress(spot.record.path, spot.record.visit, count)
+    fields = {"left": progress.left, "total": count, "next": progress.begun, "width": concurrency}
+    plan.ops.append(Set(spot.record.path, {"status": Status.OPEN.value, **fields}))
+    begin_items(plan, node, spot.path, visits(spot.record), progress, concurrency)
     return plan
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, assert_never
 
-from orchestrator.core.changes import Doc, Op, Put, Set
+from orchestrator.core.changes import Doc, Next, Op, Put, Set
 from orchestrator.core.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
+from orchestrator.core.promises import NOTHING, Progress, Promises
 from orchestrator.core.records import Header, Phase, Record, Role, Status, dotted, pack_route, unpack_route
 
 MOST_NEEDS = 500  # value ids that a record lists for its claim to bring; more are read by the step itself
@@ -74,6 +75,7 @@ class Plan:
     gate: Gate = Gate.OPEN
     life: int = 0
     inline: str = ""  # the route whose successor may be claimed too
+    promises: Promises = NOTHING
     ops: list[Op] = field(default_factory=list)
     events: list[Doc] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
@@ -150,7 +152,7 @@ def begin_node(plan: Plan, node: Node, path: Path, visit: Path, given: Done, rol
     record = new_record(plan, node, path, visit, given, role)
     match node:
         case Step(control=control):
-            plan.live(record, control=control)
+            plan.live(plan.promises.kept(record), control=control)
         case Sleep(seconds=None):
             plan.live(replace(record, phase=Phase.NAP), control=True)
         case Sleep(seconds=seconds):
@@ -208,6 +210,18 @@ def item_template(plan: Plan, node: Foreach, path: Path, visit: Path) -> Record:
     if isinstance(node.body_node, Nested):
         return replace(item, phase=Phase.ENTER.value)
     return item
+
+
+def begin_items(plan: Plan, node: Foreach, path: Path, visit: Path, progress: Progress, width: int) -> None:
+    """Start the items of a foreach whose block stands: those that had not ended well, and as many more as may run."""
+    where, when = dotted(path), dotted(visit)
+    template, prefix = item_template(plan, node, path, visit), items_prefix(where, when, plan.life)
+    again = progress.again()
+    for index in again:
+        item = replace(template, path=f"{where}.{index}", index=index, input=f"{prefix}.{index}")
+        plan.ops.append(Put(plan.promises.kept(item)))
+    free = max(0, min(width - len(again), progress.total - progress.begun))
+    plan.ops.extend([Next(where, template, prefix)] * free)
 
 
 def items_prefix(path: str, visit: str, life: int) -> str:

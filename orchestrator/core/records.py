@@ -198,6 +198,7 @@ class Header(_Flat):
     output: str = ""
     error: str = ""
     trace: str = ""  # the run's span: a W3C `traceparent`, and a `tracestate` behind a blank
+    promises: str = ""  # for whom the resume data of a time travel is (see `promises`)
     last: str = ""  # id of the last change by a caller
     answer: str = ""
     created_at: int = 0

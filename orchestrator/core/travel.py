@@ -1,49 +1,41 @@
-"""Time travel: what a run looks like when it goes on from one of its steps, and what of its past is kept.
+"""Time travel: what a run looks like when it goes on from one of its steps.
 
-Everything before the target is kept as it was recorded, or taken from what the caller gives; the target starts anew;
-everything after it goes away. Where the past has gaps that the graph does not allow, nothing is written.
+What stands before the target is `past`'s business; the target starts anew; everything after it goes away, but for
+steps that had suspended, where there is resume data for them. Of the blocks around the target, the arms of a parallel
+that are not finished go on too; those of a branch that were not chosen are skipped. A loop or foreach that had not
+ended goes on where it was, one that had begins anew. Where the past has gaps, nothing is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from orchestrator.core import values
-from orchestrator.core.changes import Next, Put, Run
-from orchestrator.core.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
-from orchestrator.core.plan import Done, Gate, Plan, begin_node, item_template, items_prefix, new_record, root_record
-from orchestrator.core.records import Header, Record, Role, RunState, Status, changed, dotted
-from orchestrator.errors import GraphChanged, StepNotFound
+from orchestrator.core.changes import Put, Run
+from orchestrator.core.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Step, Wait
+from orchestrator.core.past import Given, Past, Trip, before
+from orchestrator.core.plan import Done, Gate, Plan, begin_items, begin_node, new_record, root_record
+from orchestrator.core.promises import Progress, Promises, ranges, spot
+from orchestrator.core.records import Record, RunState, Status, changed, dotted, visits
+from orchestrator.errors import GraphChanged, StepNotFound, StepNotSuspended
 
-
-@dataclass(frozen=True, slots=True)
-class Trip:
-    """Where a run travels to, and with what.
-
-    `records` are those of the present visits, by path; `given` are outputs (value ids) that the caller gives for
-    steps, by path. `input` replaces what the target would get, `resume` makes it a resumed one. `fresh` makes new
-    value ids.
-    """
-
-    graph: Graph
-    header: Header
-    records: Mapping[Path, Record]
-    target: Path
-    given: Mapping[Path, str] = field(default_factory=dict)
-    input: str | None = None
-    resume: str | None = None
-    per_step: bool = False
-    fresh: str = ""
+__all__ = ["Given", "Journey", "Trip", "before", "place", "travel"]
 
 
 @dataclass(slots=True)
 class Journey:
-    """The plan of a time travel: what to write, which records go away, and which values to copy to which ids."""
+    """The plan of a time travel: what to write, which records go away, and which values to copy to which ids.
+
+    `given` is the value that the target gets; `begins` says that no entry stands before it. `resumed` are the steps
+    that get the resume data, by the ids that it must be written under.
+    """
 
     plan: Plan
     drop: tuple[str, ...] = ()
     copies: dict[str, str] = field(default_factory=dict)
+    given: str = ""
+    begins: bool = False
+    resumed: dict[str, Path] = field(default_factory=dict)
 
 
 def place(graph: Graph, ids: Sequence[str]) -> Path:
@@ -52,17 +44,21 @@ def place(graph: Graph, ids: Sequence[str]) -> Path:
     if not ids:
         raise StepNotFound("time travel needs a step to go to", workflow_id=graph.id)
     for depth, step_id in enumerate(ids):
-        inside = depth == 0 or isinstance(graph.node(path), Nested)
-        found = graph.find(path, step_id) if inside else None
+        around = graph.node(path) if depth else None
+        where = ".".join(ids[:depth]) or graph.id
+        if isinstance(around, Foreach):
+            text = f"{where} runs once for each item: travel to {where} as a whole, and not to {step_id!r} in it"
+            raise StepNotFound(text, workflow_id=graph.id)
+        found = graph.find(path, step_id) if around is None or isinstance(around, Nested) else None
         if found is None:
-            where = ".".join(ids[:depth]) or graph.id
             raise StepNotFound(f"there is no step {step_id!r} in {where}", workflow_id=graph.id)
         path = found
     return path
 
 
 def travel(trip: Trip) -> Journey:
-    """Raises `GraphChanged` where something before the target is neither recorded nor given."""
+    """Raises `GraphChanged` where something before the target is missing, `StepNotSuspended` where nobody is there
+    for the resume data."""
     return _Traveler(trip).go()
 
 
@@ -70,28 +66,38 @@ class _Traveler:
     def __init__(self, trip: Trip) -> None:
         self.trip = trip
         self.graph = trip.graph
-        life = trip.header.life + 1
-        self.plan = Plan(trip.graph, "", trip.header.quiet, life=life)
-        self.kept: set[Path] = set()
-        self.copies: dict[str, str] = {}
-        self.made = 0
+        self.plan = Plan(trip.graph, "", trip.header.quiet, life=trip.header.life + 1)
+        self.past = Past(trip, self.plan)
+        self.kept = self.past.kept
+        self.journey = Journey(self.plan, copies=self.past.copies)
 
     def go(self) -> Journey:
-        plan, header = self.plan, self.trip.header
+        plan, header, past = self.plan, self.trip.header, self.past
+        if not header.input:
+            past.missing = "the payload of the first step"
+        start = past.begin((), Done(header.input))
+        plan.events.append({"type": "workflow-start", "input": start.output})
         plan.ops.append(Put(root_record(self.graph)))
+        about = len(plan.ops)
+        self._scope((), (), start)
         cleared = {"outcome": "", "failure": "", "tripwire": False, "closed": False, "output": "", "error": ""}
         running = {"status": RunState.RUNNING.value, "life": plan.life, "per_step": self.trip.per_step}
-        plan.ops.append(Run({**cleared, **running, "fingerprint": self.graph.fingerprint}))
-        self._scope((), (), Done(header.input))
-        drop = tuple(dotted(path) for path in self.trip.records if path not in self.kept)
-        return Journey(plan, drop, self.copies)
+        known = {"fingerprint": self.graph.fingerprint, "input": start.output, "promises": plan.promises.text()}
+        plan.ops.insert(about, Run({**cleared, **running, **known}))
+        self.journey.drop = tuple(dotted(path) for path in self.trip.records if path not in self.kept)
+        return self.journey
+
+    # --- the way to the target -----------------------------------------------------------------------------------
 
     def _scope(self, above: Path, visit: Path, value: Done) -> None:
         flow = self.graph.entries(above)
         index = self.trip.target[len(above)]
-        for before in range(index):
-            value = self._past(flow[before], (*above, before), visit, value)
+        for earlier in range(index):
+            value = self._kept(flow[earlier], (*above, earlier), visit, value)
         self._toward(flow[index], (*above, index), visit, value)
+
+    def _kept(self, node: Node, path: Path, visit: Path, value: Done) -> Done:
+        return self.past.go_by(node, path, visit, value)
 
     def _toward(self, node: Node, path: Path, visit: Path, value: Done) -> None:
         """The node at `path` is the target, or stands around it."""
@@ -100,154 +106,182 @@ class _Traveler:
             return
         match node:
             case Nested():
-                stored = self.trip.records.get(path)
-                given = Done(stored.input) if stored is not None and stored.input else value
+                given = self.past.begin(path, self._given(node, path, value))
                 self._open(node, path, visit, given)
                 self._scope(path, visit, given)
-            case Parallel(arms=arms) | Branch(arms=arms):
-                self._arm(node, arms, path, visit, value)
-            case Loop(body_node=body):
-                stored = self.trip.records.get(path)
-                iteration = max(1, stored.iteration) if stored is not None else 1
-                self._open(node, path, visit, value, iteration=iteration)
-                self._toward(body, (*path, 0), (*visit, iteration), value)
+            case Parallel() | Branch():
+                self._arm(node, path, visit, value)
+            case Loop():
+                self._loop(node, path, visit, value)
             case Wait(otherwise=otherwise) if otherwise is not None:
                 self._open(node, path, visit, value)
                 self._toward(otherwise, (*path, 0), visit, value)
             case _:
                 raise StepNotFound(f"{node.id!r} has no place inside to travel to", workflow_id=self.graph.id)
 
+    def _given(self, node: Node, path: Path, value: Done) -> Done:
+        """What a node around the target has got: as recorded, unless something before it is another by now."""
+        stored = self.past.recorded(node, path)
+        if stored is None or not stored.input or self.past.changed:
+            return value
+        self.past.missing = ""
+        return Done(stored.input)
+
     def _open(self, node: Node, path: Path, visit: Path, given: Done, **fields: int) -> None:
         record = new_record(self.plan, node, path, visit, given)
         self.plan.ops.append(Put(changed(record, status=Status.OPEN.value, **fields)))
 
-    def _arm(self, node: Node, arms: Sequence[Node], path: Path, visit: Path, value: Done) -> None:
-        """One arm of a block is the target, or around it; of the others stays what had succeeded."""
-        count, chosen = len(arms), self.trip.target[len(path)]
-        self._open(node, path, visit, value, left=1, total=count, next=count)
-        for index, arm in enumerate(arms):
-            where = (*path, index)
-            if index == chosen:
-                self._toward(arm, where, visit, value)
-            elif not self._keep(arm, where, visit):
-                skipped = new_record(self.plan, arm, where, visit, value)
-                self.plan.ops.append(Put(replace(skipped, status=Status.SKIPPED.value)))
+    def _loop(self, node: Loop, path: Path, visit: Path, value: Done) -> None:
+        """A loop goes on with the iteration it was in, which has its recorded input, or begins anew."""
+        body, inside = node.body_node, (*path, 0)
+        stored, latest = self.past.recorded(node, path), self.past.recorded(body, inside)
+        whole = inside == self.trip.target  # its body is the target, and not a step of it
+        if stored is None or latest is None or (whole and (self.past.changed or stored.status == Status.SUCCESS)):
+            iteration, given = 1, value
+        else:
+            iteration, given = max(1, stored.iteration), self._given(body, inside, value)
+        self._open(node, path, visit, self._given(node, path, value), iteration=iteration)
+        self._toward(body, inside, (*visit, iteration), given)
+
+    # --- arms ----------------------------------------------------------------------------------------------------
+
+    def _arm(self, node: Parallel | Branch, path: Path, visit: Path, value: Done) -> None:
+        """One arm of a block is the target, or around it; it comes first of those that begin."""
+        chosen, count = self.trip.target[len(path)], len(node.arms)
+        others = [(arm, (*path, index)) for index, arm in enumerate(node.arms) if index != chosen]
+        stands = isinstance(node, Parallel) or self._stands(node, path, chosen)
+        block = len(self.plan.ops)
+        begins: list[tuple[Node, Path]] = []
+        left = 1
+        for arm, where in others:
+            if self.past.keeps_arm(arm, where, visit, value, recorded=stands) is not None:
+                continue
+            if stands and self._tolerates(node, arm, where):
+                self.past.keep(where)
+            elif stands and self.past.is_held(where):
+                self.past.hold(where)
+                left += 1
+            elif isinstance(node, Branch):
+                self.past.skip(arm, where, visit, value)
+            else:
+                begins.append((arm, where))
+        record = new_record(self.plan, node, path, visit, value)
+        counts = {"left": left + len(begins), "total": count, "next": count}
+        self.plan.ops.insert(block, Put(changed(record, status=Status.OPEN.value, **counts)))
+        self._toward(node.arms[chosen], (*path, chosen), visit, value)
+        for arm, where in begins:
+            begin_node(self.plan, arm, where, visit, value)
+
+    def _stands(self, node: Branch, path: Path, chosen: int) -> bool:
+        """Whether the conditions had chosen this arm, and nothing has changed since: then the others chosen stay."""
+        stored = self.past.recorded(node.arms[chosen], (*path, chosen))
+        return stored is not None and stored.status != Status.SKIPPED and not self.past.changed
+
+    def _tolerates(self, node: Parallel | Branch, arm: Node, where: Path) -> bool:
+        stored = self.past.recorded(arm, where)
+        failed = stored is not None and stored.status == Status.FAILED
+        return failed and isinstance(node, Parallel) and node.allow_failure
+
+    # --- the target ----------------------------------------------------------------------------------------------
 
     def _arrive(self, node: Node, path: Path, visit: Path, value: Done) -> None:
-        given = value if self.trip.input is None else Done(self.trip.input)
-        self.plan.gate = Gate.FIRST if self.trip.per_step else Gate.OPEN
-        stored = self.trip.records.get(path)
-        if isinstance(node, Foreach) and stored is not None and stored.total and self.trip.input is None:
-            self._items(node, path, visit, stored)
-            return
-        begin_node(self.plan, node, path, visit, given)
-        if self.trip.resume is not None:
-            self._resumed(path, stored)
-
-    def _resumed(self, path: Path, stored: Record | None) -> None:
-        """The target gets resume data, and what it had suspended with."""
-        for index, op in enumerate(self.plan.ops):
-            if isinstance(op, Put) and op.record.path == dotted(path):
-                said = stored.suspend if stored is not None else ""
-                fields = {"resume": self.trip.resume, "resumed": True, "suspend": said}
-                self.plan.ops[index] = replace(op, record=changed(op.record, **fields))
-
-    def _items(self, node: Foreach, path: Path, visit: Path, stored: Record) -> None:
-        """A foreach that had got somewhere: finished items stay, the others run again."""
-        begun = [self.trip.records.get((*path, index)) for index in range(stored.total)]
-        done = [item for item in begun if item is not None and item.status == Status.SUCCESS]
-        first = 1 + max((index for index, item in enumerate(begun) if item is not None), default=-1)
-        block = new_record(self.plan, node, path, visit, Done(stored.input))
-        counts = {"left": stored.total - len(done), "total": stored.total, "next": first, "width": stored.width}
-        self.plan.ops.append(Put(changed(block, status=Status.OPEN.value, **counts)))
-        for item in done:
-            self.kept |= {place for place in self.trip.records if place[: len(item.at)] == item.at}
-        template = item_template(self.plan, node, path, visit)
-        again = [item for item in begun if item is not None and item.status != Status.SUCCESS]
-        for item in again:
-            fields = {"path": item.path, "index": item.index, "input": item.input}
-            self.plan.ops.append(Put(changed(template, **fields)))
-        prefix = items_prefix(dotted(path), dotted(visit), self.plan.life)
-        before = items_prefix(dotted(path), dotted(visit), self.trip.header.life)
-        self.copies |= {f"{before}.{index}": f"{prefix}.{index}" for index in range(first, stored.total)}
-        free = max(0, min(stored.width - len(again), stored.total - first))
-        self.plan.ops.extend([Next(dotted(path), template, prefix)] * free)
-
-    # --- the past ------------------------------------------------------------------------------------------------
-
-    def _past(self, node: Node, path: Path, visit: Path, value: Done) -> Done:
-        """What the node at `path`, which stands before the target, has made. It stays as it was, or is as given."""
-        match node:
-            case Parallel(arms=arms) | Branch(arms=arms):
-                return self._past_arms(node, arms, path, visit, value)
-            case Loop(body_node=body):
-                return self._past_body(node, body, path, (*path, 0), visit, value)
-            case Foreach(body_node=body):
-                return self._past_body(node, body, path, path, visit, value)
-            case Step() | Nested() | Wait() | Sleep():
-                return self._kept(node, path, visit, value)
-
-    def _kept(self, node: Node, path: Path, visit: Path, value: Done) -> Done:
-        output = self._keep(node, path, visit)
-        if output is not None:
-            return Done(output)
-        if isinstance(node, Sleep):
-            return value
-        self._refuse_gap(node)
-        return Done("")
-
-    def _refuse_gap(self, node: Node) -> None:
-        """A run that has recorded steps must have recorded this one too; a new run may begin anywhere."""
-        if any(record.role == Role.STEP for record in self.trip.records.values()):
-            text = (
-                f"step {node.id!r} stands before the target and is neither recorded as a success nor given in `context`"
-            )
+        past = self.past
+        if past.missing and past.passed:
+            text = f"nothing is known that {node.id!r} could get: give `input`, or {past.missing} in `context`"
             raise GraphChanged(text, run_id=self.trip.header.run_id, workflow_id=self.graph.id)
+        self.journey.given, self.journey.begins = value.output, not past.passed
+        if self.trip.resume:
+            self._promise(node, visit)
+        self.plan.gate = Gate.FIRST if self.trip.per_step else Gate.OPEN
+        stored = past.recorded(node, path)
+        if isinstance(node, Foreach) and stored is not None and not past.changed:
+            progress = self._progress(stored, visit)
+            if stored.status != Status.SUCCESS and progress.total and progress.left:
+                self._items(node, path, visit, stored, progress)
+                return
+        begin_node(self.plan, node, path, visit, value)
 
-    def _keep(self, node: Node, path: Path, visit: Path) -> str | None:
-        """The output of a node that is given or recorded as a success, which stays; None where it is neither."""
-        given = self.trip.given.get(path)
-        if given is not None:
-            role = Role.STEP
-            record = new_record(self.plan, node, path, visit, Done(""), role)
-            self.plan.ops.append(Put(replace(record, status=Status.SUCCESS.value, output=given)))
-            return given
-        stored = self.trip.records.get(path)
-        if stored is None or stored.status != Status.SUCCESS or stored.step != _name(node):
-            return None
-        self.kept |= {place for place in self.trip.records if place[: len(path)] == path}
-        return stored.output
+    def _progress(self, foreach: Record, visit: Path) -> Progress:
+        """How far a foreach had come, as far as its finished items count in this visit."""
+        items = [self.trip.records.get((*foreach.at, index)) for index in range(foreach.total)]
+        begun = 1 + max((index for index, item in enumerate(items) if item is not None), default=-1)
+        same = visits(foreach) == visit
+        done = [index for index, item in enumerate(items) if same and item and item.status == Status.SUCCESS]
+        return Progress(foreach.total, begun, ranges(done))
 
-    def _past_body(self, node: Node, body: Node, path: Path, result: Path, visit: Path, value: Done) -> Done:
-        """A loop or foreach, whose output is known by its body's id."""
-        given = self.trip.given.get(result)
-        if given is None:
-            return Done(self._keep(node, path, visit) or value.output)
-        record = new_record(self.plan, node, path, visit, value)
-        self.plan.ops.append(Put(replace(record, status=Status.SUCCESS.value, output=given)))
-        if result != path:
-            inner = new_record(self.plan, body, result, (*visit, 1), value)
-            self.plan.ops.append(Put(replace(inner, status=Status.SUCCESS.value, output=given)))
-        return Done(given)
+    def _keep_items(self, foreach: Record, progress: Progress) -> None:
+        for first, end in progress.done:
+            for index in range(first, end):
+                self.past.keep((*foreach.at, index))
 
-    def _past_arms(self, node: Node, arms: Sequence[Node], path: Path, visit: Path, value: Done) -> Done:
-        places = [(arm, (*path, index)) for index, arm in enumerate(arms)]
-        stored = self.trip.records.get(path)
-        untouched = not any(where in self.trip.given for _, where in places)
-        if untouched and stored is not None and stored.status == Status.SUCCESS:
-            self.kept |= {place for place in self.trip.records if place[: len(path)] == path}
-            return Done(stored.output)
-        outputs = {arm.id: output for arm, where in places if (output := self._keep(arm, where, visit)) is not None}
-        missing = next((arm for arm in arms if arm.id not in outputs), None)
-        if missing is not None and (isinstance(node, Parallel) or not outputs):
-            self._refuse_gap(missing)
-        self.made += 1
-        key = f"{self.trip.fresh}.{self.made}"
-        self.plan.values[key] = values.refers_dict(outputs)
-        record = new_record(self.plan, node, path, visit, value)
-        self.plan.ops.append(Put(replace(record, status=Status.SUCCESS.value, output=key)))
-        return Done(key, tuple(outputs.values()))
+    def _items(self, node: Foreach, path: Path, visit: Path, stored: Record, progress: Progress) -> None:
+        """A foreach that had got somewhere: finished items stay, the others run again."""
+        self._keep_items(stored, progress)
+        counts = {"left": progress.left, "total": progress.total, "next": progress.begun, "width": stored.width}
+        self._open(node, path, visit, Done(stored.input), **counts)
+        self.past.copy_items(stored, [*progress.again(), *range(progress.begun, progress.total)])
+        begin_items(self.plan, node, path, visit, progress, stored.width)
+        if self.plan.gate is Gate.FIRST:
+            self.plan.gate = Gate.SHUT
+
+    # --- resume data ---------------------------------------------------------------------------------------------
+
+    def _promise(self, node: Node, visit: Path) -> None:
+        """The resume data goes to the steps at or behind the target that had suspended, else to the target."""
+        had = {record.at: record.suspend for record in self.trip.records.values() if self._has_suspended(record)}
+        had |= {path: told.suspend for path, told in self.past.given.items() if told.held}
+        had = {path: said for path, said in had.items() if self._follows(path)}
+        if not had and isinstance(node, Step):
+            stored = self.past.recorded(node, self.trip.target)
+            had = {self.trip.target: stored.suspend if stored is not None else ""}
+        if not had:
+            text = f"nothing at {node.id!r} or behind it had suspended: there is nobody for the resume data"
+            raise StepNotSuspended(text, run_id=self.trip.header.run_id, workflow_id=self.graph.id)
+        resumes: dict[str, tuple[str, str]] = {}
+        items: dict[str, Progress] = {}
+        for number, (path, said) in enumerate(sorted(had.items())):
+            key = f"{self.trip.fresh}r{number}"
+            self.journey.resumed[key] = path
+            resumes[spot(dotted(path), dotted(self._visit(path, visit)))] = (key, said)
+            items |= self._around(path, visit)
+        self.plan.promises = Promises(resumes, items)
+
+    def _around(self, path: Path, visit: Path) -> dict[str, Progress]:
+        """The progress of each foreach around a step that had suspended. Its finished items stay."""
+        found: dict[str, Progress] = {}
+        for cut in range(1, len(path)):
+            stored = self.trip.records.get(path[:cut])
+            if stored is not None and stored.total and isinstance(self.graph.node(path[:cut]), Foreach):
+                here = self._visit(path[:cut], visit)
+                progress = self._progress(stored, here)
+                self._keep_items(stored, progress)
+                found[spot(stored.path, dotted(here))] = progress
+        return found
+
+    def _has_suspended(self, record: Record) -> bool:
+        """Whether it is a suspended step that the graph still has."""
+        try:
+            return record.status == Status.SUSPENDED and self.graph.node(record.at).id == record.step
+        except LookupError:
+            return False
+
+    def _follows(self, path: Path) -> bool:
+        """Whether the place is at the target, in it, or comes after it; what stands beside it goes on by itself."""
+        target = self.trip.target
+        same = _common(path, target)
+        if same == len(target):
+            return True
+        around = self.graph.node(path[:same]) if same else None
+        return len(path) > same and path[same] > target[same] and isinstance(around, Nested | None)
+
+    def _visit(self, path: Path, visit: Path) -> Path:
+        """The visit in which the run will first come to the place: loops that are still to come begin anew."""
+        shared = path[: _common(path, self.trip.target)]
+        loops = sum(isinstance(self.graph.node(shared[:cut]), Loop) for cut in range(1, len(shared) + 1))
+        here = visit[: min(loops, len(visit))]
+        return (*here, *(1 for _ in range(self.graph.loops(path) - len(here))))
 
 
-def _name(node: Node) -> str:
-    return node.body_node.id if isinstance(node, Foreach) else node.id
+def _common(one: Path, other: Path) -> int:
+    """How many places two paths share from the outside in."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

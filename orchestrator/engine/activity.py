@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.codec import ANY, Shape, Typed, encode, is_any_annotation, restore, validate
+from orchestrator.codec import ANY, Shape, Typed, encode, is_any_annotation, keyed, restore, sound, validate
 from orchestrator.core.changes import Change, Claimed, Committed, Holder, Refused
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.plan import Spot
@@ -174,6 +174,7 @@ class Activity:
         Raises `ValueNotSerializable`, `PayloadTooLarge`, and `StoreUnavailable` where the buffer is full.
         """
         record, limit = self.record, self.engine.settings.max_payload_bytes
+        sound(kind, f"type of an event of step {record.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {record.step!r}", limit=limit)
         event = {"type": kind, "path": record.path, "visit": record.visit, "step": record.step, "text": text}
         self.chunks.add({**event, "source": self.source}, len(text))
@@ -181,7 +182,8 @@ class Activity:
     def _send(self, part: Part) -> Committed | Refused:
         number, events = part
         guard, settings = Holder(self.record.path, self.record.token, number), self.engine.settings
-        change = Change(guard, events=events, lease=settings.lease, keep=settings.events_max_per_run)
+        keep, keep_for = settings.events_max_per_run, settings.events_max_age
+        change = Change(guard, events=events, lease=settings.lease, keep=keep, keep_for=keep_for)
         return self.store.commit(self.header.run_id, change)
 
     def _refused(self, reason: str) -> None:
@@ -202,22 +204,26 @@ class Activity:
         """The state as the workflow's model sees it, defaults filled in."""
         return view_of_state(self.workflow, decoded(self.claimed.state))
 
-    def state_patch(self, written: Mapping[str, Any]) -> dict[str, str | None]:
-        """What the step has written into the state. Raises `InputInvalid` where the model does not allow it."""
+    def state_patch(self, written: Mapping[Any, Any]) -> dict[str, str | None]:
+        """What the step has written into the state.
+
+        Raises `ValueNotSerializable` for what cannot be stored, `InputInvalid` where the model does not allow it.
+        """
         if not written:
             return {}
         limit = self.engine.settings.max_payload_bytes
-        texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in written.items()}
+        named = keyed(written, f"state of step {self.record.step!r}")
+        texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
         if self.workflow.state is not None:
             merged = {**decoded(self.claimed.state), **decoded(texts)}
             validate(self.workflow.state, merged, header="State does not fit: ")
         return {key: text for key, text in texts.items() if self.claimed.state.get(key) != text}
 
-    def context_patch(self, after: Mapping[str, Any]) -> dict[str, str | None]:
+    def context_patch(self, after: Mapping[Any, Any]) -> dict[str, str | None]:
         """What the step has changed in the request context."""
         if not self.claimed.context and not after:
             return {}
-        return self.engine.contexts.patch(self.claimed.context, after)
+        return self.engine.contexts.patch(self.claimed.context, after, self.record.step)
 
     def store_value(self, value: Any, what: str) -> str:
         """A value as stored text, with the step named where it is refused."""

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from orchestrator.codec import encode, validate
 from orchestrator.core import travel
 from orchestrator.core.changes import Caller, Change, Expect, Refused, Set
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.records import FINAL, LIVE, Header, Record, RunState, Status
 from orchestrator.engine import telemetry
 from orchestrator.engine.delivery import Engine
-from orchestrator.engine.operations import ABSENT, graph_of, publish
+from orchestrator.engine.luggage import Itinerary, Luggage
+from orchestrator.engine.operations import graph_of, publish
 from orchestrator.engine.reader import Reader
-from orchestrator.engine.reading import stored
 from orchestrator.engine.telemetry import Word
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive, RunStillRunning
 from orchestrator.host import new_token
+
+__all__ = ["Itinerary", "restart", "time_travel"]
 
 _RUNNING = frozenset({RunState.RUNNING.value})
 _AT_REST = frozenset(state.value for state in RunState if state is not RunState.RUNNING)
@@ -68,28 +65,15 @@ def _again(record: Record, now: int) -> Set:
     return Set(record.path, {"status": Status.QUEUED.value, "restarted": record.restarted or lost})
 
 
-@dataclass(frozen=True, slots=True)
-class Itinerary:
-    """What a caller says of a time travel. ABSENT is nothing; None is a value."""
-
-    ids: Sequence[str]
-    input: Any = ABSENT
-    context: Mapping[str, Any] = field(default_factory=dict)
-    nested_context: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    resume_data: Any = ABSENT
-    state: Mapping[str, Any] | None = None
-    request_context: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    per_step: bool = False
-
-
 def time_travel(engine: Engine, header: Header, wish: Itinerary) -> Header:
     """Let a run at rest go on from one of its steps. A refusal writes nothing.
 
-    Raises `StepNotFound`, `RunStillRunning`, `InputInvalid`, and `GraphChanged` where the past has gaps.
+    Raises `StepNotFound`, `RunStillRunning`, `InputInvalid` where something does not fit (or TypeError, where it has
+    the wrong shape), `StepNotSuspended` where nobody is there for resume data, and `GraphChanged` where the past has
+    gaps.
     """
-    workflow = engine.registry.get(header.workflow_id)
+    wish.check()
     graph = graph_of(engine, header)
-    assert workflow is not None
     target = travel.place(graph, wish.ids)
     if header.status == RunState.RUNNING:
         text = f"run {header.run_id!r} is still running: wait for it, or cancel it, before it travels"
@@ -99,91 +83,28 @@ def time_travel(engine: Engine, header: Header, wish: Itinerary) -> Header:
 
 
 def _travel(engine: Engine, graph: Graph, header: Header, target: Path, wish: Itinerary, word: Word) -> Header:
-    fresh, limit = new_token(), engine.settings.max_payload_bytes
-    texts: dict[str, str] = {}
+    luggage = Luggage(engine, header, graph, target, wish)
     reader = Reader(engine.store, header, graph)
-    trip = travel.Trip(
-        graph,
-        header,
-        reader.records,
-        target,
-        given=_given(graph, wish, texts, fresh, limit),
-        input=_input(graph, target, wish, texts, fresh, limit),
-        resume=_resume(graph, target, wish, texts, fresh, limit),
-        per_step=wish.per_step,
-        fresh=fresh,
-    )
-    journey = travel.travel(trip)
+    journey = travel.travel(luggage.trip(reader.records))
+    luggage.check(journey)
     copied = engine.store.values(header.run_id, journey.copies)
-    texts |= {journey.copies[key]: text for key, text in copied.items()}
+    copies = {journey.copies[key]: text for key, text in copied.items()}
     dropped = {record.path for record in engine.store.load(header.run_id) if record.at not in reader.records}
     change = Change(
         Caller(new_token(), _AT_REST, life=header.life, rests=header.rests),
         tuple(word.planned(journey.plan.ops)),
-        values={**journey.plan.values, **texts},
-        state=_state(engine, header, wish.state, limit),
+        values={**journey.plan.values, **luggage.texts, **copies},
+        state=luggage.state(),
         context=engine.contexts.written(wish.request_context),
-        events=({"type": "workflow-start", "input": header.input}, *journey.plan.events),
+        events=tuple(journey.plan.events),
         drop=tuple({*journey.drop, *dropped}),
         lease=engine.settings.lease,
         grace=engine.settings.grace,
     )
-    engine.runtime.forget(header.run_id)
     answer = engine.store.commit(header.run_id, change)
     if isinstance(answer, Refused):
         text = f"run {header.run_id!r} is still running, or somebody else has changed it meanwhile"
         raise RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id)
+    engine.runtime.forget(header.run_id)
     publish(engine, answer, None)
     return answer.header
-
-
-def _input(graph: Graph, target: Path, wish: Itinerary, texts: dict[str, str], fresh: str, limit: int) -> str | None:
-    if wish.input is ABSENT:
-        return None
-    body: Any = getattr(graph.node(target), "body", None)
-    entry = getattr(body, "step", None) or getattr(body, "workflow", None)
-    annotation = getattr(entry, "input", None)
-    fitted = wish.input if annotation is None else validate(annotation, wish.input)
-    texts[f"{fresh}i"] = stored(fitted, f"input of step {graph.node(target).id!r}", limit)
-    return f"{fresh}i"
-
-
-def _resume(graph: Graph, target: Path, wish: Itinerary, texts: dict[str, str], fresh: str, limit: int) -> str | None:
-    if wish.resume_data is ABSENT:
-        return None
-    step = getattr(getattr(graph.node(target), "body", None), "step", None)
-    annotation = getattr(step, "resume", None)
-    header = "Invalid resume data: "
-    fitted = wish.resume_data if annotation is None else validate(annotation, wish.resume_data, header=header)
-    texts[f"{fresh}r"] = stored(fitted, f"resume data of step {graph.node(target).id!r}", limit)
-    return f"{fresh}r"
-
-
-def _given(graph: Graph, wish: Itinerary, texts: dict[str, str], fresh: str, limit: int) -> dict[Path, str]:
-    """Outputs that the caller gives, by the path of their step. Raises `StepNotFound` for a step that is not there."""
-    told: list[tuple[list[str], Any]] = [([name], record) for name, record in wish.context.items() if name != "input"]
-    for outer, inner in wish.nested_context.items():
-        told += [([*outer.split("."), name], record) for name, record in inner.items() if name != "input"]
-    given: dict[Path, str] = {}
-    for number, (ids, record) in enumerate(told):
-        path = travel.place(graph, ids)
-        status, output = _parts(record)
-        if status == "success":
-            key = f"{fresh}c{number}"
-            texts[key] = stored(output, f"output of step {'.'.join(ids)!r} in `context`", limit)
-            given[path] = key
-    return given
-
-
-def _parts(record: Any) -> tuple[str, Any]:
-    if isinstance(record, Mapping):
-        return str(record.get("status", "success")), record.get("output")
-    return str(record.status), record.output
-
-
-def _state(engine: Engine, header: Header, wish: Mapping[str, Any] | None, limit: int) -> dict[str, str | None]:
-    """A state that is given takes the place of the run's own."""
-    if wish is None:
-        return {}
-    gone: dict[str, str | None] = {key: None for key in engine.store.state(header.run_id) if key not in wish}
-    return gone | {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in wish.items()}

@@ -13,13 +13,28 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.codec import decode, encode
+from orchestrator.codec import decode, encode, keyed, name_text
 from orchestrator.codec.tags import PREFIX
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import SecretUnavailable
+from orchestrator.errors import SecretUnavailable, ValueNotSerializable
 
 _SECRET = f'{PREFIX}{{"$secret":'  # no value of a user's begins so: the codec doubles the `$` of such a key
 _END = "}}"
+_WHERE = "request_context"
+
+
+def resource_text(given: object) -> str:
+    """The text by which the runs of a resource are found: a key, an id, whatever it is; "" for none.
+
+    Raises ValueError where it is no text that can be told to a store.
+    """
+    text = "" if given is None else str.__str__(given if isinstance(given, str) else str(given))
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"resource id {text!r} has a lone surrogate, which is no text") from None
+    return text
 
 
 class Contexts:
@@ -34,22 +49,33 @@ class Contexts:
             text = f"`orchestrator_secret_context_keys` names {names}: set `orchestrator_secret_key` to encrypt with"
             raise SecretUnavailable(text)
 
-    def written(self, values: Mapping[str, Any]) -> dict[str, str | None]:
+    def written(self, values: Mapping[Any, Any]) -> dict[str, str | None]:
         """The values as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming the key."""
-        return {key: self._sealed(key, self._text(key, value)) for key, value in values.items()}
+        return {key: self._sealed(key, self._text(key, value)) for key, value in keyed(values, _WHERE).items()}
 
     def read(self, stored: Mapping[str, str]) -> dict[str, Any]:
         """Stored text as plain values. Raises `SecretUnavailable` where a secret cannot be decrypted."""
         return {key: decode(self._clear(key, text)) for key, text in stored.items()}
 
-    def patch(self, before: Mapping[str, str], after: Mapping[str, Any]) -> dict[str, str | None]:
-        """What turns `before` (stored text) into `after`: keys to set and (None) to delete."""
-        changes: dict[str, str | None] = {key: None for key in before if key not in after}
+    def patch(self, before: Mapping[str, str], after: Mapping[Any, Any], step: str = "") -> dict[str, str | None]:
+        """What turns `before` (stored text) into what `step` has left: keys to set and (None) to delete.
+
+        Raises as `written` does. Of two keys with the same text (6, and the "6" that it was stored as) the one that is
+        as before gives way.
+        """
+        where = f"{_WHERE} of step {step!r}" if step else _WHERE
+        changes: dict[str, str | None] = {}
+        found: set[str] = set()
         for key, value in after.items():
-            text = self._text(key, value)
-            if key not in before or self._clear(key, before[key]) != text or self._is_exposed(key, before[key]):
-                changes[key] = self._sealed(key, text)
-        return changes
+            name = name_text(key, where)
+            text = self._text(name, value)
+            found.add(name)
+            if name in before and self._clear(name, before[name]) == text and not self._is_exposed(name, before[name]):
+                continue
+            if name in changes:
+                raise ValueNotSerializable(f"{where} has two keys that both become {name!r}", where=where, field=name)
+            changes[name] = self._sealed(name, text)
+        return {name: None for name in before if name not in found} | changes
 
     def _text(self, key: str, value: Any) -> str:
         return encode(value, where=f"request_context[{key!r}]", limit=self._limit)

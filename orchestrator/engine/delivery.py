@@ -167,6 +167,7 @@ class Engine:
             lease=self.settings.lease,
             grace=self.settings.grace,
             keep=self.settings.events_max_per_run,
+            keep_for=self.settings.events_max_age,
         )
         answer = self.insist(lambda: self.store.commit(header.run_id, change), self.settings.lease_seconds)
         if isinstance(answer, Refused) and answer.reason == MAIL:

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
-from orchestrator.codec import decode, error_to_dict
+from orchestrator.codec import as_json, decode, error_to_dict
+from orchestrator.engine.reader import said
 from orchestrator.engine.reading import Values
 from orchestrator.engine.results import moment
 from orchestrator.ports import Store, StoredEvent
@@ -60,7 +59,7 @@ class EventReader:
         own = not kind.startswith("workflow-")
         payload = decode(str(doc["text"])) if "text" in doc else self._payload(kind, stored, values)
         source = str(doc.get("source", WORKFLOW)) if own else WORKFLOW
-        shown = to_jsonable_python(payload, fallback=str)
+        shown = as_json(payload)
         if kind == "workflow-step-output":
             shown = {"id": doc["step"], "step_call_id": call_id(self._run_id, doc), **shown}
         return Event(stored.id, kind, self._run_id, at, shown, source)
@@ -92,7 +91,7 @@ class EventReader:
                 return about | {"metadata": {}}
             case "workflow-step-suspended":
                 about |= {"status": "suspended", "payload": values.plain(str(doc["input"]))}
-                about |= {"suspend_payload": values.plain(str(doc["suspend"])), "suspended_at": stored.at}
+                about |= {"suspend_payload": said(values.plain(str(doc["suspend"]))), "suspended_at": stored.at}
                 return about | ({"current_index": doc["index"]} if "index" in doc else {})
             case "workflow-step-progress":
                 about |= {

@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from pydantic_core import to_jsonable_python
-
-from orchestrator.codec import error_to_dict
+from orchestrator.codec import as_json, error_to_dict, key_as_json
 from orchestrator.errors import RunCanceled, RunFailed, RunNotFinished, TripWire
 
 
@@ -136,15 +134,15 @@ def _plain(value: Any) -> Any:
         case datetime():
             return round(value.timestamp() * 1000)
         case BaseException():
-            return error_to_dict(value)
+            return as_json(error_to_dict(value))
         case StepResult() | RunRecord():
             return value.to_dict()
         case dict():
-            return {str(key): _plain(part) for key, part in value.items()}
+            return {key_as_json(key): _plain(part) for key, part in value.items()}
         case list() | tuple():
             return [_plain(part) for part in value]
         case _:
-            return to_jsonable_python(value, fallback=str)
+            return as_json(value)
 
 
 def moment(ms: int) -> datetime | None:

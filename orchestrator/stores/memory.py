@@ -91,6 +91,7 @@ class MemoryStore:
                 self._extras(run, change)
                 self._write(run, answer)
                 _trim(run, change.keep)
+                _age(run, change.keep_for if answer.events else 0)
                 self._changed.notify_all()
             claimed = self._package(run, answer.claimed) if answer.claimed is not None else None
             return Committed(answer.header, answer.dispatches, claimed)
@@ -299,9 +300,23 @@ def _page(run: _Run, seen: int, limit: int) -> list[StoredEvent]:
 
 
 def _trim(run: _Run, keep: int) -> None:
-    """The oldest events go, some at a time. The newest of them stays, to mark the gap from now on."""
+    """Where the log is too long its oldest events go, some at a time."""
     if keep and len(run.events) > keep + SLACK:
-        del run.events[: -keep - 1]
+        _cut(run, len(run.events) - keep)
+
+
+def _age(run: _Run, keep_for: int) -> None:
+    """Events go that are older by so much than the newest, which has just come: some at a time, too."""
+    if keep_for and len(run.events) > SLACK:
+        young = run.events[-1].at - keep_for
+        if run.events[SLACK].at < young:
+            _cut(run, next(place for place, event in enumerate(run.events) if event.at >= young))
+
+
+def _cut(run: _Run, first: int) -> None:
+    """The events before this place go. The newest of them stays, to mark the gap from now on."""
+    if first > 1:
+        del run.events[: first - 1]
         run.events[0] = replace(run.events[0], doc={"type": TRIMMED})
 
 

@@ -84,6 +84,8 @@ def change_words(change: Change) -> list[str]:
         ]
     if change.keep:
         doc["keep"] = change.keep
+    if change.keep_for:
+        doc["keep_for"] = change.keep_for
     if change.drop:
         doc["drop"] = change.drop
     if change.rest_now:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from datetime import date, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import Any
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, model_serializer
 
-from orchestrator.codec import decode, encode
+from orchestrator.codec import decode, encode, keyed
 from orchestrator.errors import PayloadTooLarge, ValueNotSerializable
 
 
@@ -70,7 +73,11 @@ def test_a_secret_is_neither_written_nor_named(secret: Any) -> None:
         assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("key", [None, True, 1.5, (1, 2), b"k", Decimal(1), frozenset()], ids=repr)
+class Half(Enum):
+    ONE = 0.5
+
+
+@pytest.mark.parametrize("key", [None, (1, 2), b"k", timedelta(1), frozenset(), Foreign(), Half.ONE], ids=repr)
 @pytest.mark.parametrize("surrogate", ["a", "\ud800", float("nan")], ids=["plain", "surrogate", "nan"])
 def test_a_key_that_is_no_name_is_refused(key: Any, surrogate: Any) -> None:
     with pytest.raises(ValueNotSerializable, match="keys must be strings"):
@@ -80,6 +87,42 @@ def test_a_key_that_is_no_name_is_refused(key: Any, surrogate: Any) -> None:
 def test_keys_that_become_one_are_refused() -> None:
     with pytest.raises(ValueNotSerializable, match="two keys that both become '1'"):
         encode({1: "a", "1": "b"})
+
+
+@pytest.mark.parametrize("keys", [(True, "true"), (0.1, Decimal("0.1")), (date(2024, 1, 1), "2024-01-01")], ids=repr)
+def test_keys_of_other_types_that_become_one_are_refused(keys: tuple[Any, Any]) -> None:
+    with pytest.raises(ValueNotSerializable, match="two keys that both become"):
+        encode({key: number for number, key in enumerate(keys)})
+
+
+def test_a_refused_key_is_named_however_little_it_says_of_itself() -> None:
+    class Mute:
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    for key in (Mute(), ("\ud800" * 1000,)):
+        with pytest.raises(ValueNotSerializable, match="keys must be strings") as caught:
+            encode({"a": {key: 1}})
+        assert caught.value.field.startswith("a.")
+        assert len(caught.value.field) < 100
+        assert caught.value.field.isprintable()
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a\udce9b", "\ud83d\ude00", None, (1, 2), b"k", object()], ids=ascii)
+def test_a_name_that_is_no_text_is_refused(key: Any) -> None:
+    with pytest.raises(ValueNotSerializable, match="state of step 'charge', field .*, (is a key|has a lone)") as caught:
+        keyed({key: 1}, "state of step 'charge'")
+    assert str(caught.value).encode()
+
+
+def test_names_that_become_one_are_refused() -> None:
+    with pytest.raises(ValueNotSerializable, match="state has two keys that both become '1'"):
+        keyed({1: "a", "1": "b"}, "state")
+
+
+def test_names_become_the_text_that_keys_of_dicts_become() -> None:
+    keys = ["a", "a\0b", "", "😀", 1, True, 1.5, Half.__name__, UUID(int=1), date(2024, 1, 1)]
+    assert keyed(dict.fromkeys(keys, 1), "state") == decode(encode(dict.fromkeys(keys, 1)))
 
 
 def test_a_key_with_a_split_pair_is_refused() -> None:

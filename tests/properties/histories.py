@@ -14,7 +14,7 @@ from orchestrator.core.plan import Done, Failed, Plan, Spot
 from orchestrator.core.records import HELD, Header, Phase, Record, Role, RunState, Status
 from orchestrator.core.recovery import sweep
 from orchestrator.ports import Store
-from tests.properties.pair import ACTIVE, KEEPS, Pair
+from tests.properties.pair import ACTIVE, Pair
 from tests.properties.small_graphs import LONG
 
 
@@ -199,7 +199,7 @@ class History(Pair):
 
     def trim(self) -> None:
         """A change that says nothing but how much of the log is to be kept."""
-        self.commit(Change(Caller(self.pick(["", self.token()]), frozenset(RunState)), keep=self.pick(KEEPS)))
+        self.commit(Change(Caller(self.pick(["", self.token()]), frozenset(RunState)), **self.kept()))
 
     def go_on(self) -> None:
         """Let all this happen, in any order."""

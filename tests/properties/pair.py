@@ -1,8 +1,9 @@
 """Two stores that are told the same, and what must look the same in both.
 
-The memory store calls `core.apply`; its clock stands still. Durations are none at all or very long, so that the two
-clocks never disagree on whether a moment has come. Times themselves are left out of the comparison, and so is how much
-of a log that has grown too long is kept beyond what was asked for.
+The memory store calls `core.apply`; its clock moves on a little with each change. Durations are none at all or very
+long, so that the two clocks never disagree on whether a moment has come; how long events are kept is the exception.
+Times themselves are left out of the comparison, and so is how much of a log that has grown too long or too old is kept
+beyond what was asked for.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tests.properties.small_graphs import LONG
 
 ACTIVE = frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.PAUSED})
 KEEPS = (0, 0, 0, 1, 5, 60)
+AGES = (0, 0, 0, 1, 20, LONG)  # ms; a change takes the memory store 2
 _ALL = 100_000
 _runs = itertools.count()
 
@@ -86,7 +88,10 @@ class Pair:
         return int(self.pick([0, LONG, LONG]))
 
     def spans(self) -> dict[str, Any]:
-        return {"lease": self.lease(), "grace": self.lease(), "keep": self.pick(KEEPS)}
+        return {"lease": self.lease(), "grace": self.lease(), **self.kept()}
+
+    def kept(self) -> dict[str, int]:
+        return {"keep": self.pick(KEEPS), "keep_for": self.pick(AGES)}
 
     def burst(self) -> tuple[dict[str, Any], ...]:
         """So many events that logs are cut."""
@@ -124,7 +129,8 @@ class Pair:
         late = self._has_ended(change) and change not in self.enders
         self.changes.append((change, as_theirs or change))
         self.ids |= change.values.keys()
-        self.least = min(self.least, change.keep or _ALL)
+        self.least = min(self.least, change.keep or _ALL, 1 if 0 < change.keep_for < LONG else _ALL)
+        self.memory.clock.sleep(0.002)
         mine, theirs = self.memory.commit(self.run_id, change), self.other.commit(self.run_id, as_theirs or change)
         if late and isinstance(mine, Committed) and isinstance(theirs, Committed):
             # It is not the change that ended its claim, but comes after it, as a part may. The reference, which looks

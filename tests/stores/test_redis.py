@@ -20,7 +20,7 @@ from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, H
 from orchestrator.core.records import Header, Phase, Record, Status
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import Holding, RunQuery
+from orchestrator.ports import TRIMMED, Holding, RunQuery
 from orchestrator.stores import redis as module
 from orchestrator.stores.common import NEVER
 from orchestrator.stores.redis import RedisStore
@@ -319,6 +319,22 @@ def test_a_deleted_run_leaves_no_key_and_no_entry(client: redis.Redis, store: Re
     assert store.delete(walk.run_id)
     assert store.wait(walk.run_id, 1, 0.01) is None
     assert {key.decode() for key in client.scan_iter()} == {Layout("orchestrator", 16).format}
+
+
+# --- the event log ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keep_for", [1, 10**40])
+def test_a_log_of_one_node_stays_until_all_of_it_is_too_old(store: RedisStore, keep_for: int) -> None:
+    """Redis drops whole nodes; and nothing is older than its clock."""
+    walk = _Walk(store)
+    told = len(store.events(walk.run_id))
+    for number in range(1, 250):
+        threading.Event().wait(0.002 if number in (100, 240) else 0)
+        walk.commit(Change(Caller("", frozenset({"running"})), events=({"type": "n"},), keep_for=keep_for))
+        found = store.events(walk.run_id)
+        assert (found[0].doc["type"] == TRIMMED) == (len(found) < told + number)
+    assert (found[0].doc["type"] == TRIMMED) == (keep_for == 1)
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------

@@ -23,9 +23,9 @@ from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, H
 from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import RunQuery
+from orchestrator.ports import TRIMMED, RunQuery
 from orchestrator.stores.common import SLACK
-from orchestrator.stores.sql import SqlStore, link, postgres, queries, sqlite, tables
+from orchestrator.stores.sql import SqlStore, link, postgres, queries, rows, sqlite, tables
 from tests.servers import PostgresServer
 from tests.stores.wire import Wire
 
@@ -452,6 +452,51 @@ def test_a_log_is_cut_whoever_makes_it_too_long(place: Place, before: int) -> No
     assert 10 < len(store.events(run_id)) <= 10 + 1 + SLACK + 1
 
 
+@pytest.mark.parametrize("number", [49, 50, 51])
+def test_a_log_is_cut_by_age_now_and_then(place: Place, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as chance has it, once in so many events, whichever number they have."""
+    store = place.open()
+    run_id = begin(store, "0")
+    for _ in range(number):
+        note(store, run_id)
+    threading.Event().wait(0.005)
+    change = Change(Caller("", ACTIVE), events=({"type": "new"},), keep_for=1)
+    monkeypatch.setattr(rows, "chance", lambda: 1 / SLACK)
+    committed(store.commit(run_id, change))
+    assert len(store.events(run_id)) == number + 1
+    monkeypatch.setattr(rows, "chance", lambda: 0.9 / SLACK)
+    threading.Event().wait(0.005)
+    committed(store.commit(run_id, change))
+    assert [event.doc["type"] for event in store.events(run_id)] == [TRIMMED, "new"]
+    assert [event.id for event in store.events(run_id)] == [str(number + 1), str(number + 2)]
+
+
+def test_a_log_may_be_kept_for_longer_than_there_has_been_a_clock(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No database counts that far back."""
+    monkeypatch.setattr(rows, "chance", lambda: 0.0)
+    store = place.open()
+    run_id = begin(store, "0")
+    for _ in range(3):
+        change = Change(Caller("", ACTIVE), events=({"type": "new"},), keep_for=10**40)
+        committed(store.commit(run_id, change))
+    assert len(store.events(run_id)) == 3
+
+
+@pytest.mark.parametrize("statement", [queries.DROP_OLD_EVENTS, queries.MARK_GAP])
+def test_cutting_a_log_looks_at_its_beginning_only(on_sqlite: Place, statement: str) -> None:
+    """The database goes by the key, from the oldest event on, and sorts nothing."""
+    begin(on_sqlite.open(), "0")
+    written = queries.Sqlite().write(statement)
+    for name, value in {":run": "'r'", ":young": "5", ":doc": "''"}.items():
+        written = written.replace(name, value)
+    plan = str(on_sqlite.execute(f"EXPLAIN QUERY PLAN {written}"))
+    assert "run_id=? AND number" in plan
+    assert "SCAN" not in plan.replace("SCALAR", "")
+    assert "B-TREE" not in plan
+
+
 def test_a_number_that_no_event_can_have_is_no_cursor(place: Place) -> None:
     """A database would refuse it in words of its own."""
     store = place.open()
@@ -502,6 +547,19 @@ def test_a_plain_step_takes_four_round_trips(wire: Wire, on_postgresql: Place) -
     before = wire.turns
     begin(store, "0")
     assert wire.turns - before == 4
+
+
+def test_cutting_a_log_costs_no_round_trip(wire: Wire, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether by number or by age: nobody waits for the answer."""
+    monkeypatch.setattr(rows, "chance", lambda: 0.0)
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    events = ({"type": "n"},) * 2 * SLACK
+    for _ in range(3):
+        before = wire.turns
+        committed(store.commit(run_id, Change(Caller("", ACTIVE), events=events, keep=10, keep_for=1)))
+        assert wire.turns - before == 2
+    assert store.events(run_id)[0].doc["type"] == TRIMMED
 
 
 def test_a_big_commit_takes_two_round_trips(wire: Wire, on_postgresql: Place) -> None:

@@ -188,10 +188,18 @@ local function remember()
   end
 end
 
--- The oldest events go, in whole nodes of the stream. The newest of them stays, to mark the gap from now on.
+-- The events before the newest of those that are too old. Ids begin with the moment at which they were written.
+local function trim_old()
+  local last = now - change.keep_for - 1
+  local old = last > 0 and redis.call('XREVRANGE', KEYS[6], string.format('%d', last), '-', 'COUNT', 1)[1]
+  return old and redis.call('XTRIM', KEYS[6], 'MINID', '~', old[1]) or 0
+end
+
+-- The oldest events go, in whole nodes of the stream. One that could go as well stays, to mark the gap from now on.
 local function trim()
-  if not change.keep or redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.keep + 1) == 0 then return end
-  header.trimmed = redis.call('XRANGE', KEYS[6], '-', '+', 'COUNT', 1)[1][1]
+  local gone = change.keep and redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.keep + 1) or 0
+  if change.keep_for and #events > 0 then gone = gone + trim_old() end
+  if gone > 0 then header.trimmed = redis.call('XRANGE', KEYS[6], '-', '+', 'COUNT', 1)[1][1] end
 end
 
 local function save_box()

@@ -44,8 +44,11 @@ PUT_VALUES = "INSERT INTO {values} (run_id, id, text) {rows text text text} ON C
 PUT_EVENTS = "INSERT INTO {events} (run_id, number, at, doc) {rows text bigint bigint text}"
 DROP_EVENTS = """DELETE FROM {events} WHERE run_id = :run AND number < :first
     AND (SELECT min(number) FROM {events} WHERE run_id = :run) < CAST(:first AS bigint) - CAST(:slack AS bigint)"""
-MARK_GAP = """UPDATE {events} SET doc = :doc WHERE run_id = :run AND number = :first
-    AND NOT EXISTS (SELECT 1 FROM {events} WHERE run_id = :run AND number < :first)"""
+DROP_OLD_EVENTS = """DELETE FROM {events} WHERE run_id = :run AND number <
+    (SELECT number FROM {events} WHERE run_id = :run AND at >= :young ORDER BY number LIMIT 1) - 1"""
+# Whatever was dropped: the first event that ever was has the number 1.
+MARK_GAP = """UPDATE {events} SET doc = :doc WHERE run_id = :run AND number > 1 AND doc <> :doc
+    AND number = (SELECT min(number) FROM {events} WHERE run_id = :run)"""
 PUT_STATE = """INSERT INTO {state} (run_id, key, text) {rows text text text}
     ON CONFLICT (run_id, key) DO UPDATE SET text = excluded.text"""
 DROP_STATE = "DELETE FROM {state} WHERE run_id = :run AND key {in keys}"

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.core.apply import Applied
 from orchestrator.core.changes import Change, Claimed, Mail, mark
 from orchestrator.core.records import HELD, LIVE, Header, Record, Status
+from orchestrator.host import chance
 from orchestrator.ports import TRIMMED
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import queries as q
@@ -95,8 +96,8 @@ def is_heard(locked: Locked, applied: Applied) -> bool:
     return (bool(applied.events) and locked.followed > locked.now) or (rests and locked.awaited > locked.now)
 
 
-def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0) -> None:
-    """Write the header, the records and the events of an answer; `keep` is how many events are kept."""
+def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, keep_for: int = 0) -> None:
+    """Write the header, the records and the events of an answer; the last two say how many events stay, how long."""
     if applied.repeated:
         return
     first = locked.events + 1
@@ -104,15 +105,25 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0) -> 
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
-        _trim(tx, run, locked.events + len(applied.events) - keep if keep else 0)
+        _trim(tx, run, locked, len(applied.events), keep, keep_for)
     _keep(tx, run, applied.header, list(applied.records.values()))
 
 
-def _trim(tx: Tx, run: str, first: int) -> None:
-    """The events before the number `first` go, some at a time; that one stays, to mark the gap from now on."""
-    if first > SLACK:
+def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, keep_for: int) -> None:
+    """The oldest events go, some at a time; the newest of them stays, to mark the gap from now on.
+
+    How old they are is looked at by chance, once in `SLACK` events. Were it at each multiple of that, a claim might be
+    the one that gets there every time: it tells an event too, but knows of no limits.
+    """
+    first, young = locked.events + told - keep, locked.now - keep_for
+    too_long = keep and first > SLACK
+    too_old = keep_for and young > 0 and chance() * SLACK < told
+    if too_long:
         tx.send(q.DROP_EVENTS, run=run, first=first, slack=SLACK)
-        tx.send(q.MARK_GAP, run=run, first=first, doc=pack({"type": TRIMMED}))
+    if too_old:
+        tx.send(q.DROP_OLD_EVENTS, run=run, young=young)
+    if too_long or too_old:
+        tx.send(q.MARK_GAP, run=run, doc=pack({"type": TRIMMED}))
 
 
 def keep_many(tx: Tx, of_runs: Sequence[tuple[Header, Sequence[Record]]]) -> None:

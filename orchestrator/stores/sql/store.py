@@ -100,7 +100,7 @@ class SqlStore:
             rings = rows.is_heard(held, answer)
             if not answer.repeated:
                 rows.write_extras(tx, run, change)
-                rows.write(tx, run, held, answer, change.keep)
+                rows.write(tx, run, held, answer, change.keep, change.keep_for)
             claimed = None
             if answer.claimed is not None:
                 record = answer.records.get(answer.claimed) or held.records[answer.claimed]

@@ -1,4 +1,4 @@
-"""The event log: in order, complete, followed by any number of readers, and cut where it grows too long."""
+"""The event log: in order, complete, followed by any number of readers, and cut where it grows too long or old."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from orchestrator.core.changes import Down, Put, Set, Tell
 from orchestrator.core.records import Phase, Status
 from orchestrator.host import monotonic, new_run_id
 from orchestrator.ports import TRIMMED, Store, StoredEvent
-from orchestrator.testing.contract.kit import Begun, Conditions, a_record, each, is_no_value, together
+from orchestrator.testing.contract.kit import LONG, Begun, Conditions, a_record, each, is_no_value, together
 
 KEEP = 10
+AGE = 60  # ms: short enough to really wait for
 FAR_TOO_MANY = 1_500  # events: a log may be longer than it should, but not without end
 
 
@@ -22,9 +23,9 @@ def numbers(events: Sequence[StoredEvent]) -> list[Any]:
     return [None if event.doc["type"] == TRIMMED else event.doc["n"] for event in events]
 
 
-def tell(run: Begun, first: int, count: int, keep: int = 0) -> None:
+def tell(run: Begun, first: int, count: int, keep: int = 0, keep_for: int = 0) -> None:
     """Write so many numbered events in one commit."""
-    run.caller(events=tuple({"type": "n", "n": first + k} for k in range(count)), keep=keep)
+    run.caller(events=tuple({"type": "n", "n": first + k} for k in range(count)), keep=keep, keep_for=keep_for)
 
 
 def pages(store: Store, run_id: str, limit: int) -> list[StoredEvent]:
@@ -37,7 +38,7 @@ def pages(store: Store, run_id: str, limit: int) -> list[StoredEvent]:
 
 
 class Logs(Conditions):
-    """The event log: in order, complete, followed by any number of readers, and cut where it grows too long."""
+    """The event log: in order, complete, followed by any number of readers, and cut where it grows too long or old."""
 
     def test_events_are_read_in_order_from_a_cursor(self, store: Store) -> None:
         """Ids are cursors: what comes after one is what came later, and nothing is inserted before what was read."""
@@ -232,21 +233,24 @@ class Logs(Conditions):
 
     def test_a_reader_who_comes_too_late_is_told_so(self, store: Store) -> None:
         """By one event in the place of all that were dropped after its cursor; who has read on is told nothing."""
-        run = Begun(store, a_record("0"))
-        tell(run, 0, 20)
-        early = store.events(run.id)
-        for n in range(20, FAR_TOO_MANY, 40):
-            tell(run, n, 40, KEEP)
-        left = store.events(run.id, limit=2 * FAR_TOO_MANY)
-        assert numbers(left)[0] is None
-        assert not {event.id for event in early} & {event.id for event in left}
-        for event in (early[0], early[10], early[-1]):
-            assert store.events(run.id, event.id, 2 * FAR_TOO_MANY) == left
-        assert store.follow(run.id, early[3].id, 30.0, limit=3) == left[:3]
-        for place in (0, 1, 5, len(left) - 2):
-            assert store.events(run.id, left[place].id, 2 * FAR_TOO_MANY) == left[place + 1 :]
-        assert pages(store, run.id, 7) == left
-        assert store.last_event(run.id) == left[-1].id
+        for keep, keep_for in ((KEEP, 0), (0, AGE)):
+            run = Begun(store, a_record("0"))
+            tell(run, 0, 20)
+            early = store.events(run.id)
+            tell(run, 20, FAR_TOO_MANY // 2)
+            self.advance(store, AGE + 1)
+            for n in range(20 + FAR_TOO_MANY // 2, FAR_TOO_MANY, 40):
+                tell(run, n, 40, keep, keep_for)
+            left = store.events(run.id, limit=2 * FAR_TOO_MANY)
+            assert numbers(left)[0] is None
+            assert not {event.id for event in early} & {event.id for event in left}
+            for event in (early[0], early[10], early[-1]):
+                assert store.events(run.id, event.id, 2 * FAR_TOO_MANY) == left
+            assert store.follow(run.id, early[3].id, 30.0, limit=3) == left[:3]
+            for place in (0, 1, 5, len(left) - 2):
+                assert store.events(run.id, left[place].id, 2 * FAR_TOO_MANY) == left[place + 1 :]
+            assert pages(store, run.id, 7) == left
+            assert store.last_event(run.id) == left[-1].id
 
     def test_a_reader_who_runs_along_misses_nothing(self, store: Store) -> None:
         """However often the log is cut behind it, its cursors stay what they were."""
@@ -257,3 +261,73 @@ class Logs(Conditions):
             cursor = read[-1].id
         assert numbers(read) == [*range(len(read))]
         assert len({event.id for event in read}) == len(read) == FAR_TOO_MANY
+
+    # --- logs that have grown too old -----------------------------------------------------------------------------
+
+    def test_what_is_younger_is_kept(self, store: Store) -> None:
+        """By the store's clock, however often the log is cut; and what is left has no gap."""
+        for count in (1, 7, 60):
+            run, at = Begun(store, a_record("0")), list[int]()
+            for _ in range(15):
+                tell(run, len(at), count, keep_for=AGE)
+                late = store.now()
+                events = store.events(run.id, limit=FAR_TOO_MANY)
+                at += [event.at for event in events[-count:]]
+                found = numbers(events)
+                kept = found[found[0] is None :]
+                assert kept == [*range(len(at) - len(kept), len(at))]
+                assert found[0] is None or len(found) == len(at)
+                assert len(kept) >= count
+                assert len(kept) >= sum(moment >= late - AGE for moment in at)
+                self.advance(store, AGE // 4)
+
+    def test_what_a_change_tells_itself_is_kept(self, store: Store) -> None:
+        """The first events of a run, and those that come after others that are too old."""
+        run = Begun(store, a_record("0"))
+        tell(run, 0, 300, keep_for=1)
+        assert numbers(store.events(run.id)) == [*range(300)]
+        for first in range(300, FAR_TOO_MANY, 300):
+            self.advance(store, 2)
+            tell(run, first, 300, keep_for=1)
+            found = numbers(store.events(run.id, limit=FAR_TOO_MANY))
+            assert found[0] is None
+            assert found[-300:] == [*range(first, first + 300)]
+
+    def test_what_is_too_old_goes(self, store: Store) -> None:
+        """Now and then, while the run goes on, in small steps or large ones; also where so many might stay."""
+        for keep, count in ((0, 1), (3 * FAR_TOO_MANY, 3), (0, 50)):
+            run = Begun(store, a_record("0"))
+            tell(run, 0, FAR_TOO_MANY)
+            self.advance(store, AGE + 1)
+            for n in range(0, 1_000, count):
+                tell(run, FAR_TOO_MANY + n, count, keep, AGE)
+            found = numbers(store.events(run.id, limit=3 * FAR_TOO_MANY))
+            assert found[0] is None
+            assert found[1] > FAR_TOO_MANY // 2
+
+    def test_claims_do_not_keep_what_is_too_old(self, store: Store) -> None:
+        """They tell events too, and know of no limits."""
+        run, again = Begun(store, a_record("0")), Set("0", {"status": Status.QUEUED})
+        tell(run, 0, FAR_TOO_MANY - 1)
+        self.advance(store, 2)
+        for _ in range(250):  # all round numbers are events of claims
+            token = run.claim("0").record.token
+            run.commit("0", token, again, events=({"type": "told"},) * 4, keep_for=1)
+        assert len(store.events(run.id, limit=3 * FAR_TOO_MANY)) < FAR_TOO_MANY + 250
+
+    def test_nothing_goes_by_its_age_where_nothing_is_told(self, store: Store) -> None:
+        """The events of a run that tells no more stay as they are."""
+        run = Begun(store, a_record("0"))
+        for first in (0, FAR_TOO_MANY // 2):
+            tell(run, first, FAR_TOO_MANY // 2)
+            self.advance(store, 2)
+        for _ in range(100):
+            run.caller(keep_for=1)
+        assert numbers(store.events(run.id, limit=FAR_TOO_MANY)) == [*range(FAR_TOO_MANY)]
+
+    def test_a_log_that_is_young_and_too_long_is_cut(self, store: Store) -> None:
+        """Each limit is enough by itself."""
+        run = Begun(store, a_record("0"))
+        for n in range(0, FAR_TOO_MANY, 50):
+            tell(run, n, 50, KEEP, LONG)
+        assert KEEP < len(store.events(run.id, limit=2 * FAR_TOO_MANY)) < FAR_TOO_MANY // 2

@@ -1,0 +1,119 @@
+"""A value for readers without Python: events, `to_dict()`, the command line, the result backend.
+
+What is shown is never read back, so nothing is tagged here and nothing is refused: it must not know the stored format.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import NoneType
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from orchestrator.codec import tags
+from orchestrator.codec.keys import key_text
+from orchestrator.codec.tags import Refused
+
+_PLAIN = frozenset({bool, int, float, NoneType})
+_LISTS = (list, tuple, deque, set, frozenset)
+_MAX_DEPTH = 2 * tags.MAX_DEPTH  # models and dataclasses are levels of their own here
+
+
+def as_json(value: Any) -> Any:
+    """The value in JSON's shapes; never raises.
+
+    Bytes are base64, wherever they are; lone surrogates, which are no text, are their escapes; a model is what it
+    writes of itself in JSON; anything unknown is its `str`.
+    """
+    try:
+        return _shown(value, ())
+    except Exception:  # noqa: BLE001 - mappings and attributes may be user code, too
+        return _said(value)
+
+
+def _shown(value: Any, inside: tuple[int, ...]) -> Any:
+    if type(value) in _PLAIN or (type(value) is str and value.isascii()):
+        return value
+    match value:
+        case dict() | list() if id(value) not in inside and len(inside) <= _MAX_DEPTH:
+            return _opened(value, (*inside, id(value)))
+        case Enum():
+            return _shown(value.value, inside)
+        case str():
+            return _text(value)
+        case int():
+            return int.__int__(value)
+        case float():
+            return float.__float__(value)
+        case bytes() | bytearray() | memoryview():
+            return base64.b64encode(value).decode("ascii")
+        case _ if id(value) in inside or len(inside) > _MAX_DEPTH:
+            return _said(value)
+        case _:
+            return _opened(value, (*inside, id(value)))
+
+
+def _opened(value: Any, inside: tuple[int, ...]) -> Any:
+    if isinstance(value, Mapping):
+        return {key_as_json(key): _shown(part, inside) for key, part in value.items()}
+    if isinstance(value, _LISTS):
+        return [_shown(part, inside) for part in value]
+    if _is_dataclass(value):
+        return {name: _shown(getattr(value, name, None), inside) for name in value.__dataclass_fields__}
+    dumped = _attempt(lambda: _dumped(value))
+    written = None if _holds_bytes(dumped) else _attempt(lambda: to_jsonable_python(value, fallback=_said))
+    shown = dumped if written is None else written
+    return _said(value) if shown is None else _shown(shown, inside)
+
+
+def _is_dataclass(value: Any) -> bool:
+    """Whether it is a plain one, of which pydantic knows nothing."""
+    kind = type(value)
+    return hasattr(kind, "__dataclass_fields__") and not hasattr(kind, "__pydantic_serializer__")
+
+
+def _dumped(value: Any) -> Any:
+    """The Python values inside a model; None for anything else."""
+    serializer = getattr(type(value), "__pydantic_serializer__", None)
+    return serializer and serializer.to_python(value, mode="python", by_alias=True, warnings=False)
+
+
+def _holds_bytes(part: Any) -> bool:
+    match part:
+        case bytes() | bytearray() | memoryview():
+            return True
+        case Mapping():
+            return any(map(_holds_bytes, part.values()))
+        case _:
+            return isinstance(part, _LISTS) and any(map(_holds_bytes, part))
+
+
+def _attempt(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception:  # noqa: BLE001 - serializers and properties are user code; there is another way to show the value
+        return None
+
+
+def key_as_json(key: Any) -> str:
+    """A dict's key as such an object's; never raises."""
+    if type(key) is str and key.isascii():
+        return key
+    try:
+        return _text(key_text(key))
+    except Refused:
+        return _said(key)
+
+
+def _said(value: Any) -> str:
+    text = _attempt(lambda: _text(str(value)))
+    return f"<{type(value).__qualname__} without text>" if text is None else text
+
+
+def _text(value: str) -> str:
+    text = str.__str__(value)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()

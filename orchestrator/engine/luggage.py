@@ -1,0 +1,245 @@
+"""What a caller takes along on a time travel: read, checked against what is declared, and made into stored values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from orchestrator.codec import encode, keyed, validate
+from orchestrator.core import travel
+from orchestrator.core.graph import Branch, Foreach, Graph, Node, Parallel, Path
+from orchestrator.core.records import Header, Record, RunState
+from orchestrator.definitions.bodies import NestedBody, StepBody
+from orchestrator.engine.activity import view_of_state, workflow_at
+from orchestrator.engine.delivery import Engine
+from orchestrator.engine.operations import ABSENT
+from orchestrator.engine.reading import Values, stored
+from orchestrator.engine.results import StepResult, StepStatus
+from orchestrator.errors import InputInvalid, Issue
+from orchestrator.host import new_token
+
+_FAILED = frozenset({StepStatus.FAILED, StepStatus.CANCELED})
+
+
+@dataclass(frozen=True, slots=True)
+class Itinerary:
+    """What a caller says of a time travel. ABSENT is nothing; None is a value."""
+
+    ids: Sequence[str]
+    input: Any = ABSENT
+    context: Mapping[str, Any] = field(default_factory=dict)
+    nested_context: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    resume_data: Any = ABSENT
+    state: Mapping[str, Any] | None = None
+    request_context: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    per_step: bool = False
+
+    def check(self) -> None:
+        """Raises TypeError where something has a shape in which it says nothing."""
+        _mapping("context", self.context, "step records by step id")
+        _mapping("nested_context", self.nested_context, "step records by nested workflow and step id")
+        for name, records in self.nested_context.items():
+            _mapping(f"nested_context[{name!r}]", records, "step records by step id")
+        if self.state is not None:
+            _mapping("state", self.state, "values", str_keys=False)
+        _mapping("request_context", self.request_context, "values", str_keys=False)
+        for ids, record in self.told():
+            _said(ids, record)
+
+    def told(self) -> Iterator[tuple[list[str], Any]]:
+        """The records that the caller gives, by the ids of their steps from the outside in."""
+        yield from (([name], record) for name, record in self.context.items() if name != "input")
+        for outer, inner in self.nested_context.items():
+            yield from (([*outer.split("."), name], record) for name, record in inner.items() if name != "input")
+
+
+def _mapping(name: str, value: object, what: str, *, str_keys: bool = True) -> None:
+    if not isinstance(value, Mapping) or (str_keys and not all(isinstance(key, str) for key in value)):
+        raise TypeError(f"`{name}` is a mapping of {what}, not {value!r}")
+
+
+def _said(ids: Sequence[str], record: Any) -> StepResult:
+    """A given record, whether it is a step result or a dict like one. Raises TypeError where it is neither."""
+    where = f"the record of step {'.'.join(ids)!r} in `context`"
+    if isinstance(record, StepResult):
+        return record
+    if not isinstance(record, Mapping):
+        raise TypeError(f"{where} is a StepResult, or a dict with `status` and `output`, not {record!r}")
+    words = {name: record[name] for name in StepResult.__dataclass_fields__ if name in record}
+    try:
+        status = StepStatus(words.pop("status", StepStatus.SUCCESS))
+    except ValueError as error:
+        raise TypeError(f"{where} has no status of a step: {record['status']!r}") from error
+    said = StepResult(status, **words)
+    for name in ("started_at", "ended_at", "suspended_at", "resumed_at"):
+        _ms(getattr(said, name), f"`{name}` in {where}")
+    return said
+
+
+def _ms(moment: Any, where: str = "a time") -> int:
+    match moment:
+        case None:
+            return 0
+        case datetime():
+            return round(moment.timestamp() * 1000)
+        case int() | float() if not isinstance(moment, bool):
+            return round(moment)
+        case _:
+            raise TypeError(f"{where} is a datetime or milliseconds since 1970, not {moment!r}")
+
+
+class Luggage:
+    """The values of one time travel. `texts` are those to write, by their ids."""
+
+    def __init__(self, engine: Engine, header: Header, graph: Graph, target: Path, wish: Itinerary) -> None:
+        self.engine = engine
+        self.header = header
+        self.graph = graph
+        self.target = target
+        self.wish = wish
+        self.texts: dict[str, str] = {}
+        self._fresh = new_token()
+        self._name = graph.node(target).id
+
+    def trip(self, records: Mapping[Path, Record]) -> travel.Trip:
+        """All that the core has to know. Raises `StepNotFound` for a given step that is not there."""
+        wish = self.wish
+        return travel.Trip(
+            self.graph,
+            self.header,
+            records,
+            self.target,
+            given={**self._given(), **self._arms_before()},
+            input=None if wish.input is ABSENT else self._keep("i", wish.input, f"input of step {self._name!r}"),
+            resume=wish.resume_data is not ABSENT,
+            per_step=wish.per_step,
+            fresh=self._fresh,
+        )
+
+    def _keep(self, mark: str, value: Any, what: str) -> str:
+        key = f"{self._fresh}{mark}"
+        self.texts[key] = stored(value, what, self.engine.settings.max_payload_bytes)
+        return key
+
+    def _given(self) -> dict[Path, travel.Given]:
+        given: dict[Path, travel.Given] = {}
+        for number, (ids, record) in enumerate(self.wish.told()):
+            path, said, name = travel.place(self.graph, ids), _said(ids, record), ".".join(ids)
+            made = said.status == StepStatus.SUCCESS or (said.status in _FAILED and said.output is not None)
+            if made and not isinstance(record, StepResult):  # what comes from a run may be as it was there
+                _check_made(self.graph.node(path), said.output, f"Invalid output of step {name!r} in `context`: ")
+            parts = {"input": said.payload, "suspend": said.suspend_payload, "resume": said.resume_payload}
+            keys = {
+                part: self._keep(f"c{number}{part[0]}", value, f"{part} of step {name!r} in `context`")
+                for part, value in parts.items()
+                if value is not None
+            }
+            given[path] = travel.Given(
+                output=self._keep(f"c{number}", said.output, f"output of step {name!r} in `context`") if made else "",
+                made=made,
+                held=said.status == StepStatus.SUSPENDED,
+                started_at=_ms(said.started_at),
+                ended_at=_ms(said.ended_at),
+                suspended_at=_ms(said.suspended_at),
+                resumed_at=_ms(said.resumed_at),
+                **keys,
+            )
+        return given
+
+    def _arms_before(self) -> dict[Path, travel.Given]:
+        """Where the target gets the dict of a block, the input is also what its arms have made."""
+        path = travel.before(self.graph, self.target)
+        node = self.graph.node(path) if path is not None else None
+        if path is None or not isinstance(node, Parallel | Branch) or not isinstance(self.wish.input, Mapping):
+            return {}
+        return {
+            (*path, index): travel.Given(self._keep(f"a{index}", self.wish.input[arm.id], f"output of step {arm.id!r}"))
+            for index, arm in enumerate(node.arms)
+            if arm.id in self.wish.input
+        }
+
+    def check(self, journey: travel.Journey) -> None:
+        """Check what the journey hands out, and add the resume data. Raises `InputInvalid`."""
+        self._check_input(journey)
+        node = self.graph.node(self.target)
+        if _takes(node) or (isinstance(node, Foreach) and journey.given in self.texts):
+            _check_given(node, self._plain(journey, journey.given), f"Invalid input of step {node.id!r}: ")
+        for key, path in journey.resumed.items():
+            self._resume(key, self.graph.node(path))
+
+    def _check_input(self, journey: travel.Journey) -> None:
+        """Where the input of a workflow is new, it has to be what that declares."""
+        scope = self.graph.scope(self.target)
+        if self.wish.input is ABSENT:
+            scope, is_new = (), journey.begins and not self.header.input
+        else:
+            is_new = self.target[len(scope)] == 0
+        workflow = workflow_at(self.graph, scope)
+        if is_new and workflow.validate_inputs and workflow.input is not None:
+            fitted = validate(workflow.input, self._plain(journey, journey.given))
+            if journey.given in self.texts:
+                limit = self.engine.settings.max_payload_bytes
+                self.texts[journey.given] = stored(fitted, f"input of workflow {workflow.id!r}", limit)
+
+    def _plain(self, journey: travel.Journey, key: str) -> Any:
+        known = {**journey.plan.values, **self.texts}
+        return Values(self.engine.store.values, self.header.run_id, known).plain(key)
+
+    def _resume(self, key: str, node: Node) -> None:
+        annotation = getattr(getattr(getattr(node, "body", None), "step", None), "resume", None)
+        data, limit = self.wish.resume_data, self.engine.settings.max_payload_bytes
+        fitted = data if annotation is None else validate(annotation, data, header="Invalid resume data: ")
+        self.texts[key] = stored(fitted, f"resume data of step {node.id!r}", limit)
+
+    def state(self) -> dict[str, str | None]:
+        """What becomes of the run's state: a given one takes its place, a new run gets the model's defaults.
+
+        Raises `InputInvalid` where the model does not allow it.
+        """
+        if self.wish.state is None and self.header.status != RunState.PENDING:
+            return {}
+        workflow, given = workflow_at(self.graph, ()), keyed(self.wish.state or {}, "state")
+        state = {**given, **view_of_state(workflow, given)} if workflow.state is not None else dict(given)
+        limit = self.engine.settings.max_payload_bytes
+        gone: dict[str, str | None] = dict.fromkeys(self.engine.store.state(self.header.run_id))
+        return gone | {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()}
+
+
+def _declared(node: Node) -> tuple[Any, Any]:
+    """The types that a step or nested workflow checks its input against, and that it declares for its output."""
+    match getattr(node, "body", None):
+        case StepBody(step=step, validate=True):
+            return step.input, step.output
+        case NestedBody(workflow=workflow, validate=True):
+            return workflow.input, workflow.output
+        case _:
+            return None, None
+
+
+def _takes(node: Node) -> bool:
+    return _takes(node.body_node) if isinstance(node, Foreach) else _declared(node)[0] is not None
+
+
+def _check_given(node: Node, plain: Any, header: str) -> None:
+    if isinstance(node, Foreach):
+        for item in _items(plain, header):
+            _check_given(node.body_node, item, header)
+    elif (annotation := _declared(node)[0]) is not None:
+        validate(annotation, plain, header=header)
+
+
+def _check_made(node: Node, plain: Any, header: str) -> None:
+    if isinstance(node, Foreach):
+        for item in _items(plain, header):
+            _check_made(node.body_node, item, header)
+    elif (annotation := _declared(node)[1]) is not None:
+        validate(annotation, plain, header=header)
+
+
+def _items(plain: Any, header: str) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(plain, list | tuple):
+        issue = Issue("", "list_type", f"a foreach works on a list, not on {type(plain).__name__}")
+        raise InputInvalid([issue], header=header)
+    return plain
