@@ -345,8 +345,10 @@ class Run:
         comes to.
 
         What stands before is kept as recorded, or taken from `context` (records by step id; `nested_context`: by nested
-        workflow and step id); `input` is what the step gets, `state` takes the place of the run's. A refusal writes
-        nothing. Raises `StepNotFound`, `RunStillRunning`, `InputInvalid`, `GraphChanged`, `TimeoutError`.
+        workflow and step id); `input` is the output of the step before, `state` takes the place of the run's;
+        `resume_data` goes to the steps at or behind the target that had suspended, else to the target. A refusal writes
+        nothing. Raises `StepNotFound`, `StepNotSuspended`, `RunStillRunning`, `InputInvalid`, `GraphChanged`,
+        `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.time_travel()")
         self.orchestrator.require_consumer(self)
