@@ -153,7 +153,7 @@ def begin_node(plan: Plan, node: Node, path: Path, visit: Path, given: Done, rol
     match node:
         case Step(control=control):
             plan.live(plan.promises.kept(record), control=control)
-        case Sleep(seconds=None):
+        case Sleep(seconds=seconds) if seconds is None or plan.gate is Gate.SHUT:  # held back, it begins with its word
             plan.live(replace(record, phase=Phase.NAP), control=True)
         case Sleep(seconds=seconds):
             _sleep(plan, record, seconds or 0.0)

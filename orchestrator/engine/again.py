@@ -40,7 +40,8 @@ def restart(engine: Engine, header: Header) -> Header:
 
 def _restart(engine: Engine, header: Header, word: Word) -> Header:
     records = engine.store.load(header.run_id)
-    unfinished = [record for record in records if record.status in LIVE]
+    live = [record for record in records if record.status in LIVE]
+    unfinished = [record for record in live if not (header.closed and record.path)]  # then nothing but the rest follows
     ops = [_again(record, engine.store.now()) for record in unfinished]
     expect = tuple(Expect(record.path, record.status, record.seq) for record in unfinished)
     change = Change(
@@ -54,13 +55,14 @@ def _restart(engine: Engine, header: Header, word: Word) -> Header:
     if isinstance(answer, Refused):
         text = f"run {header.run_id!r} moves: somebody else has restarted it, or it lives"
         raise RestartAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)
-    publish(engine, answer, None)
+    publish(engine, answer)
     return answer.header
 
 
 def _again(record: Record, now: int) -> Set:
-    if record.status == Status.SLEEPING:  # a timer fires when it is due, and no earlier
-        return Set(record.path, {"status": Status.SLEEPING.value}, delay=max(0, record.due - now))
+    counts_down = record.status == Status.RETRYING and not (record.attempt or record.parked)
+    if counts_down or record.status == Status.SLEEPING:  # a timer fires when it is due, and no earlier
+        return Set(record.path, {"status": record.status}, delay=max(0, record.due - now))
     lost = record.status == Status.RUNNING
     return Set(record.path, {"status": Status.QUEUED.value, "restarted": record.restarted or lost})
 
@@ -106,5 +108,5 @@ def _travel(engine: Engine, graph: Graph, header: Header, target: Path, wish: It
         text = f"run {header.run_id!r} is still running, or somebody else has changed it meanwhile"
         raise RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id)
     engine.runtime.forget(header.run_id)
-    publish(engine, answer, None)
+    publish(engine, answer)
     return answer.header

@@ -15,7 +15,7 @@ from orchestrator.codec import encode, validate
 from orchestrator.core import flow
 from orchestrator.core import values as texts
 from orchestrator.core.changes import Change, Holder, Mail, mark
-from orchestrator.core.graph import Branch, Foreach, Wait
+from orchestrator.core.graph import Branch, Foreach, Sleep, Wait
 from orchestrator.core.plan import Done, Plan, items_prefix
 from orchestrator.core.records import Phase
 from orchestrator.definitions.bodies import BranchBody, Callback, ForeachBody, LoopBody, NestedBody, SleepBody
@@ -142,11 +142,13 @@ def enter(activity: Activity) -> Followed:
 
 def nap(activity: Activity) -> Followed:
     """Compute how long to sleep: seconds, a timedelta, or the moment to sleep until."""
+    node = activity.spot().node
+    assert isinstance(node, Sleep)
     body: SleepBody = _body(activity)
 
     def work(context: Context[Any]) -> float:
         wish = body.until if body.callback is None else _call(body.callback, context)
-        return _seconds(activity, wish)
+        return _seconds(activity, node.seconds if node.seconds is not None else wish)
 
     return _evaluate(activity, work, lambda seconds: flow.asleep(activity.spot(), seconds))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestrator.codec import encode, keyed, validate
 from orchestrator.core import flow
-from orchestrator.core.changes import Caller, Change, Committed, Expect, Refused, Run, Set
+from orchestrator.core.changes import Caller, Change, Committed, Expect, Op, Refused, Run, Set
 from orchestrator.core.graph import Graph
 from orchestrator.core.records import FINAL, Header, Phase, Record, RunState, Status
 from orchestrator.definitions import Workflow
@@ -47,7 +47,6 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "<absent>"})()
 
 _STARTABLE = frozenset({RunState.PENDING.value})
 _RESUMABLE = frozenset({RunState.SUSPENDED.value, RunState.PAUSED.value, RunState.RUNNING.value})
-_LIVING = frozenset({RunState.PENDING.value, *_RESUMABLE})
 _LOCAL = "local"  # the default runtime, whose runs no other process takes
 _BAD_DATA = "Invalid resume data: "
 
@@ -140,24 +139,24 @@ def _not_started(answer: Refused, workflow: Workflow, header: Header) -> Excepti
     return StartAlreadyClaimed(text, run_id=header.run_id, workflow_id=workflow.id, actual_status=status)
 
 
-def publish(engine: Engine, answer: Committed, undo: Change | None) -> None:
-    """Tell the workers. If that fails, take the change back; if it has begun by then, all is well.
+def publish(engine: Engine, answer: Committed, *undo: Change) -> None:
+    """Tell the workers. If that fails, take the change back by the first that fits; if it has begun by then, fine.
 
     Without `undo` the change stands, and the due entries will publish it.
     """
     try:
         engine.runtime.publish(answer.header, answer.dispatches)
     except BrokerUnavailable:
-        if undo is None:
+        if not undo:
             text = "run %s: the broker does not answer; the ticker will publish"
             log.warning(text, answer.header.run_id, extra=about(answer.header))
             return
         try:
-            undone = engine.store.commit(answer.header.run_id, undo)
+            undone = any(isinstance(engine.store.commit(answer.header.run_id, change), Committed) for change in undo)
         except StoreUnavailable as error:
             text = "neither broker nor store can be reached: whether the run goes on is unknown"
             raise StoreUnavailable(text, run_id=answer.header.run_id) from error
-        if isinstance(undone, Refused):
+        if not undone:
             return
         raise
 
@@ -201,7 +200,8 @@ def _resume(
     per_step: bool,
     word: Word,
 ) -> Header:
-    records = _meant(engine, graph, header, target, per_step)
+    held = engine.store.load(header.run_id, held=True)
+    records = _meant(engine, graph, header, held, target, per_step)
     paused = all(record.status == Status.PAUSED for record in records)
     limit = engine.settings.max_payload_bytes
     values: dict[str, str] = {}
@@ -228,14 +228,16 @@ def _resume(
         names = ", ".join(sorted({record.step for record in records}))
         text = f"{'run' if paused else 'step'} {names} of run {header.run_id!r} has been resumed by somebody else"
         raise ResumeAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)
-    publish(engine, answer, _suspend_again(answer, records, header))
+    publish(engine, answer, *_suspend_again(answer, records, held, header))
     return answer.header
 
 
-def _meant(engine: Engine, graph: Graph | None, header: Header, target: Target, per_step: bool) -> list[Record]:
+def _meant(
+    engine: Engine, graph: Graph | None, header: Header, held: list[Record], target: Target, per_step: bool
+) -> list[Record]:
     """The records that the caller means, by what the records say of themselves: the graph may be another one."""
     inside = len(target.scope)
-    held = [found for found in engine.store.load(header.run_id, held=True) if found.at[:inside] == target.scope]
+    held = [found for found in held if found.at[:inside] == target.scope]
     paths = around(held)
     above = {found.at: found for found in engine.store.load(header.run_id, paths)} if paths else {}
     try:
@@ -251,16 +253,23 @@ def _unpause(record: Record) -> list[Any]:
     return [Set("", {"status": Status.OPEN.value}), Run({"status": RunState.RUNNING.value}), Set(record.path, ready)]
 
 
-def _suspend_again(answer: Committed, records: list[Record], header: Header) -> Change:
+def _suspend_again(answer: Committed, records: list[Record], held: list[Record], header: Header) -> list[Change]:
+    """What takes a resume back, the first that fits: all as it was, where nothing else can have gone on meanwhile; else
+    what was resumed alone, and the run's rest says what has come of it.
+    """
     back = tuple(
         Set(r.path, {"status": r.status, "resume": r.resume, "resumed": r.resumed, "attempt": r.attempt})
         for r in records
     )
-    return Change(
-        Caller(new_token(), frozenset({RunState.RUNNING.value}), life=answer.header.life, rests=answer.header.rests),
-        (*back, Run({"status": header.status}, unless="live")),
-        expect=tuple(Expect(d.path, Status.QUEUED.value, d.seq) for d in answer.dispatches),
-    )
+    active = frozenset({RunState.RUNNING.value})
+    guard = Caller(new_token(), active, life=answer.header.life, rests=answer.header.rests)
+    expect = tuple(Expect(d.path, Status.QUEUED.value, d.seq) for d in answer.dispatches)
+    beside = Change(guard, back, expect=expect)
+    if answer.header.live > len(records):
+        return [beside]
+    others = tuple(Expect(r.path, r.status, r.seq) for r in held if r not in records)
+    as_it_was: tuple[Op, ...] = (*back, Run({"status": header.status}))
+    return [replace(beside, guard=replace(guard, id=new_token()), ops=as_it_was, expect=(*expect, *others)), beside]
 
 
 def _resume_data(graph: Graph | None, record: Record, data: Any) -> Any:
@@ -290,7 +299,7 @@ def cancel(engine: Engine, header: Header) -> Header:
     if root:
         ops.insert(0, Set("", {"status": Status.OPEN.value, "phase": Phase.REST.value}))  # type: ignore[arg-type]
     change = Change(
-        Caller(new_token(), _LIVING, rests=header.rests),
+        Caller(new_token(), _RESUMABLE if root else _STARTABLE, rests=header.rests),  # a start may come, or be undone
         tuple(ops),
         events=tuple(flow.last_words(RunState.CANCELED, header.rests + 1)),
     )

@@ -43,7 +43,7 @@ def send_event(engine: Engine, header: Header, name: str, data: Any) -> Header:
         change = _change(engine, header.run_id, name, key, text)
         answer = engine.store.commit(header.run_id, change)
         if isinstance(answer, Committed) and change.values:
-            publish(engine, answer, None)
+            publish(engine, answer)
             return answer.header
         if isinstance(answer, Committed):  # only a waiter that had given up was cleared away
             continue

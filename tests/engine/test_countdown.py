@@ -51,3 +51,19 @@ def test_nothing_begins_before_the_countdown_is_over(name: str) -> None:
         assert orchestrator.runs.get(run.run_id) is not None
         assert run.result(30).status == "success"
     assert min(began) - now == seconds * 1000
+
+
+def test_a_restart_leaves_a_countdown_as_it_is() -> None:
+    """A timer fires when it is due: also that of a run which has not begun."""
+    flow = Workflow("restarted", input=int).then(notes_the_time).commit()
+    began.clear()
+    store = MemoryStore(clock)
+    with Orchestrator(store=store, workflows=[flow]):
+        now = clock.now()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orchestrator.local.LocalRuntime.drive_in_background", lambda self, run_id: None)
+            run = flow.apply_async((1,), countdown=60)
+    with Orchestrator(store=store, workflows=[flow]) as orchestrator:
+        assert orchestrator.restart_active() == [run.run_id]
+        assert orchestrator.get_run(run.run_id).result(30).status == "success"
+    assert min(began) - now == 60_000

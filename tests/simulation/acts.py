@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.core import flow, values
-from orchestrator.core.changes import Caller, Change, Claimed, Expect, Holder, Mail, Run, Set, mark
+from orchestrator.core.changes import Caller, Change, Claimed, Expect, Holder, Mail, Op, Run, Set, mark
 from orchestrator.core.graph import (
     Branch,
     Foreach,
@@ -37,19 +37,22 @@ RUN = "run"
 NAMESPACE = "simulation"
 MOST_LOST = 3
 EVENT = "event"
+AGAIN = "again"  # resume data on which a step suspends once more
 
 Fresh = Callable[[], str]
 
 
 @dataclass(frozen=True)
 class Act:
-    """What a step does: fails so often before it ends well, suspends so often, or ends the run by a word.
+    """What a step does: fails so often before it ends well, suspends until it is resumed, or ends the run by a word.
 
-    As the body of a foreach it fails for the items in `bad`, whatever its retries.
+    As the body of a foreach it fails for the items in `bad`, whatever its retries. `label` and its path are what it
+    suspends under.
     """
 
     fails: int = 0
     suspends: int = 0
+    label: str = ""
     word: str = ""
     bad: frozenset[int] = frozenset()
 
@@ -136,27 +139,42 @@ def start_change(of: Graph, header: Header, fresh: Fresh) -> Change:
     return Change(guard, tuple(plan.ops), values={"input": text}, events=tuple(plan.events), lease=LEASE, grace=GRACE)
 
 
-_RESUMABLE = frozenset({RunState.SUSPENDED, RunState.PAUSED, RunState.RUNNING})
+RESUMABLE = frozenset({RunState.SUSPENDED, RunState.PAUSED, RunState.RUNNING})
 
 
 def resume_change(header: Header, record: Record, fresh: Fresh) -> Change:
     """A user resumes the record as it was read."""
-    expect = (Expect(record.path, record.status, record.seq),)
-    guard = Caller(fresh(), _RESUMABLE, life=header.life)
-    return Change(guard, tuple(flow.resume(record, "data")), expect, lease=LEASE, grace=GRACE)
+    return resume_all(header, [record], fresh)
 
 
-def cancel_change(header: Header, fresh: Fresh) -> Change:
-    """A user cancels the run: by its header alone."""
+def resume_all(
+    header: Header, records: Sequence[Record], fresh: Fresh, *, data: str = "data", per_step: bool = False
+) -> Change:
+    """A user resumes these records, which were read together, or lets a paused run go on."""
+    ops: list[Op] = []
+    for record in records:
+        ops += _unpaused(record) if record.status == Status.PAUSED else flow.resume(record, data)
+    expect = tuple(Expect(record.path, record.status, record.seq) for record in records)
+    guard = Caller(fresh(), RESUMABLE, life=header.life)
+    return Change(guard, (*ops, Run({"per_step": per_step})), expect, lease=LEASE, grace=GRACE)
+
+
+def _unpaused(record: Record) -> list[Op]:
+    ready = {"status": Status.QUEUED}
+    return [Set("", {"status": Status.OPEN}), Run({"status": RunState.RUNNING}), Set(record.path, ready)]
+
+
+def cancel_change(header: Header, fresh: Fresh, *, begun: bool = True) -> Change:
+    """A user cancels the run: by its header alone. `begun` says that the run's own record has been seen."""
     fields = {"status": RunState.CANCELED, "outcome": RunState.CANCELED, "closed": True, "error": ""}
-    ops = (Set("", {"status": Status.OPEN, "phase": Phase.REST}), Run({**fields, "rests": header.rests + 1}))
-    guard = Caller(fresh(), frozenset({RunState.PENDING, *_RESUMABLE}), rests=header.rests)
-    return Change(guard, ops)
+    taken = (Set("", {"status": Status.OPEN, "phase": Phase.REST}),) if begun else ()
+    guard = Caller(fresh(), RESUMABLE if begun else frozenset({RunState.PENDING}), rests=header.rests)
+    return Change(guard, (*taken, Run({**fields, "rests": header.rests + 1})))
 
 
 def send_change(entries: Sequence[str], waiting: Record | None, value: str, fresh: Fresh) -> Change:
     """A user sends an event, having read the mailbox and, if somebody waits in it, who that is."""
-    guard = Caller(fresh(), frozenset({RunState.PENDING, *_RESUMABLE}))
+    guard = Caller(fresh(), frozenset({RunState.PENDING, *RESUMABLE}))
     first = first_waiter(entries)
     if not first:
         return Change(guard, values={value: "=1"}, mail=Mail(EVENT, mark(entries), push=value), grace=GRACE)
@@ -242,7 +260,7 @@ def _plan(spot: Spot, store: Store, written: dict[str, str]) -> Plan:
         case Phase.ENTER, _:
             return flow.entered(spot, Done(record.input, tuple(record.needs.split())))
         case Phase.CHOOSE, Arms(chosen=chosen):
-            return flow.chosen(spot, chosen)
+            return flow.chosen(spot, chosen[:1] if spot.header.per_step else chosen)
         case Phase.CHECK, Times(count=count):
             assert isinstance(node, Loop)
             return flow.checked(spot, (record.iteration < count) is not node.until)
@@ -263,8 +281,8 @@ def _run(spot: Spot, act: Act, store: Store, written: dict[str, str]) -> Plan:
     record, node = spot.record, spot.node
     assert isinstance(node, Step)
     key = record.token
-    if act.suspends and not record.resumed:
-        return flow.suspend(spot, f"{key}p", "")
+    if act.suspends and (not record.resumed or record.resume == AGAIN):
+        return flow.suspend(spot, f"{key}p", f"{act.label} {record.path}" if act.label else "")
     if act.word == "abort":
         return flow.abort(spot)
     if record.attempt < act.fails or record.index in act.bad:

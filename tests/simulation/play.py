@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
@@ -17,13 +18,14 @@ from tests.simulation.acts import RUN
 class Play:
     """One run. Dispatches are noted in `told`; nothing is delivered unless the test says so."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, *, started: bool = True, per_step: bool = False) -> None:
         self.graph, self.clock = graph, VirtualClock()
         self.store = MemoryStore(self.clock)
         self.told: list[Dispatch] = []
         self._tokens = count()
         header = self.store.create(acts.new_header())
-        self.send(acts.start_change(graph, header, self.fresh))
+        if started:
+            self.send(acts.start_change(graph, replace(header, per_step=per_step), self.fresh))
 
     def fresh(self) -> str:
         return f"t{next(self._tokens)}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.core.graph import Graph
+from orchestrator.engine.targets import Target
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 
@@ -125,5 +126,181 @@ SCENARIOS = {
         _ends("success", "suspended", "canceled"),
         ({"cancel": 1}, {"cancel": 1, "kill": 1}),
         ({"cancel": 1, "expire": 1, "lose": 1}, {"cancel": 1, **RESENDS}),
+    ),
+    # --- users who read, and come late with what they want ---
+    "items that wait for people, who mean one of them or all": Scenario(
+        graph(foreach("each", 2, 2, step("item", suspends=1)), step("f")),
+        _ends("success", "suspended"),
+        ({"race": 1},),
+        ({"race": 2}, {"race": 1, "kill": 1}, {"race": 1, "cancel": 1}, {"race": 1, "expire": 1}),
+        {"wishes": (Target(index=0), Target(index=1), Target())},
+    ),
+    "items that wait in a window": Scenario(
+        graph(foreach("each", 3, 2, step("item", suspends=1))),
+        _ends("success", "suspended"),
+        (),
+        ({"race": 1}, {"kill": 1}),
+        {"wishes": (Target(index=0), Target(index=1), Target(index=2), Target())},
+    ),
+    "labels, and a step inside a nested workflow": Scenario(
+        graph(parallel("q", nested("n", step("a", suspends=1, label="A")), step("b", suspends=1, label="B"))),
+        _ends("success", "suspended"),
+        ({"race": 1},),
+        ({"race": 2}, {"race": 1, "kill": 1}, {"race": 1, "insist": 1}, {"race": 1, "cancel": 1}),
+        {"wishes": (Target(label="A 0.0.0"), Target(label="B 0.1"), Target(step="n"), Target(scope=(0, 0)))},
+    ),
+    "labels of items, inside nested workflows": Scenario(
+        graph(foreach("each", 2, 2, nested("n", step("a", suspends=1, label="A")))),
+        _ends("success", "suspended"),
+        (),
+        ({"race": 1}, {"race": 2}),
+        {"wishes": (Target(label="A 0.0.0"), Target(label="A 0.1.0"), Target(step="n.a", index=1), Target(step="n"))},
+    ),
+    "a step that suspends again": Scenario(
+        graph(step("a", suspends=1), step("b")),
+        _ends("success", "suspended"),
+        (
+            {"race": 2, "again": 1},
+            {"race": 1, "again": 1, "cancel": 1},
+            {"insist": 1, "again": 1},
+            {"race": 1, "away": 1},
+        ),
+        (
+            {"race": 2, "again": 2, "cancel": 1},
+            {"race": 1, "again": 1, "expire": 1, "kill": 1},
+            {"race": 2, "insist": 1, "again": 1},
+        ),
+    ),
+    "a start that is taken back": Scenario(
+        graph(step("a"), step("b")),
+        _ends("success", "pending"),
+        ({"unstart": 1, "cancel": 1}, {"unstart": 1, "travel": 1}),
+        ({"unstart": 1, "kill": 1, "cancel": 1}, {"unstart": 1, "travel": 1, "race": 1, "kill": 1}),
+        {"targets": ("a", "b")},
+    ),
+    # --- users who restart ---
+    "a restart, of workers alive or dead": Scenario(
+        graph(parallel("q", step("a"), step("b")), step("f")),
+        _ends("success"),
+        (
+            {"restart": 2, "race": 1},
+            {"restart": 1, "race": 1, "cancel": 1},
+            {"restart": 1, "kill": 1},
+            {"restart": 1, "insist": 1},
+        ),
+        (
+            {"restart": 2, "race": 2, "kill": 1},
+            {"restart": 1, "race": 1, **RESENDS},
+            {"restart": 2, **ZOMBIES},
+            {"restart": 1, **TICKERS},
+        ),
+    ),
+    "a restart of a retry, a sleep and a step that was resumed": Scenario(
+        graph(step("a", fails=1, retries=1), sleep("nap"), step("b", suspends=1)),
+        _ends("success", "suspended"),
+        ({"restart": 1, "race": 1}, {"restart": 1, "pause": 1, "timer": 0}),
+        ({"restart": 2, "race": 1, "timer": 0}, {"restart": 1, "race": 1, "kill": 1}, {"restart": 1, **ZOMBIES}),
+    ),
+    "a run that nobody restarts but a user": Scenario(
+        graph(parallel("q", step("a"), step("b")), step("f")),
+        _ends("success"),
+        ({"kill": 1},),
+        ({"kill": 2}, {"kill": 1, "expire": 1}),
+        {"auto_restart": False},
+    ),
+    # --- users who travel in time ---
+    "a time travel along a sequence": Scenario(
+        graph(step("a"), step("b", suspends=1), step("c")),
+        _ends("success", "suspended"),
+        (
+            {"travel": 1, "race": 1, "cancel": 1},
+            {"travel": 1, "expire": 1, "late": 0},
+            {"travel": 1, "cancel": 1, "resend": 1},
+            {"travel": 1, "insist": 1},
+        ),
+        (
+            {"travel": 2, "race": 2},
+            {"travel": 2, "race": 1, "cancel": 1, "late": 0},
+            {"travel": 1, "race": 1, "again": 1, "insist": 1},
+            {"travel": 1, "cancel": 1, "kill": 1, **ZOMBIES},
+            {"travel": 1, "restart": 1, "race": 1, "cancel": 1},
+        ),
+        {"targets": ("a", "b")},
+    ),
+    "a time travel inside blocks, after a failure": Scenario(
+        graph(branch("q", (0, 1), nested("n", step("a"), step("b", suspends=1)), step("c", fails=1)), step("f")),
+        _ends("success", "suspended", "failed"),
+        ({"travel": 1, "cancel": 1},),
+        ({"travel": 1, "kill": 1}, {"travel": 2, "race": 1}, {"travel": 1, "cancel": 1, "expire": 1}),
+        {"targets": ("n.b", "c")},
+    ),
+    "a time travel beside what waits": Scenario(
+        graph(parallel("q", nested("n", step("a"), step("b", suspends=1)), step("c")), step("f")),
+        _ends("success", "suspended"),
+        ({"travel": 1, "race": 1},),
+        ({"travel": 1, "cancel": 1}, {"travel": 1, "kill": 1}, {"travel": 2, "race": 1}),
+        {"targets": ("n.b", "c")},
+    ),
+    "a time travel into a loop": Scenario(
+        graph(loop("again", 2, nested("in", step("a"), step("b", suspends=1))), step("f")),
+        _ends("success", "suspended"),
+        ({"travel": 1, "cancel": 1},),
+        ({"travel": 2, "race": 1}, {"travel": 1, "cancel": 1, "expire": 1, "late": 0}),
+        {"targets": ("in", "in.b")},
+    ),
+    "a time travel to items of which one has failed": Scenario(
+        graph(foreach("each", 3, 2, step("item", bad=frozenset({1})))),
+        _ends("failed"),
+        ({"travel": 1, "race": 1},),
+        ({"travel": 1, "cancel": 1, "expire": 1}, {"travel": 1, **RESENDS}),
+        {"targets": ("item",)},
+    ),
+    "a time travel back to a wait": Scenario(
+        graph(wait("w", 1.0, step("late")), step("a")),
+        _ends("success", "suspended"),
+        ({"travel": 1, "send": 1, "pause": 1},),
+        ({"travel": 1, "send": 2, "race": 1}, {"travel": 2, "send": 1, "cancel": 1}),
+        {"targets": ("w",)},
+    ),
+    "a time travel after a word that has ended the run": Scenario(
+        graph(parallel("q", step("a", suspends=1), step("b", word="bail"))),
+        _ends("success", "suspended"),
+        ({"travel": 1},),
+        ({"travel": 1, "cancel": 1, "expire": 1}, {"travel": 2, "race": 1}),
+        {"targets": ("a", "b")},
+    ),
+    # --- step by step ---
+    "a run step by step": Scenario(
+        graph(step("a"), parallel("q", step("b"), step("c", suspends=1)), step("d")),
+        _ends("success", "suspended", "paused"),
+        ({"kill": 1}, {"through": 1}),
+        (
+            {"race": 2},
+            {"cancel": 1, "race": 1},
+            {"through": 2, "race": 1, "kill": 1},
+            {"restart": 1, "race": 1},
+            ZOMBIES,
+            RESENDS,
+            TICKERS,
+        ),
+        {"per_step": True},
+    ),
+    "a run step by step, through blocks": Scenario(
+        graph(
+            branch("which", (0, 1), step("a"), step("b")),
+            loop("again", 2, nested("in", step("c"), step("d"), checks=True)),
+            foreach("each", 2, 1, step("e")),
+        ),
+        _ends("success", "paused"),
+        ({"race": 1},),
+        (KILLS, {"race": 1, "cancel": 1}, ZOMBIES, RESENDS),
+        {"per_step": True},
+    ),
+    "a run step by step, canceled or traveling": Scenario(
+        graph(step("a"), step("b"), step("c")),
+        _ends("success", "paused"),
+        ({"travel": 1, "race": 1}, {"cancel": 1, "race": 2}),
+        ({"travel": 2, "race": 1, "cancel": 1}, {"travel": 1, "kill": 1, "expire": 1}),
+        {"per_step": True, "targets": ("b",)},
     ),
 }  # fmt: skip

@@ -1,9 +1,9 @@
-"""Taking a guard away makes the explorer find what the guard is for."""
+"""Taking a guard of workers away makes the explorer find what the guard is for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +14,9 @@ from orchestrator.core.records import Header, Phase, Record, RunState, Status
 from orchestrator.stores import memory
 from tests.simulation import acts
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
-from tests.simulation.explorer import Explorer, Found, State
-
-Patch = pytest.MonkeyPatch
+from tests.simulation.explorer import Explorer
+from tests.simulation.mutants import Mutant, Patch
+from tests.simulation.state import State
 
 SEQUENCE = graph(step("a"), step("b", suspends=1))
 JOIN = graph(parallel("q", parallel("n", step("a"), step("b")), step("c")), step("f"))
@@ -24,6 +24,7 @@ WINDOW = graph(foreach("each", 3, 2, step("item")))
 BAIL = graph(parallel("q", step("a", suspends=1), step("b", word="bail")))
 RETRY = graph(step("a", fails=1, retries=1), sleep("nap"))
 EVENT = graph(wait("w"), step("a"))
+STEPS = graph(step("a"), step("b"))
 LOOP = graph(loop("again", 2, step("a")), step("f"))
 
 apply, claim = core.apply, core.claim
@@ -83,22 +84,23 @@ def what_follows_is_a_commit_of_its_own(patch: Patch) -> None:
 
 
 def a_resume_leaves_the_rest(patch: Patch) -> None:
-    def lax(self: Explorer, header: Header, record: Record) -> Change:
-        change = acts.resume_change(header, record, self.fresh)
+    def lax(self: Explorer, header: Header, records: list[Record], data: str, per_step: bool) -> Change:
+        change = acts.resume_all(header, records, self.fresh, data=data, per_step=per_step)
         return replace(change, ops=tuple(op for op in change.ops if not (isinstance(op, Set) and not op.path)))
 
     patch.setattr(Explorer, "resume", lax)
 
 
 def a_resume_is_not_guarded(patch: Patch) -> None:
-    def lax(self: Explorer, header: Header, record: Record) -> Change:
-        return replace(acts.resume_change(header, record, self.fresh), guard=Caller(self.fresh(), frozenset(RunState)))
+    def lax(self: Explorer, header: Header, records: list[Record], data: str, per_step: bool) -> Change:
+        return replace(acts.resume_all(header, records, self.fresh), guard=Caller(self.fresh(), frozenset(RunState)))
 
     patch.setattr(Explorer, "resume", lax)
 
 
 def a_resume_is_let_into_a_closed_run(patch: Patch) -> None:
     patch.setattr(core, "_is_too_late", lambda change, header: False)
+    patch.setattr(Explorer, "judges", False)  # what comes of it is to be seen
 
 
 def queued_records_are_never_due(patch: Patch) -> None:
@@ -161,16 +163,6 @@ def repeats_are_not_remembered(patch: Patch) -> None:
     patch.setattr(memory, "apply", lax)
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """A rule less, and what is seen of it in this workflow with these faults."""
-
-    take_away: Callable[[Patch], None]
-    graph: Any
-    budget: dict[str, int]
-    seen: str
-
-
 NOTHING = "nothing held and no outcome"
 
 MUTANTS = {
@@ -181,7 +173,10 @@ MUTANTS = {
     "one commit, join": Mutant(what_follows_is_a_commit_of_its_own, JOIN, {"kill": 1}, NOTHING),
     "one commit, window": Mutant(what_follows_is_a_commit_of_its_own, WINDOW, {"kill": 1}, NOTHING),
     "resume takes the rest": Mutant(a_resume_leaves_the_rest, SEQUENCE, {}, "suspended while something is live"),
-    "resume needs an active run": Mutant(a_resume_is_not_guarded, BAIL, {"cancel": 1}, "a resume is accepted"),
+    "resume takes the rest, paused": Mutant(
+        a_resume_leaves_the_rest, STEPS, {}, "paused while something is live", {"per_step": True}
+    ),
+    "resume needs an active run": Mutant(a_resume_is_not_guarded, BAIL, {"cancel": 1}, "although the run is"),
     "closed for callers": Mutant(a_resume_is_let_into_a_closed_run, BAIL, {}, "hangs"),
     "outbox": Mutant(queued_records_are_never_due, SEQUENCE, {"lose": 1}, "hangs"),
     "leases": Mutant(leases_never_end, SEQUENCE, {"kill": 1}, "hangs"),
@@ -197,20 +192,10 @@ MUTANTS = {
 }  # fmt: skip
 
 
-def _explore(mutant: Mutant) -> Found:
-    return Explorer(mutant.graph, **mutant.budget).explore()
-
-
 @pytest.mark.parametrize("name", MUTANTS)
 def test_without_a_guard_a_violation_is_found(name: str, monkeypatch: Patch) -> None:
     """The same search finds nothing with the guard and something without it."""
-    mutant = MUTANTS[name]
-    assert not _explore(mutant).violation
-    mutant.take_away(monkeypatch)
-    found = _explore(mutant)
-    print(found.violation, *found.way, sep="\n  ")
-    assert found.violation
-    assert mutant.seen in found.violation
+    MUTANTS[name].must_be_seen(monkeypatch)
 
 
 def test_a_stale_message_is_harmless_even_if_its_number_is_not_looked_at(monkeypatch: Patch) -> None:
@@ -220,7 +205,8 @@ def test_a_stale_message_is_harmless_even_if_its_number_is_not_looked_at(monkeyp
         return claim(replace(ask, seq=record.seq) if record else ask, header, record, now)
 
     monkeypatch.setattr(memory, "claim", lax)
+    in_lives: dict[str, int] = {"travel": 1, "cancel": 1, "expire": 1, "late": 0}
     budget: dict[str, int] = {"repeat": 1, "expire": 1, "late": 0}
-    for of in (SEQUENCE, LOOP):
-        found = Explorer(of, **budget).explore()
+    for of, happens in ((SEQUENCE, budget), (LOOP, budget), (STEPS, in_lives)):
+        found = Explorer(of, targets=("a",), **happens).explore()
         assert not found.violation, found.way

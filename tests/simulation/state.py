@@ -1,0 +1,162 @@
+"""One moment of a run, as the explorer sees it: what is stored, on its way, and in the middle of being done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from orchestrator.core.changes import Change, Claimed, Dispatch
+from orchestrator.core.records import FINAL, Header, Record, RunState
+
+Message = tuple[str, int]
+Place = tuple[str, str]  # path and visit of an activation, in the present life
+Budget = tuple[tuple[str, int], ...]
+RESTING = FINAL | {RunState.SUSPENDED, RunState.PAUSED}
+
+
+class Violation(Exception):
+    """Something happened that must never happen."""
+
+
+# --- workers and tickers --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holds:
+    """A worker has a claim and has not committed its outcome yet; `at` of its commits are done."""
+
+    claimed: Claimed
+    at: int = 0
+    mail: tuple[str, ...] | None = None  # what it has read in the mailbox
+
+
+@dataclass(frozen=True)
+class Tells:
+    """A commit is done: these are to be published, then the claim that it made is gone on with."""
+
+    dispatches: tuple[Dispatch, ...]
+    claimed: Claimed | None = None
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """A commit is done, but its answer got lost: the same commit will be sent again."""
+
+    change: Change
+
+
+@dataclass(frozen=True)
+class Read:
+    """The ticker has read a due record and has not committed anything yet."""
+
+    header: Header
+    record: Record
+
+
+Local = Holds | Tells | Repeats | Read | None
+
+
+# --- users ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sends:
+    """A user has read the mailbox, and who waits there, and is about to send this value."""
+
+    entries: tuple[str, ...]
+    waiting: Record | None
+    value: str
+
+
+@dataclass(frozen=True)
+class Means:
+    """A user has read the run, and is about to make this change of it.
+
+    `word` says what is wanted, `records` are those of what was read that are meant by it, `held` all that were held.
+    """
+
+    word: str
+    header: Header
+    records: tuple[Record, ...]
+    change: Change
+    held: tuple[Record, ...] = ()
+
+    @property
+    def act(self) -> str:
+        """What is wanted, without of whom: resume, cancel, restart, travel or start."""
+        return self.word.partition(" ")[0]
+
+
+@dataclass(frozen=True)
+class Undoes:
+    """A user's change stands, but the broker was away: it is about to be taken back by the first of these that fits."""
+
+    means: Means
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Insists:
+    """A user's change is done, but its answer got lost: the same change will be sent again."""
+
+    means: Means
+
+
+User = Sends | Means | Undoes | Insists
+
+
+# --- all of it ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything there is at one moment.
+
+    `ended` are the activations of this life that have ended; `awaited` is the number of rests that somebody who was
+    told that the run goes on wants to see exceeded.
+    """
+
+    header: Header
+    records: tuple[Record, ...]
+    messages: frozenset[Message]
+    workers: tuple[Local, ...]
+    ticker: Local
+    budget: Budget
+    ended: frozenset[Place]
+    mail: tuple[str, ...] = ()
+    users: tuple[User, ...] = ()
+    awaited: int = 0
+
+    def at(self, path: str) -> Record | None:
+        """The record at this path."""
+        return next((record for record in self.records if record.path == path), None)
+
+    def left(self, fault: str) -> bool:
+        """Whether this may happen once more."""
+        return dict(self.budget).get(fault, 0) > 0
+
+    def having(self, record: Record) -> State:
+        """The same with this record in the place of what was there."""
+        return replace(self, records=tuple(record if old.path == record.path else old for old in self.records))
+
+    def spent(self, fault: str, count: int = 1) -> Budget:
+        """The budget after it has happened once more."""
+        return tuple((name, left - count * (name == fault)) for name, left in self.budget)
+
+    def owner(self, record: Record) -> int | None:
+        """The worker that has the claim by which this record is held."""
+        for number, local in enumerate(self.workers):
+            match local:
+                case Holds(claimed=Claimed(record=held)) | Tells(claimed=Claimed(record=held)) if (
+                    held.token == record.token
+                ):
+                    return number
+                case Repeats(change=change) if _claims(change, record):
+                    return number
+                case _:
+                    pass
+        return None
+
+
+def _claims(change: Change, record: Record) -> bool:
+    """Whether the record is held by what this commit claimed: whoever sends it again goes on with it."""
+    return bool(record.token) and record.token in repr((change.ops, change.rest))

@@ -1,0 +1,282 @@
+"""Taking a guard of users away, or leaving out what their change has to do, makes the explorer find what it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.core import apply as core
+from orchestrator.core import flow, travel
+from orchestrator.core.changes import Caller, Change, Run, Set
+from orchestrator.core.plan import Gate
+from orchestrator.core.records import RunState, Status
+from orchestrator.engine.targets import Target
+from orchestrator.stores import memory
+from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
+from tests.simulation.explorer import Explorer
+from tests.simulation.mutants import Mutant, Patch
+from tests.simulation.test_guards import tokens_are_not_compared
+
+ASK = graph(step("a", suspends=1), step("b"))
+ITEMS = graph(foreach("each", 2, 2, step("item", suspends=1)))
+AFTER = graph(step("a"), step("b", suspends=1))
+STEPS = graph(step("a"), step("b"), step("c"))
+BOTH = graph(parallel("q", step("a", suspends=1), step("b")))
+NAP = graph(sleep("nap"))
+LATE = graph(wait("w", 1.0, step("late")))
+LOOP = graph(loop("again", 2, step("a")))
+BAIL = graph(step("a"), step("b", word="bail"))
+
+apply = core.apply
+Edit = Callable[[Change], Change]
+
+
+def changes_are(edit: Edit, *acts: str, judges: bool = True) -> Callable[[Patch], None]:
+    """Users who do this build their change differently. Without judges only what comes of it is looked at."""
+
+    def mutate(patch: Patch) -> None:
+        for act in acts:
+            patch.setattr(Explorer, act, _edited(getattr(Explorer, act), edit))
+        patch.setattr(Explorer, "judges", judges)
+
+    return mutate
+
+
+def _edited(build: Callable[..., Any], edit: Edit) -> Callable[..., Any]:
+    def edited(*args: Any, **kwargs: Any) -> Any:
+        built = build(*args, **kwargs)
+        return tuple(map(edit, built)) if isinstance(built, tuple) else edit(built)
+
+    return edited
+
+
+def guard_is(**fields: Any) -> Edit:
+    """Other values in the guard."""
+
+    def edit(change: Change) -> Change:
+        assert isinstance(change.guard, Caller)
+        return replace(change, guard=replace(change.guard, **fields))
+
+    return edit
+
+
+def nothing_is_expected(change: Change) -> Change:
+    return replace(change, expect=())
+
+
+def only_the_first_is_expected(change: Change) -> Change:
+    return replace(change, expect=change.expect[:1])
+
+
+def nothing_goes_away(change: Change) -> Change:
+    return replace(change, drop=())
+
+
+def no_claim_is_taken(change: Change) -> Change:
+    """Whoever waits is told again, but who is at work stays."""
+    running = {expect.path for expect in change.expect if expect.status == Status.RUNNING}
+    return replace(change, ops=tuple(op for op in change.ops if not (isinstance(op, Set) and op.path in running)))
+
+
+def sleeps_are_queued(change: Change) -> Change:
+    ops = (replace(op, fields={"status": Status.QUEUED}, delay=0) if isinstance(op, Set) else op for op in change.ops)
+    return replace(change, ops=tuple(ops))
+
+
+def the_end_is_kept(change: Change) -> Change:
+    """The new life begins with what the older one has come to."""
+    kept = ("outcome", "closed", "output")
+    ops = (
+        Run({name: value for name, value in op.fields.items() if name not in kept}) if isinstance(op, Run) else op
+        for op in change.ops
+    )
+    return replace(change, ops=tuple(ops))
+
+
+def the_life_goes_on(change: Change) -> Change:
+    """It is not counted, so that nothing tells the new life from the older one."""
+    ops = (
+        Run({name: value for name, value in op.fields.items() if name != "life"}) if isinstance(op, Run) else op
+        for op in change.ops
+    )
+    return replace(change, ops=tuple(ops))
+
+
+def numbers_are_not_compared(patch: Patch) -> None:
+    """That a record has the status in which it was read is enough."""
+    patch.setattr(core, "_holds", lambda expect, record: record is not None and record.status == expect.status)
+
+
+def upkeep_expects_nothing(patch: Patch) -> None:
+    def lax(change: Change, header: Any, records: Any, mail: str, now: int) -> Any:
+        upkeep = isinstance(change.guard, Caller) and not change.guard.id
+        return apply(replace(change, expect=()) if upkeep else change, header, records, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+
+
+def callers_are_not_remembered(patch: Patch) -> None:
+    """A change that is repeated is taken for a new one; its guards are all there is."""
+
+    def lax(change: Change, header: Any, records: Any, mail: str, now: int) -> Any:
+        return apply(change, replace(header, last=""), records, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+    changes_are(nothing_is_expected, "resume")(patch)
+
+
+def nothing_is_held_back(patch: Patch) -> None:
+    original = flow._plan
+
+    def lax(spot: Any) -> Any:
+        plan = original(spot)
+        plan.gate = Gate.OPEN
+        return plan
+
+    patch.setattr(flow, "_plan", lax)
+
+
+def conditions_are_not_held_back(patch: Patch) -> None:
+    patch.setattr(flow, "_gated", lambda plan, check: check)
+
+
+def a_pause_outranks_a_suspension(patch: Patch) -> None:
+    original = flow.verdict
+    patch.setattr(flow, "verdict", lambda header: RunState.PAUSED if header.paused else original(header))
+
+
+def a_pause_is_overlooked(patch: Patch) -> None:
+    """What is paused does not count as held, so that a run with nothing else has no way to rest."""
+    original = flow.verdict
+    patch.setattr(flow, "verdict", lambda header: original(replace(header, paused=0)))
+
+
+def the_past_is_not_kept(patch: Patch) -> None:
+    """Whatever stands before the target is put anew, as it was recorded: what had ended ends again."""
+    original = travel._Traveler._kept
+
+    def lax(self: Any, node: Any, path: Any, visit: Any, value: Any) -> Any:
+        begun = original(self, node, path, visit, value)
+        self.kept.clear()
+        return begun
+
+    patch.setattr(travel._Traveler, "_kept", lax)
+
+
+ANY = frozenset(RunState)
+ALL = {"wishes": (Target(), Target(index=1))}
+STEPWISE = {"per_step": True}
+TO_A = {"targets": ("a",)}
+FIRST = "somebody else was first"
+LIVES = {"restart": 1, "race": 1, "cancel": 1, "travel": 1}
+OLDER = "it was read in another life"
+
+MUTANTS = {
+    # resume
+    "resume, expects": Mutant(changes_are(nothing_is_expected, "resume"), ASK, {"race": 1}, FIRST),
+    "resume, expects, what comes of it": Mutant(
+        changes_are(nothing_is_expected, "resume", judges=False), ASK, {"race": 1}, "ends twice"
+    ),
+    "resume, numbers": Mutant(numbers_are_not_compared, ASK, {"race": 1, "again": 1}, FIRST),
+    "resume, all items": Mutant(changes_are(only_the_first_is_expected, "resume"), ITEMS, {"race": 1}, FIRST, ALL),
+    "resume, paused": Mutant(changes_are(nothing_is_expected, "resume"), STEPS, {"race": 1}, FIRST, STEPWISE),
+    "resume, status": Mutant(
+        changes_are(guard_is(states=ANY), "resume", judges=False), ASK, {"race": 1, "cancel": 1}, "becomes running"
+    ),
+    "resume, life": Mutant(
+        changes_are(guard_is(life=None), "resume"),
+        ASK,
+        {"race": 1, "travel": 1},
+        OLDER,
+        TO_A,
+        already=numbers_are_not_compared,
+    ),
+    "resume, repeated": Mutant(callers_are_not_remembered, ASK, {"insist": 1}, "is obeyed twice"),
+    "undo, expects": Mutant(changes_are(nothing_is_expected, "undo"), ASK, {"away": 1}, "has begun"),
+    # cancel
+    "cancel, rests": Mutant(
+        changes_are(guard_is(rests=None), "cancel"), ASK, {"race": 1, "cancel": 1}, "it has rested since"
+    ),
+    "cancel, rests, what comes of it": Mutant(
+        changes_are(guard_is(rests=None), "cancel", judges=False), ASK, {"race": 1, "cancel": 1}, "hears nothing of it"
+    ),
+    "cancel, status": Mutant(
+        changes_are(guard_is(states=ANY, rests=None), "cancel", judges=False),
+        STEPS,
+        {"race": 1, "cancel": 1},
+        "becomes canceled",
+    ),
+    # restart
+    "restart, expects": Mutant(
+        changes_are(nothing_is_expected, "restart"), STEPS, {"restart": 1, "race": 1}, "what it restarts has moved"
+    ),
+    "restart, expects, what comes of it": Mutant(
+        changes_are(nothing_is_expected, "restart", judges=False), STEPS, {"restart": 1, "race": 1}, "ends twice"
+    ),
+    "restart takes claims away": Mutant(changes_are(no_claim_is_taken, "restart"), STEPS, {"restart": 1}, "still held"),
+    "restart, sleeps": Mutant(changes_are(sleeps_are_queued, "restart"), NAP, {"restart": 1}, "awake before"),
+    "restart, life": Mutant(
+        changes_are(guard_is(life=None, rests=None), "restart"),
+        STEPS,
+        LIVES,
+        OLDER,
+        TO_A,
+        already=numbers_are_not_compared,
+    ),
+    # time travel
+    "travel, at rest": Mutant(
+        changes_are(guard_is(states=ANY), "travel"), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A
+    ),
+    "travel, rests": Mutant(
+        changes_are(guard_is(rests=None), "travel"), ASK, {"travel": 1, "race": 1}, "it has rested since", TO_A
+    ),
+    "travel, life": Mutant(
+        changes_are(guard_is(rests=None, life=None), "travel"), ASK, {"travel": 2, "race": 1}, OLDER, TO_A
+    ),
+    "travel, what follows": Mutant(
+        changes_are(nothing_goes_away, "travel"), STEPS, {"travel": 1}, "stands after the target", TO_A
+    ),
+    "travel, what is suspended": Mutant(
+        changes_are(nothing_goes_away, "travel"), AFTER, {"travel": 1}, "is still suspended", TO_A
+    ),
+    "travel, the end": Mutant(changes_are(the_end_is_kept, "travel"), BAIL, {"travel": 1}, "hangs", TO_A),
+    "travel, the life": Mutant(changes_are(the_life_goes_on, "travel"), ASK, {"travel": 1}, "is followed by", TO_A),
+    "travel, the past": Mutant(the_past_is_not_kept, STEPS, {"travel": 1}, "has not been kept", {"targets": ("b",)}),
+    "travel, older claims": Mutant(
+        tokens_are_not_compared, STEPS, {"travel": 1, "cancel": 1}, "a commit of life 0 is accepted in life 1", TO_A
+    ),
+    "travel, older tickers": Mutant(
+        upkeep_expects_nothing, LATE, {"travel": 1, "pause": 1}, "in another", {"targets": ("w",)}
+    ),
+    # step by step
+    "pause, what follows": Mutant(nothing_is_held_back, STEPS, {}, "in a run step by step", STEPWISE),
+    "pause, conditions": Mutant(conditions_are_not_held_back, LOOP, {}, "in a run step by step", STEPWISE),
+    "pause, suspended": Mutant(a_pause_outranks_a_suspension, BOTH, {}, "paused while something", STEPWISE),
+    "pause, alone": Mutant(a_pause_is_overlooked, STEPS, {}, "nothing held and no outcome", STEPWISE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_without_a_guard_a_violation_is_found(name: str, monkeypatch: Patch) -> None:
+    """The same search finds nothing with the guard and something without it."""
+    MUTANTS[name].must_be_seen(monkeypatch)
+
+
+SECOND_LOCKS = {
+    "resume, life": Mutant(changes_are(guard_is(life=None), "resume"), ASK, {"race": 1, "travel": 1}, "", TO_A),
+    "cancel, status": Mutant(changes_are(guard_is(states=ANY), "cancel"), ASK, {"race": 1, "cancel": 1}, ""),
+    "restart, life": Mutant(changes_are(guard_is(life=None), "restart"), STEPS, LIVES, "", TO_A),
+    "restart, rests": Mutant(changes_are(guard_is(rests=None), "restart"), STEPS, LIVES, "", TO_A),
+    "travel, life": Mutant(changes_are(guard_is(life=None), "travel"), ASK, {"travel": 2, "race": 1}, "", TO_A),
+}
+
+
+@pytest.mark.parametrize("name", SECOND_LOCKS)
+def test_some_guards_stand_behind_others(name: str, monkeypatch: Patch) -> None:
+    """Numbers and rests never come back either, so these alone keep nothing out; what they are for is seen above."""
+    SECOND_LOCKS[name].take_away(monkeypatch)
+    found = SECOND_LOCKS[name].explore()
+    assert not found.violation, found.way

@@ -1,0 +1,281 @@
+"""What users do to a run: resume, cancel, restart, travel in time, send events.
+
+A user reads the run and makes a change of what was read: at once, or, if the budget has a `race`, later, so that
+anybody else may come in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from orchestrator.core import flow, travel
+from orchestrator.core.apply import ENDED_RUN
+from orchestrator.core.changes import Caller, Change, Committed, Refused
+from orchestrator.core.records import ENDED, FINAL, HELD, LIVE, Header, Record, RunState, Status
+from orchestrator.engine.targets import Target
+from orchestrator.errors import GraphChanged, ResumeAmbiguous, RunNotSuspended, StepNotSuspended
+from tests.simulation import acts, callers, checks
+from tests.simulation.acts import RUN
+from tests.simulation.state import Insists, Means, Place, Sends, State, Undoes, Violation
+from tests.simulation.world import Move, World
+
+
+class Users(World):
+    """Their moves, and who of them must win."""
+
+    judges = True  # whether it is a violation by itself if a user wins, or loses, who must not
+
+    def _users(self, state: State) -> Iterator[Move]:
+        for means, cost in self._wishes(state):
+            paid = replace(state, budget=state.spent(cost))
+            yield from self._changes(paid, means)
+            if state.left("race"):
+                late = replace(paid, budget=paid.spent("race"), users=(*paid.users, means))
+                yield f"a user reads, to {means.word}", False, late
+        for number, user in enumerate(state.users):
+            others = replace(state, users=(*state.users[:number], *state.users[number + 1 :]))
+            match user:
+                case Means():
+                    yield from self._changes(others, user)
+                case Undoes():
+                    yield self._takes_back(others, user)
+                case Insists():
+                    yield from self._insists(others, user)
+                case Sends():
+                    yield from self._sends(others, user)
+        yield from self._reads_mail(state)
+
+    # --- what users want --------------------------------------------------------------------------------------
+
+    def _wishes(self, state: State) -> Iterator[tuple[Means, str]]:
+        """What users may want of the run as it is now, and what it costs."""
+        header = state.header
+        yield from self._resumes(state)
+        if state.left("cancel") and header.status not in FINAL:
+            yield Means("cancel", header, (), self._cancel(state)), "cancel"
+        if header.status == RunState.RUNNING and (state.left("restart") or not self.auto_restart):
+            live = (record for record in state.records if record.status in LIVE)
+            meant = tuple(
+                record for record in live if not (header.closed and record.path)
+            )  # then only the rest follows
+            yield Means("restart", header, meant, self.restart(header, state.records)), "restart" * self.auto_restart
+        if header.status != RunState.RUNNING and state.left("travel"):
+            for target in self.targets:
+                self.load(state)
+                try:
+                    change = self.travel(target)
+                except GraphChanged:  # the run has not come so far
+                    continue
+                yield Means(f"travel to {target}", header, state.records, change), "travel"
+
+    def _resumes(self, state: State) -> Iterator[tuple[Means, str]]:
+        for records in self._meant(state):
+            yield self._resume(state, records, "", "data", self.per_step), ""
+            if state.left("again") and records[0].status == Status.SUSPENDED:
+                yield self._resume(state, records, ", in vain", acts.AGAIN, self.per_step), "again"
+        if state.left("through") and (held := self._named(state, Target(), per_step=False)):
+            yield self._resume(state, held, ", and all that follows", "data", False), "through"
+
+    def _resume(self, state: State, records: tuple[Record, ...], how: str, data: str, per_step: bool) -> Means:
+        word = f"resume {', '.join(record.path for record in records)}{how}"
+        held = tuple(record for record in state.records if record.status in HELD)
+        return Means(word, state.header, records, self.resume(state.header, records, data, per_step), held)
+
+    def _meant(self, state: State) -> Iterator[tuple[Record, ...]]:
+        """Whom users may mean by a resume; each set of records once."""
+        if not self.wishes:  # whoever waits, also in a run that has ended: it must be refused
+            yield from ((record,) for record in state.records if record.status == Status.SUSPENDED)
+            if state.header.paused and not state.header.suspended:
+                yield self._named(state, Target(), per_step=True)
+            return
+        wishes = self.wishes if state.header.status in acts.RESUMABLE else ()
+        found = (self._named(state, target, per_step=self.per_step) for target in wishes)
+        yield from {tuple(record.path for record in records): records for records in found if records}.values()
+
+    def _named(self, state: State, target: Target, *, per_step: bool) -> tuple[Record, ...]:
+        try:
+            return tuple(callers.meant(target, state.header, state.records, per_step=per_step))
+        except (ResumeAmbiguous, RunNotSuspended, StepNotSuspended):
+            return ()
+
+    def _cancel(self, state: State) -> Change:
+        return self.cancel(state.header, begun=bool(state.records))
+
+    # The changes. A mutant gets them wrong.
+
+    def resume(self, header: Header, records: Sequence[Record], data: str, per_step: bool) -> Change:
+        """The change by which a user resumes."""
+        return acts.resume_all(header, records, self.fresh, data=data, per_step=per_step)
+
+    def cancel(self, header: Header, *, begun: bool) -> Change:
+        """The change by which a user cancels."""
+        return acts.cancel_change(header, self.fresh, begun=begun)
+
+    def restart(self, header: Header, records: Sequence[Record]) -> Change:
+        """The change by which a user restarts what is unfinished."""
+        return callers.restart_change(header, records, self.clock.now(), self.fresh)
+
+    def travel(self, target: str) -> Change:
+        """The change by which a user travels, of what is stored now."""
+        return callers.travel_change(self.graph, self.store, target, self.fresh, per_step=self.per_step)
+
+    def undo(self, answer: Committed, means: Means) -> tuple[Change, ...]:
+        """The changes by which a user takes a resume back."""
+        return callers.suspend_again(answer, means.records, means.held, means.header, self.fresh)
+
+    # --- what comes of it -------------------------------------------------------------------------------------
+
+    def _changes(self, state: State, means: Means) -> Iterator[Move]:
+        """The change is sent to the store, which has perhaps moved on since it was read."""
+        self.load(state)
+        try:
+            answer = self.store.commit(RUN, means.change)
+        except KeyError as error:
+            raise Violation(f"{means.word} trips over a record that is not there: {error}") from error
+        why = _why_not(state, means)
+        if isinstance(answer, Refused):
+            again = means.act == "cancel" and state.header.status not in FINAL
+            if self.judges and not why and not (again and state.header != means.header):
+                raise Violation(f"a user may not {means.word}, although all is as it was read ({answer.reason})")
+            if again:  # whoever cancels does not give up
+                means = replace(means, header=state.header, change=self._cancel(state))
+                state = replace(state, users=(*state.users, means))
+            yield f"a user may not {means.word} ({answer.reason})", False, state
+            return
+        if self.judges and why:
+            raise Violation(f"a user may {means.word}, although {why}")
+        yield from self._tells(state, self._done(state, means, answer), means, answer)
+
+    def _done(self, state: State, means: Means, answer: Committed) -> State:
+        waits = means.act in ("resume", "restart", "travel")
+        awaited = max(state.awaited, answer.header.rests) if waits else state.awaited
+        done = self.take(state, awaited=awaited)
+        if means.act == "restart":
+            checks.claims_taken(done, means.records)
+        if means.act == "travel":
+            target = travel.place(self.graph, means.word.removeprefix("travel to ").split("."))
+            checks.arrived(self.graph, target, state, done)
+            done = replace(done, ended=_ended_before(state, done))
+        return done
+
+    def _tells(self, before: State, done: State, means: Means, answer: Committed) -> Iterator[Move]:
+        name = f"a user may {means.word}"
+        natural = means.act == "restart" and not self.auto_restart
+        told = self.at_once(answer.dispatches)
+        if not told:
+            yield name, natural, done
+        else:
+            for how, good, end in self.publishes(done, "U", told):
+                yield f"{name}; {how}", good and natural, end
+            if done.left("kill"):
+                yield f"{name} and dies", False, replace(done, budget=done.spent("kill"))
+        if done.left("away") and means.act == "resume":
+            users = (*done.users, Undoes(means, self.undo(answer, means)))
+            alone = replace(done, awaited=before.awaited, budget=done.spent("away"), users=users)
+            yield f"{name}, but the broker is away", False, alone
+        if done.left("insist"):
+            again = replace(done, budget=done.spent("insist"), users=(*done.users, Insists(means)))
+            yield f"{name}, but hears nothing", False, again
+
+    def _takes_back(self, state: State, user: Undoes) -> Move:
+        self.load(state)
+        answers = (self.store.commit(RUN, change) for change in user.changes)
+        if any(isinstance(answer, Committed) for answer in answers):
+            begun = next((record.path for record in user.means.records if _is_held(state, record)), None)
+            if begun is not None:
+                raise Violation(f"the wish to {user.means.word} is taken back, although {begun} has begun")
+            return f"a user takes it back, to {user.means.word}", False, self.take(state)
+        guard = user.changes[0].guard
+        assert isinstance(guard, Caller)
+        awaited = max(state.awaited, guard.rests or 0)  # it is as if somebody had been told
+        return f"a user cannot take it back, to {user.means.word}", False, replace(state, awaited=awaited)
+
+    def _insists(self, state: State, user: Insists) -> Iterator[Move]:
+        self.load(state)
+        answer = self.store.commit(RUN, user.means.change)
+        done = self.take(state)
+        if done.header.commits != state.header.commits:
+            raise Violation(f"a user who repeats the wish to {user.means.word} is obeyed twice")
+        if isinstance(answer, Refused):
+            yield f"a user repeats the wish to {user.means.word}: refused", False, done
+            return
+        for how, _, end in self.publishes(done, "U", self.at_once(answer.dispatches)):
+            yield f"a user repeats the wish to {user.means.word}; {how}", False, end
+
+    # --- events -----------------------------------------------------------------------------------------------
+
+    def _reads_mail(self, state: State) -> Iterator[Move]:
+        if any(isinstance(user, Sends) for user in state.users):
+            return
+        if state.left("send") and state.header.status not in FINAL:
+            first = acts.first_waiter(state.mail)
+            waiting = state.at(flow.waiter_path(first)) if first else None
+            sends = Sends(state.mail, waiting, f"v{dict(state.budget)['send']}")
+            late = replace(state, users=(*state.users, sends), budget=state.spent("send"))
+            yield "a user reads the mailbox", False, late
+
+    def _sends(self, state: State, sends: Sends) -> Iterator[Move]:
+        self.load(state)
+        change = acts.send_change(sends.entries, sends.waiting, sends.value, self.fresh)
+        answer = self.store.commit(RUN, change)
+        again = replace(state, budget=state.spent("send", -1))
+        if isinstance(answer, Refused):
+            word = "the event comes too late" if answer.reason == ENDED_RUN else "the mailbox has moved"
+            yield word, False, state if answer.reason == ENDED_RUN else again
+            return
+        if not change.values:
+            yield "a user clears a waiter away", False, self.take(again)
+            return
+        for how, _, end in self.publishes(self.take(state), f"U sends {sends.value};", answer.dispatches):
+            yield how, False, end
+
+
+# --- who must win ---------------------------------------------------------------------------------------------
+
+
+def _why_not(state: State, means: Means) -> str:
+    """Why this user must be refused; empty where nothing stands in the way. By what the documents promise."""
+    now, read = state.header, means.header
+    if now.status in FINAL and means.act != "travel":
+        return f"the run is {now.status}"
+    if means.act == "cancel":
+        return "" if now.rests == read.rests else "it has rested since"
+    if now.life != read.life:
+        return "it was read in another life"
+    if means.act == "resume":
+        why = "a word has ended the run" if now.closed else ""
+        return why or ("" if _unmoved(state, means) else "somebody else was first")
+    if now.rests != read.rests:
+        return "it has rested since"
+    if means.act == "restart":
+        why = "" if now.status == RunState.RUNNING else f"the run is {now.status}"
+        return why or ("" if _unmoved(state, means) else "what it restarts has moved")
+    if now.status == RunState.RUNNING:
+        return "the run is running"
+    return "" if _outcomes(state.records) == _outcomes(means.records) else "the run has moved"
+
+
+def _unmoved(state: State, means: Means) -> bool:
+    """Whether what is meant is still in the very claim, queue or suspension in which it was read."""
+    return all(_present(state.at(record.path)) == _present(record) for record in means.records)
+
+
+def _is_held(state: State, record: Record) -> bool:
+    now = state.at(record.path)
+    return now is not None and bool(now.token)
+
+
+def _present(record: Record | None) -> tuple[str, int, str, str] | None:
+    return record and (record.status, record.seq, record.token, record.suspend)
+
+
+def _outcomes(records: Sequence[Record]) -> list[tuple[str, str, str, str]]:
+    return [(record.path, record.visit, record.status, record.output) for record in records]
+
+
+def _ended_before(before: State, after: State) -> frozenset[Place]:
+    """The activations that have ended in a new life: those that are kept, and those that were put as ended."""
+    kept = {record.path for record in after.records if record is before.at(record.path)}
+    put = {(record.path, record.visit) for record in after.records if record.status in ENDED}
+    return frozenset({place for place in before.ended if place[0] in kept} | put)

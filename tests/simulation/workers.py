@@ -1,0 +1,239 @@
+"""What workers, time and the ticker do to a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from orchestrator.core.apply import MAIL
+from orchestrator.core.changes import Ask, Change, Claimed, Committed, Holder, Refused
+from orchestrator.core.records import ENDED, FINAL, LIVE, Header, Phase, Record, Status
+from orchestrator.core.recovery import sweep
+from tests.simulation import acts, checks
+from tests.simulation.acts import RUN
+from tests.simulation.state import RESTING, Holds, Local, Place, Read, Repeats, State, Tells, Violation
+from tests.simulation.world import Move, World
+
+
+class Workers(World):
+    """Their moves, and what must hold of each."""
+
+    owners = True  # whether a commit by who does not hold the record is a violation by itself
+
+    # --- messages ---------------------------------------------------------------------------------------------
+
+    def _worker(self, state: State, number: int, local: Local) -> tuple[Local, ...]:
+        workers = list(state.workers)
+        workers[number] = local
+        return tuple(workers)
+
+    def _deliveries(self, state: State, number: int) -> Iterator[Move]:
+        if None in state.workers[:number]:
+            return  # idle workers are alike
+        for message in sorted(state.messages):
+            path, seq = message
+            self.load(state)
+            answer = self.store.claim(Ask(RUN, path, seq, self.fresh(), acts.LEASE))
+            local = None
+            if isinstance(answer, Claimed):
+                self._may_claim(state, path)
+                local = Holds(answer)
+            less = self.take(state, workers=self._worker(state, number, local), messages=state.messages - {message})
+            word = "claims" if local else f"leaves alone ({answer.reason if isinstance(answer, Refused) else ''})"
+            yield f"W{number} {word} {message}", True, less
+            if state.left("repeat"):
+                again = replace(less, messages=state.messages, budget=state.spent("repeat"))
+                yield f"W{number} {word} {message}, which comes again", False, again
+
+    def _may_claim(self, state: State, path: str) -> None:
+        record = state.at(path)
+        if state.header.status in RESTING:
+            raise Violation(f"{path} is claimed in a run that is {state.header.status}")
+        if record is None or record.status not in LIVE:
+            raise Violation(f"{path} is claimed although it is {record and record.status}")
+        if record.status != Status.QUEUED and record.due > self.clock.now():
+            raise Violation(f"{path} is claimed before its moment, while it is {record.status}")
+
+    # --- claims -----------------------------------------------------------------------------------------------
+
+    def _works(self, state: State, number: int, local: Local) -> Iterator[Move]:
+        if state.left("kill"):
+            gone = replace(state, workers=self._worker(state, number, None), budget=state.spent("kill"))
+            yield f"W{number} is killed in {_brief(local)}", False, gone
+        match local:
+            case Holds(claimed=claimed, mail=None) if claimed.record.phase == Phase.LISTEN:
+                read = self._worker(state, number, replace(local, mail=state.mail))
+                yield f"W{number} reads the mailbox", True, replace(state, workers=read)
+            case Holds(claimed=claimed, at=at, mail=mail):
+                yield from self._commits(state, number, claimed, at, mail or ())
+            case Tells(dispatches=dispatches, claimed=claimed):
+                following = self._worker(state, number, Holds(claimed) if claimed else None)
+                yield from self.publishes(state, f"W{number}", dispatches, workers=following)
+            case Repeats(change=change):
+                self.load(state)
+                answer = self.store.commit(RUN, change)
+                self._may_refuse(state, change, answer)
+                following = self._after(answer)
+                done = self.take(state, workers=self._worker(state, number, following))
+                if (done.records, done.mail) != (state.records, state.mail):
+                    raise Violation("a commit that is repeated is applied twice")
+                yield f"W{number} repeats its commit", True, self.settled(done)
+            case _:
+                raise AssertionError(local)
+
+    def _may_refuse(self, state: State, change: Change, answer: Committed | Refused) -> None:
+        assert isinstance(change.guard, Holder)
+        record = state.at(change.guard.path)
+        if isinstance(answer, Refused) and record is not None and record.was == change.guard.token:
+            raise Violation("who repeats a commit is told that it is somebody else's")
+
+    def _after(self, answer: Committed | Refused) -> Local:
+        if isinstance(answer, Refused):
+            return None
+        told = self.at_once(answer.dispatches)
+        if told:
+            return Tells(told, answer.claimed)
+        return Holds(answer.claimed) if answer.claimed else None
+
+    def commits(self, claimed: Claimed, entries: tuple[str, ...]) -> list[Change]:
+        """The commits of this claim, which has read these entries. A mutant gets them wrong."""
+        return acts.changes(self.graph, self.store, claimed, self.fresh, inline=self.inline, entries=entries)
+
+    def _commits(
+        self, state: State, number: int, claimed: Claimed, at: int, entries: tuple[str, ...]
+    ) -> Iterator[Move]:
+        self.load(state)
+        try:
+            todo = self.commits(claimed, entries)
+        except ValueError as error:  # the core does not know what this run has come to
+            raise Violation(str(error)) from error
+        change, last = todo[at], at + 1 == len(todo)
+        answer = self.commit(state, change, claimed)
+        name = f"W{number} commits {claimed.record.path or 'the rest'} ({claimed.record.phase})"
+        if isinstance(answer, Refused):
+            again = Holds(claimed) if answer.reason == MAIL else None  # then it looks again
+            left = self.take(state, workers=self._worker(state, number, again))
+            yield f"{name}: refused ({answer.reason})", True, left
+            return
+        ended = self._ended(state)
+        following = self._after(answer) if last else Holds(claimed, at + 1)
+        done = self.take(state, workers=self._worker(state, number, following), ended=ended)
+        checks.holds_back(state, done, claimed)
+        yield name, True, self.settled(done)
+        if state.left("resend"):
+            again = self._worker(state, number, Repeats(change))
+            yield f"{name}, but hears nothing", False, replace(done, workers=again, budget=state.spent("resend"))
+
+    def commit(self, state: State, change: Change, claimed: Claimed) -> Committed | Refused:
+        """Commit a worker's outcome, and see that it was the worker's to commit."""
+        answer = self.store.commit(RUN, change)
+        if isinstance(answer, Refused):
+            return answer
+        if state.header.status in RESTING:
+            raise Violation(f"a commit is accepted in a run that is {state.header.status}")
+        if state.header.life != claimed.header.life:
+            raise Violation(f"a commit of life {claimed.header.life} is accepted in life {state.header.life}")
+        if isinstance(change.guard, Holder):
+            record = state.at(change.guard.path)
+            held = record is not None and record.status == Status.RUNNING and record.token == change.guard.token
+            if self.owners and not held:
+                raise Violation(f"a commit of {change.guard.path!r} is accepted from who does not hold it")
+            if state.header.closed and change.guard.path:
+                raise Violation("a commit is accepted after a word that ends the run")
+        return answer
+
+    def _ended(self, state: State) -> frozenset[Place]:
+        """The places that have ended, this commit's included; none of them twice."""
+        before = {record.path: record for record in state.records}
+        now = set(state.ended)
+        for record in self.store._runs[RUN].records.values():
+            old = before.get(record.path)
+            if record.status not in ENDED or old is record:
+                continue
+            if old is not None and old.status in ENDED and old.visit == record.visit:
+                if (old.status, old.output, old.error) != (record.status, record.output, record.error):
+                    raise Violation(f"{record.path} ends again")
+                continue
+            if (record.path, record.visit) in now:
+                raise Violation(f"{record.path} of visit {record.visit!r} ends twice")
+            now.add((record.path, record.visit))
+        return frozenset(now)
+
+    # --- time and the ticker ----------------------------------------------------------------------------------
+
+    def _moments(self, state: State) -> Iterator[Move]:
+        """The moment of a record comes: time passes."""
+        now = self.clock.now()
+        for record in state.records:
+            over = record.status == Status.RUNNING and 0 < record.due <= now
+            if over and state.left("renew") and state.owner(record) is not None:
+                renewed = state.having(replace(record, due=now + acts.LEASE))
+                yield f"{record.path} is renewed", False, replace(renewed, budget=state.spent("renew"))
+            if not record.due or record.due <= now:
+                continue
+            come = state.having(replace(record, due=now))
+            match record.status:
+                case Status.RUNNING if state.owner(record) is not None:
+                    if state.left("expire") and record.lost < acts.MOST_LOST - 1:
+                        ended = replace(come, budget=state.spent("expire"))
+                        yield f"the lease of {record.path} ends under its worker", False, ended
+                case Status.QUEUED if self._on_its_way(state, record):
+                    if state.left("early"):
+                        ended = replace(come, budget=state.spent("early"))
+                        yield f"the grace of {record.path} ends early", False, ended
+                case _:
+                    yield f"the moment of {record.path or 'the rest'} comes ({record.status})", True, come
+
+    def _on_its_way(self, state: State, record: Record) -> bool:
+        message = (record.path, record.seq)
+        locals_ = (*state.workers, state.ticker)
+        told = (dispatch for local in locals_ if isinstance(local, Tells) for dispatch in local.dispatches)
+        return message in state.messages or any((d.path, d.seq) == message for d in told)
+
+    def _ticker(self, state: State) -> Iterator[Move]:
+        match state.ticker:
+            case None:
+                self.load(state)
+                for due in self.store.due(acts.NAMESPACE):
+                    yield from self._sweeps(state, due.header, due.record)
+                    if state.left("pause"):
+                        paused = replace(state, ticker=Read(due.header, due.record), budget=state.spent("pause"))
+                        yield f"the ticker reads {due.record.path} and pauses", False, paused
+            case Read(header=header, record=record):
+                yield from self._sweeps(state, header, record)
+            case Tells(dispatches=dispatches):
+                yield from self.publishes(state, "the ticker", dispatches, ticker=None)
+                if state.left("kill"):
+                    dead = replace(state, ticker=None, budget=state.spent("kill"))
+                    yield "the ticker dies before it publishes", False, dead
+            case _:
+                raise AssertionError(state.ticker)
+
+    def _sweeps(self, state: State, header: Header, record: Record) -> Iterator[Move]:
+        todo = sweep(header, record, acts.GRACE)
+        name = f"the ticker sweeps {record.path or 'the rest'} ({record.status})"
+        if todo is None:
+            yield f"{name}: nothing to do", True, replace(state, ticker=None)
+            return
+        self.load(state)
+        answer = self.store.commit(RUN, todo.change)
+        if isinstance(answer, Refused):
+            yield f"{name}: refused ({answer.reason})", True, replace(state, ticker=None)
+            return
+        if state.header.status in (RESTING if record.status != Status.WAITING else FINAL):
+            raise Violation(f"the ticker moves {record.path} in a run that is {state.header.status}")
+        now = state.at(record.path)
+        if header.life != state.header.life and (now is None or now.seq != record.seq):
+            raise Violation(f"the ticker, which has read life {header.life}, moves {record.path} in another")
+        told = (*answer.dispatches, *todo.again)
+        yield name, True, self.settled(self.take(state, ticker=Tells(told) if told else None))
+
+
+def _brief(local: Local) -> str:
+    match local:
+        case Holds(claimed=claimed):
+            return f"the claim of {claimed.record.path or 'the rest'} ({claimed.record.phase})"
+        case Tells(dispatches=dispatches):
+            return f"publishing {[dispatch.path for dispatch in dispatches]}"
+        case _:
+            return type(local).__name__

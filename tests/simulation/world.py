@@ -1,0 +1,126 @@
+"""A run in a real store that is made to hold what a state says, so that it can be asked what would come of a move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.core.changes import Committed, Dispatch
+from orchestrator.core.graph import Graph
+from orchestrator.core.records import HELD
+from orchestrator.engine.targets import Target
+from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing import VirtualClock
+from tests.simulation import acts, callers, checks
+from tests.simulation.acts import RUN
+from tests.simulation.state import Holds, Local, Means, State, Tells, Undoes
+
+Move = tuple[str, bool, State]
+
+
+class World:
+    """One graph, how its run is set up, and how much may happen to it.
+
+    `wishes` are the ways in which users say whom they resume (else each record that is suspended is resumed), `targets`
+    the steps, as dotted paths of ids, that they travel to.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        workers: int = 2,
+        inline: bool = False,
+        per_step: bool = False,
+        auto_restart: bool = True,
+        wishes: Sequence[Target] = (),
+        targets: Sequence[str] = (),
+        **budget: int,
+    ) -> None:
+        self.graph, self.inline, self.budget = graph, inline, budget
+        self.workers = workers
+        self.per_step, self.auto_restart = per_step, auto_restart
+        self.wishes, self.targets = wishes, targets
+        self.clock = VirtualClock()
+        self.store = MemoryStore(self.clock)
+        self.tokens = 0
+
+    def first(self) -> State:
+        """The run has been started, and the start was published, or could not be."""
+        self.tokens = 0
+        self.store._runs.clear()
+        self.store._due.clear()
+        header = self.store.create(replace(acts.new_header(), auto_restart=self.auto_restart))
+        self.run = self.store._runs[RUN]
+        change = acts.start_change(self.graph, replace(header, per_step=self.per_step), self.fresh)
+        answer = self.store.commit(RUN, change)
+        assert isinstance(answer, Committed)
+        budget = tuple(sorted(self.budget.items()))
+        state = self.take(State(header, (), frozenset(), (None,) * self.workers, None, budget, frozenset()))
+        if state.left("unstart"):
+            means = Means("start", header, (), change)
+            undone = Undoes(means, (callers.start_undone(answer, change, self.fresh),))
+            return replace(state, users=(undone,), budget=state.spent("unstart"))
+        messages = frozenset((d.path, d.seq) for d in answer.dispatches if not d.delay)
+        return replace(state, messages=messages)
+
+    def fresh(self) -> str:
+        self.tokens += 1
+        return f"t{self.tokens}"
+
+    # --- between states and the store -------------------------------------------------------------------------
+
+    def load(self, state: State) -> None:
+        """Make the store hold what the state says."""
+        records = {record.path: record for record in state.records}
+        held = {record.path for record in state.records if record.status in HELD}
+        fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": []}
+        mail = {acts.EVENT: list(state.mail)}
+        run = replace(self.run, header=state.header, records=records, held=held, mail=mail, **fresh)
+        self.store._runs = {RUN: run}
+        self.store._due = {(RUN, record.path): record.due for record in state.records if record.due}
+
+    def take(self, state: State, **changes: Any) -> State:
+        """The state with what the store holds now."""
+        run = self.store._runs[RUN]
+        records = tuple(run.records[path] for path in sorted(run.records))
+        mail = tuple(run.mail.get(acts.EVENT, ()))
+        taken = replace(state, **{"header": run.header, "records": records, "mail": mail, **changes})
+        checks.follows(state, taken, self.clock.now())
+        return taken
+
+    def settled(self, state: State) -> State:
+        """The state with everything published that is to be published, if nothing can go wrong with it any more."""
+        if state.left("kill") or state.left("lose"):
+            return state
+        messages = set(state.messages)
+        locals_: list[Local] = []
+        for local in (*state.workers, state.ticker):
+            if isinstance(local, Tells):
+                messages |= {(dispatch.path, dispatch.seq) for dispatch in local.dispatches}
+                local = Holds(local.claimed) if local.claimed else None
+            locals_.append(local)
+        return replace(state, messages=frozenset(messages), workers=tuple(locals_[:-1]), ticker=locals_[-1])
+
+    def pruned(self, state: State) -> State:
+        """The state without the messages that have become stale for ever, where they are taken to be harmless."""
+        if "late" in self.budget:
+            return state
+        seqs = {record.path: record.seq for record in state.records}
+        fresh = frozenset(message for message in state.messages if seqs.get(message[0]) == message[1])
+        return state if fresh == state.messages else replace(state, messages=fresh)
+
+    # --- telling others ---------------------------------------------------------------------------------------
+
+    def at_once(self, dispatches: Sequence[Dispatch]) -> tuple[Dispatch, ...]:
+        """Those of which somebody is told now; timers are kept by nobody unless this is looked at."""
+        return tuple(dispatch for dispatch in dispatches if not dispatch.delay or "timer" in self.budget)
+
+    def publishes(self, state: State, who: str, dispatches: tuple[Dispatch, ...], **done: Any) -> Iterator[Move]:
+        """The messages go out, or are lost."""
+        told = frozenset((dispatch.path, dispatch.seq) for dispatch in dispatches)
+        yield f"{who} publishes {sorted(told)}", True, replace(state, messages=state.messages | told, **done)
+        if state.left("lose"):
+            lost = replace(state, **done, budget=state.spent("lose"))
+            yield f"{who} publishes {sorted(told)}, all lost", False, lost
