@@ -9,7 +9,7 @@ from orchestrator.core.records import FINAL, LIVE, Header, Record, RunState, Sta
 from orchestrator.engine import telemetry
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.luggage import Itinerary, Luggage
-from orchestrator.engine.operations import graph_of, publish
+from orchestrator.engine.operations import graph_of, naming, publish
 from orchestrator.engine.reader import Reader
 from orchestrator.engine.telemetry import Word
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive, RunStillRunning
@@ -80,7 +80,7 @@ def time_travel(engine: Engine, header: Header, wish: Itinerary) -> Header:
     if header.status == RunState.RUNNING:
         text = f"run {header.run_id!r} is still running: wait for it, or cancel it, before it travels"
         raise RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
-    with telemetry.going_on("travel", header) as word:
+    with naming(header), telemetry.going_on("travel", header) as word:
         return _travel(engine, graph, header, target, wish, word)
 
 

@@ -6,7 +6,8 @@ Each operation is one change under an id of its own, so that sending it again ne
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,6 +31,7 @@ from orchestrator.errors import (
     BrokerUnavailable,
     GraphChanged,
     InputInvalid,
+    OrchestratorError,
     ResumeAlreadyClaimed,
     ResumeAmbiguous,
     RunNotFound,
@@ -72,7 +74,7 @@ def start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning, 
 
     Raises `InputInvalid`, `PayloadTooLarge`, `ValueNotSerializable`, `StartAlreadyClaimed`, `BrokerUnavailable`.
     """
-    with telemetry.starting(header) as word:
+    with naming(header), telemetry.starting(header) as word:
         return _start(engine, workflow, header, begin, delay, word)
 
 
@@ -139,6 +141,16 @@ def _not_started(answer: Refused, workflow: Workflow, header: Header) -> Excepti
     return StartAlreadyClaimed(text, run_id=header.run_id, workflow_id=workflow.id, actual_status=status)
 
 
+@contextmanager
+def naming(header: Header) -> Iterator[None]:
+    """Errors of ours say whose they are: what checks a value does not know the run."""
+    try:
+        yield
+    except OrchestratorError as error:
+        error.details = {"workflow_id": header.workflow_id, "run_id": header.run_id, **error.details}
+        raise
+
+
 def publish(engine: Engine, answer: Committed, *undo: Change) -> None:
     """Tell the workers. If that fails, take the change back by the first that fits; if it has begun by then, fine.
 
@@ -181,7 +193,7 @@ def resume(
     graph = engine.known_graph(header)
     if graph is None and engine.runtime.name == _LOCAL:
         raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
-    with telemetry.going_on("resume", header) as word:
+    with naming(header), telemetry.going_on("resume", header) as word:
         return _resume(engine, graph, header, data, target, context, per_step, word)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import Context, Orchestrator, Run, Workflow, step
+from orchestrator import Context, InputInvalid, Orchestrator, Run, Workflow, step
 
 
 @step
@@ -47,6 +47,25 @@ def test_a_wrong_argument_is_named(name: str) -> None:
         with pytest.raises(error, match=words):
             call(run)
         assert run.status == "pending"
+
+
+def test_a_refusal_says_whose_it_is() -> None:
+    """The run and the workflow are among the details of what a value's check raises, too."""
+
+    def ask(number: int, ctx: Context[int]) -> int | None:
+        return ctx.resume_data if ctx.resumed else ctx.suspend()
+
+    asking = Workflow("asking", input=int).then(step(ask)).commit()
+    with Orchestrator(workflows=[asking]) as orchestrator:
+        run = orchestrator.create_run(asking, run_id="r")
+        with pytest.raises(InputInvalid) as refused:
+            run.start("many")
+        assert refused.value.details == {"workflow_id": "asking", "run_id": "r"}
+        run.start(1)
+        with pytest.raises(InputInvalid) as refused:
+            run.resume("much")
+        assert refused.value.details == {"workflow_id": "asking", "run_id": "r"}
+        assert run.resume(5).result == 5
 
 
 def test_a_step_cannot_follow_a_run_that_goes_on() -> None:
