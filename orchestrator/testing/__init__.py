@@ -8,9 +8,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from orchestrator.testing.clock import VirtualClock
 from orchestrator.testing.contract import StoreContract
 from orchestrator.testing.faults import FailingStore, WorkerLost, deliver_again
 from orchestrator.testing.unit import make_context
 
+if TYPE_CHECKING:
+    from orchestrator.testing.fixtures import orchestrator_local as orchestrator_local
+
 __all__ = ["FailingStore", "StoreContract", "VirtualClock", "WorkerLost", "deliver_again", "make_context"]
+
+
+def __getattr__(name: str) -> Any:
+    """The fixture, for whoever imports it by name; pytest finds it by itself, and nothing else here needs pytest."""
+    if name == "orchestrator_local":
+        from orchestrator.testing.fixtures import orchestrator_local
+
+        return orchestrator_local
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
