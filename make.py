@@ -14,6 +14,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -84,8 +86,32 @@ def install(*_: str) -> None:
 
 
 def test(*arguments: str) -> None:
-    """Run the tests; the end of the output says which servers and runtimes took part and which could not."""
-    in_venv("-m", "pytest", "-m", "not chaos", *arguments)
+    """Run the tests; the end of the output says which servers and runtimes took part and which could not.
+
+    Without arguments the parity suite and all else run side by side: both wait more than they compute.
+    """
+    if arguments:
+        in_venv("-m", "pytest", "-m", "not chaos", *arguments)
+        return
+    install()
+    pytest = (venv_python(), "-m", "pytest", "-m", "not chaos")
+    side_by_side((*pytest, "--ignore=tests/parity"), (*pytest, "tests/parity"))
+
+
+def side_by_side(first: Sequence[str | Path], second: Sequence[str | Path]) -> None:
+    """Run two commands at once; what the second prints follows what the first has printed. Fails if either does."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as kept:
+        beside = subprocess.Popen(list(map(str, second)), cwd=ROOT, stdout=kept, stderr=subprocess.STDOUT)
+        try:
+            code = subprocess.run(list(map(str, first)), cwd=ROOT, check=False).returncode
+            code = beside.wait() or code
+        finally:
+            beside.terminate()
+            beside.wait()
+        kept.seek(0)
+        shutil.copyfileobj(kept, sys.stdout)
+    if code:
+        raise SystemExit(code if code > 0 else 128 - code)
 
 
 def chaos(*arguments: str) -> None:

@@ -137,9 +137,9 @@ class _Recorder:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the file that was asked for."""
-    path = session.config.getoption("--parity-report")
-    if path:
-        Path(path).write_text(session.config.stash[_REPORT].as_json())
+    path, report = session.config.getoption("--parity-report"), session.config.stash[_REPORT]
+    if path and report.outcomes:
+        Path(path).write_text(report.as_json())
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

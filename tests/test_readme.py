@@ -127,6 +127,7 @@ def python(folder: Path, *arguments: str) -> str:
     """What a Python process in this folder prints; it has to end well."""
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     env = {**os.environ, "PYTHONPATH": path}
+    env.pop("PYTEST_ADDOPTS", None)  # this run's, not those of a run in there
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=TIMEOUT, check=False
     )

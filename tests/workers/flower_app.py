@@ -44,7 +44,8 @@ def refuse(data: Any) -> None:
 def make(broker: str, store: str, **settings: Any) -> tuple[Celery, Orchestrator]:
     """Build the app and its orchestrator, as workers and callers have them."""
     app = Celery("watched", broker=broker, set_as_current=False)
-    app.conf.update(broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1, **settings)
+    own = {"task_default_queue": "watched"}  # other workers of the test session listen to the usual queue
+    app.conf.update(broker_connection_retry_on_startup=True, worker_prefetch_multiplier=1, **own, **settings)
 
     @app.task(name="shop.stamp", shared=False)
     def stamp(data: Any) -> Any:
