@@ -180,7 +180,7 @@ def _until(condition: Callable[[], bool], otherwise: str, seconds: float = 40.0)
     while not condition():
         if time.monotonic() > end:
             raise SystemExit(f"benchmarks: {otherwise}")
-        time.sleep(0.05)
+        time.sleep(0.05)  # a process outside: there is nothing to wait on but the look
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

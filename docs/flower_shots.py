@@ -71,7 +71,7 @@ def wait_for(what: str, condition: Callable[[], Any]) -> Any:
         with contextlib.suppress(OSError):
             if given := condition():
                 return given
-        time.sleep(0.2)
+        time.sleep(0.2)  # pages and processes outside: there is nothing to wait on but the look
     raise TimeoutError(f"{what} took longer than {LIMIT:.0f} s")
 
 

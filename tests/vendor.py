@@ -202,7 +202,7 @@ class LocalRedis(RedisContainer):  # type: ignore[misc]
     def __init__(self, folder: Path) -> None:
         self._port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
-        command = [_redis_server(), "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(folder)]
+        command = [redis_command(), "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(folder)]
         command += ["--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"]
         self.process = LocalProcess(
             "redis-server", command, cwd=folder, env=_environment({}), log=folder / "redis-server.log"
@@ -242,7 +242,8 @@ class LocalRedis(RedisContainer):  # type: ignore[misc]
         self.process.remove()
 
 
-def _redis_server() -> str:
+def redis_command() -> str:
+    """Return where redis-server is; without it the test is skipped, or fails in CI."""
     found = shutil.which("redis-server")
     if found is None:
         missing("Redis: redis-server is not on the path, and this test needs one of its own")

@@ -224,7 +224,7 @@ def when_ready(start: Callable[[], Any], wrong: Callable[[], str]) -> Any:
                 raise Unexpected(reason) from error
             if time.monotonic() > end:
                 raise Unexpected(f"no worker was there after {START_LIMIT:.0f} s") from error
-            time.sleep(0.05)
+            time.sleep(0.05)  # the worker announces itself in the store, which wakes nobody
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""A handle to one run. It holds nothing but the id: any process may have one for the same run."""
+"""A handle to one run. It holds nothing but the id: any process may have one for the same run.
+
+The file is long because each verb stands twice, waiting and not, with all its keywords typed; none of them decides.
+"""
 
 from __future__ import annotations
 

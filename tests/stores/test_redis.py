@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url
 from tests.servers import RedisServer
 from tests.stores.wire import Wire
-from tests.vendor import wait_until
+from tests.vendor import redis_command, wait_until
 
 DB = 8
 ROUTE = '{"name":"checkout.charge","queue":"celery"}'
@@ -489,9 +488,7 @@ def test_urls_are_shown_without_their_passwords(url: str, shown: str) -> None:
 
 def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     """The URL is Celery's form, which the client itself does not know."""
-    command = shutil.which("redis-server")
-    if command is None:
-        pytest.skip("Redis: redis-server is not on the path")
+    command = redis_command()
     store = RedisStore("redis+socket://redis.sock?virtual_host=1".replace("redis.sock", f"{tmp_path}/s"), retries=0)
     with pytest.raises(StoreUnavailable, match=f"{tmp_path}/s"):
         store.now()
