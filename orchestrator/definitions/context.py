@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
 
 from typing_extensions import TypeVar
 
-from orchestrator.codec import sound
+from orchestrator.codec import require_unicode
 
 if TYPE_CHECKING:
     from orchestrator.definitions.foreign import TaskEntry
@@ -174,7 +174,7 @@ class Context(Generic[R]):
 
         `payload` tells the one who resumes what is asked of them; `label` is a name by which they can.
         """
-        raise Suspending(payload, sound(label or "", "label of a suspension"))
+        raise Suspending(payload, require_unicode(label or "", "label of a suspension"))
 
     def bail(self, value: Any = None) -> NoReturn:
         """End the whole run well, with `value` as its result. Never returns."""

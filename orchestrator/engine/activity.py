@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
-from orchestrator.codec import ANY, Shape, Typed, encode, is_any_annotation, keyed, restore, sound, validate
+from orchestrator.codec import (
+    ANY,
+    Shape,
+    Typed,
+    encode,
+    is_any_annotation,
+    require_unicode,
+    restore,
+    validate,
+    with_text_keys,
+)
 from orchestrator.core.changes import Change, Claimed, Committed, Holder, Refused
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.plan import Spot
@@ -174,7 +184,7 @@ class Activity:
         Raises `ValueNotSerializable`, `PayloadTooLarge`, and `StoreUnavailable` where the buffer is full.
         """
         record, limit = self.record, self.engine.settings.max_payload_bytes
-        sound(kind, f"type of an event of step {record.step!r}")
+        require_unicode(kind, f"type of an event of step {record.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {record.step!r}", limit=limit)
         event = {"type": kind, "path": record.path, "visit": record.visit, "step": record.step, "text": text}
         self.chunks.add({**event, "source": self.source}, len(text))
@@ -212,7 +222,7 @@ class Activity:
         if not written:
             return {}
         limit = self.engine.settings.max_payload_bytes
-        named = keyed(written, f"state of step {self.record.step!r}")
+        named = with_text_keys(written, f"state of step {self.record.step!r}")
         texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
         if self.workflow.state is not None:
             merged = {**decoded(self.claimed.state), **decoded(texts)}

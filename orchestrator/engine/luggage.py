@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from orchestrator.codec import encode, keyed, validate
+from orchestrator.codec import encode, validate, with_text_keys
 from orchestrator.core import travel
 from orchestrator.core.graph import Branch, Foreach, Graph, Node, Parallel, Path
 from orchestrator.core.records import Header, Record, RunState
@@ -200,7 +200,7 @@ class Luggage:
         """
         if self.wish.state is None and self.header.status != RunState.PENDING:
             return {}
-        workflow, given = workflow_at(self.graph, ()), keyed(self.wish.state or {}, "state")
+        workflow, given = workflow_at(self.graph, ()), with_text_keys(self.wish.state or {}, "state")
         state = {**given, **view_of_state(workflow, given)} if workflow.state is not None else dict(given)
         limit = self.engine.settings.max_payload_bytes
         gone: dict[str, str | None] = dict.fromkeys(self.engine.store.state(self.header.run_id))

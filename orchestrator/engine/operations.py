@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.codec import encode, keyed, validate
+from orchestrator.codec import encode, validate, with_text_keys
 from orchestrator.core import flow
 from orchestrator.core.changes import Caller, Change, Committed, Expect, Op, Refused, Run, Set
 from orchestrator.core.graph import Graph
@@ -84,10 +84,10 @@ def _start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning,
         given = validate(workflow.input, given)
     limit = engine.settings.max_payload_bytes
     text = stored(given, f"input of workflow {workflow.id!r}", limit)
-    context = keyed(begin.request_context, "request_context")
+    context = with_text_keys(begin.request_context, "request_context")
     resource = resource_text(context.get("resource_id")) or header.resource_id
     header = replace(header, resource_id=resource, per_step=begin.per_step)
-    state = _initial_state(workflow, keyed(begin.state or {}, "state"))
+    state = _initial_state(workflow, with_text_keys(begin.state or {}, "state"))
     if header.status in _STARTABLE and workflow.on_start is not None:
         settled(workflow.on_start(started_info(engine.owner, workflow, header, given, state, context)))
     key = new_token()
