@@ -342,7 +342,7 @@ def _show(error: BaseException, outer: tuple[int, ...]) -> dict[str, Any]:
     shown: dict[str, Any] = {"name": _short_name(error), "message": _text(error)}
     if isinstance(error, OrchestratorError) and not isinstance(error, RemoteError):
         shown["code"] = error.code
-    for name, value in _shown_attributes(error).items():
+    for name, value in _visible_attributes(error).items():
         if not name.startswith("_") and name not in ("name", "message", "cause"):
             _show_into(shown, name, value, inside)
     if isinstance(error, BaseExceptionGroup):
@@ -359,7 +359,7 @@ def _may_enter(error: BaseException, inside: tuple[int, ...]) -> bool:
     return id(error) not in inside and len(inside) < tags.MAX_NESTED_ERRORS
 
 
-def _shown_attributes(error: BaseException) -> Mapping[str, Any]:
+def _visible_attributes(error: BaseException) -> Mapping[str, Any]:
     if isinstance(error, RemoteError):
         return error.attributes
     return {"issues": issues_of(error)} if isinstance(error, ValidationError) else _attributes(error)

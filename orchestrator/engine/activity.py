@@ -26,9 +26,9 @@ from orchestrator.core.changes import Change, Claimed, Committed, Holder, Refuse
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.plan import Spot
 from orchestrator.core.records import Record, Status, dotted, visits
-from orchestrator.definitions import Workflow
-from orchestrator.definitions.bodies import shape_made
+from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
+from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.engine.chunks import Chunks, Part
 from orchestrator.engine.logs import RunLogger, about
@@ -78,7 +78,7 @@ class Activity:
         self.claims = claims  # whether this process may go on with what follows
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.record.at[: self.record.scope]
-        self.workflow: Workflow = workflow_at(graph, self.scope)
+        self.workflow: Definition = workflow_at(graph, self.scope)
         self.chunks = Chunks(self._send, self._refused, engine.clock, engine.settings.lease_seconds, self.about)
         self.error: BaseException | None = None  # what this attempt has failed with
         self.cut_off: StoreUnavailable | None = None  # no outcome follows from it: the activation runs again elsewhere
@@ -172,7 +172,7 @@ class Activity:
         found = self.load([dotted(path)])
         if not found or found[0].status != Status.SUCCESS or not self._sees(found[0]):
             return False, None
-        return True, self.values.typed(found[0].output, shape_made(self.graph.node(path)))
+        return True, self.values.typed(found[0].output, bodies.shape_made(self.graph.node(path)))
 
     def _sees(self, record: Record) -> bool:
         depth = self.graph.loops(self.scope)
@@ -241,7 +241,7 @@ class Activity:
         return stored(value, where, self.engine.settings.max_payload_bytes)
 
 
-def view_of_state(workflow: Workflow, plain: Mapping[str, Any]) -> dict[str, Any]:
+def view_of_state(workflow: Definition, plain: Mapping[str, Any]) -> dict[str, Any]:
     """State as a workflow's model declares it.
 
     Typed, defaults filled in, other keys left out. Plain where none is declared.
@@ -254,16 +254,14 @@ def view_of_state(workflow: Workflow, plain: Mapping[str, Any]) -> dict[str, Any
     return dict(seen)
 
 
-def workflow_at(graph: Graph, scope: Path) -> Workflow:
+def workflow_at(graph: Graph, scope: Path) -> Definition:
     """The workflow whose scope this is."""
-    body: Any = graph.node(scope).body if scope else graph.body  # type: ignore[union-attr]
-    workflow: Workflow = body.workflow if scope else body
-    return workflow
+    return bodies.definition_at(graph, scope)
 
 
 def shape_given(graph: Graph, path: Path) -> Shape:
     """The shape of what the record at `path` has as its input."""
-    return getattr(getattr(graph.node(path), "body", None), "given", ANY)
+    return bodies.shape_given(graph.node(path))
 
 
 def declared(annotation: Any) -> Shape:

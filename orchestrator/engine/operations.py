@@ -17,6 +17,7 @@ from orchestrator.core.changes import Caller, Change, Committed, Expect, Op, Ref
 from orchestrator.core.graph import Graph
 from orchestrator.core.records import FINAL, Header, Phase, Record, RunState, Status
 from orchestrator.definitions import Workflow
+from orchestrator.definitions.bodies import step_of
 from orchestrator.engine import telemetry
 from orchestrator.engine.activity import view_of_state
 from orchestrator.engine.calling import settled
@@ -130,7 +131,7 @@ def _later(op: Any, delay: int) -> Any:
 
 def _initial_state(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     """The state a run starts with: as given, and the model's defaults."""
-    return {**given, **view_of_state(workflow, given)} if workflow.state is not None else dict(given)
+    return {**given, **view_of_state(workflow.definition, given)} if workflow.state is not None else dict(given)
 
 
 def _not_started(answer: Refused, workflow: Workflow, header: Header) -> Exception:
@@ -286,8 +287,8 @@ def _suspend_again(answer: Committed, records: list[Record], held: list[Record],
 
 def _resume_data(graph: Graph | None, record: Record, data: Any) -> Any:
     """The data as the step's resume type has it. No data fits a type that may be None, or has defaults for all."""
-    body = getattr(graph.node(record.at), "body", None) if graph is not None else None
-    declared_type = getattr(getattr(body, "step", None), "resume", None)
+    step = step_of(graph.node(record.at)) if graph is not None else None
+    declared_type = None if step is None else step.resume
     if declared_type is None:
         return None if data is ABSENT else data
     if data is not ABSENT:

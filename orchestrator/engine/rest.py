@@ -14,6 +14,7 @@ from orchestrator.core import flow
 from orchestrator.core.plan import Plan
 from orchestrator.core.records import FINAL, Header, RunState
 from orchestrator.definitions import Workflow
+from orchestrator.definitions.bodies import definition_at
 from orchestrator.definitions.context import RunInfo
 from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import settled
@@ -32,7 +33,7 @@ _DELIVERIES = 3  # attempts to deliver a run's end before it ends without
 def rest(activity: Activity) -> Plan:
     """Tell the hooks and the runtime what the run has come to, and say so in the plan."""
     state = flow.verdict(activity.header)
-    workflow: Any = activity.graph.body
+    workflow = definition_at(activity.graph, ())
     reader = Reader(activity.store, as_it_will_be(activity.header, state), activity.graph)
     if workflow.on_finish is not None and state is not RunState.PAUSED:
         _tell(workflow.on_finish, activity.engine, reader, "on_finish", activity.claimed.context)

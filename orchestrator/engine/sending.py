@@ -9,6 +9,7 @@ from orchestrator.core import flow
 from orchestrator.core.changes import Caller, Change, Committed, Expect, Mail, mark
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import FINAL, Header, RunState, Status, undotted
+from orchestrator.definitions.bodies import WaitBody, body_of
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.operations import graph_of, publish
 from orchestrator.engine.reading import stored
@@ -33,8 +34,9 @@ def send_event(engine: Engine, header: Header, name: str, data: Any) -> Header:
         raise StepNotFound(
             f"workflow {header.workflow_id!r} waits for no event {name!r} (it waits for: {known})", **about
         )
-    body: Any = waits[0].body
-    fitted = data if body.schema is None else validate(body.schema, data, header="Invalid event data: ")
+    body = body_of(waits[0])
+    schema = body.schema if isinstance(body, WaitBody) else None
+    fitted = data if schema is None else validate(schema, data, header="Invalid event data: ")
     key = f"{new_token()}v"
     text = stored(fitted, f"event {name!r}", engine.settings.max_payload_bytes)
     if header.status in FINAL:

@@ -12,7 +12,7 @@ from orchestrator.core import flow
 from orchestrator.core.changes import Mail
 from orchestrator.core.graph import Path, Step
 from orchestrator.core.plan import Done, Failed, Plan
-from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody
+from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody, step_of
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import retry_seconds
 from orchestrator.engine.activity import Activity, restored
@@ -218,7 +218,7 @@ def raised(activity: Activity, error: BaseException, context: Context[Any] | Non
     activity.error = error
     spot = activity.spot()
     node = spot.node if spot.record.path else None
-    step = getattr(getattr(node, "body", None), "step", None)
+    step = None if node is None else step_of(node)
     retryable = step is None or step.is_retryable(error)
     if isinstance(node, Step) and spot.record.attempt < node.retry.attempts and retryable:
         delay = node.retry.pause(spot.record.attempt + 1, chance())

@@ -10,7 +10,17 @@ from orchestrator import Workflow, from_input, from_step, step
 from orchestrator.codec import ANY, DictOf, ListOf, Shape, Typed
 from orchestrator.core import graph
 from orchestrator.core.graph import Retry, Route
-from orchestrator.definitions.bodies import LoopBody, NestedBody, StepBody, shape_made
+from orchestrator.definitions.bodies import (
+    LoopBody,
+    MapBody,
+    NestedBody,
+    StepBody,
+    body_of,
+    definition_at,
+    shape_given,
+    shape_made,
+    step_of,
+)
 from tests.definitions.models import Approval, Order, Receipt, Reservation, always, charge, notify, pack, reserve
 
 
@@ -86,14 +96,37 @@ def test_steps_are_checked_where_they_declare_an_input_and_the_workflow_says_so(
     assert [node.flow[0].body.validate for node in nodes[2:]] == [False, True, True]
 
 
-def test_the_graph_carries_its_workflow() -> None:
-    """And each nested node its own."""
+def test_the_graph_carries_its_definition() -> None:
+    """And each nested node its own, as it was when the outer workflow was committed."""
     inner = Workflow("inner").then(pack).commit()
     outer = Workflow("outer").then(inner).commit()
-    assert outer.compiled.body is outer
-    body = outer.compiled.flow[0].body  # type: ignore[union-attr]
+    committed = inner.definition
+    inner.then(reserve)
+    assert outer.compiled.body is outer.definition is definition_at(outer.compiled, ())
+    body = body_of(outer.compiled.flow[0])
     assert isinstance(body, NestedBody)
-    assert body.workflow is inner
+    assert body.definition is committed is definition_at(outer.compiled, (0,))
+    assert inner.definition is not committed
+
+
+@pytest.mark.parametrize("scope", [(0, 0), (1,), (2,)])
+def test_only_a_workflow_has_a_definition(scope: graph.Path) -> None:
+    """The place of a step, of a parallel block, and none at all."""
+    inner = Workflow("inner").then(pack).commit()
+    outer = Workflow("outer").then(inner).parallel(charge, notify).commit()
+    with pytest.raises(LookupError):
+        definition_at(outer.compiled, scope)
+
+
+def test_a_node_gives_its_body_with_its_type() -> None:
+    """A parallel block has none, and neither has a node whose body is not of a definition."""
+    step, mapping, block = Workflow("w").then(pack).map(always).parallel(charge, notify).commit().compiled.flow
+    assert isinstance(body_of(step), StepBody)
+    assert isinstance(body_of(mapping), MapBody)
+    assert (body_of(block), shape_given(block)) == (None, ANY)
+    assert (step_of(step), step_of(mapping), step_of(block)) == (pack, None, None)
+    foreign = graph.Step("s", "STEP", graph.Route("w.s"), body="a body of somebody else's")
+    assert (body_of(foreign), shape_given(foreign), shape_made(foreign)) == (None, ANY, ANY)
 
 
 # Shapes
@@ -101,7 +134,7 @@ def test_the_graph_carries_its_workflow() -> None:
 
 def shapes(workflow: Workflow) -> list[tuple[Shape, Shape]]:
     """Given and made of each node."""
-    return [(getattr(node.body, "given", ANY), shape_made(node)) for node in flow(workflow)]
+    return [(shape_given(node), shape_made(node)) for node in flow(workflow)]
 
 
 def test_a_step_makes_what_it_declares_and_gets_what_the_one_before_makes() -> None:

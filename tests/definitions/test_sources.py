@@ -10,7 +10,7 @@ from pydantic import RootModel
 
 from orchestrator import Context, Workflow, constant, from_context, from_input, from_step, step, template
 from orchestrator.codec import ANY, DictOf, Typed
-from orchestrator.definitions.sources import Known, either, map_spec
+from orchestrator.definitions.sources import Known, map_spec, union_of
 from tests.definitions.models import Order, Receipt, Reservation, Scope, charge, reserve
 
 
@@ -194,9 +194,9 @@ def always_order(data: Any) -> Order:
 
 def test_one_of_several_types_is_their_union() -> None:
     """Unless one of them is unknown."""
-    assert either(Typed(int), Typed(int)) == Typed(int)
-    assert either(Typed(int), Typed(str)) == Typed(int | str)
-    assert either(Typed(int), ANY) == ANY
+    assert union_of(Typed(int), Typed(int)) == Typed(int)
+    assert union_of(Typed(int), Typed(str)) == Typed(int | str)
+    assert union_of(Typed(int), ANY) == ANY
 
 
 def test_anything_else_in_a_mapping_is_refused_by_name() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import GraphInvalid, Workflow, template
-from orchestrator.definitions.templates import parse, rendered
+from orchestrator.definitions.templates import parse, render_value
 from tests.definitions.models import Order, Scope
 
 STRINGY = {"a": "A", "b": "B", "list": [{"name": "first"}, {"name": "second"}]}
@@ -92,7 +92,7 @@ def test_missing_values_are_nothing() -> None:
 )
 def test_values_are_rendered_as_text(value: Any, text: str) -> None:
     """As a reader of JSON expects them."""
-    assert rendered(value) == text
+    assert render_value(value) == text
 
 
 def test_a_context_key_may_have_dots() -> None:
