@@ -29,6 +29,7 @@ from orchestrator.core.graph import (
 )
 from orchestrator.core.plan import Done, Failed, Plan, Spot, items_prefix
 from orchestrator.core.records import Header, Phase, Record, RunState, Status
+from orchestrator.definitions.definition import Definition
 from orchestrator.ports import Store
 
 LEASE = 30_000
@@ -120,7 +121,7 @@ def nested(id_: str, *flow_: Node, checks: bool = False) -> Nested:
 
 def graph(*flow_: Node) -> Graph:
     """A whole workflow."""
-    return Graph("workflow", flow_, "fingerprint")
+    return Graph("workflow", flow_, "fingerprint", body=Definition("workflow"))
 
 
 # --- a run, from the outside ----------------------------------------------------------------------------------
