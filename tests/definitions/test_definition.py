@@ -54,7 +54,7 @@ def test_the_same_data_under_another_id_is_another_graph() -> None:
 
 
 def test_a_definition_that_cannot_run_is_refused() -> None:
-    """One without any entry, and one with an id that is used twice."""
+    """One has no entry, the other uses an id twice."""
     with pytest.raises(FlowNotDefined, match="workflow 'w' has no entries"):
         check(Definition("w"))
     with pytest.raises(GraphInvalid, match="'pack' is used 2 times"):
@@ -62,7 +62,7 @@ def test_a_definition_that_cannot_run_is_refused() -> None:
 
 
 def test_a_number_below_zero_is_refused_at_once() -> None:
-    """Also where a definition is made from another one."""
+    """A definition that is made from another one is checked again."""
     with pytest.raises(ValueError, match="retries and retry_delay must be 0 or more"):
         replace(Definition("w"), retries=-1)
     with pytest.raises(TypeError, match="a workflow's id is a text, not 3"):
