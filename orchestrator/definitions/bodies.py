@@ -1,6 +1,7 @@
 """The bodies of a graph's nodes, which the engine executes.
 
-The core carries a body in `node.body` and never looks inside; `body_of` gives it back with its type.
+The core carries a body in `node.body` and never looks inside; `body_of` gives it back with its type. Nodes are not
+generic in their body: every function of the core would carry a type parameter that it must not use.
 
 Everywhere `given` is the static shape of the value that arrives and `made` the shape of the value that leaves. A
 parallel block has no body: its output is the dict of its arms.

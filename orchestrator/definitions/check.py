@@ -28,7 +28,7 @@ from orchestrator.definitions.step import Step
 from orchestrator.errors import FlowNotDefined, GraphInvalid
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
-_RESERVED = "input"
+_RESERVED = "input"  # a time travel's context has the run's input under this key, beside the steps
 
 
 def check(definition: Definition) -> None:
@@ -77,6 +77,7 @@ class _Use:
 
     # In words, for the message.
     place: str
+    # The block in which it stands, which decides how an id is given to it.
     block: Block
     entry: BlockEntry | ControlEntry
 

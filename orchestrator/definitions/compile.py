@@ -40,17 +40,15 @@ def compile_definition(definition: Definition) -> Graph:
 
 
 class _Flow:
-    """One flow while it is compiled: the definition it belongs to, and what is known so far.
-
-    `queue` is that of the step before: what has no queue of its own (mappings, conditions, sleeps) goes where it went,
-    so that the workers which take the steps take it too.
-    """
+    """One flow while it is compiled."""
 
     def __init__(self, definition: Definition, given: Shape, queue: str | None) -> None:
         self.definition = definition
-        self.given = given
+        self.given = given  # the shape of the flow's input
+        # The queue of the step before. Nodes without one of their own (mappings, conditions, sleeps) go where it went,
+        # so that the workers which take the steps take them too.
         self.queue = _first_queue(definition) if queue is None else queue
-        self.results: dict[str, Shape] = {}
+        self.results: dict[str, Shape] = {}  # of the entries compiled so far, by their ids
 
     def compile(self) -> tuple[Node, ...]:
         """The nodes of the flow, in order."""
@@ -107,6 +105,7 @@ class _Flow:
 
     def _foreach(self, name: str, block: blocks.Foreach, given: Shape) -> Node:
         route = self._route(name)
+        # All items have one shape where the first has that of any other: in a tuple each place may have its own.
         item = shape_at(given, "0")
         body = self._entry(block.entry, item if item == shape_at(given, _FAR) else ANY)
         self.results[body.id] = ListOf(shape_made(body))
@@ -177,6 +176,8 @@ def _first_queue(definition: Definition) -> str | None:
     return None
 
 
+# A run goes on only in a graph of the same fingerprint. Its stored paths mean places in the graph, so structure, ids
+# and kinds are in. Functions, options and types may change under a run; a user who does not want that counts `version`.
 def _fingerprint(definition: Definition, flow: Sequence[Node]) -> str:
     text = json.dumps([definition.id, definition.version, *map(_outline, flow)], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT]

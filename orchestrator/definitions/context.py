@@ -250,6 +250,7 @@ class RunInfo:
     tripwire: Any
     # The run's state.
     state: Mapping[str, Any]
+    # Of the outermost workflow, as is `workflow_id`: hooks are called for whole runs.
     run_id: str
     workflow_id: str
     # The resource that the run belongs to, as its caller said.

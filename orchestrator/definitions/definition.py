@@ -87,6 +87,7 @@ class Sleep:
     """A sleep. One of `seconds`, `until` and `callback` says how long."""
 
     kind: ClassVar[str] = "sleep"
+    # Never negative.
     seconds: float | None
     # Aware, in UTC.
     until: datetime | None
@@ -120,7 +121,9 @@ class ControlEntry:
     """A mapping, sleep or wait as an entry of `workflow.steps`."""
 
     id: str
+    # `MAP`, `SLEEP` or `WAIT`.
     component: str
+    # Empty: nobody describes one. It stands here because entries have one.
     description: str
     # The annotation of a waited event's data.
     output: Any = None
@@ -154,7 +157,7 @@ class Definition:
     on_start: Hook | None = None
     # Called with one `RunInfo` when the run suspends or ends.
     on_finish: Hook | None = None
-    # Called with one `RunInfo` when the run fails.
+    # Called with one `RunInfo` when the run fails or a tripwire ends it.
     on_error: Hook | None = None
     # A run whose worker was lost goes on by itself.
     auto_restart: bool = True

@@ -168,7 +168,9 @@ Source: TypeAlias = FromStep | FromInput | FromContext | Constant | FromTemplate
 class MapSpec:
     """A mapping: one function for the whole output, or a source for each key of it."""
 
+    # None where `targets` say it.
     whole: Callback | None
+    # The keys of the output, in order.
     targets: tuple[tuple[str, Source], ...] = ()
 
     def evaluate(self, scope: MapScope, call: Caller) -> Any:

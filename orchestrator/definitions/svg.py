@@ -42,15 +42,15 @@ _DOT = 8.0
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A drawing from (0, 0) to (width, height). Arrows come in at (axis, 0) and leave at (axis, height).
-
-    `leaving` is the label of the arrow that leaves.
-    """
+    """A drawing from (0, 0) to (width, height)."""
 
     width: float
     height: float
+    # Arrows come in at (axis, 0) and leave at (axis, height).
     axis: float
+    # SVG elements.
     drawn: str
+    # The label of the arrow that leaves.
     leaving: str = ""
 
     def at(self, x: float, y: float) -> str:

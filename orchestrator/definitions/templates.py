@@ -34,7 +34,9 @@ class TemplateInvalid(GraphInvalid, ValueError):
 class Placeholder:
     """`${scope.word.word}`, taken apart."""
 
+    # One of `SCOPES`.
     scope: str
+    # The path inside the scope; for `steps` it begins with the step's id.
     words: tuple[str, ...]
 
     def read(self, scope: MapScope) -> Any:
@@ -69,7 +71,9 @@ class Placeholder:
 class Template:
     """A text with placeholders, taken apart. A `$` without braces is text."""
 
+    # As it was written, for descriptions.
     text: str
+    # Texts and placeholders, in order.
     parts: tuple[str | Placeholder, ...]
 
     def render(self, scope: MapScope) -> str:
