@@ -38,12 +38,10 @@ def repair_enums(annotation: Any, plain: Any, fits: Callable[[Any, Any], bool]) 
 
 def _repair_dict(declared: Any, plain: dict[Any, Any], fits: Callable[[Any, Any], bool]) -> Any:
     members = _int_members(declared)
-    items = {
-        members.get(key, key): repair_enums(
-            part_annotation(declared, key) if isinstance(key, str) else Any, value, fits
-        )
-        for key, value in plain.items()
-    }
+    items: dict[Any, Any] = {}
+    for key, value in plain.items():
+        part = part_annotation(declared, key) if isinstance(key, str) else Any
+        items[members.get(key, key)] = repair_enums(part, value, fits)
     return plain if all(map(_same, items, plain)) and all(map(_same, items.values(), plain.values())) else items
 
 
