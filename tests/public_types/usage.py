@@ -10,7 +10,7 @@ from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from orchestrator import Context, Step, Workflow, clone_step, clone_workflow, from_input, from_step, step
+from orchestrator import Context, Step, Workflow, clone_step, from_step, step
 
 
 class Order(BaseModel):
@@ -92,16 +92,3 @@ def building(order: Order) -> None:
     workflow.map({"a": from_step(reserve)}).foreach(reserve, concurrency=len).commit()
     workflow.then(3)  # type: ignore[arg-type]
     step(reserve, retires=3)  # type: ignore[call-overload]
-
-
-def reading(workflow: Workflow) -> None:
-    """A workflow's options are read with their types and never set; a clone is a workflow again."""
-    assert_type(workflow.id, str)
-    assert_type(workflow.retries, int)
-    assert_type(workflow.version, str | int | None)
-    assert_type(workflow.steps["reserve"].component, str)
-    assert_type(clone_workflow(workflow, id="v"), Workflow)
-    workflow.map({"a": from_input("sku", workflow=workflow)})
-    workflow.retries = 3  # type: ignore[assignment]
-    from_input(workflow=reserve)  # type: ignore[arg-type]
-    clone_workflow(reserve, id="v")  # type: ignore[type-var]
