@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ("orchestrator", "canvas", "tasks")
 DECIDING = ("orchestrator/rules", "orchestrator/engine")  # where names and reasons matter most
-FEWEST_COMMENTS = 7  # for 100 lines that are not blank
-MOST_STATEMENTS = 30
+MIN_COMMENTS = 7  # for 100 lines that are not blank
+MAX_STATEMENTS = 30
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -86,7 +86,7 @@ def long_functions(tree: ast.AST) -> list[tuple[int, str]]:
     return [
         (node.lineno, f"{node.name} has {count} statements")
         for node in functions(tree)
-        if (count := sum(isinstance(part, ast.stmt) for part in ast.walk(node)) - 1) > MOST_STATEMENTS
+        if (count := sum(isinstance(part, ast.stmt) for part in ast.walk(node)) - 1) > MAX_STATEMENTS
     ]
 
 
@@ -116,7 +116,7 @@ def test_docstrings_begin_with_their_subject_or_an_imperative() -> None:
 def test_functions_are_short() -> None:
     """What separates readable code from the rest is the length of its longest functions."""
     found = [(path, place) for path in sources(*LIBRARY) for place in long_functions(ast.parse(path.read_text()))]
-    assert not found, f"functions of more than {MOST_STATEMENTS} statements:\n{listed(found)}"
+    assert not found, f"functions of more than {MAX_STATEMENTS} statements:\n{listed(found)}"
 
 
 def test_reasons_stand_beside_the_rules() -> None:
@@ -129,9 +129,7 @@ def test_reasons_stand_beside_the_rules() -> None:
         figures.append(f"{folder}: {100 * here / among:.1f}")
         reasons, lines = reasons + here, lines + among
     density = 100 * reasons / lines
-    assert density >= FEWEST_COMMENTS, (
-        f"comments for 100 lines: {density:.1f}, not {FEWEST_COMMENTS} ({', '.join(figures)})"
-    )
+    assert density >= MIN_COMMENTS, f"comments for 100 lines: {density:.1f}, not {MIN_COMMENTS} ({', '.join(figures)})"
 
 
 def test_the_glossary_names_classes_that_exist() -> None:
@@ -195,7 +193,7 @@ def test_a_docstring_that_says_something_is_not_found() -> None:
 
 def test_a_long_function_is_found() -> None:
     """One statement too many."""
-    body = "\n    ".join("x = 1" for _ in range(MOST_STATEMENTS))
+    body = "\n    ".join("x = 1" for _ in range(MAX_STATEMENTS))
     assert not long_functions(ast.parse(f"def run():\n    {body}"))
     assert long_functions(ast.parse(f"def run():\n    {body}\n    y = 2")) == [(1, "run has 31 statements")]
 
