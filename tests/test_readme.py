@@ -192,7 +192,7 @@ def test_a_block_prints_what_the_page_says(project: Path, name: str, printed: st
 
 
 def test_the_block_without_output_runs_in_this_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retrying."""
+    """Its third attempt succeeds."""
     from orchestrator import Orchestrator
 
     monkeypatch.chdir(project)
@@ -308,7 +308,7 @@ def test_the_order_example_goes_on_in_a_second_process() -> None:
 
 @pytest.mark.slow
 def test_the_order_example_does_the_same_on_worker_processes(redis_server: RedisServer) -> None:
-    """`BROKER_URL=redis://… make demo`."""
+    """`BROKER_URL=redis://… make demo` starts two pairs of them, one after the other."""
     says_all(demo(BROKER_URL=redis_server.url(7)))
 
 

@@ -114,7 +114,7 @@ def test_docstrings_begin_with_their_subject_or_an_imperative() -> None:
 
 
 def test_functions_are_short() -> None:
-    """What separates readable code from the rest is the length of its longest functions."""
+    """The length of its longest functions separates readable code from the rest."""
     found = [(path, place) for path in sources(*LIBRARY) for place in long_functions(ast.parse(path.read_text()))]
     assert not found, f"functions of more than {MAX_STATEMENTS} statements:\n{listed(found)}"
 
@@ -192,7 +192,7 @@ def test_a_docstring_that_says_something_is_not_found() -> None:
 
 
 def test_a_long_function_is_found() -> None:
-    """One statement too many."""
+    """Thirty statements are allowed, and one more is too many."""
     body = "\n    ".join("x = 1" for _ in range(MAX_STATEMENTS))
     assert not long_functions(ast.parse(f"def run():\n    {body}"))
     assert long_functions(ast.parse(f"def run():\n    {body}\n    y = 2")) == [(1, "run has 31 statements")]
