@@ -37,7 +37,7 @@ PATIENCE = 120.0  # seconds
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured."""
+    """The extent of a measurement."""
 
     lengths: Sequence[int]
     widths: Sequence[int]
@@ -96,7 +96,7 @@ def _python_cpu() -> float:
 
 
 def ratios(case: Case, base: Case) -> list[float]:
-    """How much faster than the base in each round: above 1 is faster."""
+    """Return how much faster than the base each round was: above 1 is faster."""
     return [theirs / mine for theirs, mine in zip(base.seconds, case.seconds, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What the benchmark's worker runs: the same two functions as Celery tasks and as steps of workflows.
+"""The work of the benchmark's worker: the same two functions as Celery tasks and as steps of workflows.
 
 The worker imports this module with `celery -A benchmarks.work:app`, the caller too. Servers and sizes come from the
 environment.

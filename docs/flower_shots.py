@@ -65,7 +65,7 @@ def free_port() -> int:
 
 
 def wait_for(what: str, condition: Callable[[], Any]) -> Any:
-    """What the condition gives once it is true. Raises TimeoutError."""
+    """Return what the condition gives once it is true. Raises TimeoutError."""
     end = time.monotonic() + LIMIT
     while time.monotonic() < end:
         with contextlib.suppress(OSError):
@@ -98,7 +98,7 @@ class Flower:
         self.url = f"http://127.0.0.1:{port}"
 
     def ask(self, path: str) -> Any:
-        """What its interface answers."""
+        """Return the answer of its interface."""
         with urllib.request.urlopen(f"{self.url}/api/{path}", timeout=10) as answer:
             return json.load(answer)
 

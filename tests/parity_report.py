@@ -21,7 +21,7 @@ WORST_FIRST = ("failed", "skipped", "xfailed", "xpassed", "passed")
 
 
 class ParityReport:
-    """What has been seen of each entry on each runtime."""
+    """The outcomes of each entry on each runtime."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, dict[str, str]] = {}

@@ -38,7 +38,7 @@ class Unavailable(Exception):
 
 
 class Server(Protocol):
-    """What every server can say of itself."""
+    """The interface of all servers."""
 
     def describe(self) -> str:
         """Return the URL, without a password, and whose server it is."""
@@ -107,7 +107,7 @@ class RedisServer:
 
     @property
     def own(self) -> bool:
-        """Whether the server was started for this session: then a test may kill and restart `process`."""
+        """True if it was started for this session: then a test may kill and restart `process`."""
         return self.process is not None
 
     def url(self, db: int = 0) -> str:

@@ -1,7 +1,8 @@
-"""What the README shows works: every Python block is run, and prints what it is said to print.
+"""The examples of the README and of the pages for users work: they run, and print what the page says.
 
-Each block is a file, named by its first line; so are some of the blocks of other documents. Blocks that speak of
-servers run with an in-memory broker and SQLite, on a real worker in a thread of a process of its own.
+Each block is a file, named by its first line. In the README and the tutorial pages every block is one; the other pages
+have fragments too. Blocks that name servers run with an in-memory broker and SQLite, on a real worker in a thread of
+a process of its own.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ import pytest
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-OTHERS = [(ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reference.md", "operating.md")]
-SHOWN = "\n".join([README, *OTHERS])
+TUTORIALS = ("README.md", *(f"docs/{name}.md" for name in ("getting-started", "celery", "django", "flask", "testing")))
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in (*TUTORIALS, "docs/reference.md", "docs/operating.md")
+}
+README = PAGES["README.md"]
+SHOWN = "\n".join(PAGES.values())
 BLOCK = re.compile(r"^```python\n# (\S+\.py)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PRINTED = re.compile(r"^```console\n\$ python (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ orchestrator (.*)$", re.MULTILINE)
 EXPORT = re.compile(r"^\$ export (.*)$", re.MULTILINE)
+PICTURE = re.compile(r"^```mermaid\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = dict(BLOCK.findall(SHOWN))
 TIMEOUT = 60
 DEMO_TIMEOUT = 150  # four worker processes, one pair after the other
@@ -39,6 +44,7 @@ EMBEDDED = {
     "redis://localhost:6379/4": "db+sqlite:///results.db",
     "redis://localhost:6379/5": "memory://localhost/",
     "redis://localhost:6379/6": "sqlite:///flask_shop.db",
+    "redis://localhost:6379/8": "memory://localhost/",
 }
 
 # Runs a worker beside the line that follows; `app` is the Celery app. The process ends without stopping the worker:
@@ -113,7 +119,7 @@ print(client.post("/refunds", json={"amount": "much"}).get_json()["code"])
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with every file that the README shows, its servers replaced by what needs none."""
+    """A folder with every file that the pages show, its servers replaced by what needs none."""
     for name, text in BLOCKS.items():
         place = tmp_path / name
         place.parent.mkdir(exist_ok=True)
@@ -124,7 +130,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def python(folder: Path, *arguments: str) -> str:
-    """What a Python process in this folder prints; it has to end well."""
+    """Return what a Python process in this folder prints; it has to end well."""
     path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     env = {**os.environ, "PYTHONPATH": path}
     env.pop("PYTEST_ADDOPTS", None)  # this run's, not those of a run in there
@@ -136,13 +142,28 @@ def python(folder: Path, *arguments: str) -> str:
 
 
 def on_a_worker(folder: Path, imports: str, line: str) -> str:
-    """What a line prints that runs beside a worker."""
+    """Return what a line prints that runs beside a worker."""
     return python(folder, "-c", imports + WITH_WORKER.format(line=line))
 
 
-def test_every_block_is_a_file_and_none_is_left_out() -> None:
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_every_block_is_a_file_and_none_is_left_out(page: str) -> None:
     """A block without a name would not be tested."""
-    assert len(BLOCK.findall(README)) == README.count("```python")
+    assert len(BLOCK.findall(PAGES[page])) == PAGES[page].count("```python")
+
+
+def test_the_proof_is_the_example_that_is_tested_with_a_real_worker() -> None:
+    """`tests/workers/test_kill_it.py` kills the worker of this file."""
+    assert BLOCKS["kill_it.py"] == (ROOT / "examples" / "kill_it" / "kill_it.py").read_text(encoding="utf-8")
+
+
+def test_the_picture_is_that_of_the_first_workflow_while_it_waits(project: Path) -> None:
+    """The README says which command draws it."""
+    start = "from trip import *\nwith Orchestrator(store='sqlite:///trips.db', workflows=[trip]) as orchestrator:\n    "
+    python(project, "-c", start + "orchestrator.create_run(trip, run_id='may').start('Lisbon')")
+    options = ["--store", "sqlite:///trips.db", "--workflows", "trip:trip"]
+    drawn = python(project, "-c", "from orchestrator.cli import main; main()", *options, "graph", "--run", "may")
+    assert PICTURE.findall(README) == [drawn]
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -165,13 +186,13 @@ def test_examples_share_no_database() -> None:
 
 
 @pytest.mark.parametrize("name, printed", PRINTED.findall(SHOWN))
-def test_a_block_prints_what_the_readme_says(project: Path, name: str, printed: str) -> None:
+def test_a_block_prints_what_the_page_says(project: Path, name: str, printed: str) -> None:
     """The output that stands below a block is the block's."""
     assert python(project, name) == printed
 
 
 def test_the_block_without_output_runs_in_this_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retrying."""
+    """Its third attempt succeeds."""
     from orchestrator import Orchestrator
 
     monkeypatch.chdir(project)
@@ -196,7 +217,7 @@ def test_existing_tasks_are_steps_and_a_workflow_is_a_task(project: Path) -> Non
 
 
 def test_django_views_start_and_resume_runs(project: Path) -> None:
-    """The modules that the README shows, in a project as Celery's guide makes it."""
+    """The modules that the page shows, in a project as Celery's guide makes it."""
     for name, text in {
         "mysite/__init__.py": "from .celery import app as celery_app\n",
         "mysite/settings.py": DJANGO_SETTINGS,
@@ -235,10 +256,11 @@ def test_the_tests_that_are_shown_pass(project: Path) -> None:
 def test_the_command_lines_follow_the_example_before_them(project: Path) -> None:
     """Typed one after the other, below what `expenses.py` has left."""
     python(project, "expenses.py")
-    settings = dict(setting.split("=", 1) for line in EXPORT.findall(README) for setting in shlex.split(line))
+    page = PAGES["docs/getting-started.md"]
+    settings = dict(setting.split("=", 1) for line in EXPORT.findall(page) for setting in shlex.split(line))
     run = "from orchestrator.cli import main; main()"
     said = []
-    for line in COMMAND.findall(README):
+    for line in COMMAND.findall(page):
         words = [sys.executable, "-c", run, *shlex.split(line)]
         env = {**os.environ, **settings}
         said.append(subprocess.run(words, cwd=project, env=env, capture_output=True, timeout=TIMEOUT, check=False))
@@ -248,7 +270,7 @@ def test_the_command_lines_follow_the_example_before_them(project: Path) -> None
 
 
 def demo(**servers: str) -> str:
-    """What `make demo` prints into a pipe; it has to end well."""
+    """Return what `make demo` prints into a pipe; it has to end well."""
     env = {name: value for name, value in os.environ.items() if name not in ("BROKER_URL", "ORCHESTRATOR_STORE")}
     done = subprocess.run(
         [sys.executable, "examples/orders/demo.py"],
@@ -286,7 +308,7 @@ def test_the_order_example_goes_on_in_a_second_process() -> None:
 
 @pytest.mark.slow
 def test_the_order_example_does_the_same_on_worker_processes(redis_server: RedisServer) -> None:
-    """`BROKER_URL=redis://… make demo`."""
+    """`BROKER_URL=redis://… make demo` starts two pairs of them, one after the other."""
     says_all(demo(BROKER_URL=redis_server.url(7)))
 
 

@@ -304,7 +304,7 @@ class WorkerNode(CeleryTestWorker):  # type: ignore[misc]
 
     @property
     def running(self) -> bool:
-        """Whether the main process runs."""
+        """True while the main process runs."""
         return self.process.status == "running"
 
     def child_pids(self) -> list[int]:

@@ -21,7 +21,7 @@ broker = os.environ.get("BROKER_URL", EMBEDDED)
 
 
 def store_beside(broker_url: str) -> str:
-    """Where runs are kept if nothing is said: in the Redis that is the broker too, else in an SQLite file."""
+    """Return where runs are kept by default: in the Redis that is the broker too, else in an SQLite file."""
     if broker_url.startswith(("redis://", "rediss://")):
         return broker_url
     return "sqlite:///" + os.path.join(tempfile.gettempdir(), "celery-orchestrator-orders.db")

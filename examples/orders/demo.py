@@ -125,7 +125,7 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 def decisions() -> dict[str, Any]:
-    """What the people who are asked will say, by order number."""
+    """Return the answers of the people who are asked, by order number."""
     found: dict[str, Any] = json.loads((HERE / "decisions.json").read_text(encoding="utf-8"))
     return found
 
@@ -158,7 +158,7 @@ def verify(result: Any) -> None:
 
 
 def after_decision(total: Decimal, decision: dict[str, Any] | None) -> Decimal:
-    """What an order comes to."""
+    """Return the total of an order after the decision on it; nothing for a refused one."""
     if decision is None:
         return total
     discount = (total * Decimal(decision.get("discount", "0"))).quantize(Decimal("0.01"))

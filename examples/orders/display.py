@@ -1,4 +1,4 @@
-"""What the demo shows: progress while a run goes on, what waits, and what it all came to.
+"""The display of the demo: progress while a run goes on, what waits, and what it all came to.
 
 Nothing here starts or changes a run; it is all read from events, results and the graph.
 """
@@ -45,7 +45,7 @@ class Waiting:
 
 
 def waiting_in(run: Any) -> list[Waiting]:
-    """What waits in a stored run, as `orchestrator.runs.get` gives it."""
+    """Return what waits in a stored run, as `orchestrator.runs.get` gives it."""
     found = []
     for label, place in run.resume_labels.items():
         outer, _, step = place["step_id"].rpartition(".")

@@ -95,7 +95,7 @@ class Basket(BaseModel):
 
 
 class ApprovalRequest(BaseModel):
-    """What the person who decides is told."""
+    """The facts that the person who decides gets."""
 
     number: str
     customer: str
@@ -103,7 +103,7 @@ class ApprovalRequest(BaseModel):
 
 
 class Approval(BaseModel):
-    """What a person decides: the data with which `approve` is resumed."""
+    """The decision of a person: the data with which `approve` is resumed."""
 
     agreed: bool
     by: str

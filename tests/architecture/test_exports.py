@@ -26,6 +26,6 @@ def test_the_package_exports_just_these_names() -> None:
 
 
 def test_the_testing_package_exports_just_these_names() -> None:
-    """What users' own tests import."""
+    """Users' own tests import these names."""
     assert sorted(orchestrator.testing.__all__) == FOR_TESTS.split()
     assert all(getattr(orchestrator.testing, name) is not None for name in orchestrator.testing.__all__)

@@ -148,7 +148,7 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel: Path) -> No
 
 
 def test_the_sdist_builds_the_same_wheel(wheel: Path, wheel_of_sdist: Path) -> None:
-    """Whoever installs from source gets what the wheel has."""
+    """An installation from source has all that the wheel has."""
     assert content(wheel_of_sdist) == content(wheel)
 
 

@@ -145,7 +145,7 @@ def test_a_travel_step_by_step_pauses(call: Call) -> None:
     ],
 )
 def test_a_travel_that_cannot_be_is_refused(arguments: list[str], code: int, said: str) -> None:
-    """Nothing has changed then."""
+    """A refusal leaves the run as it was."""
     call = calling("--store", f"memory://cli-{uuid4().hex}", "--workflows", "tests.cli.flows:ALL")
     call("start", "adding", "1", "--run-id", "one")
 
@@ -243,7 +243,7 @@ def test_runs_of_celery_workers_are_not_moved_here() -> None:
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
 def test_a_run_is_followed_until_it_rests(call: Call, store: str, more: list[str]) -> None:
-    """Whoever works on it: here another thread."""
+    """It does not matter who works on it: here another thread does."""
     flows.RELEASED.clear()
     with Orchestrator(store=store, workflows=flows.ALL) as orchestrator:
         orchestrator.create_run("blocked", run_id="one").submit(5)

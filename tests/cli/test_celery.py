@@ -88,7 +88,7 @@ Call = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def servers(redis_server: RedisServer) -> dict[str, str]:
-    """Where the project's broker and store are."""
+    """Give the places of the project's broker and store."""
     return {"SHOP_BROKER": redis_server.url(10), "SHOP_STORE": redis_server.url(11)}
 
 
@@ -280,7 +280,7 @@ def test_an_app_without_orchestrator_is_told_how_to_get_one(call: Call) -> None:
 
 
 def test_modules_that_cannot_be_imported_are_named(call: Call) -> None:
-    """What is wrong is in the user's code, and said in one line."""
+    """The mistake is in the user's code, and is told in one line."""
     done = call("list", app="late", SHOP_STORE="mongo://nowhere")
     assert "no store for mongo://" in problem(done, exits.USAGE)
 

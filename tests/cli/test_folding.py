@@ -25,13 +25,13 @@ def wide() -> list[Row]:
 
 
 def seen(room: int) -> tuple[list[str], int]:
-    """What is shown in so many lines, and how many rows are not."""
+    """Return what is shown in so many lines, and how many rows are not."""
     rows, hidden = fitting_rows(wide(), room)
     return [f"{found.step} {found.note}".strip() for found in rows], hidden
 
 
 def test_items_fold_into_the_row_above_where_there_is_no_room() -> None:
-    """What ended items consist of first, then those items, then steps of running ones, then all items."""
+    """The steps of ended items go first, then those items, then the steps of running ones, then all items."""
     assert len(seen(15)[0]) == 15
     assert "item[1]" in seen(14)[0]
     assert seen(10)[0] == ["before", "item", "item[2]", "second", "item[3]", "second", "beside"]

@@ -76,7 +76,7 @@ def test_a_run_is_started_waited_for_and_shown(call: Call) -> None:
 
 
 def test_json_is_all_there_is_on_stdout(call: Call) -> None:
-    """What steps print goes to stderr; times are milliseconds."""
+    """The output of steps goes to stderr; times are milliseconds."""
     done = call("start", "chatty", "1", "--run-id", "one", "--json")
 
     assert data(done) | {"run_id": "one", "status": "success", "result": 2} == data(done)
@@ -369,7 +369,7 @@ def test_an_interrupt_ends_with_code_130(once: Call, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("command", [[], *([name] for name in sorted(orchestrator.commands))])
 def test_every_help_has_the_exit_codes(command: list[str]) -> None:
-    """Scripts rely on them."""
+    """Scripts rely on the exit codes."""
     shown = calling()(*command, "--help").stdout
     assert "Exit codes:" in shown
     assert "4  the run is suspended or paused" in shown

@@ -44,7 +44,7 @@ everything = (
 
 
 def boxes(element: ElementTree.Element, x: float = 0.0, y: float = 0.0) -> Iterator[tuple[str, Box]]:
-    """Where each entry's own shape is in the whole picture, by the id it carries."""
+    """Return where each entry's own shape is in the whole picture, by the id it carries."""
     if moved := element.get("transform"):
         right, down = map(float, moved.removeprefix("translate(").removesuffix(")").split(","))
         x, y = x + right, y + down

@@ -27,7 +27,7 @@ PARAMETER = click.Option(["--older-than"])
     ],
 )
 def test_ages_are_read(text: str, wanted: timedelta) -> None:
-    """Units add up."""
+    """An age may have several units, which add up."""
     assert age(CONTEXT, PARAMETER, text) == wanted
 
 
@@ -51,7 +51,7 @@ def test_other_ages_are_refused(text: str) -> None:
     ],
 )
 def test_durations_are_short(seconds: float | None, wanted: str) -> None:
-    """Two units at most."""
+    """They have two units at most."""
     assert lasted(seconds) == wanted
 
 

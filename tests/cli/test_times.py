@@ -45,18 +45,18 @@ def event(at: int, kind: str, path: str = "", visit: str = "", **doc: Any) -> St
 def of(
     records: Sequence[Record], events: Sequence[StoredEvent] = (), header: Header = HEADER, flow: Any = None
 ) -> Timing:
-    """Where the time went."""
+    """Return the timing of a run that has these activations."""
     return timing(header, records, events, flow.compiled if flow is not None else None, NOW)
 
 
 def took(found: Timing, path: str) -> dict[str, int]:
-    """What a step took, without what it did not."""
+    """Return the times of a step that are not zero."""
     [found_step] = [found_step for found_step in found.steps if found_step.path == path]
     return {kind: ms for kind, ms in found_step.took.items() if ms}
 
 
 def path(found: Timing) -> list[str]:
-    """The critical path."""
+    """Return the critical path."""
     return [act.path for act in found.critical]
 
 
@@ -72,7 +72,7 @@ def test_a_chain_is_queue_and_run_and_the_rest_is_the_engines() -> None:
 
 
 def test_the_critical_path_goes_through_the_slowest_arm() -> None:
-    """What ran beside it costs nothing; sums count it, the engine's time does not."""
+    """The arms beside it cost nothing; sums count them, the engine's time does not."""
     block = record("1", 0, 1_100, 1_900, component="PARALLEL", role=Role.BLOCK)
     arms = [record("1.0", 1_100, 1_150, 1_400), record("1.1", 1_100, 1_200, 1_900)]
     found = of([record("0", 1_000, 1_000, 1_100), block, *arms, record("2", 1_900, 1_900, 2_000)])

@@ -102,7 +102,7 @@ HEARS = Workflow("hears", input=int).wait_for_event("paid").parallel(left, right
 
 
 def here() -> bool:
-    """Whether all that was called was called in this thread."""
+    """Return True if all that was called was called in this thread."""
     return bool(seen) and {thread for _, thread in seen} == {threading.get_ident()}
 
 
@@ -160,7 +160,7 @@ def test_an_event_is_followed_by_who_sends_it(orchestrator: Orchestrator) -> Non
 
 
 def test_a_lost_run_is_restarted_by_who_asks_for_it(orchestrator: Orchestrator, caplog: Any) -> None:
-    """What a lost worker leaves is not the starter's fault, and who asks for the result is told."""
+    """The starter is not to blame for a lost worker; the caller that asks for the result gets the error."""
     lost = [True]
 
     def dies(number: int) -> int:
@@ -227,7 +227,7 @@ def test_a_blocking_start_in_a_step_is_refused_as_on_workers(orchestrator: Orche
 
 
 def test_a_step_may_act_on_its_own_run(orchestrator: Orchestrator) -> None:
-    """What follows from it comes after the step, and then in the same thread."""
+    """The consequences come after the step, and then in the same thread."""
 
     def pays(number: int, ctx: Context) -> None:
         ctx.orchestrator.get_run(ctx.run_id).send_event("paid", number)
@@ -241,7 +241,7 @@ def test_a_step_may_act_on_its_own_run(orchestrator: Orchestrator) -> None:
 
 
 def test_a_step_may_let_another_run_go_on(orchestrator: Orchestrator) -> None:
-    """Which it then does, before the step goes on."""
+    """The other run goes on before the step does."""
     other = orchestrator.create_run(HEARS).submit(1)
 
     def pays(number: int, ctx: Context) -> str:
@@ -264,7 +264,7 @@ def napping(seconds: float) -> Workflow:
 
 
 def test_a_sleep_does_not_hold_the_caller(orchestrator: Orchestrator) -> None:
-    """What can be done at once has been done; the orchestrator is closed without waiting for the rest."""
+    """All that can be done at once has been done; the orchestrator is closed without waiting for the rest."""
     run = orchestrator.create_run(napping(LONG)).submit(1)
     assert [name for name, _ in seen] == ["left"]
     assert here()
@@ -275,7 +275,7 @@ def test_a_sleep_does_not_hold_the_caller(orchestrator: Orchestrator) -> None:
 
 
 def test_a_countdown_does_not_hold_the_caller(orchestrator: Orchestrator) -> None:
-    """Nothing has been called."""
+    """The start returns before any step has been called."""
     orchestrator.register(WIDE)
     run = WIDE.apply_async((1,), countdown=LONG)
     assert run.status == "running"
@@ -295,7 +295,7 @@ def test_a_run_goes_on_by_itself_when_its_sleep_is_over(app: Celery) -> None:
 
 
 def test_a_blocking_start_sleeps_in_the_callers_thread(app: Celery) -> None:
-    """It waits anyway."""
+    """It has to wait for the run anyway."""
     with Orchestrator(app, store=MemoryStore(VirtualClock())) as orchestrator:
         assert orchestrator.create_run(napping(LONG)).start(1).result == 2
     assert [name for name, _ in seen] == ["left", "right"]

@@ -154,7 +154,7 @@ def in_items_of_items() -> Workflow:
 
 
 def test_an_index_means_one_item_or_is_refused(orchestrator: Orchestrator) -> None:
-    """Where two lists have such an item the candidates are named, and the nested runs in which each is alone."""
+    """If two lists have such an item, the error names the candidates and the nested runs in which each is alone."""
     run = started(orchestrator, in_items_of_items(), [[1, 2], [3, 4]])
     before = as_stored(orchestrator, run)
 
@@ -189,7 +189,7 @@ def test_a_label_that_two_items_have_is_refused(orchestrator: Orchestrator) -> N
 
 
 def test_ids_inside_a_nested_run_are_its_own(orchestrator: Orchestrator) -> None:
-    """What a refusal names can be passed as it is."""
+    """The caller can pass what a refusal names as it is."""
     inner = Workflow("inner").parallel(suspends("a"), suspends("b")).commit()
     run = started(orchestrator, Workflow("outer").then(inner))
     nested = orchestrator.get_run(f"{run.run_id}/0")
@@ -213,7 +213,7 @@ def older() -> Workflow:
 
 
 def newer() -> Workflow:
-    """What stood in the second place is gone, and something else that takes numbers stands in the first."""
+    """Return a workflow whose second entry is gone and whose first is another one that takes numbers."""
     ask = step(lambda given, ctx: ctx.resume_data if ctx.resumed else ctx.suspend(), id="first", resume=Answer)
     return Workflow("changing").then(ask).commit()
 

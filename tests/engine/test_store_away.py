@@ -27,7 +27,7 @@ def looks_back(number: int, ctx: Context) -> int:
 
 
 def large(number: int, ctx: Context) -> bool:
-    """Whether the first step has made much of it."""
+    """Return True if the output of the first step is more than 1."""
     return bool(ctx.result("first") > 1)
 
 

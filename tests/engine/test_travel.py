@@ -30,19 +30,19 @@ Function = Callable[[Any, Context[Any]], Any]
 
 
 class A(BaseModel):
-    """What the first of the typed steps takes."""
+    """The input of the first of the typed steps."""
 
     a: int
 
 
 class B(BaseModel):
-    """What it makes."""
+    """The output of the first of the typed steps."""
 
     b: int
 
 
 class Calls(list[tuple[str, Any, Any]]):
-    """Which steps were called: id, input, and resume data (None unless resumed)."""
+    """The calls of steps: id, input, and resume data (None unless resumed)."""
 
     def ids(self) -> list[str]:
         """Their ids, and none the next time."""
@@ -53,7 +53,7 @@ class Calls(list[tuple[str, Any, Any]]):
 
 @pytest.fixture
 def calls() -> Calls:
-    """What this test's steps have been called with."""
+    """Give the list of the calls that this test's steps got."""
     return Calls()
 
 
@@ -105,12 +105,12 @@ def ok(output: Any, **more: Any) -> dict[str, Any]:
 
 
 def outputs(result: RunResult) -> dict[str, Any]:
-    """What the steps of a result have made."""
+    """Return the outputs of a result's steps."""
     return {name: found.output for name, found in result.steps.items()}
 
 
 def statuses(result: RunResult) -> dict[str, str]:
-    """What the steps of a result are."""
+    """Return the statuses of a result's steps."""
     return {name: str(found.status) for name, found in result.steps.items()}
 
 
@@ -350,7 +350,7 @@ def test_a_suspended_foreach_beside_the_target_goes_on(orchestrator: Orchestrato
 
 
 def test_failed_arms_beside_the_target_run_anew(orchestrator: Orchestrator, make: Any, calls: Calls) -> None:
-    """What had succeeded stays; where failures are allowed, so does a failure."""
+    """An arm that had succeeded stays; where failures are allowed, a failed one does too."""
     arms = make("a", breaks(times=1)), make("b", breaks(times=1)), make("c")
     run = orchestrator.create_run(Workflow("p").parallel(*arms).commit())
     assert run.start(1).status == "failed"
@@ -610,7 +610,7 @@ def test_the_input_behind_a_block_is_what_its_arms_have_made(orchestrator: Orche
 
 
 def test_a_given_past_reaches_a_step_inside_a_nested_workflow(orchestrator: Orchestrator, make: Any) -> None:
-    """What stands before the nested workflow is its input."""
+    """The output of the step before the nested workflow is its input."""
     inner = Workflow("n").then(make("a")).then(make("b", lambda x, ctx: [x, ctx.init_data])).commit()
     run = orchestrator.create_run(Workflow("w").then(make("pre")).then(inner).commit())
     run.start(1)

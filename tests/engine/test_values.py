@@ -163,7 +163,7 @@ def test_a_key_that_is_no_text_is_refused_at_resume(orchestrator: Orchestrator) 
 
 
 def test_a_key_may_be_set_again_in_its_own_type(here: Orchestrator) -> None:
-    """What a step sets takes the place of what an earlier one stored under the same text."""
+    """A step's value replaces the one that an earlier step stored under the same text."""
     noted: list[Any] = []
 
     @step
@@ -303,7 +303,7 @@ def test_the_command_line_shows_bytes(tmp_path: Path) -> None:
     ids=ascii,
 )
 def test_the_result_backend_gets_every_result(result: Any, shown: Any) -> None:
-    """Whose writing would otherwise fail, and be tried again until somebody else does it as vainly."""
+    """A write that fails would be tried again by one worker after another, in vain."""
     run_id = new_run_id()
     app = Celery("backend", broker="memory://", backend="cache+memory://", set_as_current=False)
     runtime = CeleryRuntime(app, SimpleNamespace(tick_seconds=1.0), lambda _: None, SimpleNamespace())  # type: ignore[arg-type]

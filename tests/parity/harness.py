@@ -29,7 +29,7 @@ TIMES: dict[str, float] = {"lease_seconds": 2, "tick_seconds": 0.2, "republish_s
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs of one runtime live; without a broker they run in this process."""
+    """The place where the runs of one runtime live; without a broker they run in this process."""
 
     name: str
     store: str

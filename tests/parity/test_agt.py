@@ -44,7 +44,7 @@ def test_an_agent_like_step_fails_with_its_message(runtime: Harness) -> None:
 
 @pytest.mark.parity("AGT-04")
 def test_two_nested_agents_run_side_by_side(runtime: Harness) -> None:
-    """What follows gets both outputs by the nested workflows' ids."""
+    """The next step gets both outputs by the nested workflows' ids."""
     result = runtime.execute(agt.agt_04, {"prompt_a": "one", "prompt_b": "two"})
 
     assert result.status == "success"

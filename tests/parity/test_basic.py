@@ -135,7 +135,7 @@ def test_a_workflow_that_was_not_committed_cannot_be_run(runtime: Harness) -> No
 
 @pytest.mark.parity("BASIC-14")
 def test_a_step_that_never_suspended_has_no_suspend_data(runtime: Harness) -> None:
-    """What it reads is falsy."""
+    """Its suspend data is falsy."""
     result = runtime.execute(basic.never_suspended, {"value": "test"})
     assert result.status == "success"
     assert result.result == {"result": "test: No suspend data"}

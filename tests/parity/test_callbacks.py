@@ -60,7 +60,7 @@ def test_both_callbacks_are_called_after_failure(runtime: Harness) -> None:
 
 @pytest.mark.parity("CB-06")
 def test_an_async_on_finish_is_awaited(runtime: Harness) -> None:
-    """What it does after a pause is done when the result is there."""
+    """Its work after a pause is done when the result is there."""
     result = runtime.execute(callbacks.slow_finish, {})
     assert result.status == "success"
     assert count(result.run_id, "on_finish") == 1
@@ -69,7 +69,7 @@ def test_an_async_on_finish_is_awaited(runtime: Harness) -> None:
 
 @pytest.mark.parity("CB-07")
 def test_an_async_on_error_is_awaited(runtime: Harness) -> None:
-    """What it does after a pause is done when the result is there."""
+    """Its work after a pause is done when the result is there."""
     result = runtime.execute(callbacks.slow_error, {})
     assert result.status == "failed"
     assert count(result.run_id, "on_error") == 1
@@ -93,7 +93,7 @@ def test_on_finish_is_told_the_workflow_id(runtime: Harness) -> None:
 
 @pytest.mark.parity("CB-10")
 def test_on_finish_is_told_the_state(runtime: Harness) -> None:
-    """What the step wrote is in it."""
+    """The step's writes are in it."""
     result = runtime.execute(callbacks.finish_with_state, {}, state={"counter": 0})
     assert result.status == "success"
     assert told(result, "on_finish")["counter"] == 1

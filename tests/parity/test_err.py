@@ -81,7 +81,7 @@ def test_a_step_that_returns_nothing_succeeds(runtime: Harness) -> None:
 
 @pytest.mark.parity("ERR-03")
 def test_a_failing_step_of_a_parallel_keeps_the_records_of_the_others(runtime: Harness) -> None:
-    """What comes after the parallel does not run."""
+    """The step after the parallel does not run."""
     result = runtime.execute(err.err_03)
 
     assert result.status == "failed"
@@ -96,7 +96,7 @@ def test_a_failing_step_of_a_parallel_keeps_the_records_of_the_others(runtime: H
 
 @pytest.mark.parity("ERR-04")
 def test_an_error_keeps_its_attributes(runtime: Harness) -> None:
-    """Where the class is loaded, it is the class again."""
+    """It is of its own class again, since that class is loaded."""
     result = runtime.execute(err.err_04)
 
     assert result.status == "failed"

@@ -22,7 +22,7 @@ def assert_paused_after(result: RunResult, step_id: str, *others: str) -> None:
 
 @pytest.mark.parity("PER-01")
 def test_the_second_of_two_steps_waits(runtime: Harness) -> None:
-    """It has no record."""
+    """It has no record, since it has not begun."""
     result = runtime.execute(per.per_01, {}, per_step=True)
 
     assert_paused_after(result, "step1", "step2")

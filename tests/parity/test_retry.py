@@ -23,7 +23,7 @@ def assert_failed_after(result: RunResult, retries: int) -> None:
 
 @pytest.mark.parity("RETRY-01")
 def test_a_failing_step_is_not_tried_again_unless_told(runtime: Harness) -> None:
-    """It is called once."""
+    """Without `retries` it is called once."""
     assert_failed_after(runtime.execute(retry.retry_01), retries=0)
 
 

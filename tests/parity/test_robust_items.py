@@ -72,7 +72,7 @@ def test_a_restart_behind_a_foreach_hands_its_list_on(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-EFC-04")
 def test_a_run_that_died_before_its_foreach_begins_with_the_items(runtime: Harness) -> None:
-    """Each runs once."""
+    """Each item runs once."""
     run_id = strand(runtime, flows.stranded, [1, 2, 3])
 
     result = restart(runtime, run_id)

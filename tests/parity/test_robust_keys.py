@@ -16,7 +16,7 @@ def keys(run_id: str, *step_ids: str) -> list[str]:
 
 
 def assert_unique(noted: list[str]) -> None:
-    """No key comes twice."""
+    """Fail if a key comes twice."""
     assert len(set(noted)) == len(noted)
     assert all(noted)
 
@@ -128,7 +128,7 @@ def test_a_failed_arm_fails_the_run_otherwise(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-PAF-03")
 def test_all_arms_may_fail_where_failures_are_allowed(runtime: Harness) -> None:
-    """Each counts as None."""
+    """Each counts as None in the output."""
     result = runtime.execute(flows.all_fail, {})
 
     assert result.status == "success"

@@ -92,7 +92,7 @@ def test_a_step_whose_host_was_killed_runs_again_elsewhere_with_its_input(runtim
 
 @pytest.mark.parity("R-HND-01")
 def test_an_arm_that_has_ended_is_stored_while_the_other_still_works(runtime: Harness) -> None:
-    """As a success."""
+    """A reader sees it as a success before the block has ended."""
     with runtime.open() as orchestrator:
         run_id = hold(runtime, orchestrator, flows.beside)
         eventually(lambda: statuses(runtime, run_id) == {"quick": "success", "step2": "running"})
@@ -132,7 +132,7 @@ def test_of_two_resumes_at_once_one_wins(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-DCR-02")
 def test_of_two_streamed_resumes_at_once_one_wins(runtime: Harness) -> None:
-    """What follows runs once."""
+    """The steps after it run once."""
     run_id = runtime.start(flows.approval, {}).run_id
     gate = threading.Barrier(2)
 
@@ -284,7 +284,7 @@ def kinds(runtime: Harness, run_id: str) -> list[tuple[str, Any]]:
 
 @pytest.mark.parity("R-EEW-01")
 def test_a_run_that_is_canceled_before_it_has_done_anything_is_stored_as_canceled(runtime: Harness) -> None:
-    """So its events say."""
+    """Its events say the same."""
     with runtime.open() as orchestrator:
         run = orchestrator.create_run(flows.held)
         assert run.cancel().status == "canceled"
@@ -322,7 +322,7 @@ def test_the_callback_is_told_of_a_cancel_from_outside(runtime: Harness) -> None
 
 @pytest.mark.parity("R-EEW-01", runtimes="celery")
 def test_celery_says_of_a_canceled_run_that_it_was_revoked(runtime: Harness) -> None:
-    """Whoever has nothing but Celery and the run's id."""
+    """A caller needs nothing but Celery and the run's id to see it."""
     aborted = runtime.start(flows.aborting, {}).run_id
 
     with runtime.open() as orchestrator:
@@ -371,7 +371,7 @@ def test_a_resume_of_a_finished_run_says_what_the_run_is(runtime: Harness) -> No
 
 @pytest.mark.parity("R-LER-02")
 def test_a_restart_of_a_suspended_run_says_what_the_run_is(runtime: Harness) -> None:
-    """It is not active."""
+    """The error has the status: suspended, so not active."""
     run_id = runtime.start(flows.approval, {}).run_id
 
     error = refused(RunNotActive, lambda: restart(runtime, run_id))
@@ -398,7 +398,7 @@ def test_a_running_run_does_not_travel(runtime: Harness) -> None:
 @pytest.mark.parametrize("verb", ["resume", "restart", "time_travel"])
 @pytest.mark.parity("R-LER-05")
 def test_of_a_run_that_is_gone_nothing_can_be_asked(runtime: Harness, verb: str) -> None:
-    """Whoever still has a handle to it hears that it is not there."""
+    """A handle that is left over says that the run is not there."""
     with runtime.open() as orchestrator:
         run = orchestrator.create_run(flows.approval)
         assert run.start({}).status == "suspended"

@@ -223,7 +223,7 @@ def test_a_watcher_that_raises_disturbs_nobody(runtime: Harness, caplog: pytest.
 
 @pytest.mark.parity("R-EHO-01")
 def test_every_step_has_a_start_a_result_and_a_finish_event(runtime: Harness) -> None:
-    """Whoever watches the run hears them, and they are on its stream."""
+    """Watchers of the run get them, and they are on its stream."""
     heard: list[Event] = []
     with runtime.open() as orchestrator:
         run = orchestrator.create_run(flows.two_steps)

@@ -15,7 +15,7 @@ from tests.parity.robust import eventually, lose, restart, statuses, stored
 
 @pytest.mark.parity("R-ESP-01")
 def test_a_loop_over_a_nested_workflow_asks_its_condition(runtime: Harness) -> None:
-    """It holds at once."""
+    """It holds at once, so there is one iteration."""
     result = runtime.start(flows.until_done, {})
 
     assert result.status == "success"
@@ -32,7 +32,7 @@ def test_a_loop_over_a_nested_workflow_asks_its_condition(runtime: Harness) -> N
     ],
 )
 def test_a_nested_workflow_is_repeated_as_its_condition_says(runtime: Harness, workflow: Workflow) -> None:
-    """Twice."""
+    """The condition leads to two iterations."""
     result = runtime.start(workflow, {"count": 0})
 
     assert result.status == "success"
@@ -42,7 +42,7 @@ def test_a_nested_workflow_is_repeated_as_its_condition_says(runtime: Harness, w
 
 @pytest.mark.parity("R-NNS-03")
 def test_a_nested_condition_that_aborts_and_raises_cancels_the_run(runtime: Harness) -> None:
-    """What it raised does not matter any more."""
+    """Its exception does not matter any more."""
     result = runtime.start(flows.aborting, {"count": 0})
 
     assert result.status == "canceled"
@@ -78,7 +78,7 @@ def test_a_nested_condition_that_raises_fails_the_run(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-NNS-06")
 def test_a_nested_workflow_that_succeeds_gives_its_output(runtime: Harness) -> None:
-    """What follows gets it."""
+    """The step after it gets that output."""
     result = runtime.start(flows.two_steps, {"value": 1})
 
     assert result.status == "success"

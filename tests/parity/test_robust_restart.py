@@ -123,7 +123,7 @@ def test_a_restarted_step_sees_the_state_of_the_steps_before(runtime: Harness) -
 
 @pytest.mark.parity("R-EPF-01")
 def test_a_run_that_died_before_its_first_step_begins_with_it(runtime: Harness) -> None:
-    """It has its input."""
+    """The step gets the run's input."""
     run_id = strand(runtime, flows.first_step, {"value": 1})
     assert stored(runtime, run_id).status == "running"
 
@@ -176,7 +176,7 @@ def test_a_branch_behind_a_restarted_first_step_gets_its_output(runtime: Harness
 @pytest.mark.parametrize("kind, name", [("bytes", "bytes"), ("custom", "dict")])
 @pytest.mark.parity("R-CKP-01")
 def test_a_value_that_json_does_not_have_is_handed_on_as_it_is_stored(runtime: Harness, kind: str, name: str) -> None:
-    """What the next step gets is what a reader of the record gets."""
+    """The next step gets what a reader of the run gets."""
     result = runtime.start(flows.WORKFLOWS[kind], {})
 
     assert result.status == "success"

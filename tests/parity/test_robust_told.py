@@ -149,7 +149,7 @@ def test_a_start_hook_that_raises_rejects_the_start(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-ONS-03")
 def test_the_start_hook_does_not_hear_of_a_resume(runtime: Harness) -> None:
-    """Once is enough."""
+    """It is called once for the run, by its start."""
     run_id = runtime.start(flows.started, {}).run_id
 
     assert runtime.resume(flows.started, run_id, {}).status == "success"
@@ -158,7 +158,7 @@ def test_the_start_hook_does_not_hear_of_a_resume(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-ONS-04")
 def test_the_start_hook_hears_of_a_streamed_start(runtime: Harness) -> None:
-    """Once too."""
+    """It is called once there too."""
     streamed = runtime.stream(flows.started, {})
 
     assert count(streamed.result.run_id, "on_start") == 1

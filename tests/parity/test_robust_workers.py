@@ -114,7 +114,7 @@ SENT = {robust_app.TOKEN: "Bearer not-for-the-store", "tenant": "acme"}
 
 @dataclass(frozen=True)
 class Outage:
-    """What became of an application whose only worker could send no messages, was killed, and got a successor."""
+    """The fate of an application whose only worker could send no messages, was killed, and got a successor."""
 
     refused: NoConsumer
     unpublished: RunResult
@@ -198,7 +198,7 @@ def test_a_bulk_restart_leaves_the_runs_of_other_applications_alone(own: Own, ru
 
 @pytest.mark.parity("R-ESL-05", runtimes="celery")
 def test_a_sleep_until_a_moment_outlives_its_worker(outage: Outage) -> None:
-    """The moment is kept."""
+    """The next worker keeps the moment, and does not begin the sleep anew."""
     assert_slept_once(outage.slept[1])
 
 

@@ -68,7 +68,7 @@ def test_a_restart_does_not_repeat_finished_steps(runtime: Harness) -> None:
 
 @pytest.mark.parity("RST-04")
 def test_a_step_that_was_lost_may_succeed_when_restarted(runtime: Harness) -> None:
-    """What went wrong the first time leaves no trace in the result."""
+    """The first, lost attempt leaves no trace in the result."""
     run_id = lose(runtime, rst.rst_04, {"text": "hello"})
 
     result = restart(runtime, run_id)

@@ -13,7 +13,6 @@ from tests.parity.harness import Harness
 
 @pytest.mark.parity("RUNS-01")
 def test_a_run_calls_its_step_once(runtime: Harness) -> None:
-    """One step, one call."""
     result = runtime.execute(runs.runs_01)
 
     assert result.status == "success"

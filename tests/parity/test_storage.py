@@ -34,7 +34,7 @@ def test_the_runs_of_a_workflow_are_listed(runtime: Harness) -> None:
 
 @pytest.mark.parity("STORAGE-02")
 def test_a_run_is_looked_up_and_removed(runtime: Harness) -> None:
-    """What was removed is None like what never was."""
+    """A removed run is None, like one that never was."""
     run_id = runtime.execute(storage.storage_02).run_id
 
     record = stored(runtime, run_id)

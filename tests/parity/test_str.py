@@ -286,7 +286,7 @@ def test_a_streamed_agent_that_is_stopped_ends_the_run_as_tripwire(runtime: Harn
 
 @pytest.mark.parity("STR-22")
 def test_an_agent_is_stopped_in_the_middle_of_its_answer(runtime: Harness) -> None:
-    """What it had said is on the stream."""
+    """The words before it are on the stream."""
     streamed = runtime.stream(str_.str_22, {"prompt": "?"})
 
     assert streamed.result.status == "tripwire"
@@ -376,7 +376,7 @@ def test_an_item_that_suspends_is_told_of(runtime: Harness) -> None:
 
 
 def test_every_iteration_has_a_call_id_of_its_own(runtime: Harness) -> None:
-    """What it writes carries it too."""
+    """The chunks that it writes carry the id too."""
     streamed = runtime.stream(str_.strx_loop, 0)
 
     own = [event for event in streamed.events if event.payload.get("id") == "body"]

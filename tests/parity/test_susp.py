@@ -366,7 +366,7 @@ def test_a_nested_step_is_resumed_by_its_label(runtime: Harness) -> None:
 
 @pytest.mark.parity("SUSP-31")
 def test_the_request_context_is_kept_over_a_suspension(runtime: Harness) -> None:
-    """What the step appended before and after it is all there."""
+    """It has all that the step appended before and after it."""
     started = runtime.execute(susp.susp_31, {"input": "test"})
     assert started.status == "suspended"
 

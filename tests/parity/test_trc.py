@@ -22,7 +22,7 @@ def test_a_step_has_a_span(runtime: Harness) -> None:
 
 @pytest.mark.parity("TRC-02")
 def test_a_step_that_uses_the_span_can_be_made(runtime: Harness) -> None:
-    """What its function does with the span is not looked at; it is never run."""
+    """The step is never run; its use of the span is not looked at."""
 
     @step(id="traced")
     def traced(ctx: Context) -> str:

@@ -18,7 +18,7 @@ from tests.parity.harness import Harness
 
 @contextmanager
 def at_least(seconds: float) -> Iterator[None]:
-    """What is inside takes this long or longer."""
+    """Fail if the block inside takes less than this long."""
     begin = time.monotonic()
     yield
     assert time.monotonic() - begin >= seconds
@@ -87,7 +87,7 @@ def test_a_step_after_a_sleep_reads_a_result_from_before_it(runtime: Harness) ->
 
 @pytest.mark.parity("TT-05")
 def test_a_run_sleeps_until_a_moment(runtime: Harness) -> None:
-    """A function says which."""
+    """The moment comes from a function."""
     with at_least(0.09):
         result = runtime.execute(tt.tt_05, {})
 
@@ -154,7 +154,7 @@ def test_time_travel_goes_on_with_another_output_than_the_run_had(runtime: Harne
 
 @pytest.mark.parity("TT-12")
 def test_the_target_of_time_travel_may_suspend(runtime: Harness) -> None:
-    """What follows it is not called."""
+    """The step after it is not called."""
     result = travel(runtime, tt.tt_12, "step2", context={"step1": success({"step1_result": 2})})
 
     assert result.status == "suspended"

@@ -181,7 +181,6 @@ def test_an_empty_template_is_an_empty_string(runtime: Harness) -> None:
 
 @pytest.mark.parity("VAR-20")
 def test_a_template_without_placeholders_is_its_text(runtime: Harness) -> None:
-    """Nothing in it changes."""
     result = runtime.execute(var.var_20)
 
     assert result.status == "success"
@@ -217,7 +216,7 @@ def test_a_number_in_a_path_is_an_index(runtime: Harness) -> None:
 
 @pytest.mark.parity("VAR-25")
 def test_a_long_template_is_not_cut(runtime: Harness) -> None:
-    """What the graph shows may be shortened; what the map makes is not."""
+    """The graph may show a shortened text; the map makes the whole one."""
     result = runtime.execute(var.var_25)
 
     assert result.status == "success"

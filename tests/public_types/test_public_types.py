@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def complaints(name: str) -> list[str]:
-    """What mypy --strict says of a file in this folder."""
+    """Return what mypy --strict says of a file in this folder."""
     path = f"tests/public_types/{name}"
     command = [sys.executable, "-m", "mypy", "--strict", path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, text=True, timeout=600)

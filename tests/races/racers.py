@@ -34,7 +34,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it: a status, or the name of the error's class."""
+    """The outcome of one act: a status, or the name of the error's class."""
 
     status: str = ""
     error: str = ""
@@ -42,7 +42,7 @@ class Outcome:
 
     @property
     def won(self) -> bool:
-        """Whether it was not refused."""
+        """Return True if the act was not refused."""
         return not self.error
 
 

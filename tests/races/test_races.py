@@ -25,7 +25,7 @@ REFUSED_RESUME = {"ResumeAlreadyClaimed", "RunNotSuspended", "StepNotSuspended"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the effects are noted."""
+    """Give the folder in which the effects are noted."""
     return tmp_path_factory.mktemp("races")
 
 
@@ -48,7 +48,7 @@ def race(url: str, folder: Path) -> Iterator[Race]:
 
 @pytest.fixture
 def orchestrator(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Orchestrator]:
-    """Whoever prepares the runs and looks at them afterwards."""
+    """Give the orchestrator that prepares the runs and looks at them afterwards."""
     monkeypatch.setenv(calls.FOLDER, str(folder))
     with Orchestrator(store=url, workflows=flows.ALL) as orchestrator:
         yield orchestrator
@@ -79,7 +79,7 @@ def one_won(outcomes: tuple[Outcome, Outcome], refusals: set[str]) -> None:
 
 
 def test_one_of_two_resumes_wins(race: Race, orchestrator: Orchestrator, rounds: Rounds) -> None:
-    """What the winner handed over is what the step got, once."""
+    """The step gets the winner's data, once."""
     for run_id, early, late in rounds:
         assert orchestrator.create_run("race-one", run_id=run_id).start("x").status == "suspended"
         acts = [Act("resume", run_id, data, late=behind) for data, behind in (("first", early), ("second", late))]

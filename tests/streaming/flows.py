@@ -12,7 +12,7 @@ GATES: dict[str, threading.Event] = {}
 
 
 def gate(run_id: str) -> threading.Event:
-    """What a step of this run waits for."""
+    """Return the event for which a step of this run waits."""
     return GATES.setdefault(run_id, threading.Event())
 
 

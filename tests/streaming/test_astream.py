@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class Order(BaseModel):
-    """What the strict workflow wants."""
+    """The input of the strict workflow."""
 
     qty: int
 
@@ -101,7 +101,7 @@ def test_a_reader_that_gives_up_and_comes_again_misses_nothing(opened: Opener) -
 
 
 def test_a_result_that_takes_too_long_times_out(opened: Opener) -> None:
-    """The run goes on."""
+    """The run itself goes on."""
     run = opened(flows.gated).create_run(flows.gated)
 
     async def wait() -> str:

@@ -66,7 +66,7 @@ def test_many_chunks_cost_few_round_trips(opened: Opener) -> None:
 
 
 def test_a_slow_step_is_read_while_it_runs(opened: Opener) -> None:
-    """What it says is there before it ends."""
+    """Its chunks are there before it ends."""
     run = opened(flows.gated).create_run(flows.gated)
     for event in run.stream(1):
         if event.type == "workflow-step-output" and event.payload["id"] == "wait_at_the_gate":
@@ -76,7 +76,7 @@ def test_a_slow_step_is_read_while_it_runs(opened: Opener) -> None:
 
 
 def test_a_part_whose_answer_was_lost_is_written_once(opened: Opener, store: Any) -> None:
-    """On every store."""
+    """Every store keeps the number of the last flush of a claim."""
 
     def of_a_part(run_id: str, change: Change) -> bool:
         return isinstance(change.guard, Holder) and change.guard.part > 0
@@ -170,7 +170,7 @@ def _doc(number: int) -> dict[str, Any]:
 
 
 def test_what_gathers_is_sent_as_one_part() -> None:
-    """Without being asked, soon."""
+    """A flush comes soon, without any call of the step."""
     sink = _Sink()
     chunks = sink.chunks()
     for number in range(5):

@@ -111,7 +111,7 @@ def test_the_newest_cursor_is_the_last_events_id(store: Store) -> None:
 
 
 def test_a_part_is_written_once_and_by_its_claim_alone(store: Store) -> None:
-    """Whoever sends it again gets an answer, and nothing is written."""
+    """A repeat gets an answer, and writes nothing."""
     log = _Log(store)
     claimed = store.claim(Ask(log.id, "0", log.seq, new_token()))
     assert isinstance(claimed, Claimed)

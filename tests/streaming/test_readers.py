@@ -32,7 +32,7 @@ def test_a_reader_that_is_killed_at_every_event_goes_on_by_its_cursor(opened: Op
 
 
 def test_a_late_reader_replays_from_any_cursor(opened: Opener) -> None:
-    """What comes after each event is what came after it."""
+    """Each cursor gives the events after it."""
     run = opened(flows.talking).create_run(flows.talking)
     live = [*run.stream(3)]
 
@@ -98,7 +98,7 @@ def test_streams_end_by_themselves(opened: Opener) -> None:
 
 
 def test_a_stream_that_stays_open_ends_with_a_cancel(opened: Opener) -> None:
-    """Suspended or not."""
+    """The run may be suspended at that moment or not."""
     run = opened(flows.asking).create_run(flows.asking)
     stream = run.stream(1, close_on_suspend=False)
     types = []

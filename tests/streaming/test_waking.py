@@ -58,7 +58,7 @@ def _held() -> Iterator[None]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
+    """Give an empty database."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/runs.db"
     fresh: str = request.getfixturevalue("postgres_server").new_schema()
@@ -129,7 +129,7 @@ def test_a_run_is_rung_for_only_while_somebody_waits(url: str, monkeypatch: pyte
 
 
 def test_readers_ask_once_for_all_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a reader costs the run's row does not grow with the readers."""
+    """The cost for the run's row does not grow with the readers."""
     monkeypatch.setattr(vigil, "_QUICK", vigil._SLOW)
     store = a_store(f"sqlite:///{tmp_path}/runs.db", Deaf())
     asked: Counter[str] = Counter()

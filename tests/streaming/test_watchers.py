@@ -26,7 +26,7 @@ def test_a_watcher_sees_what_a_reader_sees(opened: Opener) -> None:
 
 
 def test_a_watcher_that_comes_late_sees_what_comes_then(opened: Opener) -> None:
-    """Nothing of before."""
+    """Earlier events are not repeated to it."""
     run = opened(flows.asking).create_run(flows.asking)
     first = [*run.stream(1)]
     seen: list[Event] = []

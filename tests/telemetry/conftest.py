@@ -45,7 +45,7 @@ def exported(provider: TracerProvider) -> Callable[[], Trace]:
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
-    """An SDK for numbers."""
+    """Give a metric reader of an SDK for numbers."""
     found = InMemoryMetricReader()
     made = MeterProvider([found])
     monkeypatch.setattr(metrics, "_METER_PROVIDER", made)
@@ -55,6 +55,6 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
 
 @pytest.fixture
 def orchestrator() -> Iterator[Orchestrator]:
-    """The default runtime."""
+    """Give an orchestrator of the default runtime."""
     with Orchestrator(workflows=WORKFLOWS) as made:
         yield made

@@ -84,12 +84,12 @@ def to_json(span: ReadableSpan) -> dict[str, Any]:
 
 
 def seen(spans: Iterable[ReadableSpan]) -> Trace:
-    """What an exporter in memory has."""
+    """Return the spans of an exporter in memory."""
     return Trace([Seen(**to_json(span)) for span in spans])
 
 
 def read(path: Path) -> Trace:
-    """What processes have written into a file."""
+    """Return the spans that processes have written into a file."""
     lines = path.read_text().splitlines() if path.exists() else []
     return Trace([Seen(**cast("dict[str, Any]", json.loads(line))) for line in lines])
 

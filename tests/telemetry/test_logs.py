@@ -28,7 +28,7 @@ talking = Workflow("talking", on_start=hook, on_finish=hook).then(inner).commit(
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    """What is logged."""
+    """Give pytest's capture of logs, from DEBUG on."""
     with caplog.at_level(logging.DEBUG, "orchestrator"):
         yield caplog
 

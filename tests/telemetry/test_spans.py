@@ -182,7 +182,7 @@ def test_input_that_does_not_fit_ends_the_run_as_an_error(exported: Exported) ->
 
 
 def test_a_canceled_run_has_its_closing(orchestrator: Orchestrator, exported: Exported) -> None:
-    """Whoever canceled it."""
+    """It does not matter which process canceled it."""
     run = orchestrator.create_run(checkout)
     run.start(ORDER)
     run.cancel()
@@ -222,7 +222,7 @@ def test_a_run_that_began_unheard_is_one_trace_from_then_on(
 
 
 def test_user_code_sees_the_step_s_span(exported: Exported) -> None:
-    """What it makes itself is below that, in async code too."""
+    """The spans that it makes are below that, in async code too."""
 
     @step
     async def work(data: object, ctx: Context) -> None:
@@ -254,7 +254,7 @@ def test_what_is_not_sampled_is_not_sampled_later(
 
 
 def test_a_fault_of_the_sdk_is_none_of_the_run(orchestrator: Orchestrator, provider: TracerProvider) -> None:
-    """Whatever breaks there, the run goes on."""
+    """The run goes on, whatever breaks there."""
 
     class Broken:
         def on_start(self, *_: object, **__: object) -> None:

@@ -36,12 +36,12 @@ class Place:
     port: int
 
     def ask(self, path: str) -> Any:
-        """What Flower's HTTP interface answers."""
+        """Return the answer of Flower's HTTP interface."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/api/{path}", timeout=10) as answer:
             return json.load(answer)
 
     def listens(self) -> bool:
-        """Whether Flower answers, and hears of a worker."""
+        """Return True once Flower answers and has heard of a worker."""
         try:
             return bool(self.ask("workers?refresh=1"))
         except (OSError, URLError):

@@ -94,7 +94,7 @@ def test_a_consumer_hears_what_the_log_has(place: Place) -> None:
 
 
 def test_a_receiver_chooses_by_workflow_and_type(place: Place) -> None:
-    """What is not wanted is not delivered."""
+    """Other events are not delivered."""
     with place.caller() as (app, orchestrator), Receiver(app, workflow="failing", type="workflow-finish") as receiver:
         assert orchestrator.create_run("stamping").start("good", timeout=SOON).status == RunStatus.SUCCESS
         run = orchestrator.create_run("failing")
@@ -105,7 +105,7 @@ def test_a_receiver_chooses_by_workflow_and_type(place: Place) -> None:
 
 @pytest.mark.parametrize("place", ["rabbitmq"], indirect=True)
 def test_a_named_queue_collects_while_nobody_listens(place: Place, rabbitmq_server: RabbitMQServer) -> None:
-    """What was taken off is not delivered again; what came meanwhile is."""
+    """An event that was taken off is not delivered again; those that came meanwhile are."""
     queue = f"{rabbitmq_server.prefix}-audit"
     with place.caller() as (app, orchestrator):
         with Receiver(app, type="workflow-finish", queue=queue):

@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
 
 @pytest.fixture
 def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the calls of this test are noted."""
+    """Give the folder in which this test's calls are noted."""
     folder = tmp_path / "calls"
     folder.mkdir()
     monkeypatch.setenv(calls.FOLDER, str(folder))

@@ -135,7 +135,7 @@ def test_postgresql_gives_schemas_of_their_own(postgres_server: PostgresServer) 
 
 
 def test_a_redis_of_the_tests_own_keeps_its_data_over_a_kill(redis_factory: Callable[[], LocalRedis]) -> None:
-    """What Redis acknowledged a second ago survives: it writes an append-only file."""
+    """Data acknowledged a second ago survives: the server writes an append-only file."""
     import time
 
     server = redis_factory()
