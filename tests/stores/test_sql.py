@@ -311,7 +311,7 @@ def test_an_exception_in_the_middle_of_a_transaction_leaves_nothing_behind(place
         raise TimeoutError("time is over")
 
     with pytest.raises(TimeoutError):
-        store._link.change(struck)
+        store._connections.change(struck)
     assert note(store, run_id).header.commits == 2
 
 
@@ -636,12 +636,12 @@ def test_held_records_are_found_without_reading_the_others(place: Place) -> None
 
 
 def test_a_commit_whose_answer_is_lost_is_taken_once(wire: Wire, on_postgresql: Place) -> None:
-    """The connection breaks inside COMMIT: the same change is sent again and gets its first answer."""
+    """The connection breaks while the server commits: the same change is sent again and gets its first answer."""
     store = on_postgresql.open()
     run_id = begin(store, "0")
     (record,) = store.load(run_id)[1:]
     token = claim(store, run_id, record)
-    wire.lose_answer(b"COMMIT")
+    wire.lose_answer(b"INSERT INTO")
     finish(store, run_id, 0, token)
     assert wire.lost == 1
     header = store.header(run_id)

@@ -19,14 +19,14 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.errors import PayloadTooLarge
 from orchestrator.host import SystemClock
 from orchestrator.stores.sql import queries
-from orchestrator.stores.sql.link import Answer, Conflict, Link, Lost, Row, T, Work
+from orchestrator.stores.sql.link import Answer, Conflict, ConnectionLost, Connections, Row, T, Work
 from orchestrator.stores.sql.schema import check_format, upgrade
 
 BUSY = 5.0  # seconds that SQLite itself waits for another process
 _BUSY_WORDS = ("locked", "busy", "schema has changed")
 
 
-class _Lane:
+class SerialConnection:
     """One connection, opened when it is needed."""
 
     def __init__(self, path: str) -> None:
@@ -74,6 +74,12 @@ class _Tx:
                 parameters[name] = json.dumps(value)
         return _Rows(self._connection.execute(self._dialect.write(query), parameters).fetchall())
 
+    def send_with_writes(self, query: str, **parameters: Any) -> Answer:
+        return self.send(query, **parameters)
+
+    def write(self, query: str, **parameters: Any) -> None:
+        self.send(query, **parameters)
+
     def put(self, query: str, rows: Sequence[Row]) -> None:
         self._connection.executemany(self._dialect.write(query), rows)
 
@@ -86,7 +92,7 @@ class _Rows:
         return self._rows
 
 
-class SqliteLink(Link):
+class SqliteConnections(Connections):
     """The connections of one process to one file."""
 
     def __init__(self, url: URL, shown: str) -> None:
@@ -95,12 +101,12 @@ class SqliteLink(Link):
         super().__init__(shown)
         self._path = url.database
         self._dialect = queries.Sqlite()
-        self._abandoned: list[_Lane] = []
-        self._frozen: list[_Lane] = []
+        self._abandoned: list[SerialConnection] = []
+        self._frozen: list[SerialConnection] = []
         self._open_lanes()
 
     def _open_lanes(self) -> None:
-        self._writer, self._reader = _Lane(self._path), _Lane(self._path)
+        self._writer, self._reader = SerialConnection(self._path), SerialConnection(self._path)
 
     def close(self) -> None:
         for lane in (self._writer, self._reader):
@@ -181,5 +187,5 @@ class SqliteLink(Link):
         if "too big" in text or "too large" in text:
             return PayloadTooLarge(f"SQLite does not take the value: {text}")
         if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
-            return Lost(text)
+            return ConnectionLost(text)
         return self.unavailable("does not work", error)
