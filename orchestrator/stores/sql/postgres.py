@@ -1,8 +1,10 @@
-"""PostgreSQL, through psycopg's pipeline mode: statements go out at once, and only asking for rows waits.
+"""PostgreSQL, through psycopg's pipeline mode: only asking for rows waits for the server.
 
-A transaction that locks, looks and writes takes two round trips that way: one until the locked rows are there, one with
-everything else and the COMMIT. Each statement sees what was committed before it began (READ COMMITTED): what is read
-after the lock is as the last holder left it.
+A transaction that locks, looks and writes takes two round trips and three statements: the lock and what is read under it,
+then everything that is written. Each statement sees what was committed before it began (READ COMMITTED): what is read
+after the lock is as the last one that held it left it.
+
+psycopg spends several times as long on a statement as libpq does, so writes are merged into one statement.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ class _Connection(psycopg.Connection[Any]):
     _socket: socket.socket | None = None
 
     def ask(self, statement: bytes, parameters: Mapping[str, Any], prepare: bool | None = None) -> Answer:
-        """Send a statement; it is prepared at once, or when it has been asked often."""
+        """Send a statement; it is prepared at once, or after some uses.
+
+        Outside of a pipeline, preparing takes a round trip of its own: that pays for what is asked often.
+        """
         return self.execute(statement, {name: _as_text(value) for name, value in parameters.items()}, prepare=prepare)
 
     def gather_packets(self) -> None:
@@ -109,8 +114,8 @@ class _Connection(psycopg.Connection[Any]):
                 return _READY[found[0][1] & _BOTH]
             raise psycopg.OperationalError(f"no answer within {ANSWER:.0f} s")
         except BaseException as error:
-            # Nobody reads what is still to come. The operation must hear of it: left alone, it would go on waiting when
-            # it is collected.
+            # Nobody will read what is still to come. psycopg's generator has to hear of it: one that is left where it
+            # is would try to go on when it is collected, and complain.
             self.close()
             with suppress(psycopg.Error, StopIteration):
                 gen.throw(error)
@@ -118,10 +123,9 @@ class _Connection(psycopg.Connection[Any]):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is going on."""
-        info = self.info
-        in_pipeline = info.pipeline_status != PipelineStatus.OFF
-        return not self.closed and not in_pipeline and info.transaction_status == TransactionStatus.IDLE
+        """True when nothing is going on."""
+        in_pipeline = self.pgconn.pipeline_status != PipelineStatus.OFF
+        return not self.closed and not in_pipeline and self.pgconn.transaction_status == TransactionStatus.IDLE
 
 
 _CORK: int = getattr(socket, "TCP_CORK", 0)  # of Linux; elsewhere every statement has a packet of its own
@@ -153,7 +157,8 @@ def _as_text(value: Any) -> str | None:
 class _Transaction:
     """Statements of one transaction, in a pipeline. Writes are gathered, and go out as one statement.
 
-    There is no BEGIN and no COMMIT: what a pipeline sends before its end is one transaction, which its end commits.
+    There is no BEGIN and no COMMIT, which would cost as much as other statements. Without them, all that a pipeline sends
+    before its end is one transaction, and its end commits it.
     """
 
     def __init__(self, connection: _Connection, dialect: queries.Postgres) -> None:
@@ -187,7 +192,7 @@ class _Transaction:
 
 
 class _Question:
-    """A statement that only reads, and its rows once it was carried out."""
+    """A statement that only reads, and its rows once it has been carried out."""
 
     def __init__(self, statement: bytes, parameters: dict[str, Any]) -> None:
         self._statement = statement
@@ -201,7 +206,10 @@ class _Question:
 
 
 class _Questions:
-    """Statements that only read, all asked at the end: one needs no pipeline, which costs as much as a statement."""
+    """Statements that only read, all asked at the end: then it is known whether they need a pipeline.
+
+    A pipeline costs as much as a statement, and most reads are one statement.
+    """
 
     def __init__(self, dialect: queries.Postgres) -> None:
         self._dialect = dialect

@@ -110,7 +110,7 @@ def quoted(name: str) -> str:
 
 
 class Dialect(ABC):
-    """How the words in braces are written for one database."""
+    """One database's way to write the words in braces."""
 
     now: str
     lock: str
@@ -159,7 +159,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def rows(self, types: list[str]) -> str:
-        """What stands for the rows of an insert."""
+        """The rows of an insert, as a source to insert from."""
 
 
 class Sqlite(Dialect):

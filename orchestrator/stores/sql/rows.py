@@ -63,7 +63,7 @@ def pack(doc: Mapping[str, Any]) -> str:
 
 
 def columns(of: Header) -> dict[str, Any]:
-    """What is stored of a header, but what never changes."""
+    """Return the columns that are stored of a header, except those that never change."""
     return {
         "workflow_id": name(of.workflow_id),
         "resource_id": name(of.resource_id),
@@ -89,7 +89,7 @@ def lock(tx: Tx, run: str, paths: Sequence[str], mail: Mail | None = None) -> Lo
 
 
 def is_heard(locked: Locked, applied: Applied) -> bool:
-    """Whether somebody waits for what this answer writes."""
+    """Tell if somebody waits for what this answer writes."""
     if applied.repeated or locked.header is None:
         return False
     rests = applied.header.rests != locked.header.rests
@@ -105,8 +105,9 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, kee
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
-        _trim(tx, run, locked, len(applied.events), keep, keep_for)
     _keep(tx, run, applied.header, list(applied.records.values()))
+    if applied.events:  # at last: it looks at what was written, so it cannot be written together with that
+        _trim(tx, run, locked, len(applied.events), keep, keep_for)
 
 
 def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, keep_for: int) -> None:
@@ -174,7 +175,8 @@ def write_extras(tx: Tx, run: str, change: Change) -> None:
     if change.mail is not None:
         box = name(change.mail.name)
         if change.mail.push:
-            tx.write(q.PUSH_MAIL, run=run, name=box, value=name(change.mail.push))
+            # A letter that is taken out in the same change has to be there by then.
+            (tx.send if change.mail.pop else tx.write)(q.PUSH_MAIL, run=run, name=box, value=name(change.mail.push))
         if change.mail.pop:
             tx.write(q.POP_MAIL, run=run, name=box, value=name(change.mail.pop))
 

@@ -252,7 +252,7 @@ class SqlStore:
             if not found or (states is not None and rows.header(found[0][0]).status not in states):
                 return lambda: False
             for query in q.DELETE_RUN:
-                tx.send(query, run=run)
+                tx.write(query, run=run)
             return lambda: True
 
         return self._connections.change(work)
