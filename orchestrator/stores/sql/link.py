@@ -82,7 +82,10 @@ class Connections(ABC):
         return self._persist(work, True)
 
     def read(self, work: Work[T]) -> T:
-        """Run `work`, which writes nothing; each statement is consistent in itself."""
+        """Run `work`, which writes nothing and leaves all reading of rows to the function that it returns.
+
+        Each statement is consistent in itself.
+        """
         return self._persist(work, False)
 
     def reset_after_fork(self) -> None:

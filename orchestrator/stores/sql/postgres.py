@@ -1,8 +1,8 @@
 """PostgreSQL, through psycopg's pipeline mode: only asking for rows waits for the server.
 
-A transaction that locks, looks and writes takes two round trips and three statements: the lock and what is read under it,
-then everything that is written. Each statement sees what was committed before it began (READ COMMITTED): what is read
-after the lock is as the last one that held it left it.
+A transaction that locks, looks and writes takes two round trips and three statements: the lock and the reading under
+it, then everything that is written. Each statement sees what was committed before it began (READ COMMITTED): what is
+read after the lock is as its last holder left it.
 
 psycopg spends several times as long on a statement as libpq does, so writes are merged into one statement.
 """
@@ -157,8 +157,8 @@ def _as_text(value: Any) -> str | None:
 class _Transaction:
     """Statements of one transaction, in a pipeline. Writes are gathered, and go out as one statement.
 
-    There is no BEGIN and no COMMIT, which would cost as much as other statements. Without them, all that a pipeline sends
-    before its end is one transaction, and its end commits it.
+    There is no BEGIN and no COMMIT, which would cost as much as other statements. Without them, all that a pipeline
+    sends before its end is one transaction, and its end commits it.
     """
 
     def __init__(self, connection: _Connection, dialect: queries.Postgres) -> None:
