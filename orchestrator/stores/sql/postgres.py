@@ -130,7 +130,7 @@ class _Connection(psycopg.Connection[Any]):
 
 _CORK: int = getattr(socket, "TCP_CORK", 0)  # of Linux; elsewhere every statement has a packet of its own
 _BOTH = select.POLLIN | select.POLLOUT
-_EVENTS = {Wait.R: select.POLLIN, Wait.W: select.POLLOUT, Wait.RW: _BOTH}
+_EVENTS = (0, select.POLLIN, select.POLLOUT, _BOTH)  # by `Wait`: psycopg waits to read, to write, or for either
 # Where the socket is broken, reading from it says how.
 _READY = {0: Ready.R, select.POLLIN: Ready.R, select.POLLOUT: Ready.W, _BOTH: Ready.RW}
 
