@@ -16,12 +16,18 @@ from orchestrator.stores.memory import MemoryStore
 from orchestrator.stores.sql import SqlStore
 from orchestrator.testing import VirtualClock
 from tests.properties.wild import Wild
+from tests.servers import PostgresServer
 
 
-@pytest.fixture(scope="module")
-def sql_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
-    place: Path = tmp_path_factory.mktemp("alike") / "store.db"
-    store = SqlStore(f"sqlite:///{place}")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def sql_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqlStore]:
+    """On PostgreSQL the writes of a change are one statement, in which none sees another."""
+    if request.param == "sqlite":
+        place: Path = tmp_path_factory.mktemp("alike") / "store.db"
+        store = SqlStore(f"sqlite:///{place}")
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        store = SqlStore(server.url(), schema="alike")
     yield store
     store.close()
 

@@ -1,4 +1,4 @@
-"""What is the Redis store's own: keys, scripts, round trips, resends, and what it says of its server."""
+"""The Redis store's own: keys, scripts, round trips, resends, and its demands on the server."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_plain_step_costs_two_round_trips_and_an_inline_one_costs_one(wire: Wi
 
 
 def test_a_step_costs_as_many_bytes_at_the_thousandth_place_as_at_the_tenth(wire: Wire, wired: RedisStore) -> None:
-    """What a step writes and reads does not grow with the run, apart from the digits of its numbers."""
+    """The bytes that a step writes and reads do not grow with the run, apart from the digits of its numbers."""
     walk = _Walk(wired)
     walk.steps(9)
     costs = []
@@ -251,7 +251,7 @@ def test_a_server_that_was_restarted_is_used_again(redis_server: RedisServer, st
 
 
 def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None:
-    """Whoever reads the log may not be somebody who may read the store."""
+    """The log may be read by people who may not read the store."""
     store = RedisStore("redis://user:hush@127.0.0.1:1/3", retries=1)
     with pytest.raises(StoreUnavailable, match=r"redis://user:\*\*\*@127\.0\.0\.1:1/3") as caught:
         store.header("run")

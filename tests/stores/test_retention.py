@@ -1,4 +1,4 @@
-"""How long events are kept: from the settings to the store, and to whoever reads too late."""
+"""The retention of events: from the settings to the store, and to a reader who comes too late."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ talking = Workflow("talking", input=int).then(talk).then(take_an_hour).commit()
 
 
 class _Noting(MemoryStore):
-    """Notes how many events the changes of holders want kept, and for how long."""
+    """A store that notes how many events the commits of steps want kept, and for how long."""
 
     def __init__(self) -> None:
         super().__init__(clock)
@@ -49,7 +49,7 @@ class _Noting(MemoryStore):
 
 
 def test_the_settings_are_in_all_that_steps_commit() -> None:
-    """In what they write while they work, and in their outcomes."""
+    """Both limits travel with the parts that a step writes while it works, and with its outcome."""
     store = _Noting()
     with Orchestrator(store=store, workflows=[talking], events_max_per_run=70, events_max_age_seconds=0.0015) as here:
         here.create_run(talking).start(600)  # more than one part holds
@@ -57,7 +57,7 @@ def test_the_settings_are_in_all_that_steps_commit() -> None:
 
 
 def test_who_reads_too_late_is_told_that_events_were_too_old() -> None:
-    """What the last steps told is there, and so is what is young enough."""
+    """The events of the last steps are there, and so are those that are young enough."""
     counts = {}
     for age in (0, 3_599, 3_601):
         store = MemoryStore(clock)

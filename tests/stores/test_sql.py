@@ -1,9 +1,10 @@
-"""What is the SQL store's own: its schema, its locks, its connections, and what a step costs."""
+"""The SQL store's own: its schema, its locks, its connections, and the cost of a step."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sqlite3
 import threading
 import time
@@ -37,26 +38,26 @@ ACTIVE = frozenset({RunState.RUNNING})
 
 
 class Place:
-    """An empty database: `open` gives a store in it."""
+    """An empty database, in which `open` opens a store."""
 
     def __init__(self, url: str, schema: str | None = None) -> None:
         self.url, self.schema = url, schema
         self._stores: list[SqlStore] = []
 
     def open(self) -> SqlStore:
-        """A store of its own, closed at the end of the test."""
+        """Open a store, which is closed at the end of the test."""
         store = SqlStore(self.url, schema=self.schema)
         self._stores.append(store)
         return store
 
     def execute(self, statement: str) -> list[Any]:
-        """Rows of a statement on a connection of its own."""
+        """Return the rows of a statement, carried out on a connection of its own."""
         with closing(self.connect()) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
     def connect(self) -> Any:
-        """A connection that the store knows nothing of."""
+        """Open a connection that the store knows nothing of."""
         if self.schema is None:
             return sqlite3.connect(self.url.removeprefix("sqlite:///"), isolation_level=None)
         url = self.url.replace("postgresql+psycopg", "postgresql")
@@ -89,7 +90,7 @@ def on_postgresql(postgres_server: PostgresServer) -> Iterator[Place]:
 
 
 def begin(store: SqlStore, *paths: str) -> str:
-    """A run with a queued record at each path; gives its id."""
+    """Make a run with a queued record at each path; returns its id."""
     header = store.create(Header(run_id=new_run_id(), workflow_id="w", namespace="n", runtime="celery"))
     root = Record(path="", role=Role.BLOCK, phase=Phase.REST, status=Status.SUCCESS)
     ops = (Put(root), Run({"status": RunState.RUNNING}), *(Put(queued(path)) for path in paths))
@@ -107,7 +108,7 @@ def committed(answer: object) -> Committed:
 
 
 def note(store: SqlStore, run_id: str, event: str = "note") -> Committed:
-    """A commit that only tells something."""
+    """Commit nothing but an event."""
     return committed(store.commit(run_id, Change(Caller(new_token(), ACTIVE), events=({"type": event},))))
 
 
@@ -167,7 +168,7 @@ def test_many_threads_may_open_an_empty_database_at_once(place: Place) -> None:
 
 
 def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
-    """Make the calls in threads of their own; gives the answers, or raises what one of them raised."""
+    """Make the calls in threads of their own; returns the answers, or raises what one of them raised."""
     answers: list[Any] = []
     errors: list[BaseException] = []
 
@@ -245,7 +246,7 @@ def test_stores_that_commit_on_one_run_exclude_each_other(place: Place) -> None:
 
 
 def test_a_commit_waits_for_a_lock_and_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the database gives up waiting for, the store asks for again."""
+    """The database gives up waiting, and the store asks again."""
     impatient(monkeypatch)
     store = place.open()
     run_id = begin(store, "0")
@@ -279,7 +280,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def blocked(place: Place, run_id: str) -> Iterator[Callable[[], None]]:
-    """Hold the run's lock; gives what releases it early."""
+    """Hold the run's lock; yields a function that releases it early."""
     holder = (
         sqlite3.connect(place.url.removeprefix("sqlite:///"), isolation_level=None, check_same_thread=False)
         if (place.schema is None)
@@ -311,8 +312,39 @@ def test_an_exception_in_the_middle_of_a_transaction_leaves_nothing_behind(place
         raise TimeoutError("time is over")
 
     with pytest.raises(TimeoutError):
-        store._link.change(struck)
+        store._connections.change(struck)
     assert note(store, run_id).header.commits == 2
+
+
+def test_a_time_limit_that_strikes_a_waiting_commit_ends_it_at_once(
+    on_postgresql: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody waits for the lock any longer, nothing is committed, and nothing is logged of what the pipeline held."""
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    with blocked(on_postgresql, run_id), time_limit(0.2):
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            note(store, run_id)
+        assert time.monotonic() - started < 5
+    assert note(store, run_id).header.commits == 2
+    assert not caplog.records
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the main thread once the time is over, as Celery's soft time limits do."""
+
+    def strike(*_: object) -> None:
+        raise TimeoutError("time is over")
+
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # -- processes --------------------------------------------------------------------------------------------------------
@@ -359,7 +391,7 @@ def test_a_fork_in_the_middle_of_other_threads_transactions_is_harmless(place: P
 
 
 def forked(call: Callable[[], Any]) -> int:
-    """Make the call in a forked child, which ends with 0 if it returned; gives the child's id."""
+    """Make the call in a forked child, which ends with 0 if the call returned; returns the child's id."""
     child = os.fork()
     if child:
         return child
@@ -414,7 +446,7 @@ def test_sqlite_needs_a_file() -> None:
 
 
 def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
-    """It names the store and the reason."""
+    """The error names the store and the reason."""
     (tmp_path / "text").write_text("text " * 1000)
     with pytest.raises(StoreUnavailable, match="not a database"):
         SqlStore(f"sqlite:///{tmp_path / 'text'}").header("r")
@@ -454,7 +486,7 @@ def test_a_log_is_cut_whoever_makes_it_too_long(place: Place, before: int) -> No
 
 @pytest.mark.parametrize("number", [49, 50, 51])
 def test_a_log_is_cut_by_age_now_and_then(place: Place, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As often as chance has it, once in so many events, whichever number they have."""
+    """Chance decides, once in so many events, whichever numbers the events have."""
     store = place.open()
     run_id = begin(store, "0")
     for _ in range(number):
@@ -474,7 +506,7 @@ def test_a_log_is_cut_by_age_now_and_then(place: Place, number: int, monkeypatch
 def test_a_log_may_be_kept_for_longer_than_there_has_been_a_clock(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No database counts that far back."""
+    """The limit is further back than any database counts, and means that nothing is too old."""
     monkeypatch.setattr(rows, "chance", lambda: 0.0)
     store = place.open()
     run_id = begin(store, "0")
@@ -549,8 +581,27 @@ def test_a_plain_step_takes_four_round_trips(wire: Wire, on_postgresql: Place) -
     assert wire.turns - before == 4
 
 
+def test_a_plain_step_takes_six_statements(on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lock, read, write, for the claim and for the commit: everything that is written goes out as one statement."""
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    (record,) = store.load(run_id)[1:]
+    sent: list[bytes] = []
+    execute = psycopg.Connection.execute
+
+    def count(connection: Any, query: bytes, *args: Any, **options: Any) -> Any:
+        sent.append(query)
+        return execute(connection, query, *args, **options)
+
+    monkeypatch.setattr(psycopg.Connection, "execute", count)
+    token = claim(store, run_id, record)
+    assert len(sent) == 3
+    finish(store, run_id, 0, token)
+    assert len(sent) == 6
+
+
 def test_cutting_a_log_costs_no_round_trip(wire: Wire, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether by number or by age: nobody waits for the answer."""
+    """By number or by age: nobody waits for the answer."""
     monkeypatch.setattr(rows, "chance", lambda: 0.0)
     store = on_postgresql.open()
     run_id = begin(store, "0")
@@ -579,7 +630,7 @@ def test_a_big_commit_takes_two_round_trips(wire: Wire, on_postgresql: Place) ->
 def test_a_step_sends_as_many_bytes_at_position_1000_as_at_10(
     postgres_server: PostgresServer, wire: Wire, on_postgresql: Place
 ) -> None:
-    """What a step costs does not grow with the run."""
+    """The cost of a step does not grow with the run."""
     beside = SqlStore(postgres_server.url(), schema=on_postgresql.schema)  # not slowed down by the wire
     store = on_postgresql.open()
     run_id = begin(store, "10")
@@ -611,7 +662,7 @@ def until(store: SqlStore, run_id: str, first: int, end: int) -> None:
 
 
 def logged(place: Place, call: Callable[[], None]) -> int:
-    """By how much the call makes the write-ahead log grow."""
+    """Return by how many bytes the call makes the write-ahead log grow."""
     place.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     call()
     return Path(place.url.removeprefix("sqlite:///") + "-wal").stat().st_size
@@ -636,12 +687,12 @@ def test_held_records_are_found_without_reading_the_others(place: Place) -> None
 
 
 def test_a_commit_whose_answer_is_lost_is_taken_once(wire: Wire, on_postgresql: Place) -> None:
-    """The connection breaks inside COMMIT: the same change is sent again and gets its first answer."""
+    """The connection breaks while the server commits: the same change is sent again and gets its first answer."""
     store = on_postgresql.open()
     run_id = begin(store, "0")
     (record,) = store.load(run_id)[1:]
     token = claim(store, run_id, record)
-    wire.lose_answer(b"COMMIT")
+    wire.lose_answer(b"INSERT INTO")
     finish(store, run_id, 0, token)
     assert wire.lost == 1
     header = store.header(run_id)

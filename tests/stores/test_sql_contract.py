@@ -14,7 +14,7 @@ from tests.servers import PostgresServer
 
 
 class TestSqlite(StoreContract):
-    """Runs in a file."""
+    """The contract, for runs in a file."""
 
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[Store]:
@@ -24,7 +24,7 @@ class TestSqlite(StoreContract):
 
 
 class TestPostgres(StoreContract):
-    """Runs in a schema of a server's database; the tables are made once."""
+    """The contract, for runs in one schema of a server, whose tables are made once."""
 
     @pytest.fixture
     def store(self, postgres_server: PostgresServer) -> Iterator[Store]:

@@ -133,8 +133,8 @@ def test_readers_ask_once_for_all_of_a_process(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(vigil, "_QUICK", vigil._SLOW)
     store = a_store(f"sqlite:///{tmp_path}/runs.db", Deaf())
     asked: Counter[str] = Counter()
-    change = store._link.change
-    monkeypatch.setattr(store._link, "change", lambda work: (asked.update(["change"]), change(work))[1])
+    change = store._connections.change
+    monkeypatch.setattr(store._connections, "change", lambda work: (asked.update(["change"]), change(work))[1])
     with Orchestrator(store=store, workflows=[waiting]) as orchestrator, ThreadPoolExecutor(20) as threads:
         run = orchestrator.create_run(waiting)
         asked.clear()

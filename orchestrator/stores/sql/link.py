@@ -1,8 +1,8 @@
-"""What the store's verbs may ask of a database, and when a transaction is repeated.
+"""The port between the store's verbs and a database, and the rule by which a transaction is repeated.
 
-A transaction is a function of a `Tx`. It sends statements, looks at answers where it must, and returns how to put the
-result together once the transaction has ended: so a database over the network can take all of it in few round trips. It
-may run several times, and it may run again although it was committed, when the word of that was lost.
+A transaction is a function of a `Tx`. It sends statements, reads answers where it must, and returns a function that
+puts the result together once the transaction has ended. So a database over the network takes all of it in few round
+trips. The function may run several times, even after its transaction was committed: the news of that can get lost.
 """
 
 from __future__ import annotations
@@ -28,19 +28,31 @@ class Answer(Protocol):
     """Rows that a statement has given, or will have given."""
 
     def fetchall(self) -> list[Any]:
-        """All rows."""
+        """Return all rows."""
         ...
 
 
 class Tx(Protocol):
-    """A transaction that has begun."""
+    """A transaction that has begun.
+
+    Statements that only write may be carried out together: none of them sees what another one writes, so each must
+    write rows of its own. A statement that is sent sees everything that was written before it.
+    """
 
     def send(self, query: str, **parameters: Any) -> Answer:
-        """One statement. Asking its answer for rows waits, unless the transaction has ended by then."""
+        """Send one statement. Reading its rows waits for the server, unless the transaction has ended by then."""
+        ...
+
+    def send_with_writes(self, query: str, **parameters: Any) -> Answer:
+        """Send one statement together with the writes before it; it may see the tables as they were without them."""
+        ...
+
+    def write(self, query: str, **parameters: Any) -> None:
+        """Write by one statement whose answer nobody wants."""
         ...
 
     def put(self, query: str, rows: Sequence[Row]) -> None:
-        """One statement for all these rows."""
+        """Write all these rows by one statement."""
         ...
 
 
@@ -48,33 +60,36 @@ class Conflict(Exception):
     """Another transaction was in the way: the same may be tried again."""
 
 
-class Lost(Exception):
-    """The connection is gone, or there was none. What was committed last may have been taken or not."""
+class ConnectionLost(Exception):
+    """The connection is gone, or there was none. The last COMMIT may have been carried out or not."""
 
 
 Work = Callable[[Tx], Callable[[], T]]
 
 
-class Link(ABC):
+class Connections(ABC):
     """One process's connections to one database."""
 
     def __init__(self, shown: str) -> None:
-        self.shown = shown  # the URL, fit to be seen
+        self.shown = shown  # the URL without its password
         self._pid = os.getpid()
         self._ready = False
         self._clock = SystemClock()
-        _links.add(self)
+        _all_connections.add(self)
 
     def change(self, work: Work[T]) -> T:
         """Run `work` in one transaction."""
         return self._persist(work, True)
 
     def read(self, work: Work[T]) -> T:
-        """Run `work`, which writes nothing; each statement is consistent in itself."""
+        """Run `work`, which writes nothing and leaves all reading of rows to the function that it returns.
+
+        Each statement is consistent in itself.
+        """
         return self._persist(work, False)
 
-    def forked(self) -> None:
-        """This is a new process: leave the connections of the old one alone."""
+    def reset_after_fork(self) -> None:
+        """Leave the connections of the parent process alone: this is a new one."""
         self._pid = os.getpid()
         self._abandon()
 
@@ -83,10 +98,10 @@ class Link(ABC):
         """Close the connections that nobody uses; the next transaction opens one again."""
 
     def before_fork(self) -> None:  # noqa: B027
-        """This process is about to fork."""
+        """Prepare for a fork of this process."""
 
     def after_fork(self) -> None:  # noqa: B027
-        """This process has forked, and is the parent."""
+        """Go on in the parent after a fork."""
 
     @abstractmethod
     def _abandon(self) -> None:
@@ -98,11 +113,12 @@ class Link(ABC):
 
     @abstractmethod
     def _attempt(self, work: Work[T], write: bool) -> T:
-        """Run `work` once. Raises `Conflict`, `Lost`, or what cannot be helped."""
+        """Run `work` once. Raises `Conflict` or `ConnectionLost`, which are retried; anything else propagates."""
 
     def _persist(self, work: Work[T], write: bool) -> T:
+        # A fork that nobody told us of (os.fork has hooks, a bare clone has none) shows in the process's id.
         if self._pid != os.getpid():
-            self.forked()
+            self.reset_after_fork()
         end = monotonic() + PATIENCE
         attempts = losses = 0
         while True:
@@ -114,49 +130,50 @@ class Link(ABC):
             except Conflict as error:
                 if monotonic() > end:
                     raise self.unavailable("is too busy", error) from error
-            except Lost as error:
+            except ConnectionLost as error:
                 losses += 1
                 if losses >= LOSSES or monotonic() > end:
                     raise self.unavailable("cannot be reached", error) from error
             attempts += 1
+            # Chance spreads the attempts: those that got into each other's way once would do so again.
             self._clock.sleep((0.5 + chance()) * min(LONGEST, SHORTEST * 2 ** min(attempts, 10)))
 
     def unavailable(self, what: str, error: BaseException) -> StoreUnavailable:
-        """The error for the caller, which names the store and the reason in one line."""
+        """Return the error for the caller, which names the store and the reason in one line."""
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return StoreUnavailable(f"The store {self.shown} {what}: {reason}", store=self.shown)
 
 
 # -- forks ------------------------------------------------------------------------------------------------------------
 
-_links: weakref.WeakSet[Link] = weakref.WeakSet()
+_all_connections: weakref.WeakSet[Connections] = weakref.WeakSet()
 
 
 class _Forks:
-    """Tells the links of a fork."""
+    """Calls the hooks of everybody's connections around a fork."""
 
     def __init__(self) -> None:
-        self._told: list[Link] = []
+        self._prepared: list[Connections] = []
 
     def before(self) -> None:
-        self._told = list(_links)
-        for link in self._told:
-            link.before_fork()
+        self._prepared = list(_all_connections)
+        for connections in self._prepared:
+            connections.before_fork()
 
-    def parent(self) -> None:
-        for link in self._told:
-            link.after_fork()
-        self._told = []
+    def after_in_parent(self) -> None:
+        for connections in self._prepared:
+            connections.after_fork()
+        self._prepared = []
 
-    def child(self) -> None:
-        for link in list(_links):
-            link.forked()
-        self._told = []
+    def after_in_child(self) -> None:
+        for connections in list(_all_connections):
+            connections.reset_after_fork()
+        self._prepared = []
 
 
-def _listen() -> None:
+def _register_fork_hooks() -> None:
     forks = _Forks()
-    os.register_at_fork(before=forks.before, after_in_parent=forks.parent, after_in_child=forks.child)
+    os.register_at_fork(before=forks.before, after_in_parent=forks.after_in_parent, after_in_child=forks.after_in_child)
 
 
-_listen()
+_register_fork_hooks()

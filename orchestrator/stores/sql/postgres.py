@@ -1,17 +1,25 @@
-"""PostgreSQL, through pipelines: statements are sent together, and only asking for rows waits.
+"""PostgreSQL, through psycopg's pipeline mode: only asking for rows waits for the server.
 
-A transaction that locks, looks and writes takes two round trips that way: one until the locked rows are there, one with
-everything else and the COMMIT. Each statement sees what was committed before it began (READ COMMITTED): what is read
-after the lock is as the last holder left it.
+A transaction that locks, looks and writes takes two round trips and three statements: the lock and the reading under
+it, then everything that is written. Each statement sees what was committed before it began (READ COMMITTED): what is
+read after the lock is as its last holder left it.
+
+psycopg spends several times as long on a statement as libpq does, so writes are merged into one statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import os
+import select
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import psycopg
+from psycopg.abc import RV, PQGen
+from psycopg.pq import PipelineStatus, TransactionStatus
+from psycopg.waiting import Ready, Wait
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
@@ -19,8 +27,7 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from orchestrator.errors import PayloadTooLarge
 from orchestrator.stores.sql import queries
-from orchestrator.stores.sql.link import Answer, Conflict, Link, Lost, Row, T, Work
-from orchestrator.stores.sql.pipe import Connection, Failed, Pipe
+from orchestrator.stores.sql.link import Answer, Conflict, ConnectionLost, Connections, Row, T, Work
 from orchestrator.stores.sql.queries import quoted
 from orchestrator.stores.sql.schema import check_format, upgrade
 
@@ -30,6 +37,7 @@ STATEMENT = 30  # seconds of one statement, by the server's count
 ANSWER = 40.0  # seconds that the server may be silent, by ours: a frozen server counts nothing
 # Every statement goes by a key: no value is worth another plan.
 _SETTINGS = f"""SELECT set_config('plan_cache_mode', 'force_generic_plan', false),
+    set_config('default_transaction_isolation', 'read committed', false),
     set_config('lock_timeout', '{LOCK}s', false),
     set_config('statement_timeout', '{STATEMENT}s', false),
     set_config('idle_in_transaction_session_timeout', '{STATEMENT}s', false)"""
@@ -48,23 +56,185 @@ _LOSSES = ("08", "57P", "25P03", "25006", "53300")
 _TOO_LARGE = "54"
 
 
-class _Tx:
-    """Statements are queued; their answers come when they are asked for, or at the end."""
+class _Connection(psycopg.Connection[Any]):
+    """A connection on which every wait has an end, and statements share packets."""
 
-    def __init__(self, pipe: Pipe, dialect: queries.Postgres) -> None:
-        self._pipe = pipe
+    generation = 0  # of the pool: see `PostgresConnections`
+    _socket: socket.socket | None = None
+
+    def ask(self, statement: bytes, parameters: Mapping[str, Any], prepare: bool | None = None) -> Answer:
+        """Send a statement; it is prepared at once, or after some uses.
+
+        Outside of a pipeline, preparing takes a round trip of its own: that pays for what is asked often.
+        """
+        return self.execute(statement, {name: _as_text(value) for name, value in parameters.items()}, prepare=prepare)
+
+    def gather_packets(self) -> None:
+        """Let the kernel hold statements back until an answer is waited for.
+
+        psycopg sends each of them by itself, and a server that is woken for each of them has more to do.
+        """
+        if _CORK:
+            held = socket.socket(fileno=os.dup(self.fileno()))
+            if held.family in (socket.AF_INET, socket.AF_INET6):
+                self._socket = held
+            else:
+                held.close()
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        super().close()
+
+    def wait(self, gen: PQGen[RV], *_args: Any, **_kwargs: Any) -> RV:
+        """Carry out one operation of psycopg's; fail and close when the server is silent for `ANSWER` seconds.
+
+        A frozen server (stopped, or behind a network that swallows everything) keeps its sockets open and counts no
+        timeout of its own, and psycopg would wait for it without end. `tcp_user_timeout` does not help: the kernel of
+        a stopped process still acknowledges what it receives.
+        """
+        descriptor, poller = self.fileno(), select.poll()
+        try:
+            wanted = next(gen)
+            poller.register(descriptor, _EVENTS[wanted])
+            while True:
+                if wanted == Wait.R and self._socket is not None:
+                    self._socket.setsockopt(socket.IPPROTO_TCP, _CORK, 0)  # sends what was held back
+                    self._socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
+                wanted = gen.send(self._poll(poller, gen))
+                poller.modify(descriptor, _EVENTS[wanted])
+        except StopIteration as end:
+            answer: RV = end.value
+            return answer
+
+    def _poll(self, poller: select.poll, gen: PQGen[Any]) -> Ready:
+        try:
+            if found := poller.poll(ANSWER * 1000):
+                return _READY[found[0][1] & _BOTH]
+            raise psycopg.OperationalError(f"no answer within {ANSWER:.0f} s")
+        except BaseException as error:
+            # Nobody will read what is still to come. psycopg's generator has to hear of it: one that is left where it
+            # is would try to go on when it is collected, and complain.
+            self.close()
+            with suppress(psycopg.Error, StopIteration):
+                gen.throw(error)
+            raise
+
+    @property
+    def is_idle(self) -> bool:
+        """True when nothing is going on."""
+        in_pipeline = self.pgconn.pipeline_status != PipelineStatus.OFF
+        return not self.closed and not in_pipeline and self.pgconn.transaction_status == TransactionStatus.IDLE
+
+
+_CORK: int = getattr(socket, "TCP_CORK", 0)  # of Linux; elsewhere every statement has a packet of its own
+_BOTH = select.POLLIN | select.POLLOUT
+_EVENTS = (0, select.POLLIN, select.POLLOUT, _BOTH)  # by `Wait`: psycopg waits to read, to write, or for either
+# Where the socket is broken, reading from it says how.
+_READY = {0: Ready.R, select.POLLIN: Ready.R, select.POLLOUT: Ready.W, _BOTH: Ready.RW}
+
+
+def _as_text(value: Any) -> str | None:
+    """Return a parameter as PostgreSQL reads it.
+
+    The statement knows the type. Told by psycopg, it would be prepared for small numbers and again for large ones.
+    """
+    match value:
+        case None | str():
+            return value
+        case int():
+            return str(value)
+        case [int(), *_]:
+            return "{" + ",".join(map(str, value)) + "}"
+        case []:
+            return "{}"
+        case _:
+            escaped = [item.replace("\\", "\\\\").replace('"', '\\"') for item in value]
+            return '{"' + '","'.join(escaped) + '"}'
+
+
+class _Transaction:
+    """Statements of one transaction, in a pipeline. Writes are gathered, and go out as one statement.
+
+    There is no BEGIN and no COMMIT, which would cost as much as other statements. Without them, all that a pipeline
+    sends before its end is one transaction, and its end commits it.
+    """
+
+    def __init__(self, connection: _Connection, dialect: queries.Postgres) -> None:
+        self._connection = connection
         self._dialect = dialect
+        self._gathered: list[tuple[str, dict[str, Any]]] = []
 
     def send(self, query: str, **parameters: Any) -> Answer:
-        statement = self._dialect.statement(query)
-        return self._pipe.send(statement.text, [parameters[name] for name in statement.parameters], statement.name)
+        self.send_gathered()
+        return self._connection.ask(self._dialect.statement(query), parameters, True)
+
+    def write(self, query: str, **parameters: Any) -> None:
+        self._gathered.append((query, parameters))
 
     def put(self, query: str, rows: Sequence[Row]) -> None:
-        statement = self._dialect.statement(query)
-        self._pipe.send(statement.text, [*zip(*rows, strict=True)], statement.name)
+        columns = zip(*rows, strict=True)
+        self._gathered.append((query, {str(place): column for place, column in enumerate(columns)}))
+
+    def send_with_writes(self, query: str, **parameters: Any) -> Answer:
+        self._gathered.append((query, parameters))
+        names, given = zip(*self._gathered, strict=True)
+        self._gathered = []
+        merged = {f"{place}_{name}": value for place, one in enumerate(given) for name, value in one.items()}
+        return self._connection.ask(self._dialect.merged(names), merged, True)
+
+    def send_gathered(self) -> None:
+        """Send what was gathered."""
+        if self._gathered:
+            query, parameters = self._gathered.pop()
+            self.send_with_writes(query, **parameters)
 
 
-class PostgresLink(Link):
+class _Question:
+    """A statement that only reads, and its rows once it has been carried out."""
+
+    def __init__(self, statement: bytes, parameters: dict[str, Any]) -> None:
+        self._statement = statement
+        self._parameters = parameters
+
+    def ask(self, connection: _Connection) -> None:
+        self._answer = connection.ask(self._statement, self._parameters)
+
+    def fetchall(self) -> list[Any]:
+        return self._answer.fetchall()
+
+
+class _Questions:
+    """Statements that only read, all asked at the end: then it is known whether they need a pipeline.
+
+    A pipeline costs as much as a statement, and most reads are one statement.
+    """
+
+    def __init__(self, dialect: queries.Postgres) -> None:
+        self._dialect = dialect
+        self.asked: list[_Question] = []
+
+    def send(self, query: str, **parameters: Any) -> Answer:
+        question = _Question(self._dialect.statement(query), parameters)
+        self.asked.append(question)
+        return question
+
+    send_with_writes = send
+
+    def write(self, query: str, **parameters: Any) -> None:
+        raise NotImplementedError
+
+    def put(self, query: str, rows: Sequence[Row]) -> None:
+        raise NotImplementedError
+
+    def ask(self, connection: _Connection) -> None:
+        with connection.pipeline() if len(self.asked) > 1 else nullcontext():
+            for question in self.asked:
+                question.ask(connection)
+
+
+class PostgresConnections(Connections):
     """The connections of one process to one database, and one schema of it."""
 
     def __init__(self, url: URL, shown: str, schema: str | None) -> None:
@@ -82,11 +252,11 @@ class PostgresLink(Link):
         return QueuePool(self._connect, pool_size=5, max_overflow=45, timeout=LOCK, reset_on_return=None, use_lifo=True)
 
     def _connect(self) -> Any:
-        connection = Connection.connect(**self._options, autocommit=True)
+        connection = _Connection.connect(**self._options, autocommit=True)
         try:
             connection.generation = self._generation
-            connection.prepared = set()
-            _alone(connection, _SETTINGS.encode())
+            connection.gather_packets()
+            connection.execute(_SETTINGS.encode())
         except BaseException:
             connection.close()
             raise
@@ -109,19 +279,19 @@ class PostgresLink(Link):
                     upgrade("postgresql+psycopg", connection, lambda: self._lock_schema(connection))
             finally:
                 connection.close()
-        except (psycopg.Error, Failed) as error:
+        except psycopg.Error as error:
             raise self._read_error(error, None) from error
         except SQLAlchemyError as error:
             raise self._read_error(getattr(error, "orig", None) or error, None) from error
 
-    def _is_current(self, connection: Connection) -> bool:
-        ((exists,),) = _alone(connection, self._dialect.statement(queries.EXISTS).text)
+    def _is_current(self, connection: _Connection) -> bool:
+        ((exists,),) = connection.execute(self._dialect.statement(queries.EXISTS)).fetchall()
         if not exists:
             return False
-        found = _alone(connection, self._dialect.statement(queries.FORMAT).text)
-        return check_format(found[0] if found else None, self.shown)
+        found = connection.execute(self._dialect.statement(queries.FORMAT)).fetchone()
+        return check_format(found, self.shown)
 
-    def _lock_schema(self, connection: Connection) -> bool:
+    def _lock_schema(self, connection: _Connection) -> bool:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATION])
         if self._is_current(connection):  # another process was faster
             return False
@@ -134,62 +304,86 @@ class PostgresLink(Link):
         pooled, connection = self._checkout()
         try:
             return self._run(connection, work, write)
-        except (psycopg.Error, Failed) as error:
+        except psycopg.Error as error:
             raise self._read_error(error, connection) from error
         finally:
-            if not connection.idle:
+            if not connection.is_idle:
                 pooled.invalidate()
             pooled.close()
 
-    def _run(self, connection: Connection, work: Work[T], write: bool) -> T:
-        pipe = Pipe(connection, ANSWER)
-        try:
-            if write:
-                pipe.send(b"BEGIN ISOLATION LEVEL READ COMMITTED")
-            finish = work(_Tx(pipe, self._dialect))
-            if write:
-                pipe.send(b"COMMIT")
-            pipe.end()
-        except Failed:
-            with suppress(Failed, psycopg.Error):
-                pipe.end()
-            with suppress(Failed, psycopg.Error):
-                _alone(connection, b"ROLLBACK")
-            raise
+    def _run(self, connection: _Connection, work: Work[T], write: bool) -> T:
+        if not write:
+            questions = _Questions(self._dialect)
+            finish = work(questions)
+            questions.ask(connection)
+            return finish()
+        with _pipeline(connection):
+            transaction = _Transaction(connection, self._dialect)
+            finish = work(transaction)
+            transaction.send_gathered()
         return finish()
 
-    def _checkout(self) -> tuple[PoolProxiedConnection, Connection]:
+    def _checkout(self) -> tuple[PoolProxiedConnection, _Connection]:
         try:
             while True:
                 pooled = self._pool.connect()
                 connection = pooled.driver_connection
-                assert isinstance(connection, Connection)
-                if connection.generation == self._generation and connection.idle:
+                assert isinstance(connection, _Connection)
+                if connection.generation == self._generation and connection.is_idle:
                     return pooled, connection
                 pooled.invalidate()
                 pooled.close()
         except PoolExhausted as error:
             raise Conflict("all connections of this process are in use") from error
-        except (psycopg.Error, Failed) as error:
+        except psycopg.Error as error:
             raise self._read_error(error, None) from error
 
-    def _read_error(self, error: BaseException, connection: Connection | None) -> Exception:
+    def _read_error(self, error: BaseException, connection: _Connection | None) -> Exception:
+        error = _first_error(error)
         state = getattr(error, "sqlstate", None) or ""
         if state in _CONFLICTS:
             return Conflict(str(error))
-        broken = connection is not None and connection.closed
-        unsaid = isinstance(error, psycopg.OperationalError | Failed) and not state
-        if broken or unsaid or state.startswith(_LOSSES):
+        if _is_loss(error, state):
             if connection is not None and connection.generation == self._generation:
                 self._generation += 1  # its neighbours in the pool are hardly better
-            return Lost(str(error))
+            return ConnectionLost(str(error))
         if state.startswith(_TOO_LARGE):
             return PayloadTooLarge(f"PostgreSQL does not take the value: {str(error).splitlines()[0]}")
         return self.unavailable("does not work", error)
 
 
-def _alone(connection: Connection, statement: bytes) -> list[Any]:
-    pipe = Pipe(connection, ANSWER)
-    answer = pipe.send(statement)
-    pipe.end()
-    return answer.fetchall()
+@contextmanager
+def _pipeline(connection: _Connection) -> Iterator[None]:
+    """Carry out a transaction; nothing of it is committed, and the connection is closed, if something goes wrong."""
+    failure: BaseException | None = None
+    try:
+        with connection.pipeline():
+            try:
+                yield
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                # The end of the pipeline would commit what was sent, after waiting for what the server is busy with.
+                connection.close()
+                failure = error  # past the pipeline, which would log what follows from it
+    except psycopg.Error:
+        if failure is None:
+            raise
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback leads to this frame, and would keep the connection
+
+
+def _is_loss(error: BaseException, state: str) -> bool:
+    if state.startswith(_LOSSES):
+        return True
+    if not state:  # libpq's or our own word, not the server's
+        return isinstance(error, psycopg.OperationalError) or type(error) is psycopg.DatabaseError
+    return isinstance(error, psycopg.Error) and error.diag.severity_nonlocalized in ("FATAL", "PANIC")
+
+
+def _first_error(error: BaseException) -> BaseException:
+    """Return the error that stopped the pipeline, not one of a later statement that was skipped for it."""
+    while isinstance(error, psycopg.errors.PipelineAborted) and error.__context__ is not None:
+        error = error.__context__
+    return error

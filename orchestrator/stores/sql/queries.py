@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
 
@@ -111,7 +110,7 @@ def quoted(name: str) -> str:
 
 
 class Dialect(ABC):
-    """How the words in braces are written for one database."""
+    """One database's way to write the words in braces."""
 
     now: str
     lock: str
@@ -160,7 +159,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def rows(self, types: list[str]) -> str:
-        """What stands for the rows of an insert."""
+        """The rows of an insert, as a source to insert from."""
 
 
 class Sqlite(Dialect):
@@ -183,15 +182,6 @@ class Sqlite(Dialect):
         return f"VALUES ({', '.join('?' * len(types))})"
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """A statement with numbered parameters: what they are called, and under which name it is prepared."""
-
-    text: bytes
-    parameters: tuple[str, ...]
-    name: bytes
-
-
 class Postgres(Dialect):
     """Lists travel as arrays; one for each column of an insert."""
 
@@ -200,18 +190,30 @@ class Postgres(Dialect):
 
     def __init__(self, schema: str | None = None) -> None:
         super().__init__(schema)
-        self._statements: dict[str, Statement] = {}
+        self._statements: dict[str | tuple[str, ...], bytes] = {}
 
-    def statement(self, query: str) -> Statement:
-        """The query with numbers for its parameters; made once."""
+    def statement(self, query: str) -> bytes:
+        """Return the query with psycopg's placeholders; written once."""
         made = self._statements.get(query)
         if made is None:
-            text = self.write(query)
-            names = tuple(dict.fromkeys(_PARAMETER.findall(text)))
-            numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", text)
-            made = Statement(numbered.encode(), names, f"orchestrator_{len(self._statements)}".encode())
-            self._statements[query] = made
+            made = self._statements[query] = self._with_placeholders(query).encode()
         return made
+
+    def merged(self, queries: tuple[str, ...]) -> bytes:
+        """Return one statement that carries out all of these writes; the parameters are called `<place>_<name>`.
+
+        PostgreSQL shows all of them the tables as they were before: no write sees another one, and a row that two
+        of them wrote would be written by one of the two.
+        """
+        made = self._statements.get(queries)
+        if made is None:
+            *first, last = (self._with_placeholders(query, f"{place}_") for place, query in enumerate(queries))
+            beside = ", ".join(f"w{place} AS ({text})" for place, text in enumerate(first))
+            made = self._statements[queries] = (f"WITH {beside} {last}" if first else last).encode()
+        return made
+
+    def _with_placeholders(self, query: str, prefix: str = "") -> str:
+        return _PARAMETER.sub(lambda found: f"%({prefix}{found[1]})s", self.write(query).replace("%", "%%"))
 
     def parameter(self, name: str) -> str:
         return f":{name}"
@@ -223,4 +225,4 @@ class Postgres(Dialect):
         return f"unnest(CAST(:{first} AS text[]), CAST(:{second} AS text[])) AS w(a, b)"
 
     def rows(self, types: list[str]) -> str:
-        return f"SELECT * FROM unnest({', '.join(f'CAST(${n} AS {name}[])' for n, name in enumerate(types, 1))})"
+        return f"SELECT * FROM unnest({', '.join(f'CAST(:{place} AS {name}[])' for place, name in enumerate(types))})"

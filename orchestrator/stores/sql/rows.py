@@ -63,7 +63,7 @@ def pack(doc: Mapping[str, Any]) -> str:
 
 
 def columns(of: Header) -> dict[str, Any]:
-    """What is stored of a header, but what never changes."""
+    """Return the columns that are stored of a header, except those that never change."""
     return {
         "workflow_id": name(of.workflow_id),
         "resource_id": name(of.resource_id),
@@ -89,7 +89,7 @@ def lock(tx: Tx, run: str, paths: Sequence[str], mail: Mail | None = None) -> Lo
 
 
 def is_heard(locked: Locked, applied: Applied) -> bool:
-    """Whether somebody waits for what this answer writes."""
+    """Tell if somebody waits for what this answer writes."""
     if applied.repeated or locked.header is None:
         return False
     rests = applied.header.rests != locked.header.rests
@@ -101,12 +101,13 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, kee
     if applied.repeated:
         return
     first = locked.events + 1
-    tx.send(q.UPDATE_RUN, run=run, events=locked.events + len(applied.events), **columns(applied.header))
+    tx.write(q.UPDATE_RUN, run=run, events=locked.events + len(applied.events), **columns(applied.header))
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
-        _trim(tx, run, locked, len(applied.events), keep, keep_for)
     _keep(tx, run, applied.header, list(applied.records.values()))
+    if applied.events:  # at last: it looks at what was written, so it cannot be written together with that
+        _trim(tx, run, locked, len(applied.events), keep, keep_for)
 
 
 def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, keep_for: int) -> None:
@@ -142,7 +143,7 @@ def _keep(tx: Tx, run: str, of: Header, records: Sequence[Record]) -> None:
     if kept:
         tx.put(q.PUT_RECORDS, [_row(run, record) for record in kept])
     if gone:
-        tx.send(q.DROP_RECORDS, run=run, paths=gone)
+        tx.write(q.DROP_RECORDS, run=run, paths=gone)
     if of.runtime == "local":
         return
     due = [_due_row(run, of, record) for record in kept if _is_due(of, record)]
@@ -150,7 +151,7 @@ def _keep(tx: Tx, run: str, of: Header, records: Sequence[Record]) -> None:
     if due:
         tx.put(q.PUT_DUE, due)
     if quiet:
-        tx.send(q.DROP_DUE, run=run, paths=quiet)
+        tx.write(q.DROP_DUE, run=run, paths=quiet)
 
 
 def _row(run: str, record: Record) -> tuple[Any, ...]:
@@ -174,9 +175,10 @@ def write_extras(tx: Tx, run: str, change: Change) -> None:
     if change.mail is not None:
         box = name(change.mail.name)
         if change.mail.push:
-            tx.send(q.PUSH_MAIL, run=run, name=box, value=name(change.mail.push))
+            # A letter that is taken out in the same change has to be there by then.
+            (tx.send if change.mail.pop else tx.write)(q.PUSH_MAIL, run=run, name=box, value=name(change.mail.push))
         if change.mail.pop:
-            tx.send(q.POP_MAIL, run=run, name=box, value=name(change.mail.pop))
+            tx.write(q.POP_MAIL, run=run, name=box, value=name(change.mail.pop))
 
 
 def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: str) -> None:
@@ -185,18 +187,30 @@ def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: st
     if kept:
         tx.put(put, kept)
     if gone:
-        tx.send(drop, run=run, keys=gone)
+        tx.write(drop, run=run, keys=gone)
 
 
-def package(tx: Tx, run: str, of: Header, claimed: Record) -> Callable[[], Claimed]:
-    """Ask for all that a claimed activation needs; put together once the transaction has ended."""
+def package(tx: Tx, run: str, of: Header, claimed: Record, change: Change | None = None) -> Callable[[], Claimed]:
+    """Ask for all that a claimed activation needs; put together once the transaction has ended.
+
+    What the claiming change itself writes is known without asking, so the question can travel with the writes.
+    """
     wanted = [id_ for id_ in (claimed.input, claimed.suspend, claimed.resume, *claimed.needs.split()) if id_]
-    asked = tx.send(q.PACKAGE, run=run, ids=[name(id_) for id_ in wanted])
+    asked = tx.send_with_writes(q.PACKAGE, run=run, ids=[name(id_) for id_ in wanted])
 
     def put_together() -> Claimed:
         found: dict[str, dict[str, str]] = {"value": {}, "state": {}, "context": {}}
         for kind, key, text in asked.fetchall():
             found[kind][original(key)] = text
-        return Claimed(of, claimed, found["value"], found["state"], found["context"])
+        values, state, context = found["value"], found["state"], found["context"]
+        if change is not None:
+            # A stored value stays when it is written again; of state and context, the later text counts.
+            values = {id_: text for id_ in wanted if (text := values.get(id_, change.values.get(id_))) is not None}
+            state, context = _patched(state, change.state), _patched(context, change.context)
+        return Claimed(of, claimed, values, state, context)
 
     return put_together
+
+
+def _patched(stored: dict[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:
+    return {key: text for key, text in {**stored, **patch}.items() if text is not None}

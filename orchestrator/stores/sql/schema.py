@@ -1,4 +1,4 @@
-"""Brings a database's tables up to date, in the caller's transaction and under the caller's lock."""
+"""The upgrade of a database's tables, in the caller's transaction and under the caller's lock."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ _alembic = _OneAtATime()
 
 
 def check_format(found: Sequence[Any] | None, shown: str) -> bool:
-    """Whether the stored format is ours. A newer one is an error: this code does not know what it would do to it."""
+    """Tell if the stored format is this release's.
+
+    A newer one is an error: this code does not know what it would do to it.
+    """
     stored = int(found[0]) if found else 0
     if stored > FORMAT:
         raise StoreUnavailable(
@@ -44,7 +47,7 @@ def check_format(found: Sequence[Any] | None, shown: str) -> bool:
 
 
 def upgrade(driver: str, raw: Any, lock: Callable[[], bool]) -> None:
-    """Upgrade through the driver's connection. `lock` takes the lock and says whether there is anything left to do."""
+    """Upgrade through the driver's connection. `lock` takes the lock and tells if there is anything left to do."""
     engine = create_engine(f"{driver}://", creator=lambda: raw, poolclass=StaticPool)
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")  # from here on SQLAlchemy knows of a transaction

@@ -19,15 +19,15 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.errors import PayloadTooLarge
 from orchestrator.host import SystemClock
 from orchestrator.stores.sql import queries
-from orchestrator.stores.sql.link import Answer, Conflict, Link, Lost, Row, T, Work
+from orchestrator.stores.sql.link import Answer, Conflict, ConnectionLost, Connections, Row, T, Work
 from orchestrator.stores.sql.schema import check_format, upgrade
 
 BUSY = 5.0  # seconds that SQLite itself waits for another process
 _BUSY_WORDS = ("locked", "busy", "schema has changed")
 
 
-class _Lane:
-    """One connection, opened when it is needed."""
+class SerialConnection:
+    """One connection, used by one thread at a time and opened when it is needed."""
 
     def __init__(self, path: str) -> None:
         self.lock = threading.Lock()
@@ -35,20 +35,20 @@ class _Lane:
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> sqlite3.Connection:
-        """The connection."""
+        """Return the connection."""
         if self._connection is None:
             self._connection = connect(self._path)
         return self._connection
 
     def close(self) -> None:
-        """Close it, if it is open."""
+        """Close the connection if it is open."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
 
 def connect(path: str) -> sqlite3.Connection:
-    """A connection on which nothing begins or ends by itself."""
+    """Open a connection on which no transaction begins or ends by itself."""
     connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -74,6 +74,12 @@ class _Tx:
                 parameters[name] = json.dumps(value)
         return _Rows(self._connection.execute(self._dialect.write(query), parameters).fetchall())
 
+    def send_with_writes(self, query: str, **parameters: Any) -> Answer:
+        return self.send(query, **parameters)
+
+    def write(self, query: str, **parameters: Any) -> None:
+        self.send(query, **parameters)
+
     def put(self, query: str, rows: Sequence[Row]) -> None:
         self._connection.executemany(self._dialect.write(query), rows)
 
@@ -86,7 +92,7 @@ class _Rows:
         return self._rows
 
 
-class SqliteLink(Link):
+class SqliteConnections(Connections):
     """The connections of one process to one file."""
 
     def __init__(self, url: URL, shown: str) -> None:
@@ -95,34 +101,34 @@ class SqliteLink(Link):
         super().__init__(shown)
         self._path = url.database
         self._dialect = queries.Sqlite()
-        self._abandoned: list[_Lane] = []
-        self._frozen: list[_Lane] = []
-        self._open_lanes()
+        self._abandoned: list[SerialConnection] = []
+        self._frozen: list[SerialConnection] = []
+        self._open_connections()
 
-    def _open_lanes(self) -> None:
-        self._writer, self._reader = _Lane(self._path), _Lane(self._path)
+    def _open_connections(self) -> None:
+        self._writer, self._reader = SerialConnection(self._path), SerialConnection(self._path)
 
     def close(self) -> None:
-        for lane in (self._writer, self._reader):
-            with lane.lock:
-                lane.close()
+        for one in (self._writer, self._reader):
+            with one.lock:
+                one.close()
 
     def before_fork(self) -> None:
-        for lane in (self._writer, self._reader):
+        for one in (self._writer, self._reader):
             # Where another thread is in a long transaction, the connection stays open; the child will not touch it.
-            if lane.lock.acquire(timeout=2 * BUSY):
-                self._frozen.append(lane)
-                lane.close()
+            if one.lock.acquire(timeout=2 * BUSY):
+                self._frozen.append(one)
+                one.close()
 
     def after_fork(self) -> None:
         frozen, self._frozen = self._frozen, []
-        for lane in frozen:
-            lane.lock.release()
+        for one in frozen:
+            one.lock.release()
 
     def _abandon(self) -> None:
         self._abandoned += [self._writer, self._reader]  # kept: to close them would be to use them
         self._frozen = []
-        self._open_lanes()
+        self._open_connections()
 
     def _prepare(self) -> None:
         try:
@@ -151,17 +157,17 @@ class SqliteLink(Link):
         return not self._is_current(connection)  # another process may have been faster
 
     def _attempt(self, work: Work[T], write: bool) -> T:
-        lane = self._writer if write else self._reader
-        with lane.lock:
+        used = self._writer if write else self._reader
+        with used.lock:
             try:
-                connection = lane.open()
+                connection = used.open()
                 try:
                     return self._run(connection, work, write)
                 finally:
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
             except sqlite3.Error as error:
-                lane.close()
+                used.close()  # its state is not known
                 raise self._read_error(error) from error
 
     def _run(self, connection: sqlite3.Connection, work: Work[T], write: bool) -> T:
@@ -181,5 +187,5 @@ class SqliteLink(Link):
         if "too big" in text or "too large" in text:
             return PayloadTooLarge(f"SQLite does not take the value: {text}")
         if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
-            return Lost(text)
+            return ConnectionLost(text)
         return self.unavailable("does not work", error)

@@ -24,7 +24,7 @@ from orchestrator.ports import Bell, Due, Holding, RunPageOf, RunQuery, StoredEv
 from orchestrator.stores.common import NEVER, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
-from orchestrator.stores.sql.link import Link, Tx
+from orchestrator.stores.sql.link import Connections, Tx
 from orchestrator.stores.sql.vigil import Vigil
 
 _SECRETS = frozenset({"password", "sslpassword"})
@@ -45,9 +45,9 @@ class SqlStore:
     def __init__(self, url: str, *, schema: str | None = None) -> None:
         parsed = _parse(url)
         self.url = _shown(parsed)
-        self._link = _open(parsed, self.url, schema)
+        self._connections = _open(parsed, self.url, schema)
         self._asked: dict[tuple[str, str], float] = {}
-        weakref.finalize(self, self._link.close)
+        weakref.finalize(self, self._connections.close)
 
     def __repr__(self) -> str:
         return f"SqlStore({self.url!r})"
@@ -66,7 +66,7 @@ class SqlStore:
             kept = tx.send(q.HEADER, run=run)
             return lambda: rows.header(kept.fetchall()[0][0])
 
-        return self._link.change(work)
+        return self._connections.change(work)
 
     def claim(self, ask: Ask) -> Claimed | Refused:
         run = rows.name(ask.run_id)
@@ -82,7 +82,7 @@ class SqlStore:
             rows.write(tx, run, held, answer)
             return rows.package(tx, run, answer.header, answer.records.get(ask.path) or held.records[ask.path])
 
-        answer = self._link.change(work)
+        answer = self._connections.change(work)
         self._ring(ask.run_id, rings)
         return answer
 
@@ -104,10 +104,10 @@ class SqlStore:
             claimed = None
             if answer.claimed is not None:
                 record = answer.records.get(answer.claimed) or held.records[answer.claimed]
-                claimed = rows.package(tx, run, answer.header, record)
+                claimed = rows.package(tx, run, answer.header, record, None if answer.repeated else change)
             return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None)
 
-        answer = self._link.change(work)
+        answer = self._connections.change(work)
         self._ring(run_id, rings)
         return answer
 
@@ -175,7 +175,7 @@ class SqlStore:
             tx.send(query, run=rows.name(run_id), ttl=round(_ASKED * 1000))
             return lambda: None
 
-        self._link.change(work)
+        self._connections.change(work)
 
     def _ring(self, run_id: str, rings: bool) -> None:
         if rings and self.bell is not None:
@@ -206,13 +206,13 @@ class SqlStore:
                 tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.name(record.path) for record in gone])
             return lambda: None
 
-        self._link.change(work)
+        self._connections.change(work)
 
     def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
         refused: dict[Holding, str] = {}
         for start in range(0, len(holdings), _PAGE):
             page = holdings[start : start + _PAGE]
-            refused |= self._link.change(lambda tx, page=page: self._renew(tx, page, lease))  # type: ignore[misc]
+            refused |= self._connections.change(lambda tx, page=page: self._renew(tx, page, lease))  # type: ignore[misc]
         return {held: refused[held] for held in holdings if held in refused}
 
     @staticmethod
@@ -242,7 +242,7 @@ class SqlStore:
             total = tx.send(q.COUNT % where, **parameters)
             return lambda: RunPageOf([rows.header(doc) for (doc,) in page.fetchall()], total.fetchall()[0][0])
 
-        return self._link.read(work)
+        return self._connections.read(work)
 
     def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
         run = rows.name(run_id)
@@ -252,10 +252,10 @@ class SqlStore:
             if not found or (states is not None and rows.header(found[0][0]).status not in states):
                 return lambda: False
             for query in q.DELETE_RUN:
-                tx.send(query, run=run)
+                tx.write(query, run=run)
             return lambda: True
 
-        return self._link.change(work)
+        return self._connections.change(work)
 
     def tick(self, namespace: str, holder: str, lease: int) -> int:
         space, mine = rows.name(namespace), rows.name(holder)
@@ -271,7 +271,7 @@ class SqlStore:
             tx.send(q.TAKE_TICKER, namespace=space, holder=mine, until=now + lease, last=now)
             return lambda: max(1, now - last) if last else NEVER
 
-        return self._link.change(work)
+        return self._connections.change(work)
 
     def announce(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
@@ -279,7 +279,7 @@ class SqlStore:
             tx.send(q.FORGET_WORKERS, namespace=rows.name(namespace))
             return lambda: None
 
-        self._link.change(work)
+        self._connections.change(work)
 
     def workers(self, namespace: str) -> list[str]:
         return sorted(rows.original(worker) for (worker,) in self._rows(q.WORKERS, namespace=rows.name(namespace)))
@@ -289,13 +289,13 @@ class SqlStore:
         return now
 
     def close(self) -> None:
-        self._link.close()
+        self._connections.close()
 
     def _rows(self, query: str, **parameters: Any) -> list[Any]:
         def work(tx: Tx) -> Callable[[], list[Any]]:
             return tx.send(query, **parameters).fetchall
 
-        return self._link.read(work)
+        return self._connections.read(work)
 
 
 def _parse(url: str) -> URL:
@@ -310,18 +310,18 @@ def _shown(url: URL) -> str:
     return url.set(query=query).render_as_string(hide_password=True)
 
 
-def _open(url: URL, shown: str, schema: str | None) -> Link:
+def _open(url: URL, shown: str, schema: str | None) -> Connections:
     match url.get_backend_name():
         case "sqlite":
-            from orchestrator.stores.sql.sqlite import SqliteLink
+            from orchestrator.stores.sql.sqlite import SqliteConnections
 
             if schema:
                 raise ValueError("SQLite has no schemas: name another file")
-            return SqliteLink(url, shown)
+            return SqliteConnections(url, shown)
         case "postgresql":
-            from orchestrator.stores.sql.postgres import PostgresLink
+            from orchestrator.stores.sql.postgres import PostgresConnections
 
-            return PostgresLink(url, shown, schema)
+            return PostgresConnections(url, shown, schema)
         case other:
             raise ValueError(f"a store in {other} is not supported: use sqlite:///… or postgresql://…")
 
