@@ -18,7 +18,7 @@ from orchestrator.canvas.sending import LAST_WORDS, ONCE_MORE, Sender
 from orchestrator.core.apply import started
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Doc, Down, Op, Refused, Tell
 from orchestrator.core.records import Header
-from orchestrator.engine.events import WORKFLOW, call_id
+from orchestrator.engine.read.events import WORKFLOW, call_id
 from orchestrator.ports import Store
 
 EXCHANGE = "orchestrator.events"

@@ -21,8 +21,8 @@ from orchestrator.codec import as_json
 from orchestrator.core.changes import Dispatch
 from orchestrator.core.records import Header, RunState
 from orchestrator.engine.logs import about
+from orchestrator.engine.observe.observer import within
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.telemetry import within
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.host import monotonic
 

@@ -19,7 +19,7 @@ from orchestrator.engine import again
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.delivery import Engine, Registry
 from orchestrator.engine.operations import Beginning
-from orchestrator.engine.reader import Reader
+from orchestrator.engine.read.run_reader import Reader
 from orchestrator.errors import (
     NoConsumer,
     OrchestratorError,

@@ -15,10 +15,10 @@ from orchestrator.app.stream import AsyncRunStream, RunStream, Until, Watch, pag
 from orchestrator.core.records import FINAL, Header, RunState, undotted
 from orchestrator.engine import again, operations, sending
 from orchestrator.engine.calling import refuse_inside_step
-from orchestrator.engine.events import Event
 from orchestrator.engine.operations import ABSENT, Beginning
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.results import RunResult, RunStatus
+from orchestrator.engine.read.events import Event
+from orchestrator.engine.read.results import RunResult, RunStatus
+from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.targets import Target, id_path, named
 from orchestrator.errors import RunNotFound, RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.core.records import FINAL, RunState
 from orchestrator.engine.contexts import resource_text
-from orchestrator.engine.results import RunRecord, RunStatus
+from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning
 from orchestrator.ports import RunQuery
 

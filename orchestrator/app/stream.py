@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from orchestrator.core.records import FINAL, Header
-from orchestrator.engine.events import Event, EventReader
-from orchestrator.engine.results import RunResult
+from orchestrator.engine.read.events import Event, EventReader
+from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 

@@ -13,7 +13,7 @@ from orchestrator.cli.options import NOTHING
 from orchestrator.cli.output import STATUS
 from orchestrator.cli.running import CODES, as_json, left, may_leave, same_runtime, waited, what_then
 from orchestrator.core.records import RunState
-from orchestrator.engine.results import RunResult
+from orchestrator.engine.read.results import RunResult
 from orchestrator.host import monotonic
 
 

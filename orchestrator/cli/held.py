@@ -13,8 +13,8 @@ from orchestrator.cli.rows import name_of
 from orchestrator.cli.texts import NONE, compact, milliseconds, plain, when
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, Record, RunState, Status
-from orchestrator.engine.reader import Reader, said
-from orchestrator.engine.results import moment
+from orchestrator.engine.read.results import moment
+from orchestrator.engine.read.run_reader import Reader, said
 from orchestrator.ports import RunQuery
 
 _PAGE = 200

@@ -22,7 +22,7 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.output import Output, console, rich_table
 from orchestrator.cli.rows import Row, rows_of
 from orchestrator.cli.texts import lasted
-from orchestrator.engine.results import RunResult
+from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import RunNotFound, StoreUnavailable
 from orchestrator.host import monotonic
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from orchestrator.cli.texts import NONE, error_text, lasted, when
 from orchestrator.core.graph import Path
 from orchestrator.core.records import FINAL, Record, Role
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.results import moment
+from orchestrator.engine.read.results import moment
+from orchestrator.engine.read.run_reader import Reader
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -18,7 +18,7 @@ from orchestrator.cli.stored import waits
 from orchestrator.cli.texts import compact, error_text, plain
 from orchestrator.codec import error_to_dict
 from orchestrator.core.records import RunState, Status
-from orchestrator.engine.results import RunResult, RunStatus
+from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.errors import OrchestratorError, StoreUnavailable
 
 CODES = {RunStatus.SUCCESS: exits.OK} | dict.fromkeys(

@@ -16,9 +16,9 @@ from orchestrator.cli.texts import NONE, compact, error_text, lasted, millisecon
 from orchestrator.cli.times import show_times, times_as_json
 from orchestrator.core.records import FINAL, Header, Status
 from orchestrator.definitions import Workflow, svg
-from orchestrator.engine.events import Event, EventReader
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.results import RunRecord, moment
+from orchestrator.engine.read.events import Event, EventReader
+from orchestrator.engine.read.results import RunRecord, moment
+from orchestrator.engine.read.run_reader import Reader
 from orchestrator.ports import RunQuery
 
 _LONGEST = 120

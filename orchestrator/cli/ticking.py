@@ -11,7 +11,7 @@ from orchestrator.cli import exits
 from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
 from orchestrator.cli.texts import milliseconds, when
-from orchestrator.engine.results import moment
+from orchestrator.engine.read.results import moment
 from orchestrator.engine.ticker import Swept, Ticker
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import monotonic

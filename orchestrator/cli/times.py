@@ -8,8 +8,8 @@ from orchestrator.app import Orchestrator, Run
 from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
 from orchestrator.cli.texts import NONE, lasted
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.timing import KINDS, Activation, Timing, timing
+from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.read.timing import KINDS, Activation, Timing, timing
 from orchestrator.ports import StoredEvent
 
 _PAGE = 500

@@ -22,8 +22,8 @@ from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.engine.chunks import Chunks, Part
 from orchestrator.engine.logs import RunLogger, about
-from orchestrator.engine.reading import Values, decoded, stored
-from orchestrator.engine.telemetry import watching
+from orchestrator.engine.observe.observer import watching
+from orchestrator.engine.read.value_reader import Values, decoded, stored
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_token
 

@@ -6,12 +6,12 @@ from orchestrator.core import travel
 from orchestrator.core.changes import Caller, Change, Expect, Refused, Set
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.records import FINAL, LIVE, Header, Record, RunState, Status
-from orchestrator.engine import telemetry
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.luggage import Itinerary, Luggage
+from orchestrator.engine.observe import observer
+from orchestrator.engine.observe.observer import Word
 from orchestrator.engine.operations import graph_of, naming, publish
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.telemetry import Word
+from orchestrator.engine.read.run_reader import Reader
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive, RunStillRunning
 from orchestrator.host import new_token
 
@@ -34,7 +34,7 @@ def restart(engine: Engine, header: Header) -> Header:
         text = f"run {header.run_id!r} is {header.status}: only an active run can be restarted"
         raise RunNotActive(text, actual_status=header.status, **about)
     graph_of(engine, header)
-    with telemetry.going_on("restart", header) as word:
+    with observer.going_on("restart", header) as word:
         return _restart(engine, header, word)
 
 
@@ -80,7 +80,7 @@ def time_travel(engine: Engine, header: Header, wish: Itinerary) -> Header:
     if header.status == RunState.RUNNING:
         text = f"run {header.run_id!r} is still running: wait for it, or cancel it, before it travels"
         raise RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
-    with naming(header), telemetry.going_on("travel", header) as word:
+    with naming(header), observer.going_on("travel", header) as word:
         return _travel(engine, graph, header, target, wish, word)
 
 

@@ -22,7 +22,7 @@ from orchestrator.definitions.bodies import BranchBody, Callback, ForeachBody, L
 from orchestrator.definitions.context import Context
 from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import Canceled, Outcome, Raised, Returned, outcome_of, settled
-from orchestrator.engine.reading import stored_error
+from orchestrator.engine.read.value_reader import stored_error
 from orchestrator.engine.steps import Followed, Written, failed
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
 

@@ -21,7 +21,7 @@ from orchestrator.engine.contexts import Contexts
 from orchestrator.engine.controls import CONTROLS
 from orchestrator.engine.keeper import Keeper
 from orchestrator.engine.logs import about
-from orchestrator.engine.reading import stored_error
+from orchestrator.engine.read.value_reader import stored_error
 from orchestrator.engine.rest import rest
 from orchestrator.engine.settings import Settings
 from orchestrator.engine.steps import Followed, Written, failed, raised, run_step

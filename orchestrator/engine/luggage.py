@@ -15,8 +15,8 @@ from orchestrator.definitions.bodies import NestedBody, StepBody
 from orchestrator.engine.activity import view_of_state, workflow_at
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.operations import ABSENT
-from orchestrator.engine.reading import Values, stored
-from orchestrator.engine.results import StepResult, StepStatus
+from orchestrator.engine.read.results import StepResult, StepStatus
+from orchestrator.engine.read.value_reader import Values, stored
 from orchestrator.errors import InputInvalid, Issue
 from orchestrator.host import new_token
 

@@ -17,16 +17,16 @@ from orchestrator.core.changes import Caller, Change, Committed, Expect, Op, Ref
 from orchestrator.core.graph import Graph
 from orchestrator.core.records import FINAL, Header, Phase, Record, RunState, Status
 from orchestrator.definitions import Workflow
-from orchestrator.engine import telemetry
 from orchestrator.engine.activity import view_of_state
 from orchestrator.engine.calling import settled
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.logs import about
-from orchestrator.engine.reading import stored
+from orchestrator.engine.observe import observer
+from orchestrator.engine.observe.observer import Word
+from orchestrator.engine.read.value_reader import stored
 from orchestrator.engine.rest import started_info, tell_of_cancel
 from orchestrator.engine.targets import Target, addressed, around
-from orchestrator.engine.telemetry import Word
 from orchestrator.errors import (
     BrokerUnavailable,
     GraphChanged,
@@ -74,7 +74,7 @@ def start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning, 
 
     Raises `InputInvalid`, `PayloadTooLarge`, `ValueNotSerializable`, `StartAlreadyClaimed`, `BrokerUnavailable`.
     """
-    with naming(header), telemetry.starting(header) as word:
+    with naming(header), observer.starting(header) as word:
         return _start(engine, workflow, header, begin, delay, word)
 
 
@@ -193,7 +193,7 @@ def resume(
     graph = engine.known_graph(header)
     if graph is None and engine.runtime.name == _LOCAL:
         raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
-    with naming(header), telemetry.going_on("resume", header) as word:
+    with naming(header), observer.going_on("resume", header) as word:
         return _resume(engine, graph, header, data, target, context, per_step, word)
 
 
@@ -326,7 +326,7 @@ def cancel(engine: Engine, header: Header) -> Header:
             raise RunNotFound(f"there is no run {header.run_id!r}", run_id=header.run_id)
         return found if found.status in FINAL else cancel(engine, found)
     engine.keeper.abort(header.run_id)
-    telemetry.canceled(answer.header)
+    observer.canceled(answer.header)
     tell_of_cancel(engine, answer.header)
     return answer.header
 

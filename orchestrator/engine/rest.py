@@ -18,7 +18,7 @@ from orchestrator.definitions.context import RunInfo
 from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import settled
 from orchestrator.engine.logs import RunLogger, about
-from orchestrator.engine.reader import Reader
+from orchestrator.engine.read.run_reader import Reader
 from orchestrator.errors import StoreUnavailable
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from orchestrator.core.graph import Wait
 from orchestrator.core.records import FINAL, Header, RunState, Status, undotted
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.operations import graph_of, publish
-from orchestrator.engine.reading import stored
+from orchestrator.engine.read.value_reader import stored
 from orchestrator.errors import RunNotActive, RunNotFound, StepNotFound
 from orchestrator.host import new_token
 

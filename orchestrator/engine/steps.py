@@ -28,7 +28,7 @@ from orchestrator.engine.calling import (
     outcome_of,
     settled,
 )
-from orchestrator.engine.reading import stored_error
+from orchestrator.engine.read.value_reader import stored_error
 from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
 from orchestrator.host import chance
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from orchestrator.core.changes import Refused
 from orchestrator.core.records import Status
 from orchestrator.core.recovery import sweep
-from orchestrator.engine import telemetry
 from orchestrator.engine.logs import about
+from orchestrator.engine.observe import observer
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import chance
@@ -92,7 +92,7 @@ class Ticker:
             # The sweeps have paused: perhaps no worker could renew its leases either.
             self._trusted_from = self._store.now() + self._settings.lease
         due = self._store.due(self._settings.namespace, _BATCH)
-        telemetry.swept(self._store, [entry.record.due for entry in due])
+        observer.swept(self._store, [entry.record.due for entry in due])
         swept = [self._one(entry) for entry in due]
         return Swept(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
 

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import Workflow, step
 from orchestrator.core.records import Header, Record, Role, RunState, Status
-from orchestrator.engine.timing import Timing, timing
+from orchestrator.engine.read.timing import Timing, timing
 from orchestrator.ports import StoredEvent
 from tests.cli.test_standalone import calling, data
 

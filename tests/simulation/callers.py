@@ -11,7 +11,7 @@ from orchestrator.core import travel
 from orchestrator.core.changes import Caller, Change, Committed, Expect, Run, Set
 from orchestrator.core.graph import Graph
 from orchestrator.core.records import HELD, LIVE, Header, Record, RunState, Status
-from orchestrator.engine.reader import Reader
+from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.targets import Target, addressed, around
 from orchestrator.ports import Store
 from tests.simulation.acts import GRACE, LEASE, RUN, Fresh

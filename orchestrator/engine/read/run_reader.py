@@ -24,8 +24,8 @@ from orchestrator.core.records import (
 )
 from orchestrator.definitions.bodies import shape_made
 from orchestrator.engine.activity import declared, shape_given, view_of_state, workflow_at
-from orchestrator.engine.reading import Values, decoded
-from orchestrator.engine.results import RunRecord, RunResult, RunStatus, StepResult, StepStatus, moment
+from orchestrator.engine.read.results import RunRecord, RunResult, RunStatus, StepResult, StepStatus, moment
+from orchestrator.engine.read.value_reader import Values, decoded
 from orchestrator.errors import InputInvalid, RunNotFound, TripWire
 from orchestrator.ports import Store
 

@@ -15,7 +15,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
 from orchestrator.core.changes import Committed, Op, Set
 from orchestrator.core.records import FINAL, Header, Phase, RunState
-from orchestrator.engine.telemetry import Watch
+from orchestrator.engine.observe.observer import Watch
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import RunQuery, Store

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from orchestrator.codec import as_json, decode, error_to_dict
-from orchestrator.engine.reader import said
-from orchestrator.engine.reading import Values
-from orchestrator.engine.results import moment
+from orchestrator.engine.read.results import moment
+from orchestrator.engine.read.run_reader import said
+from orchestrator.engine.read.value_reader import Values
 from orchestrator.ports import Store, StoredEvent
 
 WORKFLOW = "WORKFLOW"

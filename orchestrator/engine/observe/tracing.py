@@ -39,8 +39,19 @@ from orchestrator.core.changes import Committed, Next, Op, Put, Run, Set
 from orchestrator.core.graph import Path
 from orchestrator.core.records import ENDED, Header, Phase, Record, RunState, undotted
 from orchestrator.core.records import Status as Is
-from orchestrator.engine.spans import HARMLESS, ROOT, Line, attributes, blame, current, end, named, nanoseconds, stored
-from orchestrator.engine.telemetry import UNSEEN, Watch, Word
+from orchestrator.engine.observe.observer import UNSEEN, Watch, Word
+from orchestrator.engine.observe.spans import (
+    HARMLESS,
+    ROOT,
+    Line,
+    attributes,
+    blame,
+    current,
+    end,
+    named,
+    nanoseconds,
+    stored,
+)
 
 if TYPE_CHECKING:
     from orchestrator.engine.activity import Activity

@@ -21,9 +21,9 @@ from orchestrator.host import monotonic
 
 if TYPE_CHECKING:
     from orchestrator.engine.activity import Activity
-    from orchestrator.engine.metrics import Metrics
+    from orchestrator.engine.observe.metrics import Metrics
+    from orchestrator.engine.observe.tracing import Tracing
     from orchestrator.engine.steps import Followed
-    from orchestrator.engine.tracing import Tracing
     from orchestrator.ports import Store
 
 SILENCE = 1.0  # seconds between two looks at the providers while nobody listens: a look costs more than a word
@@ -140,11 +140,11 @@ def _is_real(provider: object) -> bool:
 def _listeners(tracers: Any, meters: Any) -> Telemetry | None:
     tracing = counting = None
     if _is_real(tracers):
-        from orchestrator.engine.tracing import Tracing
+        from orchestrator.engine.observe.tracing import Tracing
 
         tracing = Tracing.of(tracers)
     if _is_real(meters):
-        from orchestrator.engine.metrics import Metrics
+        from orchestrator.engine.observe.metrics import Metrics
 
         counting = Metrics(meters)
     return Telemetry(tracing, counting) if tracing or counting else None
