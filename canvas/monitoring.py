@@ -23,8 +23,8 @@ from celery.utils.saferepr import saferepr
 from celery.worker.request import Request
 
 from orchestrator.core.records import Header, RunState, Status
-from orchestrator.engine.activity import Ending
 from orchestrator.engine.logs import about
+from orchestrator.engine.outcome import Ending
 from orchestrator.host import SystemClock, monotonic
 
 log = logging.getLogger("orchestrator")

@@ -21,7 +21,7 @@ from orchestrator.codec import as_json
 from orchestrator.core.changes import Dispatch
 from orchestrator.core.records import Header, RunState
 from orchestrator.engine.logs import about
-from orchestrator.engine.observe.observer import within
+from orchestrator.engine.observe.observer import use_run_span
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.host import monotonic
@@ -61,7 +61,7 @@ class CeleryRuntime:
         if not now:
             return
         try:
-            with within(header), self._app.producer_or_acquire() as producer:
+            with use_run_span(header), self._app.producer_or_acquire() as producer:
                 self._send_all(producer, header, now)
         except (OperationalError, OSError) as error:
             text = f"the broker does not answer: {error}"

@@ -65,8 +65,8 @@ class LocalRuntime:
 
     name = "local"
 
-    def __init__(self, engine: Engine, clock: Clock, *, alone: bool = False) -> None:
-        self._engine = engine
+    def __init__(self, clock: Clock, *, alone: bool = False) -> None:
+        self._engine: Engine
         self._clock = clock
         self._alone = alone
         self._closed = False
@@ -77,6 +77,10 @@ class LocalRuntime:
         self._lost: dict[str, BaseException] = {}  # why this process has left a run, until it takes it up again
         self._timed: set[str] = set()
         self._alarms = Alarms(clock, self._expire)
+
+    def attach(self, engine: Engine) -> None:
+        """Take the engine that runs what is published here. It is made after its runtime."""
+        self._engine = engine
 
     def adopt(self, workflow: Any) -> None:
         """Remember whether it has a wait that may run out of time."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Callable
 from multiprocessing.sharedctypes import RawValue
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from celery import Celery, Task, bootsteps, signals
 
@@ -38,8 +39,22 @@ class Owner(Launcher, Protocol):
 _installed: weakref.WeakKeyDictionary[Any, weakref.ref[Owner]] = weakref.WeakKeyDictionary()
 
 
-def install(app: Any, owner: Owner) -> Runtime:
-    """Register the tasks and the ticker in `app`. Raises ValueError where another orchestrator has done so before."""
+class Installed(NamedTuple):
+    """The parts of an app's engine that its workers have a say in."""
+
+    # publishes to the app's broker
+    runtime: Runtime
+    # the owner's store, which publishes events where the settings say so
+    store: Store
+    # says that the worker is about to end
+    is_stopping: Callable[[], bool]
+
+
+def install(app: Any, owner: Owner) -> Installed:
+    """Register the tasks and the ticker in `app`, for an owner that has yet to make its engine.
+
+    Raises ValueError where another orchestrator has done so before.
+    """
     before = orchestrator_of(app)
     if before is not None and before is not owner:
         raise ValueError(f"this Celery app already has an orchestrator: {before!r}. Use that one, one per app")
@@ -47,9 +62,8 @@ def install(app: Any, owner: Owner) -> Runtime:
     monitor = Monitor(app, lambda: owner.store.workers(owner.settings.namespace))
     runtime = CeleryRuntime(app, owner.settings, lambda workflow: _adopt(app, owner, workflow), monitor)
     stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown
-    owner.engine.stopping = lambda: bool(stopping.value)
 
-    options = {"name": STEP_TASK, "Request": monitored(request_class(owner.engine)), "shared": False}
+    options = {"name": STEP_TASK, "Request": monitored(request_class(lambda: owner.engine)), "shared": False}
 
     @app.task(bind=True, ignore_result=True, acks_late=False, serializer="json", **options)  # type: ignore[untyped-decorator]
     def run_step(self: Task, run_id: str, path: str, seq: int) -> str | None:
@@ -62,14 +76,13 @@ def install(app: Any, owner: Owner) -> Runtime:
             owner.engine.log_lost(run_id, error)
             return None
 
-    if owner.settings.publish_events:
-        owner.engine.store = announcing(owner.engine.store, Publisher(app))
+    store = announcing(owner.store, Publisher(app)) if owner.settings.publish_events else owner.store
     if getattr(owner.store, "bell", False) is None:
         owner.store.bell = BrokerBell(app)  # type: ignore[attr-defined]  # a store that can do with one
     app.steps["worker"].add(_ticker_step(app, owner, runtime, stopping))
     app.steps["worker"].add(_monitor_step(monitor))
     app.steps["consumer"].add(_event_step(monitor))
-    return runtime
+    return Installed(runtime, store, lambda: bool(stopping.value))
 
 
 def _adopt(app: Celery, owner: Owner, workflow: Workflow) -> None:

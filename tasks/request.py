@@ -18,8 +18,8 @@ from orchestrator.canvas.messages import HEADER
 from orchestrator.engine.delivery import Engine
 
 
-def request_class(engine: Engine) -> type[Request]:
-    """The class of the requests of step messages in this app's workers."""
+def request_class(find_engine: Callable[[], Engine]) -> type[Request]:
+    """The class of the requests of step messages in this app's workers. The engine is made after its tasks."""
 
     class StepRequest(Request):  # type: ignore[misc]  # Celery has no types
         """A step message in the worker's main process."""
@@ -28,12 +28,12 @@ def request_class(engine: Engine) -> type[Request]:
             super().on_timeout(soft, timeout)
             if not soft:
                 text = f"step {self.name} ran into its time limit of {timeout} s"
-                self._tell(lambda run, path, seq: engine.settle(run, path, seq, TimeLimitExceeded(text)))
+                self._tell(lambda run, path, seq: find_engine().settle(run, path, seq, TimeLimitExceeded(text)))
 
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
             error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
             if isinstance(error, WorkerLostError):
-                self._tell(engine.release)
+                self._tell(find_engine().release)
             return super().on_failure(exc_info, send_failed_event, return_ok)
 
         def _tell(self, word: Callable[..., None]) -> None:

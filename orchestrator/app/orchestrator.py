@@ -16,10 +16,12 @@ from orchestrator.core.graph import Path
 from orchestrator.core.records import Header, RunState, undotted
 from orchestrator.definitions import Workflow
 from orchestrator.engine import again
-from orchestrator.engine.contexts import resource_text
-from orchestrator.engine.delivery import Engine, Registry
+from orchestrator.engine.contexts import Contexts, resource_text
+from orchestrator.engine.delivery import Engine
 from orchestrator.engine.operations import Beginning
 from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.registry import Registry
+from orchestrator.engine.services import Services
 from orchestrator.errors import (
     NoConsumer,
     OrchestratorError,
@@ -31,7 +33,7 @@ from orchestrator.errors import (
 )
 from orchestrator.host import SystemClock, new_run_id
 from orchestrator.local import LocalRuntime
-from orchestrator.ports import Clock, RunQuery, Runtime, Store
+from orchestrator.ports import Clock, RunQuery, Store
 from orchestrator.stores import open_store
 
 _MOST_RESTARTED = 10_000
@@ -61,21 +63,26 @@ class Orchestrator:
         self.store: Store = open_store(url) if isinstance(url, str) else url
         clock: Clock = getattr(self.store, "clock", None) or SystemClock()
         self.registry = Registry()
-        self.engine = Engine(self.store, self.registry, self.settings, clock, self)
+        contexts = Contexts(self.settings)
         self.local: LocalRuntime | None = None
         self.runs = Runs(self)
         self._watches: list[Watch] = []
-        self.engine.runtime = self._runtime(clock)
+        self.engine = self._engine(clock, contexts)
         for workflow in known:
             self.register(workflow)
 
-    def _runtime(self, clock: Clock) -> Runtime:
+    def _engine(self, clock: Clock, contexts: Contexts) -> Engine:
         if self.app is None or self.app.conf.task_always_eager:
-            self.local = LocalRuntime(self.engine, clock, alone=self.app is not None)
-            return self.local
+            services = Services(self.store, self.settings, clock, contexts, self)
+            self.local = LocalRuntime(clock, alone=self.app is not None)
+            engine = Engine(services, self.registry, self.local)
+            self.local.attach(engine)
+            return engine
         from orchestrator.tasks import install
 
-        return install(self.app, self)
+        parts = install(self.app, self)
+        services = Services(parts.store, self.settings, clock, contexts, self)
+        return Engine(services, self.registry, parts.runtime, stopping=parts.is_stopping)
 
     def register(self, workflow: Workflow) -> Workflow:
         """Make a committed workflow known here, and `workflow.delay` start it here."""

@@ -54,7 +54,7 @@ def pages(run: Run, after: str, until: Until, stopped: Callable[[], bool] = lamb
         found = store.events(run.root_id, after) if over else store.follow(run.root_id, after, _LOOK)
         last = next((place for place, stored in enumerate(found, 1) if until.ends_with(stored.doc)), 0)
         if found:
-            yield reader.shown(found[: last or None])
+            yield reader.to_events(found[: last or None])
             after = found[-1].id
         if last or (over and not found):
             return

@@ -14,7 +14,8 @@ from orchestrator.cli.texts import NONE, compact, milliseconds, plain, when
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.engine.read.results import moment
-from orchestrator.engine.read.run_reader import Reader, said
+from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.ports import RunQuery
 
 _PAGE = 200
@@ -101,5 +102,5 @@ def _held(reader: Reader, record: Record) -> Held:
         case Status.PAUSED:
             return Held(*about, "pause", moment(header.updated_at))
         case _:
-            payload = said(reader.values.plain(record.suspend))
+            payload = payload_dict(reader.values.plain(record.suspend))
             return Held(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=payload)

@@ -138,7 +138,7 @@ def _duration(reader: Reader, header: Header) -> str:
 def _recorded(at: Session, run: Run) -> list[Event]:
     """The events so far, without following what comes."""
     reader, found, after = EventReader(at.orchestrator.store, run.run_id), [], ""
-    while page := reader.page(after):
+    while page := reader.read_page(after):
         found += page
         after = page[-1].id
     return found

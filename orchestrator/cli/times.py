@@ -9,7 +9,7 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
 from orchestrator.cli.texts import NONE, lasted
 from orchestrator.engine.read.run_reader import Reader
-from orchestrator.engine.read.timing import KINDS, Activation, Timing, timing
+from orchestrator.engine.read.timing import KINDS, TimedActivation, Timing, timing
 from orchestrator.ports import StoredEvent
 
 _PAGE = 500
@@ -85,7 +85,7 @@ def _name(reader: Reader, path: str, step: str) -> str:
     return step if record is None else name_of(reader, record)
 
 
-def _leg(reader: Reader, found: Timing, act: Activation) -> list[str]:
+def _leg(reader: Reader, found: Timing, act: TimedActivation) -> list[str]:
     mostly = max(KINDS, key=lambda kind: act.took.get(kind, 0))
     took = act.end - act.begin
     name = _name(reader, act.path, act.step)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel
-
-from orchestrator.codec import ANY, Shape, Typed, encode, is_any_annotation, keyed, restore, sound, validate
+from orchestrator.codec import Shape, encode, keyed, sound, validate
 from orchestrator.core.changes import Change, Claimed, Committed, Holder, Refused
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.plan import Spot
@@ -21,14 +18,14 @@ from orchestrator.definitions.bodies import shape_made
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.engine.chunks import Chunks, Part
+from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
 from orchestrator.engine.logs import RunLogger, about
-from orchestrator.engine.observe.observer import watching
-from orchestrator.engine.read.value_reader import Values, decoded, stored
+from orchestrator.engine.observe.observer import observe_attempt
+from orchestrator.engine.observe.protocols import ObservedAttempt
+from orchestrator.engine.read.value_reader import Values, decode_all, encode_value
+from orchestrator.engine.services import Services
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_token
-
-if TYPE_CHECKING:
-    from orchestrator.engine.delivery import Engine
 
 log = logging.getLogger("orchestrator")
 _T = TypeVar("_T")
@@ -37,28 +34,20 @@ _T = TypeVar("_T")
 CallTask = Callable[[TaskEntry, Any, Context[Any]], Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """What an activation came to: what its record is now, and what a failed attempt has failed with."""
-
-    status: str
-    error: BaseException | None = None
-
-
 class Activity:
     """The claim of one activation, with its workflow. Everything it reads beyond the claim is read when asked for."""
 
     def __init__(
         self,
-        engine: Engine,
+        services: Services,
         claimed: Claimed,
         graph: Graph,
         signal: AbortSignal,
         call_task: CallTask | None = None,
         claims: bool = True,
     ) -> None:
-        self.engine = engine
-        self.store = engine.store
+        self.services = services
+        self.store = services.store
         self.claimed = claimed
         self.graph = graph
         self.record = claimed.record
@@ -69,11 +58,23 @@ class Activity:
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.record.at[: self.record.scope]
         self.workflow: Workflow = workflow_at(graph, self.scope)
-        self.chunks = Chunks(self._send, self._refused, engine.clock, engine.settings.lease_seconds, self.about)
+        self.chunks = Chunks(self._send, self._on_refused, services.clock, services.settings.lease_seconds, self.about)
         self.error: BaseException | None = None  # what this attempt has failed with
         self.cut_off: StoreUnavailable | None = None  # no outcome follows from it: the activation runs again elsewhere
         self._results: dict[str, tuple[bool, Any]] = {}
-        self.watch = watching(self)
+        self.observer = observe_attempt(self._as_observed())
+
+    def _as_observed(self) -> ObservedAttempt:
+        # Observers read without patience: nobody waits for a store so that a span may be complete.
+        run_id, store = self.header.run_id, self.store
+        return ObservedAttempt(
+            self.header,
+            self.record,
+            self.workflow.id,
+            self.graph,
+            lambda paths: store.load(run_id, paths),
+            self.values.plain,
+        )
 
     def spot(self, inline: bool = False) -> Spot:
         """The activation as the core sees it."""
@@ -89,14 +90,14 @@ class Activity:
         """What every log record of it carries."""
         return about(self.header, self.record, self.workflow.id)
 
-    def given(self, shape: Shape) -> Any:
+    def typed_input(self, shape: Shape) -> Any:
         """The input, as the types that are known of it."""
         return self.values.typed(self.record.input, shape)
 
     def context(self, given: Any, resume_type: Any = Any, suspend_type: Any = Any) -> Context[Any]:
         """The context that user code gets."""
         record, header = self.record, self.header
-        resume_shape, suspend_shape = declared(resume_type), declared(suspend_type)
+        resume_shape, suspend_shape = shape_of(resume_type), shape_of(suspend_type)
         around = visits(record)
         return Context(
             input=given,
@@ -104,7 +105,7 @@ class Activity:
             run_id=self.run_id,
             workflow_id=self.workflow.id,
             resource_id=header.resource_id or None,
-            request_context=self.engine.contexts.read(self.claimed.context),
+            request_context=self.services.contexts.read(self.claimed.context),
             resumed=record.resumed,
             resume_data=self.values.typed(record.resume, resume_shape) if record.resumed else None,
             suspend_data=self.values.typed(record.suspend, suspend_shape) if record.suspend else None,
@@ -115,7 +116,7 @@ class Activity:
             idempotency_key=idempotency_key(header.run_id, header.life, record),
             abort_signal=self.signal,
             logger=RunLogger(self.about),
-            orchestrator=self.engine.owner,
+            orchestrator=self.services.owner,
             services=self,
         )
 
@@ -123,14 +124,14 @@ class Activity:
 
     def load(self, paths: list[str]) -> list[Record]:
         """Records of the run."""
-        return self._insist(lambda: self.store.load(self.header.run_id, paths))
+        return self._retry(lambda: self.store.load(self.header.run_id, paths))
 
     def _read_values(self, run_id: str, keys: list[str]) -> Mapping[str, str]:
-        return self._insist(lambda: self.store.values(run_id, keys))
+        return self._retry(lambda: self.store.values(run_id, keys))
 
-    def _insist(self, call: Callable[[], _T]) -> _T:
+    def _retry(self, call: Callable[[], _T]) -> _T:
         try:
-            return self.engine.insist(call, self.engine.settings.lease_seconds)
+            return self.services.retry_while_unavailable(call)
         except StoreUnavailable as error:
             self.cut_off = error
             raise
@@ -147,7 +148,7 @@ class Activity:
         if scope:
             found = self.load([dotted(scope)])
             key = found[0].input if found else ""
-        return self.values.typed(key, declared(workflow_at(self.graph, scope).input))
+        return self.values.typed(key, shape_of(workflow_at(self.graph, scope).input))
 
     def result(self, step_id: str) -> tuple[bool, Any]:
         """Whether a step of this scope has succeeded, and with what."""
@@ -173,7 +174,7 @@ class Activity:
 
         Raises `ValueNotSerializable`, `PayloadTooLarge`, and `StoreUnavailable` where the buffer is full.
         """
-        record, limit = self.record, self.engine.settings.max_payload_bytes
+        record, limit = self.record, self.services.settings.max_payload_bytes
         sound(kind, f"type of an event of step {record.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {record.step!r}", limit=limit)
         event = {"type": kind, "path": record.path, "visit": record.visit, "step": record.step, "text": text}
@@ -181,12 +182,12 @@ class Activity:
 
     def _send(self, part: Part) -> Committed | Refused:
         number, events = part
-        guard, settings = Holder(self.record.path, self.record.token, number), self.engine.settings
+        guard, settings = Holder(self.record.path, self.record.token, number), self.services.settings
         keep, keep_for = settings.events_max_per_run, settings.events_max_age
         change = Change(guard, events=events, lease=settings.lease, keep=keep, keep_for=keep_for)
         return self.store.commit(self.header.run_id, change)
 
-    def _refused(self, reason: str) -> None:
+    def _on_refused(self, reason: str) -> None:
         text = "step %s of run %s writes to its stream no more: %s"
         log.info(text, self.record.step, self.header.run_id, reason, extra=self.about)
         self.signal.set()
@@ -202,7 +203,7 @@ class Activity:
 
     def state(self) -> dict[str, Any]:
         """The state as the workflow's model sees it, defaults filled in."""
-        return view_of_state(self.workflow, decoded(self.claimed.state))
+        return view_of_state(self.workflow, decode_all(self.claimed.state))
 
     def state_patch(self, written: Mapping[Any, Any]) -> dict[str, str | None]:
         """What the step has written into the state.
@@ -211,11 +212,11 @@ class Activity:
         """
         if not written:
             return {}
-        limit = self.engine.settings.max_payload_bytes
+        limit = self.services.settings.max_payload_bytes
         named = keyed(written, f"state of step {self.record.step!r}")
         texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
         if self.workflow.state is not None:
-            merged = {**decoded(self.claimed.state), **decoded(texts)}
+            merged = {**decode_all(self.claimed.state), **decode_all(texts)}
             validate(self.workflow.state, merged, header="State does not fit: ")
         return {key: text for key, text in texts.items() if self.claimed.state.get(key) != text}
 
@@ -223,47 +224,12 @@ class Activity:
         """What the step has changed in the request context."""
         if not self.claimed.context and not after:
             return {}
-        return self.engine.contexts.patch(self.claimed.context, after, self.record.step)
+        return self.services.contexts.patch(self.claimed.context, after, self.record.step)
 
     def store_value(self, value: Any, what: str) -> str:
         """A value as stored text, with the step named where it is refused."""
         where = f"{what} of step {self.record.step!r}"
-        return stored(value, where, self.engine.settings.max_payload_bytes)
-
-
-def view_of_state(workflow: Workflow, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """State as a workflow's model declares it.
-
-    Typed, defaults filled in, other keys left out. Plain where none is declared.
-    """
-    if workflow.state is None:
-        return dict(plain)
-    seen = validate(workflow.state, dict(plain), header="State does not fit: ")
-    if isinstance(seen, BaseModel):
-        return {name: getattr(seen, name) for name in type(seen).model_fields}
-    return dict(seen)
-
-
-def workflow_at(graph: Graph, scope: Path) -> Workflow:
-    """The workflow whose scope this is."""
-    body: Any = graph.node(scope).body if scope else graph.body  # type: ignore[union-attr]
-    workflow: Workflow = body.workflow if scope else body
-    return workflow
-
-
-def shape_given(graph: Graph, path: Path) -> Shape:
-    """The shape of what the record at `path` has as its input."""
-    return getattr(getattr(graph.node(path), "body", None), "given", ANY)
-
-
-def declared(annotation: Any) -> Shape:
-    """An annotation as a shape."""
-    return ANY if annotation is None or is_any_annotation(annotation) else Typed(annotation)
-
-
-def restored(annotation: Any, plain: Any) -> Any:
-    """A plain value as its declared type, if it fits."""
-    return restore(declared(annotation), plain)
+        return encode_value(value, where, self.services.settings.max_payload_bytes)
 
 
 def idempotency_key(run_id: str, life: int, record: Record) -> str:

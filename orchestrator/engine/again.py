@@ -9,7 +9,7 @@ from orchestrator.core.records import FINAL, LIVE, Header, Record, RunState, Sta
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.luggage import Itinerary, Luggage
 from orchestrator.engine.observe import observer
-from orchestrator.engine.observe.observer import Word
+from orchestrator.engine.observe.protocols import CallObserver
 from orchestrator.engine.operations import graph_of, naming, publish
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive, RunStillRunning
@@ -34,11 +34,11 @@ def restart(engine: Engine, header: Header) -> Header:
         text = f"run {header.run_id!r} is {header.status}: only an active run can be restarted"
         raise RunNotActive(text, actual_status=header.status, **about)
     graph_of(engine, header)
-    with observer.going_on("restart", header) as word:
-        return _restart(engine, header, word)
+    with observer.observe_call("restart", header) as observed:
+        return _restart(engine, header, observed)
 
 
-def _restart(engine: Engine, header: Header, word: Word) -> Header:
+def _restart(engine: Engine, header: Header, observed: CallObserver) -> Header:
     records = engine.store.load(header.run_id)
     live = [record for record in records if record.status in LIVE]
     unfinished = [record for record in live if not (header.closed and record.path)]  # then nothing but the rest follows
@@ -46,7 +46,7 @@ def _restart(engine: Engine, header: Header, word: Word) -> Header:
     expect = tuple(Expect(record.path, record.status, record.seq) for record in unfinished)
     change = Change(
         Caller(new_token(), _RUNNING, life=header.life, rests=header.rests),
-        tuple(word.planned(ops)),
+        tuple(observed.add_traces(ops)),
         expect=expect,
         lease=engine.settings.lease,
         grace=engine.settings.grace,
@@ -80,11 +80,13 @@ def time_travel(engine: Engine, header: Header, wish: Itinerary) -> Header:
     if header.status == RunState.RUNNING:
         text = f"run {header.run_id!r} is still running: wait for it, or cancel it, before it travels"
         raise RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
-    with naming(header), observer.going_on("travel", header) as word:
-        return _travel(engine, graph, header, target, wish, word)
+    with naming(header), observer.observe_call("travel", header) as observed:
+        return _travel(engine, graph, header, target, wish, observed)
 
 
-def _travel(engine: Engine, graph: Graph, header: Header, target: Path, wish: Itinerary, word: Word) -> Header:
+def _travel(
+    engine: Engine, graph: Graph, header: Header, target: Path, wish: Itinerary, observed: CallObserver
+) -> Header:
     luggage = Luggage(engine, header, graph, target, wish)
     reader = Reader(engine.store, header, graph)
     journey = travel.travel(luggage.trip(reader.records))
@@ -94,7 +96,7 @@ def _travel(engine: Engine, graph: Graph, header: Header, target: Path, wish: It
     dropped = {record.path for record in engine.store.load(header.run_id) if record.at not in reader.records}
     change = Change(
         Caller(new_token(), _AT_REST, life=header.life, rests=header.rests),
-        tuple(word.planned(journey.plan.ops)),
+        tuple(observed.add_traces(journey.plan.ops)),
         values={**journey.plan.values, **luggage.texts, **copies},
         state=luggage.state(),
         context=engine.contexts.written(wish.request_context),

@@ -30,7 +30,7 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class SuspendRequested:
     """The function suspended its run."""
 
     payload: Any
@@ -45,12 +45,12 @@ class Bailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Canceled:
+class AbortRequested:
     """The function ended its run as canceled, or left because that had happened."""
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RetryRequested:
     """The function asked for another attempt in so many seconds, whatever the step's own retries are."""
 
     seconds: float
@@ -68,7 +68,7 @@ class WorkerLost(BaseException):
     """Raised in a step by a test: everything is left as a killed worker would leave it."""
 
 
-Outcome = Again | Returned | Raised | Held | Bailed | Canceled
+Outcome = RetryRequested | Returned | Raised | SuspendRequested | Bailed | AbortRequested
 
 
 def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
@@ -81,22 +81,22 @@ def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
     try:
         value = settled(call(), context)
     except Suspending as signal:
-        return Canceled() if context.aborted else Held(signal.payload, signal.label)
+        return AbortRequested() if context.aborted else SuspendRequested(signal.payload, signal.label)
     except Bailing as signal:
-        return Canceled() if context.aborted else Bailed(signal.value)
+        return AbortRequested() if context.aborted else Bailed(signal.value)
     except Aborted:
-        return Canceled()
+        return AbortRequested()
     except RetryAsked as wish:
-        return Again(wish.seconds)
+        return RetryRequested(wish.seconds)
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (the boundary to user code)
-        return Canceled() if context.aborted else Raised(error)
+        return AbortRequested() if context.aborted else Raised(error)
     except SystemExit as error:
         if type(error) is not SystemExit:
             raise  # Celery's words for a worker that ends
-        return Canceled() if context.aborted else Raised(error)
+        return AbortRequested() if context.aborted else Raised(error)
     finally:
         _inside_step.reset(inside)
-    return Canceled() if context.aborted else Returned(value)
+    return AbortRequested() if context.aborted else Returned(value)
 
 
 def refuse_inside_step(what: str) -> None:

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.core.changes import Committed, Doc, Refused
+from orchestrator.engine.retry import retry_while_unavailable
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import monotonic
 from orchestrator.ports import Clock
 
 log = logging.getLogger("orchestrator")
@@ -20,7 +20,6 @@ log = logging.getLogger("orchestrator")
 _EVERY = 0.05  # seconds
 _MOST_CHUNKS = 500
 _MOST_TEXT = 256 * 1024  # characters
-_PAUSE = 0.1  # seconds between two attempts while the store is away
 
 Part = tuple[int, tuple[Doc, ...]]  # its number, 1, 2, …, and its events
 
@@ -69,7 +68,7 @@ class Chunks:
                 self._flusher = _Flusher(self)
             self._flusher.wake()
         if full:
-            self._insist()
+            self._flush_or_wait()
 
     def flush(self) -> None:
         """Send what has gathered, in one round trip."""
@@ -85,7 +84,7 @@ class Chunks:
         with self._sending:
             unknown = self._sent is not None
         if unknown:
-            self._insist()
+            self._flush_or_wait()
         return tuple(self._gathered)
 
     def stop(self) -> None:
@@ -116,15 +115,9 @@ class Chunks:
             self.drop()
             self._refused(answer.reason)
 
-    def _insist(self) -> None:
-        end = monotonic() + self._patience
-        while True:
-            try:
-                return self.flush()
-            except StoreUnavailable:
-                if monotonic() >= end:
-                    raise
-                self._clock.sleep(_PAUSE)
+    def _flush_or_wait(self) -> None:
+        # Nothing strikes here that another attempt would help against: what the store refuses, it refuses again.
+        retry_while_unavailable(self.flush, self._clock, self._patience, interruptions=0)
 
 
 class _Flusher:

@@ -21,9 +21,10 @@ from orchestrator.core.records import Phase
 from orchestrator.definitions.bodies import BranchBody, Callback, ForeachBody, LoopBody, NestedBody, SleepBody
 from orchestrator.definitions.context import Context
 from orchestrator.engine.activity import Activity
-from orchestrator.engine.calling import Canceled, Outcome, Raised, Returned, outcome_of, settled
-from orchestrator.engine.read.value_reader import stored_error
-from orchestrator.engine.steps import Followed, Written, failed
+from orchestrator.engine.calling import AbortRequested, Outcome, Raised, Returned, outcome_of, settled
+from orchestrator.engine.outcome import StepOutcome, Writes
+from orchestrator.engine.read.value_reader import encode_error
+from orchestrator.engine.steps import fail
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
 
 _PAGE = 500
@@ -33,37 +34,36 @@ def _body(activity: Activity) -> Any:
     return getattr(activity.spot().node, "body", None)
 
 
-def _evaluate(activity: Activity, work: Callable[[Context[Any]], Any], then: Callable[[Any], Plan]) -> Followed:
+def _evaluate(activity: Activity, work: Callable[[Context[Any]], Any], then: Callable[[Any], Plan]) -> StepOutcome:
     """Run user code that decides something; what it writes into the request context is kept."""
     try:
-        context = activity.context(activity.given(_body(activity).given))
+        context = activity.context(activity.typed_input(_body(activity).given))
         outcome: Outcome = outcome_of(lambda: work(context), context)
         match outcome:
             case Returned(value=value):
-                return then(value), Written(context=activity.context_patch(context.request_context))
-            case Canceled():
-                return flow.abort(activity.spot()), Written()
+                return StepOutcome(then(value), Writes(context=activity.context_patch(context.request_context)))
+            case AbortRequested():
+                return StepOutcome(flow.abort(activity.spot()))
             case Raised(error=error) if error is activity.cut_off:
                 raise error
             case Raised(error=error):
-                return failed(activity, error)
+                return fail(activity, error)
             case _:
                 text = f"{activity.record.step}: a condition or computed setting can neither suspend nor bail"
-                return failed(activity, OrchestratorError(text))
+                return fail(activity, OrchestratorError(text))
     except StoreUnavailable:
         raise  # nobody's decision: the lease is over, and somebody else decides
     except OrchestratorError as error:
-        return failed(activity, error)
+        return fail(activity, error)
 
 
-def choose(activity: Activity) -> Followed:
+def choose(activity: Activity) -> StepOutcome:
     """Evaluate the conditions of a branch: every arm whose condition holds runs."""
     body: BranchBody = _body(activity)
 
     def work(context: Context[Any]) -> list[int]:
-        watch = activity.watch
         ask = [partial(_call, condition, context) for condition in body.conditions]
-        return [index for index, condition in enumerate(ask) if watch.condition(condition, index)]
+        return [index for index, condition in enumerate(ask) if activity.observer.condition(condition, index)]
 
     def then(arms: list[int]) -> Plan:
         return flow.chosen(activity.spot(), arms[:1] if activity.header.per_step else arms)
@@ -71,24 +71,24 @@ def choose(activity: Activity) -> Followed:
     return _evaluate(activity, work, then)
 
 
-def check(activity: Activity) -> Followed:
+def check(activity: Activity) -> StepOutcome:
     """Evaluate the condition of a loop on what its body made."""
     body: LoopBody = _body(activity)
 
     def work(context: Context[Any]) -> bool:
-        return bool(activity.watch.condition(lambda: _call(body.condition, context)))
+        return bool(activity.observer.condition(lambda: _call(body.condition, context)))
 
     return _evaluate(activity, work, lambda holds: flow.checked(activity.spot(), holds))
 
 
-def split(activity: Activity) -> Followed:
+def split(activity: Activity) -> StepOutcome:
     """Write each item of the list under an id of its own, so that no item ever reads the whole list."""
     node = activity.spot().node
     assert isinstance(node, Foreach)
     items = activity.values.plain(activity.record.input)
     if not isinstance(items, list):
         text = f"foreach {activity.record.step!r} needs a list as its input, not {type(items).__name__}"
-        return failed(activity, TypeError(text))
+        return fail(activity, TypeError(text))
     body: ForeachBody = _body(activity)
 
     def work(context: Context[Any]) -> int:
@@ -97,50 +97,50 @@ def split(activity: Activity) -> Followed:
             raise ValueError(f"concurrency of foreach {activity.record.step!r} must be 1 or more, not {width!r}")
         return width
 
-    followed = _evaluate(activity, work, lambda width: flow.split(activity.spot(), len(items), width))
+    outcome = _evaluate(activity, work, lambda width: flow.split(activity.spot(), len(items), width))
     _write_items(activity, items)
-    return followed
+    return outcome
 
 
 def _write_items(activity: Activity, items: list[Any]) -> None:
-    record, header, engine = activity.record, activity.header, activity.engine
+    record, header, services = activity.record, activity.header, activity.services
     prefix = items_prefix(record.path, record.visit, header.life)
     for start in range(0, len(items), _PAGE):
         page = {
             f"{prefix}.{index}": texts.own(encode(item, where=f"item {index} of {record.step!r}"))
             for index, item in enumerate(items[start : start + _PAGE], start)
         }
-        change = Change(Holder(record.path, record.token), values=page, lease=engine.settings.lease)
-        engine.insist(partial(activity.store.commit, header.run_id, change), engine.settings.lease_seconds)
+        change = Change(Holder(record.path, record.token), values=page, lease=services.settings.lease)
+        services.retry_while_unavailable(partial(activity.store.commit, header.run_id, change))
 
 
-def join(activity: Activity) -> Followed:
+def join(activity: Activity) -> StepOutcome:
     """Gather the children of a block."""
     node, path = activity.spot().node, activity.record.path
     places = len(node.arms) if isinstance(node, Branch) else activity.record.total
     children = activity.load([f"{path}.{index}" for index in range(places)])
-    return flow.joined(activity.spot(), children), Written()
+    return StepOutcome(flow.joined(activity.spot(), children))
 
 
-def enter(activity: Activity) -> Followed:
+def enter(activity: Activity) -> StepOutcome:
     """Check the input of a nested workflow and fill in its defaults."""
     body: NestedBody = _body(activity)
     key, record = activity.record.token, activity.record
     given = Done(record.input, tuple(record.needs.split()))
     if not body.validate or body.workflow.input is None:
-        return flow.entered(activity.spot(), given), Written()
+        return StepOutcome(flow.entered(activity.spot(), given))
     plain = activity.values.plain(record.input)
     try:
         fitted = validate(body.workflow.input, plain, header="Step input validation failed: ")
         text = activity.store_value(fitted, "input")
     except InputInvalid as error:
-        return failed(activity, error)
+        return fail(activity, error)
     if text == texts.own(encode(plain)):
-        return flow.entered(activity.spot(), given), Written()
-    return flow.entered(activity.spot(), Done(key)), Written({key: text})
+        return StepOutcome(flow.entered(activity.spot(), given))
+    return StepOutcome(flow.entered(activity.spot(), Done(key)), Writes({key: text}))
 
 
-def nap(activity: Activity) -> Followed:
+def nap(activity: Activity) -> StepOutcome:
     """Compute how long to sleep: seconds, a timedelta, or the moment to sleep until."""
     node = activity.spot().node
     assert isinstance(node, Sleep)
@@ -167,33 +167,33 @@ def _seconds(activity: Activity, wish: Any) -> float:
             raise TypeError(f"sleep {name!r} needs seconds, a timedelta or a datetime, not {type(wish).__name__}")
 
 
-def wake(activity: Activity) -> Followed:
+def wake(activity: Activity) -> StepOutcome:
     """The moment of a sleep has come."""
-    return flow.awake(activity.spot()), Written()
+    return StepOutcome(flow.awake(activity.spot()))
 
 
-def listen(activity: Activity) -> Followed:
+def listen(activity: Activity) -> StepOutcome:
     """Take the event if it has been sent already, else begin to wait for it."""
     spot, name = activity.spot(), _wait(activity).event
     entries = activity.store.mail(activity.header.run_id, name)
     sent = [entry for entry in entries if not entry.startswith(flow.WAITER)]
     if sent:
-        return flow.heard(spot, sent[0]), Written(mail=Mail(name, mark(entries), pop=sent[0]))
-    return flow.listening(spot), Written(mail=Mail(name, mark(entries), push=flow.waiter(activity.record)))
+        return StepOutcome(flow.heard(spot, sent[0]), Writes(mail=Mail(name, mark(entries), pop=sent[0])))
+    return StepOutcome(flow.listening(spot), Writes(mail=Mail(name, mark(entries), push=flow.waiter(activity.record))))
 
 
-def hear(activity: Activity) -> Followed:
+def hear(activity: Activity) -> StepOutcome:
     """The event has come."""
-    return flow.heard(activity.spot(), activity.record.resume), Written()
+    return StepOutcome(flow.heard(activity.spot(), activity.record.resume))
 
 
-def expire(activity: Activity) -> Followed:
+def expire(activity: Activity) -> StepOutcome:
     """The event has not come in time. Nobody is to send it here any more."""
     node, key = _wait(activity), f"{activity.record.token}!"
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
-    text = stored_error(error, activity.engine.settings.max_payload_bytes)
+    text = encode_error(error, activity.services.settings.max_payload_bytes)
     gone = Mail(node.event, pop=activity.record.label)
-    return flow.expired(activity.spot(), key), Written({key: text}, mail=gone)
+    return StepOutcome(flow.expired(activity.spot(), key), Writes({key: text}, mail=gone))
 
 
 def _wait(activity: Activity) -> Wait:
@@ -206,7 +206,7 @@ def _call(callback: Callback, context: Context[Any]) -> Any:
     return settled(callback.call(context.input, context))
 
 
-CONTROLS: dict[Phase, Callable[[Activity], Followed]] = {
+CONTROLS: dict[Phase, Callable[[Activity], StepOutcome]] = {
     Phase.ENTER: enter,
     Phase.CHOOSE: choose,
     Phase.SPLIT: split,

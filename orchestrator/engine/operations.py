@@ -17,14 +17,14 @@ from orchestrator.core.changes import Caller, Change, Committed, Expect, Op, Ref
 from orchestrator.core.graph import Graph
 from orchestrator.core.records import FINAL, Header, Phase, Record, RunState, Status
 from orchestrator.definitions import Workflow
-from orchestrator.engine.activity import view_of_state
 from orchestrator.engine.calling import settled
 from orchestrator.engine.contexts import resource_text
+from orchestrator.engine.declarations import view_of_state
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.logs import about
 from orchestrator.engine.observe import observer
-from orchestrator.engine.observe.observer import Word
-from orchestrator.engine.read.value_reader import stored
+from orchestrator.engine.observe.protocols import CallObserver
+from orchestrator.engine.read.value_reader import encode_value
 from orchestrator.engine.rest import started_info, tell_of_cancel
 from orchestrator.engine.targets import Target, addressed, around
 from orchestrator.errors import (
@@ -74,16 +74,18 @@ def start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning, 
 
     Raises `InputInvalid`, `PayloadTooLarge`, `ValueNotSerializable`, `StartAlreadyClaimed`, `BrokerUnavailable`.
     """
-    with naming(header), observer.starting(header) as word:
-        return _start(engine, workflow, header, begin, delay, word)
+    with naming(header), observer.observe_start(header) as observed:
+        return _start(engine, workflow, header, begin, delay, observed)
 
 
-def _start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning, delay: int, word: Word) -> Header:
+def _start(
+    engine: Engine, workflow: Workflow, header: Header, begin: Beginning, delay: int, observed: CallObserver
+) -> Header:
     given = begin.input
     if workflow.validate_inputs and workflow.input is not None:
         given = validate(workflow.input, given)
     limit = engine.settings.max_payload_bytes
-    text = stored(given, f"input of workflow {workflow.id!r}", limit)
+    text = encode_value(given, f"input of workflow {workflow.id!r}", limit)
     context = keyed(begin.request_context, "request_context")
     resource = resource_text(context.get("resource_id")) or header.resource_id
     header = replace(header, resource_id=resource, per_step=begin.per_step)
@@ -95,7 +97,7 @@ def _start(engine: Engine, workflow: Workflow, header: Header, begin: Beginning,
     fields = {"resource_id": header.resource_id, "namespace": engine.settings.namespace}
     change = Change(
         Caller(new_token(), _STARTABLE),
-        (*word.planned(plan.ops), Run({**fields, "fingerprint": workflow.compiled.fingerprint})),
+        (*observed.add_traces(plan.ops), Run({**fields, "fingerprint": workflow.compiled.fingerprint})),
         values={key: text},
         state={key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()},
         context=engine.contexts.written(context),
@@ -193,8 +195,8 @@ def resume(
     graph = engine.known_graph(header)
     if graph is None and engine.runtime.name == _LOCAL:
         raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
-    with naming(header), observer.going_on("resume", header) as word:
-        return _resume(engine, graph, header, data, target, context, per_step, word)
+    with naming(header), observer.observe_call("resume", header) as observed:
+        return _resume(engine, graph, header, data, target, context, per_step, observed)
 
 
 def _graph_changed(header: Header, what_now: str) -> GraphChanged:
@@ -210,7 +212,7 @@ def _resume(
     target: Target,
     context: Mapping[str, Any],
     per_step: bool,
-    word: Word,
+    observed: CallObserver,
 ) -> Header:
     held = engine.store.load(header.run_id, held=True)
     records = _meant(engine, graph, header, held, target, per_step)
@@ -223,12 +225,12 @@ def _resume(
             ops += _unpause(record)
             continue
         key = f"{new_token()}r"
-        values[key] = stored(_resume_data(graph, record, data), f"resume data of step {record.step!r}", limit)
+        values[key] = encode_value(_resume_data(graph, record, data), f"resume data of step {record.step!r}", limit)
         ops += flow.resume(record, key)
     ops.append(Run({"per_step": per_step}))
     change = Change(
         Caller(new_token(), _RESUMABLE, life=header.life),
-        tuple(word.planned(ops)),
+        tuple(observed.add_traces(ops)),
         expect=tuple(Expect(record.path, record.status, record.seq) for record in records),
         values=values,
         context=engine.contexts.written(context),
@@ -326,8 +328,9 @@ def cancel(engine: Engine, header: Header) -> Header:
             raise RunNotFound(f"there is no run {header.run_id!r}", run_id=header.run_id)
         return found if found.status in FINAL else cancel(engine, found)
     engine.keeper.abort(header.run_id)
-    observer.canceled(answer.header)
-    tell_of_cancel(engine, answer.header)
+    observer.on_canceled(answer.header)
+    workflow = engine.registry.get(header.workflow_id)
+    tell_of_cancel(engine.services, engine.runtime, answer.header, workflow, engine.known_graph(header))
     return answer.header
 
 

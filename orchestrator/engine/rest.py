@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.core import flow
+from orchestrator.core.graph import Graph
 from orchestrator.core.plan import Plan
 from orchestrator.core.records import FINAL, Header, RunState
 from orchestrator.definitions import Workflow
@@ -19,36 +20,35 @@ from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import settled
 from orchestrator.engine.logs import RunLogger, about
 from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.services import Services
 from orchestrator.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    from orchestrator.engine.delivery import Engine
+from orchestrator.ports import Runtime
 
 log = logging.getLogger("orchestrator")
 
 _DELIVERIES = 3  # attempts to deliver a run's end before it ends without
 
 
-def rest(activity: Activity) -> Plan:
+def rest(activity: Activity, runtime: Runtime) -> Plan:
     """Tell the hooks and the runtime what the run has come to, and say so in the plan."""
     state = flow.verdict(activity.header)
     workflow: Any = activity.graph.body
     reader = Reader(activity.store, as_it_will_be(activity.header, state), activity.graph)
     if workflow.on_finish is not None and state is not RunState.PAUSED:
-        _tell(workflow.on_finish, activity.engine, reader, "on_finish", activity.claimed.context)
+        _tell(workflow.on_finish, activity.services, reader, "on_finish", activity.claimed.context)
     if workflow.on_error is not None and state in (RunState.FAILED, RunState.TRIPWIRE):
-        _tell(workflow.on_error, activity.engine, reader, "on_error", activity.claimed.context)
+        _tell(workflow.on_error, activity.services, reader, "on_error", activity.claimed.context)
     if state in FINAL:
-        _deliver(activity, reader)
+        _deliver(activity, reader, runtime)
     return flow.rested(activity.spot())
 
 
-def _deliver(activity: Activity, reader: Reader) -> None:
+def _deliver(activity: Activity, reader: Reader, runtime: Runtime) -> None:
     """Write the end where the runtime's users look for it. What cannot be delivered is tried again when the lease is
     over, and given up the third time: no run stays unfinished because a result backend is broken.
     """
     try:
-        activity.engine.runtime.ended(reader.header, reader.result, reader.error)
+        runtime.ended(reader.header, reader.result, reader.error)
     except StoreUnavailable:
         raise
     except Exception:  # a result backend may raise anything
@@ -63,28 +63,29 @@ def as_it_will_be(header: Header, state: RunState) -> Header:
     return replace(header, status=state.value, error=header.error or header.failure)
 
 
-def tell_of_cancel(engine: Engine, header: Header) -> None:
+def tell_of_cancel(
+    services: Services, runtime: Runtime, header: Header, workflow: Workflow | None, graph: Graph | None
+) -> None:
     """A caller has ended the run: what a rest does for other ends, done in the caller's process, once at most.
 
     A hook is called only where the workflow is known, and of a run that had begun. Whatever goes wrong is logged: the
     run is canceled already.
     """
-    workflow = engine.registry.get(header.workflow_id)
-    reader = Reader(engine.store, header, engine.known_graph(header))
+    reader = Reader(services.store, header, graph)
     try:
         if workflow is not None and workflow.on_finish is not None and header.started_at:
-            _tell(workflow.on_finish, engine, reader, "on_finish", engine.store.context(header.run_id))
-        engine.runtime.ended(header, reader.result, reader.error)
+            _tell(workflow.on_finish, services, reader, "on_finish", services.store.context(header.run_id))
+        runtime.ended(header, reader.result, reader.error)
     except Exception:  # the run is canceled already; a backend may raise anything
         log.exception("run %s is canceled, and somebody could not be told", header.run_id, extra=about(header))
 
 
 def _tell(
-    hook: Callable[[RunInfo], Any], engine: Engine, reader: Reader, name: str, context: Mapping[str, str]
+    hook: Callable[[RunInfo], Any], services: Services, reader: Reader, name: str, context: Mapping[str, str]
 ) -> None:
     header = reader.header
     try:
-        settled(hook(run_info(engine.owner, reader, engine.contexts.read(context))))
+        settled(hook(run_info(services.owner, reader, services.contexts.read(context))))
     except Exception:  # a user's function
         log.exception("%s of run %s raised", name, header.run_id, extra=about(header))
 

@@ -11,7 +11,7 @@ from orchestrator.core.graph import Wait
 from orchestrator.core.records import FINAL, Header, RunState, Status, undotted
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.operations import graph_of, publish
-from orchestrator.engine.read.value_reader import stored
+from orchestrator.engine.read.value_reader import encode_value
 from orchestrator.errors import RunNotActive, RunNotFound, StepNotFound
 from orchestrator.host import new_token
 
@@ -36,7 +36,7 @@ def send_event(engine: Engine, header: Header, name: str, data: Any) -> Header:
     body: Any = waits[0].body
     fitted = data if body.schema is None else validate(body.schema, data, header="Invalid event data: ")
     key = f"{new_token()}v"
-    text = stored(fitted, f"event {name!r}", engine.settings.max_payload_bytes)
+    text = encode_value(fitted, f"event {name!r}", engine.settings.max_payload_bytes)
     if header.status in FINAL:
         header = _still_living(engine, header)
     for _ in range(_TRIES):

@@ -4,51 +4,39 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.codec import validate
 from orchestrator.core import flow
-from orchestrator.core.changes import Mail
 from orchestrator.core.graph import Path, Step
-from orchestrator.core.plan import Done, Failed, Plan
+from orchestrator.core.plan import Done, Failed
 from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import retry_seconds
-from orchestrator.engine.activity import Activity, restored
+from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import (
-    Again,
+    AbortRequested,
     Bailed,
-    Canceled,
-    Held,
     Outcome,
     Raised,
     RetryAsked,
+    RetryRequested,
     Returned,
+    SuspendRequested,
     outcome_of,
     settled,
 )
-from orchestrator.engine.read.value_reader import stored_error
+from orchestrator.engine.declarations import restore_as
+from orchestrator.engine.outcome import StepOutcome, Writes
+from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
 from orchestrator.host import chance
 
 log = logging.getLogger("orchestrator")
 
 
-@dataclass(slots=True)
-class Written:
-    """What an activation writes beside its plan."""
-
-    values: dict[str, str] = field(default_factory=dict)
-    state: Mapping[str, str | None] = field(default_factory=dict)
-    context: Mapping[str, str | None] = field(default_factory=dict)
-    mail: Mail | None = None
-
-
-Followed = tuple[Plan, Written]
-
-
-def run_step(activity: Activity, inline: bool) -> tuple[Plan, Written]:
+def run_step(activity: Activity, inline: bool) -> StepOutcome:
     """Call the function of the activation and say what follows."""
     node = activity.graph.node(activity.record.at)
     assert isinstance(node, Step)
@@ -91,7 +79,7 @@ def _prepare_task(activity: Activity, body: TaskBody) -> Prepared:
         if activity.call_task is not None:
             return activity.call_task(body.task, context.input, context)
         try:
-            return body.task.invoke(context.input, activity.engine.owner, context.retry_count)
+            return body.task.invoke(context.input, activity.services.owner, context.retry_count)
         except Exception as error:
             seconds = retry_seconds(error)
             if seconds is None:
@@ -108,7 +96,7 @@ def _prepare_map(activity: Activity, body: MapBody) -> Prepared:
 
         return body.mapping.evaluate(Scope(activity, context), run)
 
-    return Prepared(call, lambda: activity.given(body.given))
+    return Prepared(call, lambda: activity.typed_input(body.given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,63 +145,62 @@ def fitting_input(activity: Activity, annotation: Any, shape: Any, check: bool) 
     """The activation's input as its function declares it. Raises `InputInvalid` if it is checked and does not fit."""
     plain = activity.values.plain(activity.record.input)
     if annotation is None:
-        return activity.given(shape)
+        return activity.typed_input(shape)
     if check:
         fitted = validate(annotation, plain, header="Step input validation failed: ")
-        return activity.given(shape) if fitted is plain else fitted
-    fitted = restored(annotation, plain)
-    return activity.given(shape) if fitted is plain else fitted
+        return activity.typed_input(shape) if fitted is plain else fitted
+    fitted = restore_as(annotation, plain)
+    return activity.typed_input(shape) if fitted is plain else fitted
 
 
-def _run(activity: Activity, inline: bool, prepared: Prepared) -> tuple[Plan, Written]:
+def _run(activity: Activity, inline: bool, prepared: Prepared) -> StepOutcome:
     try:
         given = prepared.given()
         context = activity.context(given, *prepared.context_types)
     except (InputInvalid, SecretUnavailable) as error:
-        return failed(activity, error)
+        return fail(activity, error)
     outcome = outcome_of(lambda: prepared.call(context), context)
     try:
         return _follow(activity, inline, prepared, context, outcome)
     except StoreUnavailable:
         raise
     except OrchestratorError as error:  # a value that cannot be stored, a state that does not fit
-        return failed(activity, error)
+        return fail(activity, error)
 
 
 def _follow(
     activity: Activity, inline: bool, prepared: Prepared, context: Context[Any], outcome: Outcome
-) -> tuple[Plan, Written]:
+) -> StepOutcome:
     key = activity.record.token
     spot = activity.spot(inline)
     match outcome:
         case Returned(value=value):
-            written = _writes(activity, context, key, value, "output")
-            return flow.finish(spot, Done(key)), written
+            return StepOutcome(flow.finish(spot, Done(key)), _writes(activity, context, key, value, "output"))
         case Bailed(value=value):
-            return flow.bail(spot, key), _writes(activity, context, key, value, "bailed value")
-        case Held(payload=payload, label=label):
+            return StepOutcome(flow.bail(spot, key), _writes(activity, context, key, value, "bailed value"))
+        case SuspendRequested(payload=payload, label=label):
             checked = validate(prepared.suspend_type, payload) if prepared.suspend_type is not None else payload
-            written = _writes(activity, context, key, {} if checked is None else checked, "suspend payload")
-            return flow.suspend(spot, key, label), written
-        case Canceled():
-            return flow.abort(spot), Written(context=activity.context_patch(context.request_context))
-        case Again(seconds=seconds):
-            return flow.retry(spot, round(seconds * 1000)), Written()
+            writes = _writes(activity, context, key, {} if checked is None else checked, "suspend payload")
+            return StepOutcome(flow.suspend(spot, key, label), writes)
+        case AbortRequested():
+            return StepOutcome(flow.abort(spot), Writes(context=activity.context_patch(context.request_context)))
+        case RetryRequested(seconds=seconds):
+            return StepOutcome(flow.retry(spot, round(seconds * 1000)))
         case Raised(error=error) if error is activity.cut_off:
             raise error
         case Raised(error=error):
-            return raised(activity, error, context)
+            return retry_or_fail(activity, error, context)
 
 
-def _writes(activity: Activity, context: Context[Any], key: str, value: Any, what: str) -> Written:
-    return Written(
+def _writes(activity: Activity, context: Context[Any], key: str, value: Any, what: str) -> Writes:
+    return Writes(
         {key: activity.store_value(value, what)},
         activity.state_patch(context.written_state),
         activity.context_patch(context.request_context),
     )
 
 
-def raised(activity: Activity, error: BaseException, context: Context[Any] | None = None) -> tuple[Plan, Written]:
+def retry_or_fail(activity: Activity, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
     """The attempt has failed: another follows if the step has one left for such an error."""
     activity.error = error
     spot = activity.spot()
@@ -226,12 +213,12 @@ def raised(activity: Activity, error: BaseException, context: Context[Any] | Non
         about, header = activity.about, activity.header
         which = (spot.record.attempt + 1, node.id, header.run_id, header.workflow_id)
         log.info(text, *which, delay, error, extra=about)  # as Celery tells of its retries
-        activity.watch.failed(error)
-        return flow.retry(spot, round(delay * 1000)), Written()
-    return failed(activity, error, context)
+        activity.observer.on_failure(error)
+        return StepOutcome(flow.retry(spot, round(delay * 1000)))
+    return fail(activity, error, context)
 
 
-def failed(activity: Activity, error: BaseException, context: Context[Any] | None = None) -> tuple[Plan, Written]:
+def fail(activity: Activity, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
     """The activation has failed for good: log it, keep the error, and say what follows."""
     activity.error = error
     record, header = activity.record, activity.header
@@ -240,7 +227,7 @@ def failed(activity: Activity, error: BaseException, context: Context[Any] | Non
     if not wired:
         text = "step %s of run %s (%s) failed: %s"
         log.error(text, record.step, header.run_id, header.workflow_id, error, exc_info=error, extra=activity.about)
-        activity.watch.failed(error)
-    stored = stored_error(error, activity.engine.settings.max_payload_bytes)
+        activity.observer.on_failure(error)
+    text = encode_error(error, activity.services.settings.max_payload_bytes)
     patch = activity.context_patch(context.request_context) if context is not None else {}
-    return flow.finish(activity.spot(), Failed(key, wired)), Written({key: stored}, context=patch)
+    return StepOutcome(flow.finish(activity.spot(), Failed(key, wired)), Writes({key: text}, context=patch))

@@ -92,7 +92,7 @@ class Ticker:
             # The sweeps have paused: perhaps no worker could renew its leases either.
             self._trusted_from = self._store.now() + self._settings.lease
         due = self._store.due(self._settings.namespace, _BATCH)
-        observer.swept(self._store, [entry.record.due for entry in due])
+        observer.on_swept(self._store, [entry.record.due for entry in due])
         swept = [self._one(entry) for entry in due]
         return Swept(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
 

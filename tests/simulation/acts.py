@@ -35,6 +35,7 @@ LEASE = 30_000
 GRACE = 10_000
 RUN = "run"
 NAMESPACE = "simulation"
+FINGERPRINT = "fingerprint"
 MOST_LOST = 3
 EVENT = "event"
 AGAIN = "again"  # resume data on which a step suspends once more
@@ -128,7 +129,7 @@ def graph(*flow_: Node) -> Graph:
 
 def new_header() -> Header:
     """The header of a pending evented run."""
-    return Header(run_id=RUN, workflow_id="workflow", fingerprint="fingerprint", namespace=NAMESPACE, runtime="celery")
+    return Header(run_id=RUN, workflow_id="workflow", fingerprint=FINGERPRINT, namespace=NAMESPACE, runtime="celery")
 
 
 def start_change(of: Graph, header: Header, fresh: Fresh) -> Change:

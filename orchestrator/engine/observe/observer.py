@@ -1,130 +1,81 @@
-"""The door to OpenTelemetry: what the engine and its callers say of a run, which nobody hears without an SDK.
+"""The door to OpenTelemetry: what the engine and its callers tell of a run, which nobody hears without an SDK.
 
-Nothing here imports OpenTelemetry. Who has configured an SDK has imported its API, so a look into `sys.modules` and at
-the provider tells whether anybody listens; without one every word goes to `UNSEEN`, which does nothing. A "no" is
-believed for a second, and not for ever: an SDK may be configured late, as the children of a prefork pool do. What is
-said to OpenTelemetry stands in `tracing` and `metrics`, which are imported with the first word that somebody hears.
+Nothing here imports OpenTelemetry. Whoever has configured an SDK has imported its API, so a look into `sys.modules` and
+at the provider tells whether anybody listens; without one everything goes to `NULL_OBSERVER`, which does nothing. A
+"no" is believed for a second, and not for ever: an SDK may be configured late, as the children of a prefork pool do.
+What is told to OpenTelemetry stands in `tracing` and `metrics`, which are imported once somebody listens.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.changes import Committed, Op
 from orchestrator.core.records import Header
+from orchestrator.engine.observe.protocols import (
+    NULL_OBSERVER,
+    AttemptObserver,
+    CallObserver,
+    NullObserver,
+    ObservedAttempt,
+)
 from orchestrator.host import monotonic
+from orchestrator.ports import Store
 
-if TYPE_CHECKING:
-    from orchestrator.engine.activity import Activity
+if TYPE_CHECKING:  # they import an optional library, which a process without an SDK never loads
     from orchestrator.engine.observe.metrics import Metrics
     from orchestrator.engine.observe.tracing import Tracing
-    from orchestrator.engine.steps import Followed
-    from orchestrator.ports import Store
 
 SILENCE = 1.0  # seconds between two looks at the providers while nobody listens: a look costs more than a word
 _STAND_INS = ("opentelemetry.trace", "opentelemetry.metrics")  # the API's modules; an SDK's are elsewhere
-
-
-class Watch(Protocol):
-    """Watches one claim from the moment it is held. Nothing that it does may become a fault of the run."""
-
-    def run(self, work: Callable[[], Followed]) -> Followed:
-        """Do the activation's work, with what watches it as the current span."""
-        ...
-
-    def condition(self, call: Callable[[], Any], index: int | None = None) -> Any:
-        """Evaluate one condition, of a branch its arm's `index`."""
-        ...
-
-    def failed(self, error: BaseException) -> None:
-        """The attempt has failed with this error; another may follow."""
-        ...
-
-    def planned(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """What is about to be committed, and with it whatever has to be stored for those who go on."""
-        ...
-
-    def committed(self, answer: Committed) -> None:
-        """It has been."""
-        ...
-
-
-class Word(Protocol):
-    """What a caller does to a run."""
-
-    def planned(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """What is about to be committed, and with it whatever has to be stored for those who go on."""
-        ...
-
-
-class Unseen:
-    """Nobody listens."""
-
-    __slots__ = ()
-
-    def run(self, work: Callable[[], Followed]) -> Followed:
-        """Do it."""
-        return work()
-
-    def condition(self, call: Callable[[], Any], index: int | None = None) -> Any:
-        """Evaluate it."""
-        return call()
-
-    def failed(self, error: BaseException) -> None:
-        """Nothing."""
-
-    def planned(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """As it is."""
-        return ops
-
-    def committed(self, answer: Committed) -> None:
-        """Nothing."""
-
-
-UNSEEN = Unseen()
-_SILENT: AbstractContextManager[Unseen] = nullcontext(UNSEEN)
+_NOTHING: AbstractContextManager[NullObserver] = nullcontext(NULL_OBSERVER)
 
 
 @dataclass(frozen=True, slots=True)
-class Telemetry:
-    """Who listens in this process: to spans, to numbers, or to both."""
+class Listeners:
+    """The listeners in this process: to spans, to numbers, or to both."""
 
+    # None where no tracer provider is set, or its SDK is switched off
     tracing: Tracing | None
+    # None where no meter provider is set
     metrics: Metrics | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """The providers as they were last seen, and what that means."""
+class _Look:
+    """The providers at the last look, and what that means."""
 
+    # the API's tracer provider
     tracers: object
+    # the API's meter provider
     meters: object
-    telemetry: Telemetry | None
+    # made for these providers; None where both are stand-ins
+    listeners: Listeners | None
 
 
-_seen = _Seen(None, None, None)
+_last_look = _Look(None, None, None)
 _silent_until = 0.0
 
 
-def telemetry() -> Telemetry | None:
-    """Who listens, None where nobody does: no API is imported, or no provider is set but the API's own."""
-    global _seen, _silent_until  # noqa: PLW0603  (each is replaced as a whole, and losing a race costs a look)
+def find_listeners() -> Listeners | None:
+    """Find who listens, None where nobody does: no API is imported, or no provider is set but the API's own."""
+    # No lock: each of the two is replaced as a whole, and losing a race costs another look.
+    global _last_look, _silent_until  # noqa: PLW0603
     trace, metrics = sys.modules.get("opentelemetry.trace"), sys.modules.get("opentelemetry.metrics")
     if trace is None and metrics is None:
         return None
     if _silent_until and monotonic() < _silent_until:
         return None
     tracers, meters = _provider(trace, "get_tracer_provider"), _provider(metrics, "get_meter_provider")
-    seen = _seen
-    if seen.tracers is not tracers or seen.meters is not meters:
-        seen = _seen = _Seen(tracers, meters, _listeners(tracers, meters))
-    _silent_until = monotonic() + SILENCE if seen.telemetry is None else 0.0
-    return seen.telemetry
+    look = _last_look
+    if look.tracers is not tracers or look.meters is not meters:
+        look = _last_look = _Look(tracers, meters, _make_listeners(tracers, meters))
+    _silent_until = monotonic() + SILENCE if look.listeners is None else 0.0
+    return look.listeners
 
 
 def _provider(api: ModuleType | None, name: str) -> object:
@@ -133,11 +84,13 @@ def _provider(api: ModuleType | None, name: str) -> object:
 
 
 def _is_real(provider: object) -> bool:
-    """Whether it is more than a stand-in of the API, which does nothing."""
+    """Return whether it is more than a stand-in of the API, which does nothing."""
+    # Asked by its module, not by `isinstance`: the classes of the stand-ins are private to the API.
     return provider is not None and not type(provider).__module__.startswith(_STAND_INS)
 
 
-def _listeners(tracers: Any, meters: Any) -> Telemetry | None:
+def _make_listeners(tracers: Any, meters: Any) -> Listeners | None:
+    # Imported here, because the library is optional: by now the process has loaded it itself.
     tracing = counting = None
     if _is_real(tracers):
         from orchestrator.engine.observe.tracing import Tracing
@@ -147,70 +100,70 @@ def _listeners(tracers: Any, meters: Any) -> Telemetry | None:
         from orchestrator.engine.observe.metrics import Metrics
 
         counting = Metrics(meters)
-    return Telemetry(tracing, counting) if tracing or counting else None
+    return Listeners(tracing, counting) if tracing or counting else None
 
 
-# --- what the engine says --------------------------------------------------------------------------------------------
+# --- what the engine tells -------------------------------------------------------------------------------------------
 
 
-def watching(activity: Activity) -> Watch:
-    """Who watches this claim."""
-    found = telemetry()
+def observe_attempt(attempt: ObservedAttempt) -> AttemptObserver:
+    """Return the observer of this claim."""
+    found = find_listeners()
     if found is None:
-        return UNSEEN
-    watch: Watch = UNSEEN if found.tracing is None else found.tracing.watch(activity)
-    return watch if found.metrics is None else found.metrics.watch(activity, watch)
+        return NULL_OBSERVER
+    observer: AttemptObserver = NULL_OBSERVER if found.tracing is None else found.tracing.observe(attempt)
+    return observer if found.metrics is None else found.metrics.observe(attempt, observer)
 
 
-def within(header: Header) -> AbstractContextManager[Any]:
-    """The run's own span is the current one inside: what is sent there belongs to the run's trace."""
-    found = telemetry()
+def use_run_span(header: Header) -> AbstractContextManager[Any]:
+    """Make the run's own span the current one inside: what is sent there belongs to the run's trace."""
+    found = find_listeners()
     if found is None or found.tracing is None or not header.trace:
-        return _SILENT
-    return found.tracing.within(header)
+        return _NOTHING
+    return found.tracing.use_run_span(header)
 
 
-# --- what callers say ------------------------------------------------------------------------------------------------
+# --- what callers tell -----------------------------------------------------------------------------------------------
 
 
-def starting(header: Header) -> AbstractContextManager[Word]:
-    """A caller starts the run inside. What is raised there ends the run's span as an error."""
-    found = telemetry()
-    return _SILENT if found is None else _starting(found, header)
+def observe_start(header: Header) -> AbstractContextManager[CallObserver]:
+    """Observe a caller who starts the run inside. What is raised there ends the run's span as an error."""
+    found = find_listeners()
+    return _NOTHING if found is None else _observe_start(found, header)
 
 
 @contextmanager
-def _starting(found: Telemetry, header: Header) -> Iterator[Word]:
-    with _SILENT if found.tracing is None else found.tracing.starting(header) as word:
-        yield word
-    if found.metrics is not None:
-        found.metrics.started(header)
+def _observe_start(found: Listeners, header: Header) -> Iterator[CallObserver]:
+    with _NOTHING if found.tracing is None else found.tracing.observe_start(header) as observer:
+        yield observer
+    if found.metrics is not None:  # not reached where the start was refused: it counts no run
+        found.metrics.on_started(header)
 
 
-def going_on(verb: str, header: Header) -> AbstractContextManager[Word]:
-    """A caller lets the run go on inside: resumes or restarts it, or lets it travel."""
-    found = telemetry()
+def observe_call(verb: str, header: Header) -> AbstractContextManager[CallObserver]:
+    """Observe a caller who lets the run go on inside: resumes or restarts it, or lets it travel."""
+    found = find_listeners()
     if found is None or found.tracing is None:
-        return _SILENT
-    return found.tracing.going_on(verb, header)
+        return _NOTHING
+    return found.tracing.observe_call(verb, header)
 
 
-def canceled(header: Header) -> None:
-    """A caller has ended the run."""
-    found = telemetry()
+def on_canceled(header: Header) -> None:
+    """Tell that a caller has ended the run."""
+    found = find_listeners()
     if found is None:
         return
     if found.tracing is not None:
-        found.tracing.canceled(header)
+        found.tracing.on_canceled(header)
     if found.metrics is not None:
-        found.metrics.ended(header)
+        found.metrics.on_ended(header)
 
 
-# --- what the ticker says --------------------------------------------------------------------------------------------
+# --- what the ticker tells -------------------------------------------------------------------------------------------
 
 
-def swept(store: Store, moments: Sequence[int]) -> None:
-    """These entries were due, each since its moment."""
-    found = telemetry()
+def on_swept(store: Store, moments: Sequence[int]) -> None:
+    """Tell that these entries were due, each since its moment."""
+    found = find_listeners()
     if found is not None and found.metrics is not None:
-        found.metrics.swept(store, moments)
+        found.metrics.on_swept(store, moments)

@@ -1,4 +1,4 @@
-"""What a span needs: where it belongs, what is said of it, and how it ends. Through the OpenTelemetry API alone."""
+"""Spans: where one belongs, what it tells, and how it ends. Through the OpenTelemetry API alone."""
 
 from __future__ import annotations
 
@@ -29,71 +29,75 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 ROOT = ""
 
 
-class Harmless:
-    """A fault in telemetry is logged, and never becomes one of the run."""
+class _NeverFail:
+    """Log a fault in telemetry, which never becomes one of the run."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
+        # What is no `Exception` is the worker's own business: it is to stop, and telemetry must not keep it.
         if isinstance(error, Exception):
             log.error("telemetry failed; the run goes on without it", exc_info=error)
         return isinstance(error, Exception)
 
 
-HARMLESS = Harmless()
+never_fail = _NeverFail()
 
 
 # --- where a span belongs --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class SpanLineage:
     """The run's span, and the ids of the openings around one place, outermost first; the empty text where unknown."""
 
+    # the run's opening, the parent of whatever has no block around it
     run: SpanContext
+    # span ids only: trace id and flags are the run's, and a stored place stays short
     ids: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, header: str, record: str) -> Self | None:
-        """As stored in a header and a record; None where the run has no trace."""
+        """Read it as a header and a record store it; None where the run has no trace."""
         parent, _, state = header.partition(" ")
         found = _PROPAGATOR.extract({"traceparent": parent, "tracestate": state}, Context())
         context = get_current_span(found).get_span_context()
         return cls(context, tuple(record.split("-")) if record else ()) if context.is_valid else None
 
     def context(self, depth: int) -> SpanContext:
-        """What is the parent of whatever stands in this depth."""
+        """The parent of whatever stands in this depth."""
         run = self.run
+        # An opening may be missing: nobody listened when that block was opened. The next one outside takes its place.
         for found in reversed(self.ids[:depth]):
             if found:
                 return SpanContext(run.trace_id, int(found, 16), True, run.trace_flags, run.trace_state)
         return run
 
-    def cut(self, depth: int) -> Line:
-        """The line of what is above this depth."""
+    def cut(self, depth: int) -> SpanLineage:
+        """The lineage of what is above this depth."""
         return self if len(self.ids) <= depth else replace(self, ids=self.ids[:depth])
 
-    def opened(self, depth: int, span: Span) -> Line:
-        """The line of what is inside a block that is opened by this span; it is the `depth`-th around it."""
+    def open_block(self, depth: int, span: Span) -> SpanLineage:
+        """The lineage of what is inside a block that this span opens; it is the `depth`-th around it."""
         padded = (*self.ids, *([""] * depth))[: depth - 1]
         return replace(self, ids=(*padded, f"{span.get_span_context().span_id:016x}"))
 
     @property
     def text(self) -> str:
-        """As a record stores it."""
+        """The text that a record stores."""
         return "-".join(self.ids).rstrip("-")
 
 
-def stored(context: SpanContext) -> str:
-    """The run's span as its header stores it."""
+def encode_run_span(context: SpanContext) -> str:
+    """The text that a header stores of the run's span."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, set_span_in_context(NonRecordingSpan(context)))
     return " ".join(filter(None, (carrier.get("traceparent", ""), carrier.get("tracestate", ""))))
 
 
 def attributes(header: Header, record: Record | None = None, workflow_id: str = "") -> dict[str, str | int | bool]:
-    """What is said of a run, and of one of its records."""
+    """The attributes of a run, and of one of its records."""
     found: dict[str, str | int | bool] = {
         "orchestrator.run.id": header.run_id,
         "orchestrator.workflow.id": workflow_id or header.workflow_id,
@@ -110,27 +114,27 @@ def attributes(header: Header, record: Record | None = None, workflow_id: str = 
     return found if record.index < 0 else found | {"orchestrator.index": record.index}
 
 
-def named(record: Record) -> str:
-    """What the spans of a record are called."""
+def span_name(record: Record) -> str:
+    """The name of the spans of a record."""
     kind = "workflow" if record.component == "NESTED" else record.component.lower()
     return f"{kind} {record.step}"
 
 
-def blame(span: Span, error: BaseException) -> None:
-    """The span is an error, by this exception."""
+def record_error(span: Span, error: BaseException) -> None:
+    """Mark the span as an error, by this exception."""
     span.record_exception(error)
     span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
 
 def end(span: Span, moment: int | None = None) -> None:
-    """End it now, or as of a moment in ms."""
-    with HARMLESS:
+    """End the span now, or as of a moment in ms."""
+    with never_fail:
         span.end(nanoseconds(moment) if moment else None)
 
 
 @contextmanager
-def current(span: Span) -> Iterator[None]:
-    """The span is the current one inside, and ends with it; as an error, if that is raised."""
+def use_and_end(span: Span) -> Iterator[None]:
+    """Make the span the current one inside, and end it with that; as an error, if one is raised."""
     try:
         with use_span(span):
             yield

@@ -1,1 +1,1 @@
-"""Reading stored runs: values as their declared types, results, events and times. Nothing here writes or runs anything."""
+"""Readers of stored runs: values as their declared types, results, events, times. Nothing here writes."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from orchestrator.codec import as_json, decode, error_to_dict
 from orchestrator.engine.read.results import moment
-from orchestrator.engine.read.run_reader import said
+from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.engine.read.value_reader import Values
 from orchestrator.ports import Store, StoredEvent
 
@@ -21,34 +21,39 @@ _VALUES = ("input", "output", "error", "suspend", "resume")
 class Event:
     """One event of a run's log.
 
-    `id` is a cursor: `run.events(after=event.id)` goes on behind it. `payload` is JSON-able: a dict, or, for an event
-    of a step's own, whatever the step wrote. `source` is the writing step's dotted id path, or "WORKFLOW" for every
-    type that begins with `workflow-`. The type `workflow-events-trimmed` stands for older events that are kept no
+    The type `workflow-events-trimmed` stands for older events that are kept no
     longer.
     """
 
+    # a cursor: `run.events(after=event.id)` goes on behind it
     id: str
+    # `workflow-…`, or a step's own
     type: str
+    # of the run as a whole
     run_id: str
+    # when it was committed, by the store's clock
     at: datetime
+    # JSON-able: a dict, or, for an event of a step's own, whatever the step wrote
     payload: Any = field(default_factory=dict)
+    # the writing step's dotted id path, or "WORKFLOW" for every type that begins with `workflow-`
     source: str = WORKFLOW
 
 
 class EventReader:
-    """Turns stored events of one run into what readers see."""
+    """Turns stored events of one run into those that readers see."""
 
     def __init__(self, store: Store, run_id: str) -> None:
         self._store = store
         self._run_id = run_id
 
-    def page(self, after: str, limit: int = 500) -> list[Event]:
-        """Events after the cursor."""
-        return self.shown(self._store.events(self._run_id, after, limit))
+    def read_page(self, after: str, limit: int = 500) -> list[Event]:
+        """Read the events after the cursor."""
+        return self.to_events(self._store.events(self._run_id, after, limit))
 
-    def shown(self, found: Sequence[StoredEvent]) -> list[Event]:
-        """Stored events, in one more round trip where they refer to values."""
+    def to_events(self, found: Sequence[StoredEvent]) -> list[Event]:
+        """Make events of stored ones, in one more round trip where they refer to values."""
         values = Values(self._store.values, self._run_id)
+        # The log refers to values, because one that is large is then stored once and read by those who want it.
         values.fetch(str(e.doc[key]) for e in found for key in _VALUES if e.doc.get(key))
         return [self._event(stored, values) for stored in found]
 
@@ -58,6 +63,7 @@ class EventReader:
         assert at is not None
         own = not kind.startswith("workflow-")
         payload = decode(str(doc["text"])) if "text" in doc else self._payload(kind, stored, values)
+        # A step chooses the types of its own events, but not ours: the prefix tells them apart.
         source = str(doc.get("source", WORKFLOW)) if own else WORKFLOW
         shown = as_json(payload)
         if kind == "workflow-step-output":
@@ -91,7 +97,7 @@ class EventReader:
                 return about | {"metadata": {}}
             case "workflow-step-suspended":
                 about |= {"status": "suspended", "payload": values.plain(str(doc["input"]))}
-                about |= {"suspend_payload": said(values.plain(str(doc["suspend"]))), "suspended_at": stored.at}
+                about |= {"suspend_payload": payload_dict(values.plain(str(doc["suspend"]))), "suspended_at": stored.at}
                 return about | ({"current_index": doc["index"]} if "index" in doc else {})
             case "workflow-step-progress":
                 about |= {
@@ -113,6 +119,7 @@ def _outcome(doc: Mapping[str, Any], values: Values) -> dict[str, Any]:
 
 
 def call_id(run_id: str, doc: Mapping[str, Any]) -> str:
-    """The same for all events of one activation, unlike any other's."""
+    """Return an id that all events of one activation share, and no other's."""
+    # Made of the place alone: every attempt, in whichever process, gives the events of one activation the same id.
     visit = doc.get("visit")
     return f"{run_id}/{doc['path']}" + (f"@{visit}" if visit else "")

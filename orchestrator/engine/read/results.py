@@ -1,4 +1,4 @@
-"""What callers see of a run: results, step results, stored runs. Values come back as their declared types where the
+"""Results, step results and stored runs, as callers see them. Values come back as their declared types where the
 workflow is known, else in plain shapes."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from orchestrator.errors import RunCanceled, RunFailed, RunNotFinished, TripWire
 
 
 class RunStatus(StrEnum):
-    """What a run is."""
+    """The status of a run."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -27,7 +27,7 @@ class RunStatus(StrEnum):
 
 
 class StepStatus(StrEnum):
-    """What a step of a run is."""
+    """The status of a step of a run."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -41,53 +41,69 @@ class StepStatus(StrEnum):
     CANCELED = "canceled"
 
 
-# What a nested workflow is as a run, for what it is as a step.
-
-
 @dataclass(slots=True)
 class StepResult:
     """One step of a run. `payload` is its input; times are aware datetimes in UTC; what does not apply is None."""
 
+    # computed for what has children
     status: StepStatus
+    # its input
     payload: Any = None
+    # what it made, if it has succeeded
     output: Any = None
+    # of its last attempt
     error: BaseException | None = None
+    # when a worker first took it
     started_at: datetime | None = None
+    # when it came to its final status
     ended_at: datetime | None = None
+    # what it suspended with, or what somebody below it did
     suspend_payload: Any = None
+    # when that was
     suspended_at: datetime | None = None
+    # what it was resumed with
     resume_payload: Any = None
+    # when that was
     resumed_at: datetime | None = None
+    # `parked`: why no worker runs it
     metadata: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain and JSON-able, without what is absent; times in milliseconds since 1970, errors without a stack."""
+        """Return a JSON-able dict of what is there; times in milliseconds since 1970, errors without a stack."""
         return _to_dict(self)
 
 
 @dataclass(slots=True)
 class RunResult:
-    """What a run had come to when it rested.
+    """The result of a run as of its last rest."""
 
-    `steps` has the step results of the outermost workflow by step id; `suspended` the paths (lists of step ids) of
-    what waits for somebody, in declaration order; `suspend_payload` what each of these steps said, by the outermost id.
-    """
-
+    # of the run; `<run id>/<path>` for a nested workflow read as one
     run_id: str
+    # that it rests with
     status: RunStatus
+    # as it was checked at the start
     input: Any = None
+    # None unless it has succeeded
     result: Any = None
+    # of a failed run
     error: BaseException | None = None
+    # step results of the outermost workflow by step id
     steps: dict[str, StepResult] = field(default_factory=dict)
+    # with the defaults of the workflow's model
     state: dict[str, Any] = field(default_factory=dict)
+    # paths (lists of step ids) of what waits for somebody, in declaration order
     suspended: list[list[str]] = field(default_factory=list)
+    # what each of these steps said, by the outermost id
     suspend_payload: dict[str, Any] = field(default_factory=dict)
+    # the step (and the item) of each label by which somebody can resume
     resume_labels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # the reason of a run that a tripwire ended
     tripwire: TripWire | None = None
+    # step ids in the order in which they first ran
     execution_path: list[str] = field(default_factory=list)
 
     def unwrap(self) -> Any:
-        """The result, or the run's own error raised."""
+        """Return the result, or raise the run's own error."""
         match self.status:
             case RunStatus.SUCCESS:
                 return self.result
@@ -105,12 +121,19 @@ class RunResult:
 class RunRecord:
     """A run as it is stored. A field that was not asked for is None."""
 
+    # as in `RunResult`
     run_id: str
+    # of the workflow that runs
     workflow_id: str
+    # by which an application finds its runs
     resource_id: str | None
+    # as the last commit has left it
     status: RunStatus
+    # of the run, or when the nested workflow began
     created_at: datetime
+    # the last commit
     updated_at: datetime
+    # the fields from here on are read if they are asked for; each is as in `RunResult`
     input: Any = None
     result: Any = None
     error: BaseException | None = None
@@ -120,7 +143,7 @@ class RunRecord:
     resume_labels: dict[str, dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain and JSON-able, without what is absent; times in milliseconds since 1970, errors without a stack."""
+        """Return a JSON-able dict of what is there; times in milliseconds since 1970, errors without a stack."""
         return _to_dict(self)
 
 
@@ -130,6 +153,7 @@ def _to_dict(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    # Not `dataclasses.asdict`: values are the user's own, and the codec says how they look in JSON.
     match value:
         case datetime():
             return round(value.timestamp() * 1000)

@@ -1,4 +1,4 @@
-"""Where the time of a run went: arithmetic over its records and its recorded events, which reads no store and no clock.
+"""The time of a run, by what it went into: arithmetic over its records and recorded events, without store and clock.
 
 Measured are the activations that do something themselves: steps, mappings, tasks, sleeps and waits. What is left of the
 run's own time (conditions, joins, commits, the rest) is the engine's. Two things are not recorded and are told apart by
@@ -19,33 +19,37 @@ from orchestrator.ports import StoredEvent
 
 QUEUE = "queue"  # put in the queue, and no worker has taken it
 RUN = "run"
-SUSPENDED = "suspended"  # held up until somebody resumes it, or the event comes
+SUSPENDED = "suspended"  # suspended until somebody resumes it, or the event comes
 ASLEEP = "asleep"
 RETRY = "retry"  # the pause before another attempt
 KINDS = (QUEUE, RUN, SUSPENDED, ASLEEP, RETRY)
 
 _BLOCKS = frozenset({"PARALLEL", "BRANCH", "LOOP", "FOREACH"})
-_TOLD = frozenset({"workflow-step-start", "workflow-step-suspended", "workflow-step-waiting", "workflow-step-result"})
-_HELD = frozenset({"workflow-step-suspended", "workflow-step-waiting"})
+_EVENTS = frozenset({"workflow-step-start", "workflow-step-suspended", "workflow-step-waiting", "workflow-step-result"})
+_SUSPENDS = frozenset({"workflow-step-suspended", "workflow-step-waiting"})
 
 Took = Mapping[str, int]
 Place = tuple[str, str]  # path and visit
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
-    """One activation of a leaf: from when it was there until it ended, and how long (ms) it was what meanwhile.
+class TimedActivation:
+    """One activation of a leaf, from its begin to its end, with the time (ms) of each kind in between."""
 
-    `estimated` says that the pauses between its attempts are not exact.
-    """
-
+    # with `visit`: whose activation it is
     path: str
     visit: str
+    # its id
     step: str
+    # of its first attempt in the run; 0 where only events are left
     order: int
+    # when it was there
     begin: int
+    # when it ended, or now
     end: int
+    # ms by kind
     took: Took = field(default_factory=dict)
+    # whether the pauses between its attempts are not exact
     estimated: bool = False
 
 
@@ -53,30 +57,41 @@ class Activation:
 class StepTime:
     """All activations at one path together, in milliseconds."""
 
+    # of the step
     path: str
+    # its id
     step: str
+    # how many activations these are
     runs: int
+    # ms by kind
     took: Took
+    # whether one of them is on the critical chain
     critical: bool
+    # whether the pauses between attempts are not exact
     estimated: bool
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum over all kinds of time."""
         return sum(self.took.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time of a run went. `took` sums over steps that may have run side by side; `engine` is what of the
-    run's own time (`end - begin`) belongs to no step; `critical` is the chain of activations that made it so long."""
+    """The time of a run, by what it went into."""
 
+    # of the run, or of its present life; ms by the store's clock, as all moments here
     begin: int
+    # of the run, or now
     end: int
+    # ms of the run's own time that belong to no step
     engine: int
+    # ms by kind, summed over steps that may have run side by side
     took: Took
+    # one entry for each path
     steps: tuple[StepTime, ...]
-    critical: tuple[Activation, ...]
+    # the chain of activations that made the run so long
+    critical: tuple[TimedActivation, ...]
 
     @property
     def total(self) -> int:
@@ -91,7 +106,7 @@ def timing(
 
     `records` are those of the present visits. Of a run that has travelled in time only its present life counts.
     """
-    life, travelled = _present_life(events)
+    life, travelled = _events_of_present_life(events)
     begin = life[0].at if travelled else header.started_at
     end = max(begin, header.ended_at if header.status in FINAL and header.ended_at else now)
     found = _Run({record.path: record for record in records}, _by_place(life), graph, begin, end).activations()
@@ -99,20 +114,21 @@ def timing(
     places = {(act.path, act.visit) for act in critical}
     steps = tuple(_step(list(acts), places) for _, acts in groupby(found, key=lambda act: undotted(act.path)))
     took = _sum(step.took for step in steps)
-    return Timing(begin, end, end - begin - _covered(found, begin, end), took, steps, critical)
+    return Timing(begin, end, end - begin - _cover(found, begin, end), took, steps, critical)
 
 
-def _present_life(events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], bool]:
+def _events_of_present_life(events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], bool]:
     """The events since the last time travel, and whether there was one."""
     found = list(events)
     starts = [index for index, event in enumerate(found) if event.doc["type"] == "workflow-start"]
+    # Each time travel begins with a start of its own. Counting older events would time steps that are undone.
     return found[starts[-1] if starts else 0 :], len(starts) > 1
 
 
 def _by_place(events: Sequence[StoredEvent]) -> dict[Place, list[StoredEvent]]:
     found: dict[Place, list[StoredEvent]] = {}
     for event in events:
-        if event.doc["type"] in _TOLD:
+        if event.doc["type"] in _EVENTS:
             place = (str(event.doc["path"]), str(event.doc.get("visit", "")))
             found.setdefault(place, []).append(event)
     return found
@@ -120,23 +136,29 @@ def _by_place(events: Sequence[StoredEvent]) -> dict[Place, list[StoredEvent]]:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
+    # of the present visits, by path
     records: Mapping[str, Record]
-    told: Mapping[Place, Sequence[StoredEvent]]
+    # that tell of a step, by its place
+    events: Mapping[Place, Sequence[StoredEvent]]
+    # None where the workflow is not known here
     graph: Graph | None
+    # of what is timed
     begin: int
+    # of what is timed
     end: int
 
-    def activations(self) -> list[Activation]:
+    def activations(self) -> list[TimedActivation]:
         """All of them, in the order of their paths, and of their visits in turn."""
         inner = {dotted(at[:cut]) for at in map(undotted, self._paths()) for cut in range(1, len(at))}
-        found = [self._recorded(record) for record in self.records.values() if self._is_leaf(record, inner)]
+        found = [self._time_recorded(record) for record in self.records.values() if self._is_leaf(record, inner)]
         present = {(record.path, record.visit) for record in self.records.values()}
-        found += [self._earlier(place) for place in self.told if place not in present and place[0] not in inner]
+        # An iteration that is over has no record any more, because the next one took its place. Its events are left.
+        found += [self._time_earlier(place) for place in self.events if place not in present and place[0] not in inner]
         present_life = [act for act in found if act.begin >= self.begin or act.end > self.begin]
         return sorted(present_life, key=lambda act: (undotted(act.path), undotted(act.visit)))
 
     def _paths(self) -> set[str]:
-        return {*self.records, *(path for path, _ in self.told)}
+        return {*self.records, *(path for path, _ in self.events)}
 
     def _is_leaf(self, record: Record, inner: set[str]) -> bool:
         if record.component == "WAIT":
@@ -144,70 +166,73 @@ class _Run:
         plain = record.role != Role.BLOCK and record.component not in _BLOCKS
         return bool(record.path) and plain and record.path not in inner and record.status != Status.PAUSED
 
-    def _earlier(self, place: Place) -> Activation:
-        """An earlier iteration's, of which only the events are left."""
-        told = self.told[place]
-        clock = _Clock(told[0].at)
-        if told[0].doc["type"] == "workflow-step-waiting":
-            clock.until(ASLEEP if isinstance(self._node(undotted(place[0])), Sleep) else SUSPENDED, told[-1].at)
-        for event in told:
-            clock.hear(event, 0)
-        clock.until(RUN, told[-1].at)
-        doc = told[-1].doc
-        return Activation(*place, str(doc["step"]), 0, told[0].at, told[-1].at, clock.took)
+    def _time_earlier(self, place: Place) -> TimedActivation:
+        """Time an activation of an earlier iteration, of which only the events are left."""
+        events = self.events[place]
+        clock = _Clock(events[0].at)
+        if events[0].doc["type"] == "workflow-step-waiting":
+            clock.spend(ASLEEP if isinstance(self._node(undotted(place[0])), Sleep) else SUSPENDED, events[-1].at)
+        for event in events:
+            # When it was resumed is not in the events: the time until its next start counts as suspended.
+            clock.note(event, 0)
+        clock.spend(RUN, events[-1].at)
+        doc = events[-1].doc
+        return TimedActivation(*place, str(doc["step"]), 0, events[0].at, events[-1].at, clock.took)
 
-    def _recorded(self, record: Record) -> Activation:
+    def _time_recorded(self, record: Record) -> TimedActivation:
         end = min(record.ended_at or self.end, self.end)
-        begin = self._born(record)
+        begin = self._begin_of(record)
         clock = _Clock(begin)
-        clock.until(QUEUE, record.started_at or end)
+        clock.spend(QUEUE, record.started_at or end)
         if record.component == "SLEEP":
-            clock.until(ASLEEP, record.queued_at if record.queued_at > record.started_at else end)
-            clock.until(QUEUE, end)
+            clock.spend(ASLEEP, record.queued_at if record.queued_at > record.started_at else end)
+            clock.spend(QUEUE, end)
         elif record.component == "WAIT":
-            self._waited(record, clock, end)
+            self._time_wait(record, clock, end)
         elif record.started_at:
-            self._ran(record, clock, end)
+            self._time_work(record, clock, end)
         estimated = self._pause_of(record)[1]
         about = (record.path, record.visit, record.step, record.order)
-        return Activation(*about, begin, max(begin, clock.now), clock.took, estimated)
+        return TimedActivation(*about, begin, max(begin, clock.now), clock.took, estimated)
 
-    def _waited(self, record: Record, clock: _Clock, end: int) -> None:
-        """It began to wait, and was queued again by the event or by its timeout, after which another may take over."""
-        clock.until(RUN, record.suspended_at)
+    def _time_wait(self, record: Record, clock: _Clock, end: int) -> None:
+        """Time a wait: it was queued again by the event or by its timeout, after which another may take over."""
+        clock.spend(RUN, record.suspended_at)
         if record.suspended_at:
-            clock.until(SUSPENDED, record.resumed_at or end)
+            clock.spend(SUSPENDED, record.resumed_at or end)
         if f"{record.path}.0" not in self.records:
-            clock.until(QUEUE, end)
+            clock.spend(QUEUE, end)
 
-    def _ran(self, record: Record, clock: _Clock, end: int) -> None:
-        told = self.told.get((record.path, record.visit), ())
-        for event in told:
-            clock.hear(event, record.resumed_at)
-        if not told and record.suspended_at:
-            clock.until(RUN, record.suspended_at)
-            clock.held = True
-        if clock.held:
-            clock.until(SUSPENDED, record.resumed_at if record.resumed_at >= clock.now else end)
+    def _time_work(self, record: Record, clock: _Clock, end: int) -> None:
+        events = self.events.get((record.path, record.visit), ())
+        for event in events:
+            clock.note(event, record.resumed_at)
+        # Older events may have been trimmed: the record's own times are exact for the last suspension alone.
+        if not events and record.suspended_at:
+            clock.spend(RUN, record.suspended_at)
+            clock.is_suspended = True
+        if clock.is_suspended:
+            clock.spend(SUSPENDED, record.resumed_at if record.resumed_at >= clock.now else end)
         if record.status == Status.QUEUED:
-            self._attempts(record, clock, record.queued_at)
-            clock.until(QUEUE, end)
+            self._time_attempts(record, clock, record.queued_at)
+            clock.spend(QUEUE, end)
         else:
-            self._attempts(record, clock, end)
+            self._time_attempts(record, clock, end)
 
-    def _attempts(self, record: Record, clock: _Clock, end: int) -> None:
-        """From here on nothing but attempts and the pauses between them."""
+    def _time_attempts(self, record: Record, clock: _Clock, end: int) -> None:
+        """Time what is left: nothing but attempts and the pauses between them."""
         pauses = min(self._pause_of(record)[0], max(0, end - clock.now))
-        clock.until(RETRY, clock.now + pauses)
-        clock.until(RUN, end)
+        clock.spend(RETRY, clock.now + pauses)
+        clock.spend(RUN, end)
 
     def _pause_of(self, record: Record) -> tuple[int, bool]:
-        """How long the pauses before its attempts were in all, and whether that is an estimate."""
+        """The length of the pauses before its attempts in all, and whether that is an estimate."""
         if not record.attempt:
             return 0, False
         node = self._node(record.at)
         if not isinstance(node, Step) or record.attempt > node.retry.attempts:
             return 0, True
+        # 0.5 is the middle of what chance may make of the pause.
         seconds = sum(node.retry.pause(attempt, 0.5) for attempt in range(1, record.attempt + 1))
         return round(seconds * 1000), node.retry.backoff and node.retry.jitter
 
@@ -217,52 +242,54 @@ class _Run:
         except LookupError:
             return None
 
-    def _born(self, record: Record) -> int:
-        """When it was put in the queue for the first time, or began where no queue was in between.
+    def _begin_of(self, record: Record) -> int:
+        """The moment at which it was first queued, or began where no queue was in between.
 
         Where it has been queued again, that is when what comes before it ended.
         """
         started = record.started_at or record.queued_at
         if record.queued_at <= started:
             return record.queued_at or started
-        before = self._before(record)
+        before = self._end_of_previous(record)
         return before if self.begin <= before <= started else started
 
-    def _before(self, record: Record) -> int:
+    def _end_of_previous(self, record: Record) -> int:
         above, index = record.at[:-1], record.at[-1]
         around = self.records.get(dotted(above)) if above else None
         if around is None or around.component == "NESTED":
+            # Steps of one workflow follow each other, so it was queued by whatever ended before it.
             previous = self.records.get(dotted((*above, index - 1))) if index else None
             return previous.ended_at if previous is not None else around.started_at if around else self.begin
         return around.started_at if around.component == "PARALLEL" else record.started_at
 
 
 class _Clock:
-    """Goes through one activation and notes what it was how long."""
+    """Goes through one activation and notes how long it was what."""
 
     def __init__(self, now: int) -> None:
         self.now = now
-        self.held = False
+        self.is_suspended = False
         self.took: Counter[str] = Counter()
 
-    def until(self, kind: str, moment: int) -> None:
-        """It was this until then."""
+    def spend(self, kind: str, moment: int) -> None:
+        """Attribute the time from `self.now` to `moment` to `kind`."""
+        # Never backwards: a step that is resumed twice has two suspensions, and the record has the second alone.
         if moment > self.now:
             self.took[kind] += moment - self.now
             self.now = moment
 
-    def hear(self, event: StoredEvent, resumed_at: int) -> None:
-        """An event says that it was held up, or goes on."""
-        if event.doc["type"] in _HELD:
-            self.until(RUN, event.at)
-            self.held = True
-        elif self.held and event.doc["type"] == "workflow-step-start":
-            self.until(SUSPENDED, resumed_at if self.now <= resumed_at <= event.at else event.at)
-            self.until(QUEUE, event.at)
-            self.held = False
+    def note(self, event: StoredEvent, resumed_at: int) -> None:
+        """Note an event that says that it was suspended, or goes on."""
+        if event.doc["type"] in _SUSPENDS:
+            self.spend(RUN, event.at)
+            self.is_suspended = True
+        elif self.is_suspended and event.doc["type"] == "workflow-step-start":
+            self.spend(SUSPENDED, resumed_at if self.now <= resumed_at <= event.at else event.at)
+            self.spend(QUEUE, event.at)
+            self.is_suspended = False
 
 
-def _step(acts: Sequence[Activation], critical: set[Place]) -> StepTime:
+def _step(acts: Sequence[TimedActivation], critical: set[Place]) -> StepTime:
     on_path = any((act.path, act.visit) in critical for act in acts)
     estimated = any(act.estimated for act in acts)
     return StepTime(acts[0].path, acts[0].step, len(acts), _sum(act.took for act in acts), on_path, estimated)
@@ -275,8 +302,9 @@ def _sum(parts: Iterable[Took]) -> Took:
     return {kind: total[kind] for kind in KINDS}
 
 
-def _covered(acts: Sequence[Activation], begin: int, end: int) -> int:
-    """How much of the time at least one of them was there."""
+def _cover(acts: Sequence[TimedActivation], begin: int, end: int) -> int:
+    """The part of the time in which at least one of them was there."""
+    # Steps that run side by side cover the same time, which counts once.
     covered, reached = 0, begin
     for act in sorted(acts, key=lambda act: act.begin):
         last = min(act.end, end)
@@ -285,9 +313,9 @@ def _covered(acts: Sequence[Activation], begin: int, end: int) -> int:
     return covered
 
 
-def _critical(acts: Sequence[Activation], end: int) -> tuple[Activation, ...]:
-    """Backwards from the end: what ended last, then what ended last before that had begun, and so on."""
-    chain: list[Activation] = []
+def _critical(acts: Sequence[TimedActivation], end: int) -> tuple[TimedActivation, ...]:
+    """Go backwards from the end: what ended last, then what ended last before that had begun, and so on."""
+    chain: list[TimedActivation] = []
     moment = end
     for act in sorted(acts, key=_by_end, reverse=True):
         if act.end <= moment:
@@ -296,5 +324,5 @@ def _critical(acts: Sequence[Activation], end: int) -> tuple[Activation, ...]:
     return tuple(reversed(chain))
 
 
-def _by_end(act: Activation) -> tuple[int, int, int]:
+def _by_end(act: TimedActivation) -> tuple[int, int, int]:
     return act.end, act.begin, act.order

@@ -1,4 +1,4 @@
-"""Reading values: from their ids to what user code sees, asking the store only for what is not at hand."""
+"""Values of a run: from their ids to what user code sees, asking the store only for what is not at hand; and back."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from orchestrator.codec import ANY, Shape, decode, encode, restore
 from orchestrator.core import values as texts
 from orchestrator.errors import PayloadTooLarge, RemoteError
 
-_PAGE = 500
-_LONGEST_MESSAGE = 1_000
+_PAGE = 500  # values in one round trip
+_MAX_MESSAGE = 1_000  # characters of an error that is too large as it is
 
 
 class Values:
     """The values of one run, read at most once each by `read`, a store's `values`. `known` is what a claim has
     brought.
     """
+
+    # Once is enough, because a value is written once under an id of its own and never changes.
 
     def __init__(
         self, read: Callable[[str, list[str]], Mapping[str, str]], run_id: str, known: Mapping[str, str] | None = None
@@ -28,6 +30,8 @@ class Values:
 
     def fetch(self, ids: Iterable[str]) -> None:
         """Read these values, and all that they refer to, in pages."""
+        # Level by level: the result of a block refers to those of its children, which may be blocks again. So ten
+        # thousand results are a few round trips and not ten thousand.
         wanted = list(ids)
         while wanted:
             missing = sorted({key for key in wanted if key and key not in self._texts})
@@ -43,7 +47,7 @@ class Values:
         if key not in self._texts:
             self.fetch([key])
         text = self._texts.get(key)
-        if text is None:
+        if text is None:  # deleted meanwhile, with its run
             return None
         if text.startswith(texts.OWN):
             return decode(text[1:])
@@ -58,30 +62,21 @@ class Values:
         return restore(shape, self.plain(key))
 
 
-def stored(value: Any, where: str, limit: int) -> str:
-    """A value as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming `where`."""
+def encode_value(value: Any, where: str, limit: int) -> str:
+    """Encode a value as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming `where`."""
     return texts.own(encode(value, where=where, limit=limit))
 
 
-def stored_error(error: BaseException, limit: int) -> str:
-    """An exception as stored text; one that is too large loses all but its message."""
+def encode_error(error: BaseException, limit: int) -> str:
+    """Encode an exception as stored text; one that is too large loses all but its message."""
+    # Never refused: the step has failed, and a run that cannot record that would hang.
     try:
         return texts.own(encode(error, where="error", limit=limit))
     except PayloadTooLarge:
-        cut = RemoteError(str(error)[:_LONGEST_MESSAGE], name=type(error).__qualname__)
+        cut = RemoteError(str(error)[:_MAX_MESSAGE], name=type(error).__qualname__)
         return texts.own(encode(cut, where="error"))
 
 
-def decoded(stored_texts: Mapping[str, str]) -> dict[str, Any]:
-    """State or context: each key's stored text as a plain value."""
+def decode_all(stored_texts: Mapping[str, str]) -> dict[str, Any]:
+    """Decode state or context: each key's stored text as a plain value."""
     return {key: decode(text) for key, text in stored_texts.items()}
-
-
-def patch(before: Mapping[str, str], after: Mapping[str, Any], where: str, limit: int) -> dict[str, str | None]:
-    """What turns `before` (stored text) into `after`: keys to set and (None) to delete."""
-    changes: dict[str, str | None] = {key: None for key in before if key not in after}
-    for key, value in after.items():
-        text = encode(value, where=f"{where}[{key!r}]", limit=limit)
-        if before.get(key) != text:
-            changes[key] = text
-    return changes
