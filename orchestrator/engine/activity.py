@@ -1,4 +1,4 @@
-"""One claimed activation: what its run looks like from where it stands, and what it has written."""
+"""One attempt: the claim of an activation as user code sees it, with what it reads and what it writes."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.engine.chunks import Chunks, Part
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
+from orchestrator.engine.idempotency import idempotency_key
 from orchestrator.engine.logs import RunLogger, about
 from orchestrator.engine.observe.observer import observe_attempt
 from orchestrator.engine.observe.protocols import ObservedAttempt
@@ -54,7 +55,9 @@ class Activity:
         self.header = claimed.header
         self.signal = signal
         self.call_task = call_task
+        # False where another process settles the attempt: it could not run a successor that it claimed.
         self.claims = claims  # whether this process may go on with what follows
+        # The claim has brought the step's own input, so most steps read nothing more.
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.record.at[: self.record.scope]
         self.workflow: Workflow = workflow_at(graph, self.scope)
@@ -78,6 +81,8 @@ class Activity:
 
     def spot(self, inline: bool = False) -> Spot:
         """The activation as the core sees it."""
+        # The token of a successor that the commit may claim is fixed here, so that a commit that is repeated claims it
+        # once.
         return Spot(self.graph, self.header, self.record, new_token() if self.claims else "", inline)
 
     @property
@@ -87,7 +92,7 @@ class Activity:
 
     @property
     def about(self) -> dict[str, str]:
-        """What every log record of it carries."""
+        """The `extra` of every log record about it."""
         return about(self.header, self.record, self.workflow.id)
 
     def typed_input(self, shape: Shape) -> Any:
@@ -98,6 +103,7 @@ class Activity:
         """The context that user code gets."""
         record, header = self.record, self.header
         resume_shape, suspend_shape = shape_of(resume_type), shape_of(suspend_type)
+        # A step inside a loop sees the number of its iteration, one that is the loop's body its own.
         around = visits(record)
         return Context(
             input=given,
@@ -120,7 +126,7 @@ class Activity:
             services=self,
         )
 
-    # What is read beyond the claim: while the lease lasts, a store that is away is waited for
+    # --- reads beyond the claim
 
     def load(self, paths: list[str]) -> list[Record]:
         """Records of the run."""
@@ -131,12 +137,13 @@ class Activity:
 
     def _retry(self, call: Callable[[], _T]) -> _T:
         try:
+            # While the lease lasts, the step waits for the store. After it, somebody else has the activation.
             return self.services.retry_while_unavailable(call)
         except StoreUnavailable as error:
             self.cut_off = error
             raise
 
-    # What a context asks for
+    # --- what a context asks for
 
     def init_data(self) -> Any:
         """The input of the innermost workflow."""
@@ -151,7 +158,8 @@ class Activity:
         return self.values.typed(key, shape_of(workflow_at(self.graph, scope).input))
 
     def result(self, step_id: str) -> tuple[bool, Any]:
-        """Whether a step of this scope has succeeded, and with what."""
+        """Return whether a step of this scope has succeeded, and its output."""
+        # Read once: the output of a step that has succeeded does not change while this one runs.
         if step_id not in self._results:
             self._results[step_id] = self._result(step_id)
         return self._results[step_id]
@@ -166,6 +174,7 @@ class Activity:
         return True, self.values.typed(found[0].output, shape_made(self.graph.node(path)))
 
     def _sees(self, record: Record) -> bool:
+        # The record may be of an earlier iteration of a loop around both: that result belongs to the past.
         depth = self.graph.loops(self.scope)
         return visits(record)[:depth] == visits(self.record)[:depth]
 
@@ -182,6 +191,7 @@ class Activity:
 
     def _send(self, part: Part) -> Committed | Refused:
         number, events = part
+        # Guarded by the lease like the outcome, and numbered: a part whose answer was lost is not written twice.
         guard, settings = Holder(self.record.path, self.record.token, number), self.services.settings
         keep, keep_for = settings.events_max_per_run, settings.events_max_age
         change = Change(guard, events=events, lease=settings.lease, keep=keep, keep_for=keep_for)
@@ -190,6 +200,7 @@ class Activity:
     def _on_refused(self, reason: str) -> None:
         text = "step %s of run %s writes to its stream no more: %s"
         log.info(text, self.record.step, self.header.run_id, reason, extra=self.about)
+        # A part is refused where the claim is lost or the run has ended: nobody wants what the step does from here on.
         self.signal.set()
 
     @cached_property
@@ -199,14 +210,14 @@ class Activity:
         ids = [self.graph.node(path).id for path in scopes if path == self.graph.scope((*path, 0))]
         return ".".join([*ids, self.record.step])
 
-    # State and request context
+    # --- state and request context
 
     def state(self) -> dict[str, Any]:
         """The state as the workflow's model sees it, defaults filled in."""
         return view_of_state(self.workflow, decode_all(self.claimed.state))
 
     def state_patch(self, written: Mapping[Any, Any]) -> dict[str, str | None]:
-        """What the step has written into the state.
+        """The part of the state that the step has changed.
 
         Raises `ValueNotSerializable` for what cannot be stored, `InputInvalid` where the model does not allow it.
         """
@@ -216,24 +227,19 @@ class Activity:
         named = keyed(written, f"state of step {self.record.step!r}")
         texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
         if self.workflow.state is not None:
+            # The model speaks of the state as a whole, the patch only of what the step has written.
             merged = {**decode_all(self.claimed.state), **decode_all(texts)}
             validate(self.workflow.state, merged, header="State does not fit: ")
+        # Only what has changed: two steps that run side by side may each write a key of their own.
         return {key: text for key, text in texts.items() if self.claimed.state.get(key) != text}
 
     def context_patch(self, after: Mapping[Any, Any]) -> dict[str, str | None]:
-        """What the step has changed in the request context."""
+        """The part of the request context that the step has changed."""
         if not self.claimed.context and not after:
             return {}
         return self.services.contexts.patch(self.claimed.context, after, self.record.step)
 
     def store_value(self, value: Any, what: str) -> str:
-        """A value as stored text, with the step named where it is refused."""
+        """Encode a value as stored text, with the step named where it is refused."""
         where = f"{what} of step {self.record.step!r}"
         return encode_value(value, where, self.services.settings.max_payload_bytes)
-
-
-def idempotency_key(run_id: str, life: int, record: Record) -> str:
-    """The same for every run of one activation: made of run, life, path and visit alone."""
-    key = f"{run_id}/{record.path}" if not life else f"{run_id}.life.{life}/{record.path}"
-    again = any(number > 1 for number in visits(record))
-    return f"{key}.iter.{record.visit}" if again else key

@@ -1,4 +1,4 @@
-"""Calling user code: plain, async and generator functions, and what came of them."""
+"""Calls of user code: plain, async and generator functions, and their outcomes as values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.definitions.context import Aborted, Bailing, Context, Suspending
 
+# A context variable and no thread-local: async code and the threads it is given to inherit it.
 _inside_step: ContextVar[bool] = ContextVar("orchestrator_inside_step", default=False)
 
 
@@ -31,9 +32,11 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class SuspendRequested:
-    """The function suspended its run."""
+    """The function asked to suspend its run."""
 
+    # tells the one who resumes what is asked of them
     payload: Any
+    # a name by which they can resume it; empty for none
     label: str
 
 
@@ -46,7 +49,7 @@ class Bailed:
 
 @dataclass(frozen=True, slots=True)
 class AbortRequested:
-    """The function ended its run as canceled, or left because that had happened."""
+    """The function asked to end its run as canceled, or left because that had happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +75,12 @@ Outcome = RetryRequested | Returned | Raised | SuspendRequested | Bailed | Abort
 
 
 def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
-    """What `call` came to.
+    """Call it, and return its outcome.
 
     Control-flow exceptions of ours are outcomes, ordinary exceptions, `sys.exit()` and a cancelled coroutine; what ends
     the worker is not.
     """
+    # `abort_signal` wins over whatever the function does once it is set: its outcome is wanted no more.
     inside = _inside_step.set(True)
     try:
         value = settled(call(), context)
@@ -91,6 +95,8 @@ def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (the boundary to user code)
         return AbortRequested() if context.aborted else Raised(error)
     except SystemExit as error:
+        # Celery ends workers by subclasses of it. A plain one is the function's own `sys.exit()`, which must not end a
+        # worker that others use.
         if type(error) is not SystemExit:
             raise  # Celery's words for a worker that ends
         return AbortRequested() if context.aborted else Raised(error)
@@ -107,21 +113,22 @@ def refuse_inside_step(what: str) -> None:
 
 
 def settled(value: Any, context: Context[Any] | None = None) -> Any:
-    """The final value of what a user's function returned: awaited, or its generator run to the end."""
+    """Return the final value of what a user's function returned: awaited, or its generator run to the end."""
     if inspect.isawaitable(value):
-        return _awaited(value)
+        return _await(value)
     if inspect.isgenerator(value):
-        return _drained(value, context)
+        return _drain(value, context)
     return value
 
 
-def _drained(generator: Generator[Any, Any, Any], context: Context[Any] | None) -> Any:
+def _drain(generator: Generator[Any, Any, Any], context: Context[Any] | None) -> Any:
     while True:
         try:
             chunk = next(generator)
         except StopIteration as stop:
             return stop.value
         if context is not None:
+            # What a generator yields is streamed; what it returns is its output.
             context.write(chunk)
 
 
@@ -129,7 +136,7 @@ async def _wait_for(value: Awaitable[Any]) -> Any:
     return await value
 
 
-def _awaited(value: Awaitable[Any]) -> Any:
+def _await(value: Awaitable[Any]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -138,7 +145,7 @@ def _awaited(value: Awaitable[Any]) -> Any:
 
 
 def _in_thread(value: Awaitable[Any]) -> Any:
-    """A loop runs in this thread already (a blocking call from async code): use another thread."""
+    """Await it in another thread, as a loop runs in this one already: the caller is async code that blocks."""
     box: list[Any] = []
 
     def run() -> None:
@@ -147,6 +154,7 @@ def _in_thread(value: Awaitable[Any]) -> Any:
         except BaseException as error:  # noqa: BLE001  (handed over to the thread that waits, control flow included)
             box.append((False, error))
 
+    # With the context of the caller: tracing and `refuse_inside_step` go by what it holds.
     thread = threading.Thread(target=copy_context().run, args=(run,))
     thread.start()
     thread.join()

@@ -1,4 +1,4 @@
-"""Control activations: what evaluates conditions, spreads items, gathers children and computes sleeps.
+"""Control activations: they evaluate conditions, fan items out, gather children and compute sleeps.
 
 Each is claimed in the commit of its predecessor and run in the same worker, so that no user code runs before a
 result is recorded. A condition that raises fails the run: a mistake in a lambda must not skip an approval.
@@ -27,7 +27,7 @@ from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.steps import fail
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
 
-_PAGE = 500
+_PAGE = 500  # items written in one commit
 
 
 def _body(activity: Activity) -> Any:
@@ -35,7 +35,7 @@ def _body(activity: Activity) -> Any:
 
 
 def _evaluate(activity: Activity, work: Callable[[Context[Any]], Any], then: Callable[[Any], Plan]) -> StepOutcome:
-    """Run user code that decides something; what it writes into the request context is kept."""
+    """Run user code that decides something, and keep what it writes into the request context."""
     try:
         context = activity.context(activity.typed_input(_body(activity).given))
         outcome: Outcome = outcome_of(lambda: work(context), context)
@@ -44,6 +44,7 @@ def _evaluate(activity: Activity, work: Callable[[Context[Any]], Any], then: Cal
                 return StepOutcome(then(value), Writes(context=activity.context_patch(context.request_context)))
             case AbortRequested():
                 return StepOutcome(flow.abort(activity.spot()))
+            # The store was away while the condition read from it. That is no answer, and the next worker asks again.
             case Raised(error=error) if error is activity.cut_off:
                 raise error
             case Raised(error=error):
@@ -66,13 +67,14 @@ def choose(activity: Activity) -> StepOutcome:
         return [index for index, condition in enumerate(ask) if activity.observer.condition(condition, index)]
 
     def then(arms: list[int]) -> Plan:
+        # Step by step means one step at a time: the first arm is it.
         return flow.chosen(activity.spot(), arms[:1] if activity.header.per_step else arms)
 
     return _evaluate(activity, work, then)
 
 
 def check(activity: Activity) -> StepOutcome:
-    """Evaluate the condition of a loop on what its body made."""
+    """Evaluate the condition of a loop on the output of its body."""
     body: LoopBody = _body(activity)
 
     def work(context: Context[Any]) -> bool:
@@ -85,6 +87,7 @@ def split(activity: Activity) -> StepOutcome:
     """Write each item of the list under an id of its own, so that no item ever reads the whole list."""
     node = activity.spot().node
     assert isinstance(node, Foreach)
+    # Plain, because each item is typed where it arrives: by the step that works on it.
     items = activity.values.plain(activity.record.input)
     if not isinstance(items, list):
         text = f"foreach {activity.record.step!r} needs a list as its input, not {type(items).__name__}"
@@ -98,6 +101,8 @@ def split(activity: Activity) -> StepOutcome:
         return width
 
     outcome = _evaluate(activity, work, lambda width: flow.split(activity.spot(), len(items), width))
+    # Before the outcome's commit and under its own lease: an item that is claimed finds its value there, and what a
+    # lost worker has written is written once more with the same ids.
     _write_items(activity, items)
     return outcome
 
@@ -118,6 +123,7 @@ def join(activity: Activity) -> StepOutcome:
     """Gather the children of a block."""
     node, path = activity.spot().node, activity.record.path
     places = len(node.arms) if isinstance(node, Branch) else activity.record.total
+    # Read here and not carried along: the last child knows that it is the last, and nothing of the others.
     children = activity.load([f"{path}.{index}" for index in range(places)])
     return StepOutcome(flow.joined(activity.spot(), children))
 
@@ -135,6 +141,7 @@ def enter(activity: Activity) -> StepOutcome:
         text = activity.store_value(fitted, "input")
     except InputInvalid as error:
         return fail(activity, error)
+    # Most inputs come out as they went in: then the nested workflow shares the value, and none is written.
     if text == texts.own(encode(plain)):
         return StepOutcome(flow.entered(activity.spot(), given))
     return StepOutcome(flow.entered(activity.spot(), Done(key)), Writes({key: text}))
@@ -159,6 +166,7 @@ def _seconds(activity: Activity, wish: Any) -> float:
             return wish.total_seconds()
         case datetime():
             moment = wish if wish.tzinfo else wish.astimezone()
+            # By the store's clock, which also says when the sleep is over: this worker's may be wrong.
             return moment.timestamp() - activity.store.now() / 1000
         case int() | float() if not isinstance(wish, bool):
             return float(wish)
@@ -168,13 +176,15 @@ def _seconds(activity: Activity, wish: Any) -> float:
 
 
 def wake(activity: Activity) -> StepOutcome:
-    """The moment of a sleep has come."""
+    """Go on after a sleep, whose moment has come."""
     return StepOutcome(flow.awake(activity.spot()))
 
 
 def listen(activity: Activity) -> StepOutcome:
     """Take the event if it has been sent already, else begin to wait for it."""
     spot, name = activity.spot(), _wait(activity).event
+    # The mailbox is read together with its mark, and the commit holds only if the mark is still the same. So a sender
+    # that comes in between is never missed.
     entries = activity.store.mail(activity.header.run_id, name)
     sent = [entry for entry in entries if not entry.startswith(flow.WAITER)]
     if sent:
@@ -183,15 +193,16 @@ def listen(activity: Activity) -> StepOutcome:
 
 
 def hear(activity: Activity) -> StepOutcome:
-    """The event has come."""
+    """Go on with the event, which has come."""
     return StepOutcome(flow.heard(activity.spot(), activity.record.resume))
 
 
 def expire(activity: Activity) -> StepOutcome:
-    """The event has not come in time. Nobody is to send it here any more."""
+    """Fail a wait whose event has not come in time, and take its waiter out of the mailbox."""
     node, key = _wait(activity), f"{activity.record.token}!"
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
     text = encode_error(error, activity.services.settings.max_payload_bytes)
+    # Without a mark: the waiter is taken out if it is there, whatever else has come meanwhile.
     gone = Mail(node.event, pop=activity.record.label)
     return StepOutcome(flow.expired(activity.spot(), key), Writes({key: text}, mail=gone))
 

@@ -11,7 +11,7 @@ from orchestrator.core.apply import MAIL
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Holder, Refused, Set
 from orchestrator.core.graph import Graph
 from orchestrator.core.plan import Failed, Plan
-from orchestrator.core.records import Header, Phase, Status
+from orchestrator.core.records import Header, Phase, Record, Status
 from orchestrator.core.recovery import sweep
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.activity import Activity, CallTask
@@ -30,9 +30,10 @@ from orchestrator.ports import Runtime
 
 log = logging.getLogger("orchestrator")
 
+# A step that kills its worker (out of memory, say) would else kill one worker after the other, for ever.
 MOST_LOST = 3  # claims in a row that ended without a commit: then the step has failed
-_PARKED_TICKS = 5
-_PARKED_LAST = 300_000
+_FIRST_DELAY_TICKS = 5
+_MAX_DELAY = 300_000  # ms
 
 
 @dataclass(slots=True)
@@ -48,7 +49,7 @@ class InlineBudget:
     # of the activation that the message spoke of
     ending: Ending | None = None
 
-    def more(self) -> bool:
+    def has_room(self) -> bool:
         """Return whether one more step may be taken along."""
         return self.steps > 0 and monotonic() < self.until and not self.stopping()
 
@@ -70,6 +71,7 @@ class Engine:
         self.services = services
         self.registry = registry
         self.runtime = runtime
+        # For the operations of callers, who are given an engine. What runs below is given the services alone.
         self.store = services.store
         self.settings = services.settings
         self.contexts = services.contexts
@@ -82,6 +84,8 @@ class Engine:
 
         `call_task` runs an existing task's code, where the message was that task's own.
         """
+        # The message is acknowledged already, so a refusal needs no answer: whatever is to be run has a timer in the
+        # store.
         claimed = self.claim(run_id, path, seq)
         inline = InlineBudget(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self._stopping)
         while claimed is not None:
@@ -91,6 +95,7 @@ class Engine:
 
     def claim(self, run_id: str, path: str, seq: int) -> Claimed | None:
         """Claim an activation, waiting for the store if it is away: that is the back-pressure a broken store needs."""
+        # Nothing is held yet, so there is no lease to lose by waiting; a worker that waits takes no further messages.
         patience = self.settings.lease_seconds * 10
         ask = Ask(run_id, path, seq, new_token(), self.settings.lease)
         answer = self.services.retry_while_unavailable(lambda: self.store.claim(ask), patience)
@@ -103,6 +108,7 @@ class Engine:
 
     def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: CallTask | None = None) -> Claimed | None:
         """Run a claimed activation and commit what came of it. Returns what that commit claimed in turn."""
+        # Renewed from the first moment on: loading a large input may take long, too.
         with self.keeper.holding(claimed) as signal:
             graph = self.known_graph(claimed.header)
             if graph is None:
@@ -114,6 +120,7 @@ class Engine:
             try:
                 return self.run(activity, inline)
             finally:
+                # Whatever has happened, the thread that sends chunks must not outlive its claim.
                 activity.chunks.stop()
 
     def run(self, activity: Activity, inline: InlineBudget) -> Claimed | None:
@@ -125,12 +132,14 @@ class Engine:
     def _outcome(self, activity: Activity, inline: InlineBudget) -> StepOutcome:
         phase = Phase(activity.record.phase)
         if phase is Phase.REST:
+            # Outside the `try`: a run whose end cannot be delivered is left to the next lease, and never fails by that.
             return StepOutcome(rest(activity, self.runtime))
         try:
             if phase is not Phase.RUN:
                 return CONTROLS[phase](activity)
+            # Control activations are free: they are this process's own work and call conditions at most.
             inline.steps -= 1
-            return run_step(activity, inline.more())
+            return run_step(activity, inline.has_room())
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, a failed step beats a caller who waits for leases)
@@ -139,6 +148,8 @@ class Engine:
     def _finish(self, activity: Activity, outcome: StepOutcome) -> Claimed | None:
         """Commit the outcome. It is fixed by now: whatever interrupts the commit leads to the same commit again."""
         record, header = activity.record, activity.header
+        # One commit per outcome: result, events, counters, successors and their timers become true together, or not at
+        # all. There is no moment at which a crash could leave half of it.
         plan, written = outcome.plan, outcome.writes
         written_last = self.services.retry_while_unavailable(activity.chunks.close)
         change = Change(
@@ -149,6 +160,7 @@ class Engine:
             context=written.context,
             events=(*written_last, *plan.events),
             mail=written.mail,
+            # The commit that takes the count of the living to zero claims the run's settling with this token.
             rest=new_token() if activity.claims else "",
             rest_now=plan.rest_now,
             lease=self.settings.lease,
@@ -157,10 +169,9 @@ class Engine:
             keep_for=self.settings.events_max_age,
         )
         answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
+        # An event came between the look into the mailbox and the commit. The claim still holds, so look again.
         if isinstance(answer, Refused) and answer.reason == MAIL:
-            return self._finish(
-                activity, CONTROLS[Phase(record.phase)](activity)
-            )  # an event came meanwhile: look again
+            return self._finish(activity, CONTROLS[Phase(record.phase)](activity))
         if isinstance(answer, Refused):
             log.log(
                 logging.DEBUG if record.phase == Phase.REST else logging.WARNING,  # a resume may take the rest away
@@ -178,14 +189,13 @@ class Engine:
         return answer.claimed
 
     def settle(self, run_id: str, path: str, seq: int, error: Exception) -> None:
-        """A claim of a process that is gone ends with this error, at once. Its successors go through the queue."""
-        header = self.store.header(run_id)
-        records = self.store.load(run_id, [path])
-        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
-            return
-        claimed = Claimed(header, records[0], {}, self.store.state(run_id), self.store.context(run_id))
-        graph = self.known_graph(claimed.header)
-        if graph is not None:
+        """End the claim of a process that is gone with this error, at once. Its successors go through the queue."""
+        found = self._find_claim(run_id, path, seq)
+        graph = self.known_graph(found[0]) if found is not None else None
+        if found is not None and graph is not None:
+            # The commit is the one that the dead process would have made, under its token. Should that process live
+            # after all, whoever comes second is refused.
+            claimed = Claimed(*found, {}, self.store.state(run_id), self.store.context(run_id))
             activity = Activity(self.services, claimed, graph, AbortSignal(), claims=False)
             self._finish(activity, retry_or_fail(activity, error))
 
@@ -195,15 +205,21 @@ class Engine:
         self.settle(claimed.header.run_id, record.path, record.seq, error)
 
     def release(self, run_id: str, path: str, seq: int) -> None:
-        """The process that held this claim is known to be gone: the activation goes back to the queue at once."""
-        header = self.store.header(run_id)
-        records = self.store.load(run_id, [path])
-        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
-            return
-        todo = sweep(header, records[0], self.settings.grace)
+        """Give back the claim of a process that is known to be gone: the activation goes to the queue at once."""
+        found = self._find_claim(run_id, path, seq)
+        # As the scheduler does it when the lease is over, only that nobody has to wait for that.
+        todo = sweep(*found, self.settings.grace) if found is not None else None
         answer = self.store.commit(run_id, todo.change) if todo is not None else None
         if isinstance(answer, Committed):
             self.tell(answer.header, answer.dispatches)
+
+    def _find_claim(self, run_id: str, path: str, seq: int) -> tuple[Header, Record] | None:
+        """Find the claim that a message of this `seq` led to, None where it has ended by itself."""
+        header = self.store.header(run_id)
+        records = self.store.load(run_id, [path])
+        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
+            return None
+        return header, records[0]
 
     def tell(self, header: Header, dispatches: tuple[Dispatch, ...]) -> None:
         """Publish what a commit has put in the queue. If the broker is away, the due entries will."""
@@ -212,11 +228,12 @@ class Engine:
         try:
             self.runtime.publish(header, dispatches)
         except BrokerUnavailable as error:
+            # Nothing is lost: the commit has written a timer for each of them, which the ticker sweeps.
             text = "run %s: %s; the ticker will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=about(header))
 
     def log_lost(self, run_id: str, error: BaseException) -> None:
-        """A thread of this process ended in the middle of a run."""
+        """Log that a thread of this process ended in the middle of a run."""
         log.error("run %s was left as a lost worker would leave it: %r", run_id, error, extra={"run_id": run_id})
 
     def known_graph(self, header: Header) -> Graph | None:
@@ -224,16 +241,18 @@ class Engine:
         return self.registry.known_graph(header)
 
     def _defer_unrunnable(self, claimed: Claimed) -> None:
-        """This process cannot run it (an older or newer release can): give it back uncounted, later and later."""
+        """Release the claim without counting an attempt, with exponential delay: an older or newer release can run it."""
         record, header = claimed.record, claimed.header
         known = self.registry.get(header.workflow_id) is not None
         reason = "the graph has changed" if known else "the workflow is not registered"
         if header.namespace != self.settings.namespace:
             reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
+        # As long again as it has waited already: during a deployment that is seconds, for a forgotten run minutes.
         since = max(record.started_at, record.resumed_at) or header.updated_at
         waited = max(0, header.updated_at - since)
-        first = round(_PARKED_TICKS * self.settings.tick_seconds * 1000)
-        delay = min(_PARKED_LAST, max(first, 2 * waited))
+        first = round(_FIRST_DELAY_TICKS * self.settings.tick_seconds * 1000)
+        delay = min(_MAX_DELAY, max(first, 2 * waited))
+        # Retrying, so that it has a timer; `parked` tells whoever looks at the run why it stands still.
         fields = {"status": Status.RETRYING.value, "parked": f"{reason} in this worker"}
         change = Change(Holder(record.path, record.token), (Set(record.path, fields, delay=delay),))
         text = "run %s of %s is parked for %d s: %s"
@@ -243,9 +262,11 @@ class Engine:
             self.tell(answer.header, answer.dispatches)
 
     def _give_up(self, activity: Activity, inline: InlineBudget) -> Claimed | None:
-        """The third worker in a row was lost with this step: it has failed, apart from its retries."""
+        """Fail a step with which the third worker in a row was lost, whatever retries it has left."""
         record = activity.record
         if record.phase == Phase.REST:
+            # The settling of a run has no retries that could be used up, and no one who could fail it: it is tried
+            # again.
             return self.run(activity, InlineBudget(0, 0.0))
         text = f"{record.lost} workers in a row were lost while running step {record.step!r}"
         failure = RunFailed(text, run_id=activity.header.run_id)
@@ -259,6 +280,6 @@ class Engine:
 
 
 def _status_in(plan: Plan, path: str) -> str:
-    """What the plan makes of the record at `path`."""
+    """The status that the plan gives the record at `path`; the empty text where it gives none."""
     made = (op.fields for op in plan.ops if isinstance(op, Set) and op.path == path)
     return next((str(fields["status"]) for fields in made if "status" in fields), "")

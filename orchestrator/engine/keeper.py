@@ -1,4 +1,4 @@
-"""Keeps this process's claims alive, and hears when one has been taken away or its run has ended."""
+"""Leases: this process keeps its claims alive, and learns when one has been taken away or its run has ended."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ log = logging.getLogger("orchestrator")
 
 @dataclass(slots=True)
 class _Held:
-    """One claim of this process. `until`: when, by this process's clock, its step has outrun its time limit by far."""
+    """One claim of this process."""
 
+    # as the store gave it
     claimed: Claimed
+    # set when the claim is lost
     signal: AbortSignal
+    # the moment, by this process's clock, at which its step has outrun its time limit by far
     until: float = inf
 
 
@@ -47,6 +50,7 @@ class Keeper:
         self._own()
 
     def _own(self) -> None:
+        # A fork copies the locks and the claims of the parent, but none of its threads: all of it is made anew.
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._held: dict[Holding, _Held] = {}
@@ -62,6 +66,7 @@ class Keeper:
         held = _Held(claimed, AbortSignal())
         limit = claimed.record.where.time_limit
         if limit is not None:
+            # A lease beyond the limit: the pool's own hard limit, where there is one, is to strike first.
             held.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
             self._held[key] = held
@@ -74,6 +79,7 @@ class Keeper:
             with self._lock:
                 del self._held[key]
 
+    # In this process at once; other processes learn of it by the next renewal, which the store refuses.
     def abort(self, run_id: str) -> None:
         """Set the signals of all steps of a run that this process runs."""
         with self._lock:
@@ -86,18 +92,20 @@ class Keeper:
         self._ended.set()
 
     def _run(self) -> None:
+        # Twice before a lease is over: one renewal may fail, and the step still keeps its lease.
         while not self._ended.wait(self._settings.lease_seconds / 3):
             with self._lock:
                 all_held = dict(self._held)
             try:
                 if all_held:
+                    # All in one round trip: a pool of a hundred threads asks the store no more often than one of one.
                     self._renew(list(all_held))
                 self._expire([held for held in all_held.values() if held.until <= monotonic()])
             except Exception:  # the thread must outlive whatever goes wrong once: without it every lease ends
                 log.exception("leases were not renewed, or time limits not seen to")
 
     def _expire(self, over: Sequence[_Held]) -> None:
-        """Where no pool ends a step that outruns its limit, its claim ends at least, and its outcome comes too late."""
+        """End the claims of steps that outrun their limit in a pool that does not end them: their outcomes come too late."""
         for held in over:
             held.until = inf
             held.signal.set()
@@ -110,6 +118,7 @@ class Keeper:
 
     def _renew(self, keys: Sequence[Holding]) -> None:
         try:
+            # A lease that was over but that nobody has taken is renewed: the step goes on as if it had never been late.
             lost = self._store.renew(keys, self._settings.lease)
         except StoreUnavailable as error:
             log.warning("could not renew %d lease(s): %s", len(keys), error)

@@ -1,4 +1,4 @@
-"""Running a step, mapping or task, and turning what came of it into a plan."""
+"""Steps, mappings and tasks: their functions are called, and their outcomes become plans."""
 
 from __future__ import annotations
 
@@ -52,58 +52,66 @@ def run_step(activity: Activity, inline: bool) -> StepOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class Call:
     """A call that is ready to be made."""
 
+    # the user's code
     call: Callable[[Context[Any]], Any]
-    given: Callable[[], Any]
+    # reads the input, and raises where it does not fit
+    read_input: Callable[[], Any]
+    # types of the resume data and of the suspend payload
     context_types: tuple[Any, Any] = (None, None)
+    # checked where the function suspends
     suspend_type: Any = None
 
 
-def _prepare_step(activity: Activity, body: StepBody) -> Prepared:
+def _prepare_step(activity: Activity, body: StepBody) -> Call:
     step = body.step
 
-    def given() -> Any:
-        return fitting_input(activity, step.input, body.given, body.validate)
+    def read_input() -> Any:
+        return fit_input(activity, step.input, body.given, body.validate)
 
     def call(context: Context[Any]) -> Any:
         return step.invoke(context.input, context)
 
     types = (step.resume, step.suspend)
-    return Prepared(call, given, types, step.suspend)
+    return Call(call, read_input, types, step.suspend)
 
 
-def _prepare_task(activity: Activity, body: TaskBody) -> Prepared:
+def _prepare_task(activity: Activity, body: TaskBody) -> Call:
     def call(context: Context[Any]) -> Any:
+        # The message was the task's own: its request is at hand, and whoever called us knows how to use it.
         if activity.call_task is not None:
             return activity.call_task(body.task, context.input, context)
         try:
             return body.task.invoke(context.input, activity.services.owner, context.retry_count)
         except Exception as error:
+            # `self.retry()` of an existing task means a retry of its activation: its own message would bypass the run.
             seconds = retry_seconds(error)
             if seconds is None:
                 raise
             raise RetryAsked(seconds, error) from error
 
-    return Prepared(call, lambda: activity.values.plain(activity.record.input))
+    return Call(call, lambda: activity.values.plain(activity.record.input))
 
 
-def _prepare_map(activity: Activity, body: MapBody) -> Prepared:
+def _prepare_map(activity: Activity, body: MapBody) -> Call:
     def call(context: Context[Any]) -> Any:
         def run(callback: Callback) -> Any:
             return settled(callback.call(context.input, context))
 
         return body.mapping.evaluate(Scope(activity, context), run)
 
-    return Prepared(call, lambda: activity.typed_input(body.given))
+    return Call(call, lambda: activity.typed_input(body.given))
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a mapping or a template may speak of."""
+    """The names that a mapping or a template may use."""
 
+    # reads what the context has not at hand
     activity: Activity
+    # as for any other user code
     context_object: Context[Any]
 
     @property
@@ -128,7 +136,7 @@ class Scope:
         return self.activity.init(_scope_of(self.activity, workflow_id))
 
     def result(self, step_id: str) -> tuple[bool, Any]:
-        """Whether a step has succeeded, and with what."""
+        """Return whether a step has succeeded, and its output."""
         return self.activity.result(step_id)
 
 
@@ -141,9 +149,10 @@ def _scope_of(activity: Activity, workflow_id: str) -> Path:
     return scope
 
 
-def fitting_input(activity: Activity, annotation: Any, shape: Any, check: bool) -> Any:
-    """The activation's input as its function declares it. Raises `InputInvalid` if it is checked and does not fit."""
+def fit_input(activity: Activity, annotation: Any, shape: Any, check: bool) -> Any:
+    """Return the activation's input as its function declares it. Raises `InputInvalid` if it is checked and does not fit."""
     plain = activity.values.plain(activity.record.input)
+    # Without a declared type the value keeps the types that its makers declared.
     if annotation is None:
         return activity.typed_input(shape)
     if check:
@@ -153,24 +162,25 @@ def fitting_input(activity: Activity, annotation: Any, shape: Any, check: bool) 
     return activity.typed_input(shape) if fitted is plain else fitted
 
 
-def _run(activity: Activity, inline: bool, prepared: Prepared) -> StepOutcome:
+def _run(activity: Activity, inline: bool, ready: Call) -> StepOutcome:
     try:
-        given = prepared.given()
-        context = activity.context(given, *prepared.context_types)
+        # Before the call and outside its retries: an input that does not fit will not fit the next time either.
+        given = ready.read_input()
+        context = activity.context(given, *ready.context_types)
     except (InputInvalid, SecretUnavailable) as error:
         return fail(activity, error)
-    outcome = outcome_of(lambda: prepared.call(context), context)
+    outcome = outcome_of(lambda: ready.call(context), context)
     try:
-        return _follow(activity, inline, prepared, context, outcome)
+        return _follow(activity, inline, ready, context, outcome)
     except StoreUnavailable:
         raise
-    except OrchestratorError as error:  # a value that cannot be stored, a state that does not fit
+    # A value that cannot be stored, a state that does not fit: the function has run, but its step has failed.
+    except OrchestratorError as error:
         return fail(activity, error)
 
 
-def _follow(
-    activity: Activity, inline: bool, prepared: Prepared, context: Context[Any], outcome: Outcome
-) -> StepOutcome:
+def _follow(activity: Activity, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
+    # The id of the output is the lease token of its attempt: no other attempt can have written under it.
     key = activity.record.token
     spot = activity.spot(inline)
     match outcome:
@@ -179,13 +189,14 @@ def _follow(
         case Bailed(value=value):
             return StepOutcome(flow.bail(spot, key), _writes(activity, context, key, value, "bailed value"))
         case SuspendRequested(payload=payload, label=label):
-            checked = validate(prepared.suspend_type, payload) if prepared.suspend_type is not None else payload
+            checked = validate(ready.suspend_type, payload) if ready.suspend_type is not None else payload
             writes = _writes(activity, context, key, {} if checked is None else checked, "suspend payload")
             return StepOutcome(flow.suspend(spot, key, label), writes)
         case AbortRequested():
             return StepOutcome(flow.abort(spot), Writes(context=activity.context_patch(context.request_context)))
         case RetryRequested(seconds=seconds):
             return StepOutcome(flow.retry(spot, round(seconds * 1000)))
+        # The store was away for too long for this attempt to be worth anything: no outcome of it is recorded.
         case Raised(error=error) if error is activity.cut_off:
             raise error
         case Raised(error=error):
@@ -201,13 +212,15 @@ def _writes(activity: Activity, context: Context[Any], key: str, value: Any, wha
 
 
 def retry_or_fail(activity: Activity, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
-    """The attempt has failed: another follows if the step has one left for such an error."""
+    """Plan another attempt if the step has one left for such an error, else fail the activation."""
     activity.error = error
     spot = activity.spot()
     node = spot.node if spot.record.path else None
     step = getattr(getattr(node, "body", None), "step", None)
+    # Raised where another process settles the attempt, it may be none of a step: then nothing says otherwise.
     retryable = step is None or step.is_retryable(error)
     if isinstance(node, Step) and spot.record.attempt < node.retry.attempts and retryable:
+        # Chance is drawn here, because the core has none: the plan says how long the pause is.
         delay = node.retry.pause(spot.record.attempt + 1, chance())
         text = "attempt %d of step %s of run %s (%s) failed, the next follows in %.1f s: %r"
         about, header = activity.about, activity.header
@@ -219,11 +232,12 @@ def retry_or_fail(activity: Activity, error: BaseException, context: Context[Any
 
 
 def fail(activity: Activity, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
-    """The activation has failed for good: log it, keep the error, and say what follows."""
+    """Fail the activation for good: log it, keep the error, and plan what follows."""
     activity.error = error
     record, header = activity.record, activity.header
     wired = isinstance(error, TripWire)
     key = f"{record.token}!"
+    # A tripwire is an end that the author wanted, and no error in logs and traces.
     if not wired:
         text = "step %s of run %s (%s) failed: %s"
         log.error(text, record.step, header.run_id, header.workflow_id, error, exc_info=error, extra=activity.about)

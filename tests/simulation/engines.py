@@ -65,9 +65,7 @@ def nobody_hears(header: Header, dispatches: Any) -> None:
 
 def engine_of(play: Play, publish: Publish = nobody_hears, store: Any = None) -> Engine:
     """An engine of the run's store, with the limits that the simulation has."""
-    settings = Settings(
-        lease_seconds=acts.LEASE / 1000, republish_seconds=acts.GRACE / 1000, namespace=acts.NAMESPACE
-    )
+    settings = Settings(lease_seconds=acts.LEASE / 1000, republish_seconds=acts.GRACE / 1000, namespace=acts.NAMESPACE)
     registry = Registry()
     registry.add(workflow_of(play))
     services = Services(store or play.store, settings, play.clock, Contexts(settings), None)

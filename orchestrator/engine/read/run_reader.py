@@ -221,8 +221,7 @@ class Reader:
             self.workflow_id,
             header.resource_id or None,
             self.status(),
-            moment(self.scope_record().started_at if self.scope else header.created_at)
-            or datetime.fromtimestamp(0, UTC),
+            moment(created_at) or datetime.fromtimestamp(0, UTC),
             moment(header.updated_at) or datetime.fromtimestamp(0, UTC),
         )
         makers = {
