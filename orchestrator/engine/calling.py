@@ -80,7 +80,7 @@ def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
     Control-flow exceptions of ours are outcomes, ordinary exceptions, `sys.exit()` and a cancelled coroutine; what ends
     the worker is not.
     """
-    # `abort_signal` wins over whatever the function does once it is set: its outcome is wanted no more.
+    # An abort wins over whatever the function does after it: it has said that nothing else is wanted.
     inside = _inside_step.set(True)
     try:
         value = settled(call(), context)

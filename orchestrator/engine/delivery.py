@@ -109,7 +109,7 @@ class Engine:
     def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: CallTask | None = None) -> Claimed | None:
         """Run a claimed activation and commit what came of it. Returns what that commit claimed in turn."""
         # Renewed from the first moment on: loading a large input may take long, too.
-        with self.keeper.holding(claimed) as signal:
+        with self.keeper.keep_alive(claimed) as signal:
             graph = self.known_graph(claimed.header)
             if graph is None:
                 self._defer_unrunnable(claimed)
@@ -241,7 +241,7 @@ class Engine:
         return self.registry.known_graph(header)
 
     def _defer_unrunnable(self, claimed: Claimed) -> None:
-        """Release the claim without counting an attempt, with exponential delay: an older or newer release can run it."""
+        """Release the claim without counting an attempt, with exponential delay: another release can run it."""
         record, header = claimed.record, claimed.header
         known = self.registry.get(header.workflow_id) is not None
         reason = "the graph has changed" if known else "the workflow is not registered"

@@ -150,7 +150,7 @@ def _scope_of(activity: Activity, workflow_id: str) -> Path:
 
 
 def fit_input(activity: Activity, annotation: Any, shape: Any, check: bool) -> Any:
-    """Return the activation's input as its function declares it. Raises `InputInvalid` if it is checked and does not fit."""
+    """Return the input as its function declares it. Raises `InputInvalid` if it is checked and does not fit."""
     plain = activity.values.plain(activity.record.input)
     # Without a declared type the value keeps the types that its makers declared.
     if annotation is None:
