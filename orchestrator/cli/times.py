@@ -9,7 +9,7 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
 from orchestrator.cli.texts import NONE, lasted
 from orchestrator.engine.read.run_reader import Reader
-from orchestrator.engine.read.timing import KINDS, TimedActivation, Timing, timing
+from orchestrator.engine.read.timing import KINDS, TimedActivation, Timing, compute_timing
 from orchestrator.ports import StoredEvent
 
 _PAGE = 500
@@ -70,7 +70,7 @@ def _read(orchestrator: Orchestrator, run: Run) -> tuple[Reader, Timing]:
     reader = orchestrator.reader(run.header())
     records = list(reader.records.values())
     events = _recorded(orchestrator, run.run_id)
-    return reader, timing(reader.header, records, events, reader.graph, orchestrator.store.now())
+    return reader, compute_timing(reader.header, records, events, reader.graph, orchestrator.store.now())
 
 
 def _recorded(orchestrator: Orchestrator, run_id: str) -> list[StoredEvent]:

@@ -61,6 +61,7 @@ class Activity:
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.record.at[: self.record.scope]
         self.workflow: Workflow = workflow_at(graph, self.scope)
+        # A writer waits for the store as long as its lease lasts; after it, nothing of it would be accepted.
         self.chunks = Chunks(self._send, self._on_refused, services.clock, services.settings.lease_seconds, self.about)
         self.error: BaseException | None = None  # what this attempt has failed with
         self.cut_off: StoreUnavailable | None = None  # no outcome follows from it: the activation runs again elsewhere
@@ -97,7 +98,7 @@ class Activity:
 
     def typed_input(self, shape: Shape) -> Any:
         """The input, as the types that are known of it."""
-        return self.values.typed(self.record.input, shape)
+        return self.values.as_type(self.record.input, shape)
 
     def context(self, given: Any, resume_type: Any = Any, suspend_type: Any = Any) -> Context[Any]:
         """The context that user code gets."""
@@ -113,8 +114,8 @@ class Activity:
             resource_id=header.resource_id or None,
             request_context=self.services.contexts.read(self.claimed.context),
             resumed=record.resumed,
-            resume_data=self.values.typed(record.resume, resume_shape) if record.resumed else None,
-            suspend_data=self.values.typed(record.suspend, suspend_shape) if record.suspend else None,
+            resume_data=self.values.as_type(record.resume, resume_shape) if record.resumed else None,
+            suspend_data=self.values.as_type(record.suspend, suspend_shape) if record.suspend else None,
             retry_count=record.attempt,
             iteration=record.iteration or (around[-1] if around else None),
             index=record.index if record.index >= 0 else None,
@@ -151,11 +152,12 @@ class Activity:
 
     def init(self, scope: Path) -> Any:
         """The input of the workflow whose scope this is."""
+        # The run's input stands in its header: its first step needs no record for it.
         key = self.header.input
         if scope:
             found = self.load([dotted(scope)])
             key = found[0].input if found else ""
-        return self.values.typed(key, shape_of(workflow_at(self.graph, scope).input))
+        return self.values.as_type(key, shape_of(workflow_at(self.graph, scope).input))
 
     def result(self, step_id: str) -> tuple[bool, Any]:
         """Return whether a step of this scope has succeeded, and its output."""
@@ -171,7 +173,7 @@ class Activity:
         found = self.load([dotted(path)])
         if not found or found[0].status != Status.SUCCESS or not self._sees(found[0]):
             return False, None
-        return True, self.values.typed(found[0].output, shape_made(self.graph.node(path)))
+        return True, self.values.as_type(found[0].output, shape_made(self.graph.node(path)))
 
     def _sees(self, record: Record) -> bool:
         # The record may be of an earlier iteration of a loop around both: that result belongs to the past.
@@ -206,6 +208,7 @@ class Activity:
     @cached_property
     def source(self) -> str:
         """The ids from the outermost workflow down to this step."""
+        # Ids, as users write them: a path of numbers would change with every edit of the workflow.
         scopes = (self.record.at[:cut] for cut in range(1, self.record.scope + 1))
         ids = [self.graph.node(path).id for path in scopes if path == self.graph.scope((*path, 0))]
         return ".".join([*ids, self.record.step])

@@ -99,7 +99,7 @@ def _travel(
         tuple(observed.add_traces(journey.plan.ops)),
         values={**journey.plan.values, **luggage.texts, **copies},
         state=luggage.state(),
-        context=engine.contexts.written(wish.request_context),
+        context=engine.contexts.encode_all(wish.request_context),
         events=tuple(journey.plan.events),
         drop=tuple({*journey.drop, *dropped}),
         lease=engine.settings.lease,

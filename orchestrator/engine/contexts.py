@@ -50,9 +50,9 @@ class Contexts:
             text = f"`orchestrator_secret_context_keys` names {names}: set `orchestrator_secret_key` to encrypt with"
             raise SecretUnavailable(text)
 
-    def written(self, values: Mapping[Any, Any]) -> dict[str, str | None]:
+    def encode_all(self, values: Mapping[Any, Any]) -> dict[str, str | None]:
         """The values as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming the key."""
-        return {key: self._sealed(key, self._text(key, value)) for key, value in keyed(values, _WHERE).items()}
+        return {key: self._seal(key, self._text(key, value)) for key, value in keyed(values, _WHERE).items()}
 
     def read(self, stored: Mapping[str, str]) -> dict[str, Any]:
         """Stored text as plain values. Raises `SecretUnavailable` where a secret cannot be decrypted."""
@@ -61,8 +61,8 @@ class Contexts:
     def patch(self, before: Mapping[str, str], after: Mapping[Any, Any], step: str = "") -> dict[str, str | None]:
         """Return what turns `before` (stored text) into what `step` has left: keys to set and (None) to delete.
 
-        Raises as `written` does. Of two keys with the same text (6, and the "6" that it was stored as) the one that is
-        as before gives way.
+        Raises as `encode_all` does. Of two keys with the same text (6, and the "6" that it was stored as) the one that
+        is as before gives way.
         """
         where = f"{_WHERE} of step {step!r}" if step else _WHERE
         changes: dict[str, str | None] = {}
@@ -76,7 +76,7 @@ class Contexts:
                 continue
             if name in changes:
                 raise ValueNotSerializable(f"{where} has two keys that both become {name!r}", where=where, field=name)
-            changes[name] = self._sealed(name, text)
+            changes[name] = self._seal(name, text)
         return {name: None for name in before if name not in found} | changes
 
     def _text(self, key: str, value: Any) -> str:
@@ -86,7 +86,7 @@ class Contexts:
         # Stored before its key was marked: it is written again, encrypted now.
         return key in self._marked and not stored.startswith(_SECRET)
 
-    def _sealed(self, key: str, text: str) -> str:
+    def _seal(self, key: str, text: str) -> str:
         if key not in self._marked or self._fernet is None:
             return text
         # Lone surrogates are kept, as everywhere in the codec: a secret comes back as it went in.

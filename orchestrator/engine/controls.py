@@ -101,7 +101,7 @@ def split(activity: Activity) -> StepOutcome:
         return width
 
     outcome = _evaluate(activity, work, lambda width: flow.split(activity.spot(), len(items), width))
-    # Before the outcome's commit and under its own lease: an item that is claimed finds its value there, and what a
+    # Before the outcome's commit and under the lease of this claim: an item that is claimed finds its value there, and what a
     # lost worker has written is written once more with the same ids.
     _write_items(activity, items)
     return outcome
@@ -122,6 +122,7 @@ def _write_items(activity: Activity, items: list[Any]) -> None:
 def join(activity: Activity) -> StepOutcome:
     """Gather the children of a block."""
     node, path = activity.spot().node, activity.record.path
+    # A branch has places for all its arms, whichever were chosen; of other blocks the count is the record's.
     places = len(node.arms) if isinstance(node, Branch) else activity.record.total
     # Read here and not carried along: the last child knows that it is the last, and nothing of the others.
     children = activity.load([f"{path}.{index}" for index in range(places)])
@@ -130,6 +131,7 @@ def join(activity: Activity) -> StepOutcome:
 
 def enter(activity: Activity) -> StepOutcome:
     """Check the input of a nested workflow and fill in its defaults."""
+    # The nested workflow declares what it takes, as if somebody had started it: what is missing gets its default.
     body: NestedBody = _body(activity)
     key, record = activity.record.token, activity.record
     given = Done(record.input, tuple(record.needs.split()))

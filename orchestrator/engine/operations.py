@@ -100,7 +100,7 @@ def _start(
         (*observed.add_traces(plan.ops), Run({**fields, "fingerprint": workflow.compiled.fingerprint})),
         values={key: text},
         state={key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()},
-        context=engine.contexts.written(context),
+        context=engine.contexts.encode_all(context),
         events=tuple(plan.events),
         lease=engine.settings.lease,
         grace=engine.settings.grace,
@@ -233,7 +233,7 @@ def _resume(
         tuple(observed.add_traces(ops)),
         expect=tuple(Expect(record.path, record.status, record.seq) for record in records),
         values=values,
-        context=engine.contexts.written(context),
+        context=engine.contexts.encode_all(context),
         lease=engine.settings.lease,
         grace=engine.settings.grace,
     )

@@ -11,7 +11,7 @@ from orchestrator.core.plan import Plan
 
 @dataclass(slots=True)
 class Writes:
-    """What an activation writes beside its plan, in the same commit."""
+    """The writes of an activation beside its plan, in the same commit."""
 
     # stored texts by their value ids
     values: dict[str, str] = field(default_factory=dict)

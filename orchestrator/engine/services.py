@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the engine reads, writes and waits with.
+    """The things that the engine reads, writes and waits with.
 
     Frozen: whoever wires an application decides once, and nobody below finds another store than the one beside it.
     """

@@ -189,6 +189,7 @@ def _follow(activity: Activity, inline: bool, ready: Call, context: Context[Any]
         case Bailed(value=value):
             return StepOutcome(flow.bail(spot, key), _writes(activity, context, key, value, "bailed value"))
         case SuspendRequested(payload=payload, label=label):
+            # Whoever resumes reads it as the type that the step declares: a mistake is the step's own, and found now.
             checked = validate(ready.suspend_type, payload) if ready.suspend_type is not None else payload
             writes = _writes(activity, context, key, {} if checked is None else checked, "suspend payload")
             return StepOutcome(flow.suspend(spot, key, label), writes)
@@ -217,11 +218,12 @@ def retry_or_fail(activity: Activity, error: BaseException, context: Context[Any
     spot = activity.spot()
     node = spot.node if spot.record.path else None
     step = getattr(getattr(node, "body", None), "step", None)
-    # Raised where another process settles the attempt, it may be none of a step: then nothing says otherwise.
+    # A task or a mapping names no errors that are not worth another attempt: then all of them are.
     retryable = step is None or step.is_retryable(error)
     if isinstance(node, Step) and spot.record.attempt < node.retry.attempts and retryable:
         # Chance is drawn here, because the core has none: the plan says how long the pause is.
         delay = node.retry.pause(spot.record.attempt + 1, chance())
+        # Info and no error: what another attempt repairs wakes nobody up.
         text = "attempt %d of step %s of run %s (%s) failed, the next follows in %.1f s: %r"
         about, header = activity.about, activity.header
         which = (spot.record.attempt + 1, node.id, header.run_id, header.workflow_id)

@@ -1,4 +1,4 @@
-"""What observers are told: the two protocols, the values they get, and the observer that does nothing."""
+"""Protocols of observers, the values that they get, and the observer that does nothing."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from orchestrator.core.records import Header, Record
 
 log = logging.getLogger("orchestrator")
 
+# The W3C's own text form: whatever else reads `traceparent` can read ours.
 _PROPAGATOR = TraceContextTextMapPropagator()
 ROOT = ""
 
@@ -80,6 +81,7 @@ class SpanLineage:
 
     def open_block(self, depth: int, span: Span) -> SpanLineage:
         """The lineage of what is inside a block that this span opens; it is the `depth`-th around it."""
+        # Blocks that were opened where nobody listened leave their place empty, so that each depth keeps its own.
         padded = (*self.ids, *([""] * depth))[: depth - 1]
         return replace(self, ids=(*padded, f"{span.get_span_context().span_id:016x}"))
 
@@ -104,6 +106,7 @@ def attributes(header: Header, record: Record | None = None, workflow_id: str = 
     }
     if header.resource_id:
         found["orchestrator.resource.id"] = header.resource_id
+    # The run's own record has nothing to add to its header.
     if record is None or record.path == ROOT:
         return found
     found |= {"orchestrator.step.id": record.step, "orchestrator.component": record.component}
@@ -122,6 +125,7 @@ def span_name(record: Record) -> str:
 
 def record_error(span: Span, error: BaseException) -> None:
     """Mark the span as an error, by this exception."""
+    # The message is in the status too: not every backend shows the events of a span.
     span.record_exception(error)
     span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 

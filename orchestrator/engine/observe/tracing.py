@@ -77,6 +77,7 @@ class Tracing:
     def of(cls, provider: TracerProvider) -> Self | None:
         """None where the SDK is switched off."""
         tracer = provider.get_tracer("orchestrator")
+        # `OTEL_SDK_DISABLED` leaves a provider that makes no spans: then nothing is to be stored either.
         return None if isinstance(tracer, NoOpTracer) else cls(tracer)
 
     def observe(self, attempt: ObservedAttempt) -> AttemptObserver:
@@ -106,6 +107,7 @@ class Tracing:
     def close_run(self, header: Header, lineage: SpanLineage, error: BaseException | None = None) -> None:
         """Make the closing of a rest: the status of the run, and the time since its start."""
         about = {**attributes(header), "orchestrator.status": header.status, "orchestrator.rest": header.rests}
+        # A run that was canceled before its start has its creation alone.
         moment = header.started_at or header.created_at
         span = self.begin(f"run {header.workflow_id}: {header.status}", lineage.run, about, moment)
         # A tripwire is an end that somebody wanted: the trace shows its status, and no error.
@@ -138,6 +140,7 @@ class Tracing:
         """Make a short span for what a caller does to a run that exists."""
         lineage, opened = self.find_lineage(header)
         observer = CallSpans(self, header, lineage.run, keep=opened is not None)
+        # Its end is that of the call, whatever the run does from here on: the caller waits for no more than this.
         with use_and_end(self.begin(f"{verb} {header.workflow_id}", lineage.run, attributes(header))):
             yield observer
         observer.end()
@@ -242,6 +245,7 @@ class AttemptSpans:
         self._about = attributes(attempt.header, attempt.record, attempt.workflow_id)
         self._lineage, self._adopted = tracing.find_lineage(attempt.header, attempt.record)
         self._blocks = BlockSpans(tracing, attempt.header, self._workflow_at)
+        # None of these is ended before the commit is accepted, but for the work's own: a span says what has happened.
         self._span: Span | None = None  # of the work
         self._late: Span | None = None  # of what the work ends
         self._ended: list[str] = []  # blocks that the commit ends beside the activation itself
@@ -267,6 +271,7 @@ class AttemptSpans:
         try:
             outcome = work()
             with never_fail:
+                # From the plan, before it is committed: whether the commit is accepted says nothing about the work.
                 self._note_outcome(outcome.plan.ops)
             return outcome
         except BaseException as error:
@@ -284,6 +289,7 @@ class AttemptSpans:
         if self._span is None or status in ("", Is.OPEN):
             return
         self._span.set_attribute("orchestrator.status", status)
+        # A suspension ends this span and not the step: the next attempt, after the resume, has a span of its own.
         if status == Is.SUSPENDED:
             label = {"orchestrator.label": fields["label"]} if fields.get("label") else {}
             self._span.add_event("suspended", label)
@@ -293,6 +299,7 @@ class AttemptSpans:
     def condition(self, call: Callable[[], Any], index: int | None = None) -> Any:
         """Evaluate the condition in a span of its own."""
         name = "condition" if index is None else f"condition {index}"
+        # The condition of a loop is evaluated after the loop has opened: it has no span of work around it.
         here = self._span.get_span_context() if self._span is not None else self._parent
         span = self._tracing.begin(name, here, self._about)
         with use_and_end(span):
@@ -336,6 +343,7 @@ class AttemptSpans:
         return written
 
     def _ends_around(self, op: Set) -> bool:
+        # The last child of a block may end the block, and those around it, in its own commit.
         return op.path not in (ROOT, self._record.path) and op.fields.get("status") in ENDED
 
     def _begin_late(self, status: str) -> Span | None:
@@ -355,6 +363,7 @@ class AttemptSpans:
             if self._adopted is not None:
                 end(self._adopted)
             if self._record.phase == Phase.REST:
+                # By the header that the commit has left: its status is the run's, and its times are the store's.
                 self._tracing.close_run(answer.header, self._lineage, self._error(answer.header.error))
                 return
             # Read again, because the commit made what is told here: the end of a block, and by which error.
@@ -374,6 +383,7 @@ class AttemptSpans:
                 record_error(self._late, error)
 
     def _close(self, record: Record) -> None:
+        # A closing stands below the opening of the same block, whose id its record holds.
         lineage = SpanLineage(self._lineage.run, tuple(record.trace.split("-")))
         about = {**attributes(self._header, record, self._workflow_at(record.at)), "orchestrator.status": record.status}
         span = self._tracing.begin(
@@ -388,6 +398,7 @@ class AttemptSpans:
         """The stored error, if it is one: a tripwire is none."""
         if not key:
             return None
+        # A tripwire's reason is stored in the same place as an error, but as no exception.
         found = self._attempt.read_value(key)
         return found if isinstance(found, BaseException) else None
 

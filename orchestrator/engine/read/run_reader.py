@@ -99,10 +99,11 @@ class Reader:
     def input(self) -> Any:
         """The run's input."""
         key = self.scope_record().input if self.scope else self.header.input
-        return self.values.typed(key, shape_of(workflow_at(self.graph, self.scope).input) if self.graph else ANY)
+        return self.values.as_type(key, shape_of(workflow_at(self.graph, self.scope).input) if self.graph else ANY)
 
     def result(self) -> Any:
         """The run's result, None unless it has ended well."""
+        # `bail` writes the output before the run's end is committed: until then it is no result.
         if self.status() != RunStatus.SUCCESS:
             return None
         shape: Shape = ANY
@@ -110,7 +111,7 @@ class Reader:
             workflow = workflow_at(self.graph, self.scope)
             made = shape_made(self.graph.entries(self.scope)[-1])
             shape = shape_of(workflow.output) if workflow.output is not None else made
-        return self.values.typed(
+        return self.values.as_type(
             self.with_final_status(self.scope_record()).output if self.scope else self.header.output, shape
         )
 
@@ -171,6 +172,7 @@ class Reader:
         paths: list[list[str]] = []
         for record in self.held():
             ids = self.names.step_ids(record)
+            # Several items of one foreach have the same ids: its step is named once.
             if ids not in paths:
                 paths.append(ids)
         return paths
@@ -187,6 +189,7 @@ class Reader:
 
     def execution_path(self) -> list[str]:
         """Ids of the workflow's own steps in the order in which they first ran, each once."""
+        # `order` counts the first attempts of a run in the store, so two workers' steps have an order too.
         own = [r for r in self.records.values() if r.scope == len(self.scope) and self._inside(r)]
         ran = [r for r in own if r.role == Role.STEP and r.order]
         return list(dict.fromkeys(record.step for record in sorted(ran, key=lambda record: record.order)))
@@ -233,6 +236,7 @@ class Reader:
             "suspended": self.suspended_paths,
             "resume_labels": self.resume_labels,
         }
+        # Only what was asked for is read: a page of runs would else read every value of each of them.
         for name, make in makers.items():
             if wanted.get(name):
                 setattr(record, name, make())

@@ -58,11 +58,12 @@ class StepView:
         made = shape_made(self._graph.node(record.at)) if self._graph and record.path else ANY
         ended = record.status in ENDED
         error = self._values.plain(record.error) if record.error else None
+        # A wait that is open has run into its timeout: its own suspension is the one to show.
         shown = self._leaf(record) if record.status == Status.OPEN and not record.suspended_at else record
         return StepResult(
             status=self._final.step_status(record),
-            payload=self._values.typed(record.input, given),
-            output=self._values.typed(record.output, made) if record.status == Status.SUCCESS else None,
+            payload=self._values.as_type(record.input, given),
+            output=self._values.as_type(record.output, made) if record.status == Status.SUCCESS else None,
             error=error if isinstance(error, BaseException) else None,
             started_at=moment(record.started_at),
             ended_at=moment(record.ended_at) if ended else None,
@@ -79,12 +80,13 @@ class StepView:
         The first that waits, else the first that was resumed and runs, else the open one itself.
         """
         # A block has no suspension of its own, but its reader asks one thing: for what, and whom, does it wait?
-        below = self._below(record)
+        below = self._find_below(record)
         held = [found for found in below if found.status in HELD and found.status != Status.PAUSED]
         resumed = [found for found in below if found.status in LIVE and found.resumed]
         return (held or resumed or [record])[0]
 
     def _suspend_payload(self, record: Record, leaf: Record) -> dict[str, Any] | None:
+        # A wait suspends without a payload, and is shown all the same: somebody is waited for.
         if not leaf.suspend and (leaf is record or leaf.status != Status.WAITING):
             return None
         payload = payload_dict(self._values.plain(leaf.suspend))
@@ -104,8 +106,9 @@ class StepView:
 
     def _items(self, foreach: Record) -> list[dict[str, Any] | None]:
         """The items of a foreach as they are by now, in item order; None for one that has not been started."""
+        # Items alone, and not what stands below them: an item may be a block.
         depth = len(foreach.at) + 1
-        items = {found.index: found for found in self._below(foreach) if len(found.at) == depth}
+        items = {found.index: found for found in self._find_below(foreach) if len(found.at) == depth}
         leaves = {index: self._leaf(item) for index, item in items.items()}
         self._values.fetch(key for item in (*items.values(), *leaves.values()) for key in (item.output, item.suspend))
         return [self._item(items[index], leaves[index]) if index in items else None for index in range(foreach.next)]
@@ -117,6 +120,6 @@ class StepView:
         payload = self._suspend_payload(item, leaf)
         return shown if payload is None else shown | {"suspend_payload": payload}
 
-    def _below(self, record: Record) -> list[Record]:
+    def _find_below(self, record: Record) -> list[Record]:
         depth = len(record.at)
         return [found for path, found in sorted(self._records.items()) if path[:depth] == record.at]

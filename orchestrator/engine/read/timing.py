@@ -99,7 +99,7 @@ class Timing:
         return self.end - self.begin
 
 
-def timing(
+def compute_timing(
     header: Header, records: Iterable[Record], events: Iterable[StoredEvent], graph: Graph | None, now: int
 ) -> Timing:
     """Say where the time went, up to `now` for a run that has not ended.

@@ -57,7 +57,7 @@ class Values:
             return {name: self.plain(ref) for name, ref in refs.items()}
         return [self.plain(ref) for ref in refs]
 
-    def typed(self, key: str, shape: Shape = ANY) -> Any:
+    def as_type(self, key: str, shape: Shape = ANY) -> Any:
         """The value with its declared parts as their types."""
         return restore(shape, self.plain(key))
 
