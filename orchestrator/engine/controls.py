@@ -101,8 +101,8 @@ def split(activity: Activity) -> StepOutcome:
         return width
 
     outcome = _evaluate(activity, work, lambda width: flow.split(activity.spot(), len(items), width))
-    # Before the outcome's commit and under the lease of this claim: an item that is claimed finds its value there, and what a
-    # lost worker has written is written once more with the same ids.
+    # Before the outcome's commit and under the lease of this claim: an item that is claimed finds its value there. What
+    # a lost worker has written is written once more, under the same ids.
     _write_items(activity, items)
     return outcome
 
