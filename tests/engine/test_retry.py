@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_store_that_stays_away_is_given_up(clock: VirtualClock) -> None:
     with pytest.raises(StoreUnavailable, match="away"):
         retry_while_unavailable(call, clock, 10)
     assert 10_000 <= calls[-1] - calls[0] <= 12_000
-    assert max(late - early for early, late in zip(calls, calls[1:], strict=False)) == 2_000
+    assert max(late - early for early, late in pairwise(calls)) == 2_000
 
 
 def test_two_interruptions_are_survived(clock: VirtualClock) -> None:
