@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from orchestrator.codec import ANY, Shape, Typed, encode, is_any_annotation, keyed, restore, sound, validate
-from orchestrator.core.changes import Change, Claimed, Committed, Holder, Refused
+from orchestrator.core import attempt_commands
+from orchestrator.core.changes import Claimed, Committed, Refused
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.plan import Spot
 from orchestrator.core.records import Record, Status, dotted, visits
@@ -181,9 +182,7 @@ class Activity:
 
     def _send(self, part: Part) -> Committed | Refused:
         number, events = part
-        guard, settings = Holder(self.record.path, self.record.token, number), self.engine.settings
-        keep, keep_for = settings.events_max_per_run, settings.events_max_age
-        change = Change(guard, events=events, lease=settings.lease, keep=keep, keep_for=keep_for)
+        change = attempt_commands.flush_events(self.record, number, events, self.engine.settings.limits)
         return self.store.commit(self.header.run_id, change)
 
     def _refused(self, reason: str) -> None:

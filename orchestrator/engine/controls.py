@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 
 from orchestrator.codec import encode, validate
-from orchestrator.core import flow
+from orchestrator.core import attempt_commands, flow
 from orchestrator.core import values as texts
-from orchestrator.core.changes import Change, Holder, Mail, mark
 from orchestrator.core.graph import Branch, Foreach, Sleep, Wait
 from orchestrator.core.plan import Done, Plan, items_prefix
 from orchestrator.core.records import Phase
@@ -110,7 +109,7 @@ def _write_items(activity: Activity, items: list[Any]) -> None:
             f"{prefix}.{index}": texts.own(encode(item, where=f"item {index} of {record.step!r}"))
             for index, item in enumerate(items[start : start + _PAGE], start)
         }
-        change = Change(Holder(record.path, record.token), values=page, lease=engine.settings.lease)
+        change = attempt_commands.write_items(record, page, engine.settings.limits)
         engine.insist(partial(activity.store.commit, header.run_id, change), engine.settings.lease_seconds)
 
 
@@ -174,12 +173,9 @@ def wake(activity: Activity) -> Followed:
 
 def listen(activity: Activity) -> Followed:
     """Take the event if it has been sent already, else begin to wait for it."""
-    spot, name = activity.spot(), _wait(activity).event
-    entries = activity.store.mail(activity.header.run_id, name)
-    sent = [entry for entry in entries if not entry.startswith(flow.WAITER)]
-    if sent:
-        return flow.heard(spot, sent[0]), Written(mail=Mail(name, mark(entries), pop=sent[0]))
-    return flow.listening(spot), Written(mail=Mail(name, mark(entries), push=flow.waiter(activity.record)))
+    entries = activity.store.mail(activity.header.run_id, _wait(activity).event)
+    plan, mail = attempt_commands.await_event(activity.spot(), entries)
+    return plan, Written(mail=mail)
 
 
 def hear(activity: Activity) -> Followed:
@@ -192,8 +188,8 @@ def expire(activity: Activity) -> Followed:
     node, key = _wait(activity), f"{activity.record.token}!"
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
     text = stored_error(error, activity.engine.settings.max_payload_bytes)
-    gone = Mail(node.event, pop=activity.record.label)
-    return flow.expired(activity.spot(), key), Written({key: text}, mail=gone)
+    plan, mail = attempt_commands.time_out_event(activity.spot(), key)
+    return plan, Written({key: text}, mail=mail)
 
 
 def _wait(activity: Activity) -> Wait:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from orchestrator.core import flow
+from orchestrator.core import attempt_commands
 from orchestrator.core.apply import MAIL
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Holder, Refused, Set
+from orchestrator.core.attempt_commands import MAX_ABANDONED_ATTEMPTS
+from orchestrator.core.changes import Ask, Claimed, Committed, Dispatch, Refused, Set
+from orchestrator.core.envelope import StoredTexts
 from orchestrator.core.graph import Graph
-from orchestrator.core.plan import Failed, Plan
+from orchestrator.core.plan import Plan
 from orchestrator.core.records import Header, Phase, Status
-from orchestrator.core.recovery import sweep
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.activity import Activity, CallTask, Ending
@@ -32,9 +33,7 @@ from orchestrator.ports import Clock, Runtime, Store
 log = logging.getLogger("orchestrator")
 _T = TypeVar("_T")
 
-MOST_LOST = 3  # claims in a row that ended without a commit: then the step has failed
 _PARKED_TICKS = 5
-_PARKED_LAST = 300_000
 
 
 class Registry:
@@ -123,7 +122,7 @@ class Engine:
                 self._park(claimed)
                 return None
             activity = Activity(self, claimed, graph, signal, call_task)
-            if claimed.record.lost >= MOST_LOST:
+            if claimed.record.lost >= MAX_ABANDONED_ATTEMPTS:
                 return self._lost(activity, inline)
             try:
                 return self.run(activity, inline)
@@ -154,21 +153,16 @@ class Engine:
         """Commit the outcome. It is fixed by now: whatever interrupts the commit leads to the same commit again."""
         record, header = activity.record, activity.header
         written_last = self.insist(activity.chunks.close, self.settings.lease_seconds)
-        change = Change(
-            Holder(record.path, record.token),
-            tuple(activity.watch.planned(plan.ops)),
-            values={**plan.values, **written.values},
-            state=written.state,
-            context=written.context,
-            events=(*written_last, *plan.events),
+        change = attempt_commands.commit_outcome(
+            record,
+            plan,
+            StoredTexts(written.values, written.state, written.context),
+            self.settings.limits,
             mail=written.mail,
-            rest=new_token() if activity.claims else "",
-            rest_now=plan.rest_now,
-            lease=self.settings.lease,
-            grace=self.settings.grace,
-            keep=self.settings.events_max_per_run,
-            keep_for=self.settings.events_max_age,
+            settle_token=new_token() if activity.claims else "",
+            chunks=written_last,
         )
+        change = replace(change, ops=tuple(activity.watch.planned(change.ops)))
         answer = self.insist(lambda: self.store.commit(header.run_id, change), self.settings.lease_seconds)
         if isinstance(answer, Refused) and answer.reason == MAIL:
             plan, written = CONTROLS[Phase(record.phase)](activity)  # an event came meanwhile: look again
@@ -193,7 +187,7 @@ class Engine:
         """A claim of a process that is gone ends with this error, at once. Its successors go through the queue."""
         header = self.store.header(run_id)
         records = self.store.load(run_id, [path])
-        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
+        if header is None or not records or not attempt_commands.is_claim(records[0], seq):
             return
         claimed = Claimed(header, records[0], {}, self.store.state(run_id), self.store.context(run_id))
         graph = self.known_graph(claimed.header)
@@ -210,10 +204,10 @@ class Engine:
         """The process that held this claim is known to be gone: the activation goes back to the queue at once."""
         header = self.store.header(run_id)
         records = self.store.load(run_id, [path])
-        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
+        if header is None or not records:
             return
-        todo = sweep(header, records[0], self.settings.grace)
-        answer = self.store.commit(run_id, todo.change) if todo is not None else None
+        change = attempt_commands.release(header, records[0], seq, self.settings.limits)
+        answer = self.store.commit(run_id, change) if change is not None else None
         if isinstance(answer, Committed):
             self.tell(answer.header, answer.dispatches)
 
@@ -245,12 +239,9 @@ class Engine:
         reason = "the graph has changed" if known else "the workflow is not registered"
         if header.namespace != self.settings.namespace:
             reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
-        since = max(record.started_at, record.resumed_at) or header.updated_at
-        waited = max(0, header.updated_at - since)
         first = round(_PARKED_TICKS * self.settings.tick_seconds * 1000)
-        delay = min(_PARKED_LAST, max(first, 2 * waited))
-        fields = {"status": Status.RETRYING.value, "parked": f"{reason} in this worker"}
-        change = Change(Holder(record.path, record.token), (Set(record.path, fields, delay=delay),))
+        delay = attempt_commands.find_deferral(header, record, first)
+        change = attempt_commands.defer_unrunnable(record, f"{reason} in this worker", delay)
         text = "run %s of %s is parked for %d s: %s"
         log.warning(text, header.run_id, header.workflow_id, delay // 1000, reason, extra=about(header, record))
         answer = self.insist(lambda: self.store.commit(header.run_id, change), self.settings.lease_seconds)
@@ -269,7 +260,7 @@ class Engine:
         error = stored_error(failure, self.settings.max_payload_bytes)
         inline.ending = Ending(Status.FAILED.value, failure)
         key = f"{record.token}!"
-        plan = flow.finish(activity.spot(), Failed(key))
+        plan = attempt_commands.give_up(activity.spot(), key)
         return self._finish(activity, plan, Written(values={key: error}))
 
     def insist(self, call: Callable[[], _T], seconds: float) -> _T:

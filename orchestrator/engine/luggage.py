@@ -13,8 +13,8 @@ from orchestrator.core.graph import Branch, Foreach, Graph, Node, Parallel, Path
 from orchestrator.core.records import Header, Record, RunState
 from orchestrator.definitions.bodies import NestedBody, StepBody
 from orchestrator.engine.activity import view_of_state, workflow_at
+from orchestrator.engine.client_ops import ABSENT
 from orchestrator.engine.delivery import Engine
-from orchestrator.engine.operations import ABSENT
 from orchestrator.engine.reading import Values, stored
 from orchestrator.engine.results import StepResult, StepStatus
 from orchestrator.errors import InputInvalid, Issue

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from orchestrator.core.envelope import CommitLimits
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -62,3 +64,8 @@ class Settings:
     def events_max_age(self) -> int:
         """How long events are kept, in milliseconds; 0 where age does not matter."""
         return math.ceil(self.events_max_age_seconds * 1000)
+
+    @property
+    def limits(self) -> CommitLimits:
+        """The limits that every change is committed with."""
+        return CommitLimits(self.lease, self.grace, self.events_max_per_run, self.events_max_age)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.codec import validate
-from orchestrator.core import flow
+from orchestrator.core import attempt_commands, flow
 from orchestrator.core.changes import Mail
 from orchestrator.core.graph import Path, Step
 from orchestrator.core.plan import Done, Failed, Plan
@@ -198,7 +198,7 @@ def _follow(
         case Canceled():
             return flow.abort(spot), Written(context=activity.context_patch(context.request_context))
         case Again(seconds=seconds):
-            return flow.retry(spot, round(seconds * 1000)), Written()
+            return attempt_commands.retry(spot, seconds), Written()
         case Raised(error=error) if error is activity.cut_off:
             raise error
         case Raised(error=error):
@@ -220,14 +220,14 @@ def raised(activity: Activity, error: BaseException, context: Context[Any] | Non
     node = spot.node if spot.record.path else None
     step = getattr(getattr(node, "body", None), "step", None)
     retryable = step is None or step.is_retryable(error)
-    if isinstance(node, Step) and spot.record.attempt < node.retry.attempts and retryable:
-        delay = node.retry.pause(spot.record.attempt + 1, chance())
+    delay = attempt_commands.find_retry_pause(spot, chance(), is_retryable=retryable)
+    if node is not None and delay is not None:
         text = "attempt %d of step %s of run %s (%s) failed, the next follows in %.1f s: %r"
         about, header = activity.about, activity.header
         which = (spot.record.attempt + 1, node.id, header.run_id, header.workflow_id)
         log.info(text, *which, delay, error, extra=about)  # as Celery tells of its retries
         activity.watch.failed(error)
-        return flow.retry(spot, round(delay * 1000)), Written()
+        return attempt_commands.retry(spot, delay), Written()
     return failed(activity, error, context)
 
 
