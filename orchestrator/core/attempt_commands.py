@@ -13,7 +13,7 @@ from orchestrator.core.changes import Change, Doc, Holder, Mail, Set, mark
 from orchestrator.core.envelope import CommitLimits, StoredTexts
 from orchestrator.core.graph import Step, Wait
 from orchestrator.core.plan import Failed, Plan, Spot
-from orchestrator.core.records import Header, Record, Status
+from orchestrator.core.records import Header, Phase, Record, Status
 from orchestrator.core.recovery import sweep
 
 # Claims in a row that ended without a commit. A step that kills its worker would else kill one worker per lease, for
@@ -74,6 +74,11 @@ def retry(spot: Spot, seconds: float) -> Plan:
     """Let another attempt follow after so many seconds."""
     # It gets a new number: an old message of the first attempt must not skip the pause.
     return flow.retry(spot, round(seconds * 1000))
+
+
+def must_give_up(record: Record) -> bool:
+    """Decide whether a claim is to fail without another try. The settling of a run is tried for ever: it must end."""
+    return record.lost >= MAX_ABANDONED_ATTEMPTS and record.phase != Phase.REST
 
 
 def give_up(spot: Spot, error_id: str) -> Plan:
@@ -160,6 +165,14 @@ def defer_unrunnable(record: Record, reason: str, delay: int) -> Change:
 def is_claim(record: Record, seq: int) -> bool:
     """Check that a record is still in the claim of this number, before somebody else ends it on its worker's behalf."""
     return record.status == Status.RUNNING and record.seq == seq
+
+
+def may_fail_claim(record: Record, seq: int) -> bool:
+    """Decide whether a claim of this number may be ended as failed by somebody else than its worker.
+
+    The settling of a run cannot fail, whatever time limit it ran into: the end of its lease brings it back.
+    """
+    return is_claim(record, seq) and record.path != ""
 
 
 def release(header: Header, record: Record, seq: int, limits: CommitLimits) -> Change | None:

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from orchestrator.core import attempt_commands
 from orchestrator.core.apply import MAIL
-from orchestrator.core.attempt_commands import MAX_ABANDONED_ATTEMPTS
 from orchestrator.core.changes import Ask, Claimed, Committed, Dispatch, Refused, Set
 from orchestrator.core.envelope import StoredTexts
 from orchestrator.core.graph import Graph
@@ -122,7 +121,7 @@ class Engine:
                 self._park(claimed)
                 return None
             activity = Activity(self, claimed, graph, signal, call_task)
-            if claimed.record.lost >= MAX_ABANDONED_ATTEMPTS:
+            if attempt_commands.must_give_up(claimed.record):
                 return self._lost(activity, inline)
             try:
                 return self.run(activity, inline)
@@ -187,7 +186,7 @@ class Engine:
         """A claim of a process that is gone ends with this error, at once. Its successors go through the queue."""
         header = self.store.header(run_id)
         records = self.store.load(run_id, [path])
-        if header is None or not records or not attempt_commands.is_claim(records[0], seq):
+        if header is None or not records or not attempt_commands.may_fail_claim(records[0], seq):
             return
         claimed = Claimed(header, records[0], {}, self.store.state(run_id), self.store.context(run_id))
         graph = self.known_graph(claimed.header)
@@ -251,8 +250,6 @@ class Engine:
     def _lost(self, activity: Activity, inline: Inline) -> Claimed | None:
         """The third worker in a row was lost with this step: it has failed, apart from its retries."""
         record = activity.record
-        if record.phase == Phase.REST:
-            return self.run(activity, Inline(0, 0.0))
         text = f"{record.lost} workers in a row were lost while running step {record.step!r}"
         failure = RunFailed(text, run_id=activity.header.run_id)
         log.error("run %s (%s): %s", activity.header.run_id, activity.header.workflow_id, text, extra=activity.about)
