@@ -117,7 +117,7 @@ def resume(
     """
     ops: list[Op] = []
     for record in records:
-        ops += unpause(record) if record.status == Status.PAUSED else flow.resume(record, data_ids[record.path])
+        ops += _unpause(record) if record.status == Status.PAUSED else flow.resume(record, data_ids[record.path])
     return Change(
         # Running is among the states: one step may be suspended while others are at work. The life is guarded, for
         # a time travel may put an activation at the same path again.
@@ -136,7 +136,7 @@ def _expect_unmoved(records: Iterable[Record]) -> tuple[Expect, ...]:
     return tuple(Expect(record.path, record.status, record.seq) for record in records)
 
 
-def unpause(record: Record) -> list[Op]:
+def _unpause(record: Record) -> list[Op]:
     """Let a record go on that a run step by step has held back. It has no data, for it has not run yet."""
     # The run's own record is opened too: a run that was about to settle as paused goes on instead.
     return [*flow.wake_run(), Set(record.path, {"status": Status.QUEUED.value})]

@@ -60,15 +60,22 @@ def _rests(state: State) -> None:
         raise Violation("the run is at rest, and who waits for that hears nothing of it")
 
 
-def follows(before: State, after: State, now: int) -> None:
+Moved = list[tuple[Record | None, Record]]
+
+
+def moved(before: State, after: State) -> Moved:
+    """The records that are others than before, each with what it was."""
+    earlier = {record.path: record for record in before.records}
+    found = ((earlier.get(record.path), record) for record in after.records)
+    return [(was, record) for was, record in found if was is not record]
+
+
+def follows(old: Header, new: Header, moved: Moved, now: int) -> None:
     """What has ended stays ended in this life, and no sleep is over before its moment."""
-    old, new = before.header, after.header
     if old.final and new.status != old.status and new.life == old.life:
         raise Violation(f"a run that is {old.status} becomes {new.status}")
-    earlier = {record.path: record for record in before.records}
-    for record in after.records:
-        was = earlier.get(record.path)
-        if record is not was and record.phase == Phase.WAKE and not _may_wake(was, record, now):
+    for was, record in moved:
+        if record.phase == Phase.WAKE and not _may_wake(was, record, now):
             raise Violation(f"{record.path} is awake before its moment, it was {was and was.status}")
 
 
@@ -83,12 +90,13 @@ def _may_wake(was: Record | None, record: Record, now: int) -> bool:
 # --- what is told and written -------------------------------------------------------------------------------------
 
 
-def has_told(before: State, after: State, events: Iterable[Doc]) -> None:
+def has_told(old: Header, new: Header, moved: Moved, events: Iterable[Doc]) -> None:
     """Each step of a run is told of once, in the commit that takes it, and nothing else is."""
-    found = Counter(_told(event) for event in events if event["type"] in _TELLS)
-    wanted = Counter(_to_be_told(before, after))
+    found = sorted(_told(event) for event in events if event["type"] in _TELLS)
+    wanted = sorted(_to_be_told(old, new, moved))
     if found != wanted:
-        missing, more = sorted((wanted - found).elements()), sorted((found - wanted).elements())
+        missing = sorted((Counter(wanted) - Counter(found)).elements())
+        more = sorted((Counter(found) - Counter(wanted)).elements())
         raise Violation(f"it is not told that {missing}" if missing else f"it is told that {more}, which is not so")
 
 
@@ -109,8 +117,7 @@ def _told(event: Doc) -> str:
     return " ".join(map(str, (event["type"], *(event[name] for name in _TELLS[event["type"]]))))
 
 
-def _to_be_told(before: State, after: State) -> Iterator[str]:
-    old, new = before.header, after.header
+def _to_be_told(old: Header, new: Header, moved: Moved) -> Iterator[str]:
     begins = old.status == RunState.PENDING and new.status == RunState.RUNNING
     if begins or new.life != old.life:
         yield f"workflow-start {new.input}"
@@ -118,12 +125,8 @@ def _to_be_told(before: State, after: State) -> Iterator[str]:
         yield f"workflow-finish {new.status} {old.rests + 1}"
         if new.status in (RunState.PAUSED, RunState.CANCELED):
             yield f"workflow-{new.status}"
-    if new.life != old.life:
-        return  # what a new life begins with is no news of its steps
-    earlier = {record.path: record for record in before.records}
-    for record in after.records:
-        was = earlier.get(record.path)
-        if record is not was:
+    if new.life == old.life:  # what a new life begins with is no news of its steps
+        for was, record in moved:
             yield from _news_of(was, record)
 
 
@@ -143,19 +146,16 @@ def _news_of(was: Record | None, record: Record) -> Iterator[str]:
         yield f"workflow-step-progress {above} {index} {record.status}"
 
 
-def has_values(before: State, after: State, written: Collection[str]) -> None:
+def has_values(before: State, header: Header, moved: Moved, written: Collection[str]) -> None:
     """Whatever is referred to anew is written in the same commit. Items are looked at elsewhere."""
-    if after.header.life != before.header.life:
+    if header.life != before.header.life:
         return
-    known = {*written, *before.mail, ""}
-    for found in (before.header, *before.records):
-        known.update(_values_of(found))
-    earlier = {record.path: record for record in before.records}
-    fresh = (record for record in after.records if record is not earlier.get(record.path))
-    for found in (after.header, *fresh):
-        missing = [id_ for id_ in _values_of(found) if id_ not in known and "@" not in id_]
-        if missing:
-            raise Violation(f"nobody has written {missing}")
+    found = {id_ for each in (header, *(record for _, record in moved)) for id_ in _values_of(each)}
+    fresh = {id_ for id_ in found.difference(written, before.mail) if id_ and "@" not in id_}
+    if fresh:
+        fresh -= {id_ for each in (before.header, *before.records) for id_ in _values_of(each)}
+    if fresh:
+        raise Violation(f"nobody has written {sorted(fresh)}")
 
 
 def _values_of(found: Header | Record) -> tuple[str, ...]:
@@ -188,14 +188,10 @@ def is_delayed(of: Graph, state: State, begins: int) -> None:
             raise Violation(f"{record.path} begins before its moment")
 
 
-def counts_attempts(of: Graph, before: State, after: State) -> None:
+def counts_attempts(of: Graph, moved: Moved) -> None:
     """A step gets as many attempts as it has, and each counts."""
-    earlier = {record.path: record for record in before.records}
-    for record in after.records:
-        was = earlier.get(record.path)
-        if record.status != Status.RETRYING or record is was or was is None or was.status != Status.RUNNING:
-            continue
-        if record.parked:
+    for was, record in moved:
+        if record.status != Status.RETRYING or record.parked or was is None or was.status != Status.RUNNING:
             continue
         node = of.node(record.at)
         if record.attempt != was.attempt + 1:
@@ -209,8 +205,8 @@ def gives_up(after: State, claimed: Claimed) -> None:
     record, now = claimed.record, after.at(claimed.record.path)
     if now is None or record.phase == Phase.REST:
         return
-    abandoned = record.lost >= acts.MOST_LOST
-    if abandoned != (now.error == "lost" and now.status == Status.FAILED):
+    abandoned, has_failed = record.lost >= acts.MOST_LOST, now.error == "lost" and now.status == Status.FAILED
+    if (abandoned and not has_failed) or (has_failed and not abandoned and record.phase == Phase.RUN):
         raise Violation(f"after {record.lost} workers that were lost {record.path} is {now.status}")
 
 
@@ -293,7 +289,9 @@ def has_sent(before: State, after: State, sends: Sends) -> None:
 
 def has_cleared(after: State, entries: Sequence[str]) -> None:
     """A waiter that had gone is out of the mailbox."""
-    gone = min((e for e in entries if e.startswith(flow.WAITER)), key=_number_of)
+    gone = min((entry for entry in entries if entry.startswith(flow.WAITER)), key=_number_of, default="")
+    if not gone:
+        raise Violation("nobody waits, and the event is lost")
     if gone in after.mail:
         raise Violation("a waiter that has gone stands in the mailbox for ever")
 

@@ -72,7 +72,10 @@ class Explorer(Workers, Users):
     def explore(self, most: int = 400_000) -> Found:
         """Go everywhere; stop at the first violation."""
         found = Found()
-        first = self.first()
+        try:
+            first = self.first()
+        except Violation as violation:
+            return Found(violation=str(violation), way=["start"])
         keys = {self.key(first): 0}
         came: list[tuple[int, str]] = [(-1, "start")]
         back: list[list[int]] = [[]]

@@ -24,8 +24,6 @@ from tests.simulation.world import Move, World
 class Users(World):
     """Their moves, and who of them must win. Their changes are the core's commands; a mutant gets those wrong."""
 
-    judges = True  # whether it is a violation by itself if a user wins, or loses, who must not
-
     def _users(self, state: State) -> Iterator[Move]:
         for means, cost in self._wishes(state):
             paid = replace(state, budget=state.spent(cost))
@@ -233,6 +231,9 @@ class Users(World):
                 change = attempt_commands.release(state.header, now, seq, acts.LIMITS)
             elif now is not None and attempt_commands.may_fail_claim(now, seq):
                 change = acts.settled_for(self.graph, Claimed(state.header, now, {}, {}, {}))
+            lives = state.header.status == RunState.RUNNING and not state.header.closed
+            if change is None and lives and path and now is not None and now.token == parent.record.token:
+                raise Violation(f"a parent knows that {path} is left, and does not end its claim")
             following = () if change is None else (replace(parent, change=change),)
             yield f"{name} reads it", False, replace(state, users=(*state.users, *following))
             return

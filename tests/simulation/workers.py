@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from orchestrator.core.apply import MAIL
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Holder, Refused
-from orchestrator.core.records import FINAL, LIVE, Header, Phase, Record, Status
+from orchestrator.core.records import FINAL, LIVE, Header, Phase, Record, RunState, Status
 from orchestrator.core.recovery import sweep
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
@@ -179,15 +179,18 @@ class Workers(World):
     def commit(self, state: State, change: Change, claimed: Claimed) -> Committed | Refused:
         """Commit a worker's outcome, and see that it was the worker's to commit."""
         answer = self.store.commit(RUN, change)
+        mine = claimed.record
+        record = state.at(mine.path)
+        held = record is not None and record.status == Status.RUNNING and record.token == mine.token
         if isinstance(answer, Refused):
+            goes_on = state.header.status == RunState.RUNNING and not (state.header.closed and mine.path)
+            if self.judges and held and goes_on and answer.reason != MAIL:
+                raise Violation(f"a commit of {mine.path!r} is refused to who holds it ({answer.reason})")
             return answer
         if state.header.status in RESTING:
             raise Violation(f"a commit is accepted in a run that is {state.header.status}")
         if state.header.life != claimed.header.life:
             raise Violation(f"a commit of life {claimed.header.life} is accepted in life {state.header.life}")
-        mine = claimed.record
-        record = state.at(mine.path)
-        held = record is not None and record.status == Status.RUNNING and record.token == mine.token
         if self.owners and not held:
             raise Violation(f"a commit of {mine.path!r} is accepted from who does not hold it")
         if self.owners and state.header.closed and mine.path:

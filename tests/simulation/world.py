@@ -27,6 +27,7 @@ class World:
     the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early.
     """
 
+    judges = True  # whether it is a violation by itself if somebody wins, or loses, who must not
     hears = True  # whether it is a violation by itself if something is not told, or told in vain
 
     def __init__(
@@ -98,12 +99,13 @@ class World:
         records = tuple(run.records[path] for path in sorted(run.records))
         mail = tuple(run.mail.get(acts.EVENT, ()))
         taken = replace(state, **{"header": run.header, "records": records, "mail": mail, **changes})
-        checks.follows(state, taken, self.clock.now())
+        moved = checks.moved(state, taken)
+        checks.follows(state.header, run.header, moved, self.clock.now())
         if self.hears:
-            checks.has_told(state, taken, [event.doc for event in run.events])
-        checks.counts_attempts(self.graph, state, taken)
+            checks.has_told(state.header, run.header, moved, [event.doc for event in run.events])
+        checks.counts_attempts(self.graph, moved)
         if not undone:
-            checks.has_values(state, taken, run.values)
+            checks.has_values(state, run.header, moved, run.values)
         return taken
 
     def settled(self, state: State) -> State:
