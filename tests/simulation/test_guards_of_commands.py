@@ -12,11 +12,33 @@ from typing import Any
 import pytest
 
 from orchestrator.core import attempt_commands, commands
-from orchestrator.core.changes import Caller, Change, Mail, Op, Put, Run, Set
+from orchestrator.core.changes import Run
 from orchestrator.core.graph import Graph
-from orchestrator.core.plan import Plan
-from orchestrator.core.records import RunState, Status
 from tests.simulation.acts import foreach, graph, parallel, sleep, step, wait
+from tests.simulation.edits import (
+    ANY,
+    any_mail,
+    at_once,
+    begins_now,
+    fields_without,
+    guard_is,
+    is_move,
+    is_wake,
+    leave_out,
+    no_mail,
+    no_number,
+    no_values,
+    nobody_holds,
+    nothing_goes_away,
+    nothing_is_expected,
+    one_page_less,
+    only_the_first_is_expected,
+    planned,
+    posted,
+    run_is,
+    sleeps_now,
+    without,
+)
 from tests.simulation.mutants import Edit, Mutant, Patch, commands_are
 
 ASK = graph(step("a", suspends=1))
@@ -33,145 +55,16 @@ WAITS = graph(parallel("q", wait("v"), wait("w")))
 EVENT = graph(wait("w"))
 TIMED = graph(wait("w", 1.0, None))
 
-ANY = frozenset(RunState)
 PREPARED = {"delay": 60_000}
 STEPWISE = {"per_step": True}
 TO_A = {"targets": ("a",)}
 
-
-# --- what a mutant does to a change ---------------------------------------------------------------------------
-
-
-def guard_is(**fields: Any) -> Edit:
-    """Other values in the guard."""
-    return lambda change: replace(change, guard=replace(change.guard, **fields))
-
-
-def nobody_holds(change: Change) -> Change:
-    """Whoever comes may commit, whether the claim is theirs or not."""
-    return replace(change, guard=Caller("", ANY))
-
-
-def nothing_is_expected(change: Change) -> Change:
-    return replace(change, expect=())
-
-
-def only_what_moved_is_expected(change: Change) -> Change:
-    return replace(change, expect=change.expect[:1])
-
-
-def leave_out(*kinds: str) -> Edit:
-    """Nothing of these kinds is told."""
-    return lambda change: replace(change, events=tuple(e for e in change.events if e["type"] not in kinds))
-
-
-def without(unwanted: Callable[[Op], bool]) -> Edit:
-    """These operations are not done."""
-    return lambda change: replace(change, ops=tuple(op for op in change.ops if not unwanted(op)))
-
-
-def fields_without(*names: str, of: type[Set] | type[Run] = Set) -> Edit:
-    """These fields stay as they are."""
-
-    def edit(change: Change) -> Change:
-        ops = (
-            replace(op, fields={k: v for k, v in op.fields.items() if k not in names}) if isinstance(op, of) else op
-            for op in change.ops
-        )
-        return replace(change, ops=tuple(ops))
-
-    return edit
-
-
-def run_is(**fields: Any) -> Callable[[Op], bool]:
-    """An operation on the header that sets all of these."""
-    return lambda op: isinstance(op, Run) and fields.items() <= dict(op.fields).items()
-
-
-def is_move(op: Op) -> bool:
-    """An operation that moves a record which is not the run's own."""
-    return isinstance(op, Set) and op.path != ""
-
-
-def is_wake(op: Op) -> bool:
-    """An operation that opens the run's own record."""
-    return isinstance(op, Set) and op.path == ""
-
-
-def no_values(change: Change) -> Change:
-    return replace(change, values={})
-
-
-def no_drop(change: Change) -> Change:
-    return replace(change, drop=())
-
-
-def no_mail(change: Change) -> Change:
-    return replace(change, mail=None)
-
-
-def any_mail(change: Change) -> Change:
-    """The mark of the mailbox is not compared."""
-    return replace(change, mail=change.mail and replace(change.mail, expect=None))
-
-
-def one_page_less(change: Change) -> Change:
-    return replace(change, values=dict(list(change.values.items())[:-1]))
-
-
-def no_number(change: Change) -> Change:
-    return guard_is(part=0)(change)
-
-
-def at_once(change: Change) -> Change:
-    """What is given back is tried again without a pause."""
-    ops = (replace(op, delay=0) if isinstance(op, Set) else op for op in change.ops)
-    return replace(change, ops=tuple(ops))
-
-
-def begins_now(change: Change) -> Change:
-    """What is to begin later begins at once."""
-    ops = (
-        replace(op, record=replace(op.record, status=Status.QUEUED.value), delay=0)
-        if isinstance(op, Put) and op.record.status == Status.RETRYING
-        else op
-        for op in change.ops
-    )
-    return replace(change, ops=tuple(ops))
-
-
-def sleeps_now(change: Change) -> Change:
-    """A sleep that is to begin later begins at once."""
-    ops = (replace(op, delay=1000) if isinstance(op, Put) and op.delay else op for op in change.ops)
-    return replace(change, ops=tuple(ops))
-
-
-# --- what a mutant does to a plan or decision -----------------------------------------------------------------
-
-
-def planned(edit: Edit) -> Edit:
-    """The same edits of a plan, alone or beside its mail."""
-
-    def edited(made: Plan | tuple[Plan, Mail]) -> Any:
-        plan = made[0] if isinstance(made, tuple) else made
-        changed = edit(Change(Caller("", ANY), tuple(plan.ops), events=tuple(plan.events)))
-        plan.ops[:], plan.events[:] = changed.ops, changed.events
-        return made
-
-    return edited
-
-
-def posted(**fields: Any) -> Edit:
-    """Other values in the mail beside a plan."""
-    return lambda made: (made[0], replace(made[1], **fields))
+PRECONDITION, CONSEQUENCE, TELLS = "precondition", "consequence", "event"
 
 
 def decides(module: Any, name: str, answer: Callable[..., Any]) -> Callable[[Patch], None]:
     """A decision of the core comes out otherwise."""
     return lambda patch: patch.setattr(module, name, answer)
-
-
-PRECONDITION, CONSEQUENCE, TELLS = "precondition", "consequence", "event"
 
 
 @dataclass(frozen=True)
@@ -212,7 +105,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "undo_start": {
         PRECONDITION: Case(nothing_is_expected, STEPS, {"unstart": 1, "lose": 1}, "has begun"),
-        CONSEQUENCE: Case(no_drop, STEPS, {"unstart": 1}, "has not been started, and has records"),
+        CONSEQUENCE: Case(nothing_goes_away, STEPS, {"unstart": 1}, "has not been started, and has records"),
     },
     "resume": {
         PRECONDITION: Case(nothing_is_expected, ASK, RACE, FIRST),
@@ -227,7 +120,7 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(without(is_move), STEPS, {}, "is resumed, and is paused", STEPWISE),
     },
     "undo_resume": {
-        PRECONDITION: Case(only_what_moved_is_expected, ASKS, {"away": 1}, "suspended while something is live"),
+        PRECONDITION: Case(only_the_first_is_expected, ASKS, {"away": 1}, "suspended while something is live"),
         CONSEQUENCE: Case(fields_without("resumed", "resume"), ASK, {"away": 1}, "is not as it was"),
     },
     "cancel": {
@@ -246,7 +139,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "time_travel": {
         PRECONDITION: Case(guard_is(states=ANY), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A),
-        CONSEQUENCE: Case(no_drop, STEPS, {"travel": 1}, "stands after the target", TO_A),
+        CONSEQUENCE: Case(nothing_goes_away, STEPS, {"travel": 1}, "stands after the target", TO_A),
         TELLS: Case(leave_out("workflow-start"), STEPS, {"travel": 1}, NOT_TOLD, TO_A),
     },
     "send_event, to who waits": {

@@ -15,7 +15,14 @@ from orchestrator.core.plan import Gate
 from orchestrator.core.records import RunState, Status
 from orchestrator.stores import memory
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
-from tests.simulation.mutants import Edit, Mutant, Patch, commands_are
+from tests.simulation.edits import (
+    ANY,
+    guard_is,
+    nothing_goes_away,
+    nothing_is_expected,
+    only_the_first_is_expected,
+)
+from tests.simulation.mutants import Mutant, Patch, commands_are
 from tests.simulation.test_guards import tokens_are_not_compared
 
 ASK = graph(step("a", suspends=1), step("b"))
@@ -29,28 +36,6 @@ LOOP = graph(loop("again", 2, step("a")))
 BAIL = graph(step("a"), step("b", word="bail"))
 
 apply = core.apply
-
-
-def guard_is(**fields: Any) -> Edit:
-    """Other values in the guard."""
-
-    def edit(change: Change) -> Change:
-        assert isinstance(change.guard, Caller)
-        return replace(change, guard=replace(change.guard, **fields))
-
-    return edit
-
-
-def nothing_is_expected(change: Change) -> Change:
-    return replace(change, expect=())
-
-
-def only_the_first_is_expected(change: Change) -> Change:
-    return replace(change, expect=change.expect[:1])
-
-
-def nothing_goes_away(change: Change) -> Change:
-    return replace(change, drop=())
 
 
 def no_claim_is_taken(change: Change) -> Change:
@@ -144,7 +129,6 @@ def the_past_is_not_kept(patch: Patch) -> None:
     patch.setattr(travel._Traveler, "_kept", lax)
 
 
-ANY = frozenset(RunState)
 ALL = {"wishes": (Target(), Target(index=1))}
 STEPWISE = {"per_step": True}
 TO_A = {"targets": ("a",)}
