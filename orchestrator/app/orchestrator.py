@@ -15,10 +15,10 @@ from orchestrator.app.stream import Watch
 from orchestrator.core.graph import Path
 from orchestrator.core.records import Header, RunState, undotted
 from orchestrator.definitions import Workflow
-from orchestrator.engine import again
+from orchestrator.engine import restart
+from orchestrator.engine.client_ops import Beginning
 from orchestrator.engine.contexts import Contexts, resource_text
 from orchestrator.engine.delivery import Engine
-from orchestrator.engine.operations import Beginning
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
@@ -210,7 +210,7 @@ class Orchestrator:
             if not self._owns(header):
                 continue
             try:
-                again.restart(self.engine, header)
+                restart.restart(self.engine, header)
             except (RestartAlreadyClaimed, RunNotActive):
                 continue
             self.drive_in_background(header.run_id)

@@ -12,14 +12,14 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.app.stream import AsyncRunStream, RunStream, Until, Watch, pages
+from orchestrator.core.addressing import Target, id_path, step_ids
 from orchestrator.core.records import FINAL, Header, RunState, undotted
-from orchestrator.engine import again, operations, sending
+from orchestrator.engine import client_ops, restart, time_travel
 from orchestrator.engine.calling import refuse_inside_step
-from orchestrator.engine.operations import ABSENT, Beginning
+from orchestrator.engine.client_ops import ABSENT, Beginning
 from orchestrator.engine.read.events import Event
 from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.engine.read.run_reader import Reader
-from orchestrator.engine.targets import Target, id_path, named
 from orchestrator.errors import RunNotFound, RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic
 
@@ -190,7 +190,7 @@ class Run:
             text = f"{self.run_id!r} is a nested workflow: it is started by the run that it is a part of"
             raise StartAlreadyClaimed(text, run_id=self.run_id, workflow_id=self.workflow_id)
         workflow = self.orchestrator.workflow(self.workflow_id)
-        return operations.start(self.orchestrator.engine, workflow, self.header(), begin, delay)
+        return client_ops.start(self.orchestrator.engine, workflow, self.header(), begin, delay)
 
     # --- waiting ---------------------------------------------------------------------------------------------------
 
@@ -299,14 +299,14 @@ class Run:
             text = f"run {self.run_id!r} has not been started: there is nothing to resume"
             raise RunNotSuspended(text, run_id=self.run_id, workflow_id=header.workflow_id, actual_status=header.status)
         target = replace(target, scope=self._scope)
-        return operations.resume(self.orchestrator.engine, header, data, target, context or {}, per_step)
+        return client_ops.resume(self.orchestrator.engine, header, data, target, context or {}, per_step)
 
     def send_event(self, name: str, data: Any = None) -> None:
         """Send the event that a `wait_for_event` of this run waits for, or will wait for. Each event is heard once.
 
         Raises `InputInvalid`, `StepNotFound` where the workflow waits for no such event, `RunNotActive`.
         """
-        sending.send_event(self.orchestrator.engine, self.header(), name, data)
+        client_ops.send_event(self.orchestrator.engine, self.header(), name, data)
         self.orchestrator.drive_in_background(self.root_id)
 
     def restart(self, *, timeout: float | None = None) -> RunResult:
@@ -329,7 +329,7 @@ class Run:
         return self
 
     def _restart(self) -> Header:
-        return again.restart(self.orchestrator.engine, self.header())
+        return restart.restart(self.orchestrator.engine, self.header())
 
     def time_travel(
         self,
@@ -356,8 +356,8 @@ class Run:
         refuse_inside_step("run.time_travel()")
         self.orchestrator.require_consumer(self)
         ids, recorded, nested = self._ids(step), context or {}, nested_context or {}
-        wish = again.Itinerary(ids, input, recorded, nested, resume_data, state, request_context or {}, per_step)
-        header = again.time_travel(self.orchestrator.engine, self.header(), wish)
+        wish = time_travel.Itinerary(ids, input, recorded, nested, resume_data, state, request_context or {}, per_step)
+        header = time_travel.time_travel(self.orchestrator.engine, self.header(), wish)
         return self._await(header.rests, timeout)
 
     def submit_time_travel(
@@ -374,18 +374,18 @@ class Run:
     ) -> Run:
         """The same, without waiting."""
         ids, recorded, nested = self._ids(step), context or {}, nested_context or {}
-        wish = again.Itinerary(ids, input, recorded, nested, resume_data, state, request_context or {}, per_step)
-        again.time_travel(self.orchestrator.engine, self.header(), wish)
+        wish = time_travel.Itinerary(ids, input, recorded, nested, resume_data, state, request_context or {}, per_step)
+        time_travel.time_travel(self.orchestrator.engine, self.header(), wish)
         self.orchestrator.drive_in_background(self.root_id)
         return self
 
     def _ids(self, step: Any) -> list[str]:
-        graph = operations.graph_of(self.orchestrator.engine, self.header()) if self._scope else None
-        return [*(id_path(graph, self._scope) if graph else []), *named(step)]
+        graph = client_ops.graph_of(self.orchestrator.engine, self.header()) if self._scope else None
+        return [*(id_path(graph, self._scope) if graph else []), *step_ids(step)]
 
     def cancel(self) -> CancelReport:
         """End the run as canceled. Steps that run hear of it; a run that has ended stays as it is."""
-        header = operations.cancel(self.orchestrator.engine, self.header())
+        header = client_ops.cancel(self.orchestrator.engine, self.header())
         self.orchestrator.wake(self.root_id)
         return CancelReport(self.run_id, self._reader(header).status())
 

@@ -9,7 +9,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from orchestrator.codec import Shape, encode, keyed, sound, validate
-from orchestrator.core.changes import Change, Claimed, Committed, Holder, Refused
+from orchestrator.core import attempt_commands
+from orchestrator.core.changes import Claimed, Committed, Refused
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.plan import Spot
 from orchestrator.core.records import Record, Status, dotted, visits
@@ -194,9 +195,7 @@ class Activity:
     def _send(self, part: Part) -> Committed | Refused:
         number, events = part
         # Guarded by the lease like the outcome, and numbered: a part whose answer was lost is not written twice.
-        guard, settings = Holder(self.record.path, self.record.token, number), self.services.settings
-        keep, keep_for = settings.events_max_per_run, settings.events_max_age
-        change = Change(guard, events=events, lease=settings.lease, keep=keep, keep_for=keep_for)
+        change = attempt_commands.flush_events(self.record, number, events, self.services.settings.limits)
         return self.store.commit(self.header.run_id, change)
 
     def _on_refused(self, reason: str) -> None:

@@ -12,9 +12,8 @@ from functools import partial
 from typing import Any
 
 from orchestrator.codec import encode, validate
-from orchestrator.core import flow
+from orchestrator.core import attempt_commands, flow
 from orchestrator.core import values as texts
-from orchestrator.core.changes import Change, Holder, Mail, mark
 from orchestrator.core.graph import Branch, Foreach, Sleep, Wait
 from orchestrator.core.plan import Done, Plan, items_prefix
 from orchestrator.core.records import Phase
@@ -115,7 +114,7 @@ def _write_items(activity: Activity, items: list[Any]) -> None:
             f"{prefix}.{index}": texts.own(encode(item, where=f"item {index} of {record.step!r}"))
             for index, item in enumerate(items[start : start + _PAGE], start)
         }
-        change = Change(Holder(record.path, record.token), values=page, lease=services.settings.lease)
+        change = attempt_commands.write_items(record, page, services.settings.limits)
         services.retry_while_unavailable(partial(activity.store.commit, header.run_id, change))
 
 
@@ -184,14 +183,11 @@ def wake(activity: Activity) -> StepOutcome:
 
 def listen(activity: Activity) -> StepOutcome:
     """Take the event if it has been sent already, else begin to wait for it."""
-    spot, name = activity.spot(), _wait(activity).event
     # The mailbox is read together with its mark, and the commit holds only if the mark is still the same. So a sender
     # that comes in between is never missed.
-    entries = activity.store.mail(activity.header.run_id, name)
-    sent = [entry for entry in entries if not entry.startswith(flow.WAITER)]
-    if sent:
-        return StepOutcome(flow.heard(spot, sent[0]), Writes(mail=Mail(name, mark(entries), pop=sent[0])))
-    return StepOutcome(flow.listening(spot), Writes(mail=Mail(name, mark(entries), push=flow.waiter(activity.record))))
+    entries = activity.store.mail(activity.header.run_id, _wait(activity).event)
+    plan, mail = attempt_commands.await_event(activity.spot(), entries)
+    return StepOutcome(plan, Writes(mail=mail))
 
 
 def hear(activity: Activity) -> StepOutcome:
@@ -204,9 +200,8 @@ def expire(activity: Activity) -> StepOutcome:
     node, key = _wait(activity), f"{activity.record.token}!"
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
     text = encode_error(error, activity.services.settings.max_payload_bytes)
-    # Without a mark: the waiter is taken out if it is there, whatever else has come meanwhile.
-    gone = Mail(node.event, pop=activity.record.label)
-    return StepOutcome(flow.expired(activity.spot(), key), Writes({key: text}, mail=gone))
+    plan, mail = attempt_commands.time_out_event(activity.spot(), key)
+    return StepOutcome(plan, Writes({key: text}, mail=mail))
 
 
 def _wait(activity: Activity) -> Wait:

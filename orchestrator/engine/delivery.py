@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from orchestrator.core import flow
+from orchestrator.core import attempt_commands
 from orchestrator.core.apply import MAIL
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Holder, Refused, Set
+from orchestrator.core.changes import Ask, Claimed, Committed, Dispatch, Refused, Set
+from orchestrator.core.envelope import StoredTexts
 from orchestrator.core.graph import Graph
-from orchestrator.core.plan import Failed, Plan
+from orchestrator.core.plan import Plan
 from orchestrator.core.records import Header, Phase, Record, Status
-from orchestrator.core.recovery import sweep
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.activity import Activity, CallTask
 from orchestrator.engine.controls import CONTROLS
@@ -30,10 +30,7 @@ from orchestrator.ports import Runtime
 
 log = logging.getLogger("orchestrator")
 
-# A step that kills its worker (out of memory, say) would else kill one worker after the other, for ever.
-MOST_LOST = 3  # claims in a row that ended without a commit: then the step has failed
 _FIRST_DELAY_TICKS = 5
-_MAX_DELAY = 300_000  # ms
 
 
 @dataclass(slots=True)
@@ -115,7 +112,7 @@ class Engine:
                 self._defer_unrunnable(claimed)
                 return None
             activity = Activity(self.services, claimed, graph, signal, call_task)
-            if claimed.record.lost >= MOST_LOST:
+            if attempt_commands.must_give_up(claimed.record):
                 return self._give_up(activity, inline)
             try:
                 return self.run(activity, inline)
@@ -152,22 +149,17 @@ class Engine:
         # all. There is no moment at which a crash could leave half of it.
         plan, written = outcome.plan, outcome.writes
         written_last = self.services.retry_while_unavailable(activity.chunks.close)
-        change = Change(
-            Holder(record.path, record.token),
-            tuple(activity.observer.add_traces(plan.ops)),
-            values={**plan.values, **written.values},
-            state=written.state,
-            context=written.context,
-            events=(*written_last, *plan.events),
+        change = attempt_commands.commit_outcome(
+            record,
+            plan,
+            StoredTexts(written.values, written.state, written.context),
+            self.settings.limits,
             mail=written.mail,
             # The commit that takes the count of the living to zero claims the run's settling with this token.
-            rest=new_token() if activity.claims else "",
-            rest_now=plan.rest_now,
-            lease=self.settings.lease,
-            grace=self.settings.grace,
-            keep=self.settings.events_max_per_run,
-            keep_for=self.settings.events_max_age,
+            settle_token=new_token() if activity.claims else "",
+            chunks=written_last,
         )
+        change = replace(change, ops=tuple(activity.observer.add_traces(change.ops)))
         answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
         # An event came between the look into the mailbox and the commit. The claim still holds, so look again.
         if isinstance(answer, Refused) and answer.reason == MAIL:
@@ -190,9 +182,9 @@ class Engine:
 
     def settle(self, run_id: str, path: str, seq: int, error: Exception) -> None:
         """End the claim of a process that is gone with this error, at once. Its successors go through the queue."""
-        found = self._find_claim(run_id, path, seq)
+        found = self._find(run_id, path)
         graph = self.known_graph(found[0]) if found is not None else None
-        if found is not None and graph is not None:
+        if found is not None and graph is not None and attempt_commands.may_fail_claim(found[1], seq):
             # The commit is the one that the dead process would have made, under its token. Should that process live
             # after all, whoever comes second is refused.
             claimed = Claimed(*found, {}, self.store.state(run_id), self.store.context(run_id))
@@ -206,20 +198,16 @@ class Engine:
 
     def release(self, run_id: str, path: str, seq: int) -> None:
         """Give back the claim of a process that is known to be gone: the activation goes to the queue at once."""
-        found = self._find_claim(run_id, path, seq)
+        found = self._find(run_id, path)
         # As the scheduler does it when the lease is over, only that nobody has to wait for that.
-        todo = sweep(*found, self.settings.grace) if found is not None else None
-        answer = self.store.commit(run_id, todo.change) if todo is not None else None
+        change = attempt_commands.release(*found, seq, self.settings.limits) if found is not None else None
+        answer = self.store.commit(run_id, change) if change is not None else None
         if isinstance(answer, Committed):
             self.tell(answer.header, answer.dispatches)
 
-    def _find_claim(self, run_id: str, path: str, seq: int) -> tuple[Header, Record] | None:
-        """Find the claim that a message of this `seq` led to, None where it has ended by itself."""
-        header = self.store.header(run_id)
-        records = self.store.load(run_id, [path])
-        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
-            return None
-        return header, records[0]
+    def _find(self, run_id: str, path: str) -> tuple[Header, Record] | None:
+        header, records = self.store.header(run_id), self.store.load(run_id, [path])
+        return (header, records[0]) if header is not None and records else None
 
     def tell(self, header: Header, dispatches: tuple[Dispatch, ...]) -> None:
         """Publish what a commit has put in the queue. If the broker is away, the due entries will."""
@@ -247,14 +235,9 @@ class Engine:
         reason = "the graph has changed" if known else "the workflow is not registered"
         if header.namespace != self.settings.namespace:
             reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
-        # As long again as it has waited already: during a deployment that is seconds, for a forgotten run minutes.
-        since = max(record.started_at, record.resumed_at) or header.updated_at
-        waited = max(0, header.updated_at - since)
         first = round(_FIRST_DELAY_TICKS * self.settings.tick_seconds * 1000)
-        delay = min(_MAX_DELAY, max(first, 2 * waited))
-        # Retrying, so that it has a timer; `parked` tells whoever looks at the run why it stands still.
-        fields = {"status": Status.RETRYING.value, "parked": f"{reason} in this worker"}
-        change = Change(Holder(record.path, record.token), (Set(record.path, fields, delay=delay),))
+        delay = attempt_commands.find_deferral(header, record, first)
+        change = attempt_commands.defer_unrunnable(record, f"{reason} in this worker", delay)
         text = "run %s of %s is parked for %d s: %s"
         log.warning(text, header.run_id, header.workflow_id, delay // 1000, reason, extra=about(header, record))
         answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
@@ -264,10 +247,6 @@ class Engine:
     def _give_up(self, activity: Activity, inline: InlineBudget) -> Claimed | None:
         """Fail a step with which the third worker in a row was lost, whatever retries it has left."""
         record = activity.record
-        if record.phase == Phase.REST:
-            # The settling of a run has no retries that could be used up, and no one who could fail it: it is tried
-            # again.
-            return self.run(activity, InlineBudget(0, 0.0))
         text = f"{record.lost} workers in a row were lost while running step {record.step!r}"
         failure = RunFailed(text, run_id=activity.header.run_id)
         log.error("run %s (%s): %s", activity.header.run_id, activity.header.workflow_id, text, extra=activity.about)
@@ -275,7 +254,7 @@ class Engine:
         error = encode_error(failure, self.settings.max_payload_bytes)
         inline.ending = Ending(Status.FAILED.value, failure)
         key = f"{record.token}!"
-        plan = flow.finish(activity.spot(), Failed(key))
+        plan = attempt_commands.give_up(activity.spot(), key)
         return self._finish(activity, StepOutcome(plan, Writes({key: error})))
 
 

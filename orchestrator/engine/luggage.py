@@ -12,9 +12,9 @@ from orchestrator.core import travel
 from orchestrator.core.graph import Branch, Foreach, Graph, Node, Parallel, Path
 from orchestrator.core.records import Header, Record, RunState
 from orchestrator.definitions.bodies import NestedBody, StepBody
+from orchestrator.engine.client_ops import ABSENT
 from orchestrator.engine.declarations import view_of_state, workflow_at
 from orchestrator.engine.delivery import Engine
-from orchestrator.engine.operations import ABSENT
 from orchestrator.engine.read.results import StepResult, StepStatus
 from orchestrator.engine.read.value_reader import Values, encode_value
 from orchestrator.errors import InputInvalid, Issue

@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from orchestrator.core.envelope import CommitLimits
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -64,3 +66,8 @@ class Settings:
     def events_max_age(self) -> int:
         """The age in milliseconds up to which events are kept; 0 where it does not matter."""
         return math.ceil(self.events_max_age_seconds * 1000)
+
+    @property
+    def limits(self) -> CommitLimits:
+        """The limits that every change is committed with."""
+        return CommitLimits(self.lease, self.grace, self.events_max_per_run, self.events_max_age)

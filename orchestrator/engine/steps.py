@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.codec import validate
-from orchestrator.core import flow
+from orchestrator.core import attempt_commands, flow
 from orchestrator.core.graph import Path, Step
 from orchestrator.core.plan import Done, Failed
 from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody
@@ -196,7 +196,7 @@ def _follow(activity: Activity, inline: bool, ready: Call, context: Context[Any]
         case AbortRequested():
             return StepOutcome(flow.abort(spot), Writes(context=activity.context_patch(context.request_context)))
         case RetryRequested(seconds=seconds):
-            return StepOutcome(flow.retry(spot, round(seconds * 1000)))
+            return StepOutcome(attempt_commands.retry(spot, seconds))
         # The store was away for too long for this attempt to be worth anything: no outcome of it is recorded.
         case Raised(error=error) if error is activity.cut_off:
             raise error
@@ -220,16 +220,16 @@ def retry_or_fail(activity: Activity, error: BaseException, context: Context[Any
     step = getattr(getattr(node, "body", None), "step", None)
     # A task or a mapping names no errors that are not worth another attempt: then all of them are.
     retryable = step is None or step.is_retryable(error)
-    if isinstance(node, Step) and spot.record.attempt < node.retry.attempts and retryable:
-        # Chance is drawn here, because the core has none: the plan says how long the pause is.
-        delay = node.retry.pause(spot.record.attempt + 1, chance())
+    # Chance is drawn here, because the core has none: the plan says how long the pause is.
+    delay = attempt_commands.find_retry_pause(spot, chance(), is_retryable=retryable)
+    if node is not None and delay is not None:
         # Info and no error: what another attempt repairs wakes nobody up.
         text = "attempt %d of step %s of run %s (%s) failed, the next follows in %.1f s: %r"
         about, header = activity.about, activity.header
         which = (spot.record.attempt + 1, node.id, header.run_id, header.workflow_id)
         log.info(text, *which, delay, error, extra=about)  # as Celery tells of its retries
         activity.observer.on_failure(error)
-        return StepOutcome(flow.retry(spot, round(delay * 1000)))
+        return StepOutcome(attempt_commands.retry(spot, delay))
     return fail(activity, error, context)
 
 
