@@ -115,10 +115,13 @@ class WorkflowNotRegistered(OrchestratorError):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing that does not fit: the dotted path of the field ("" for the whole), pydantic's error type, its text."""
+    """One thing that does not fit its declared type."""
 
+    # The dotted path of the field, "" for the whole value.
     path: str
+    # pydantic's error type.
     kind: str
+    # pydantic's text, for people.
     message: str
 
     def __str__(self) -> str:

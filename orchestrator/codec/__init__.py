@@ -1,4 +1,4 @@
-"""How values travel: one JSON format with tagged scalars and exceptions, and the declared types on the other side.
+"""The codec: one JSON format with tagged scalars and exceptions, and the declared types on the other side.
 
 This package knows types and text. It must not know runs, stores or Celery, and never imports or calls what data names.
 """
@@ -6,7 +6,7 @@ This package knows types and text. It must not know runs, stores or Celery, and 
 from orchestrator.codec.decoding import decode
 from orchestrator.codec.encoding import encode
 from orchestrator.codec.exceptions import error_to_dict
-from orchestrator.codec.keys import keyed, name_text, sound
+from orchestrator.codec.keys import name_text, require_unicode, with_text_keys
 from orchestrator.codec.schema import is_any_annotation, type_adapter, validate
 from orchestrator.codec.shapes import ANY, DictOf, ListOf, Plain, Shape, Typed, restore, shape_at
 from orchestrator.codec.showing import as_json, key_as_json
@@ -24,11 +24,11 @@ __all__ = [
     "error_to_dict",
     "is_any_annotation",
     "key_as_json",
-    "keyed",
     "name_text",
+    "require_unicode",
     "restore",
     "shape_at",
-    "sound",
     "type_adapter",
     "validate",
+    "with_text_keys",
 ]

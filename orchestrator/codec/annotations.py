@@ -1,4 +1,4 @@
-"""What an annotation says of the parts of a value: the one place that looks inside annotations."""
+"""The annotations of a value's parts. No other module looks inside annotations."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing_extensions import ReadOnly, is_typeddict
 
 
 def is_index(word: str) -> bool:
-    """Whether the word is the place of an item in a list."""
+    """True for a word that can be the place of an item in a list."""
     return word.isascii() and word.isdigit()
 
 
-def below(annotation: Any, word: str) -> Any:
+def part_annotation(annotation: Any, word: str) -> Any:
     """The annotation of a field, key or item; `Any` where the annotation has none."""
-    inner = bare(annotation)
+    inner = unwrap(annotation)
     if isinstance(inner, type) and get_origin(inner) is None:
         if issubclass(inner, BaseModel):
             return _field_of_model(inner, word)
@@ -30,7 +30,7 @@ def below(annotation: Any, word: str) -> Any:
 
 def _field_of_model(model: type[BaseModel], word: str) -> Any:
     if issubclass(model, RootModel):
-        return below(model.model_fields["root"].annotation, word)
+        return part_annotation(model.model_fields["root"].annotation, word)
     field = model.model_fields.get(word)
     if field is None:
         return Any
@@ -50,8 +50,11 @@ def _annotation_in_generic(origin: Any, args: tuple[Any, ...], word: str) -> Any
     return args[0] if args and issubclass(origin, Sequence) else Any
 
 
-def bare(annotation: Any) -> Any:
-    """The annotation without what says nothing about its parts: metadata, aliases, `None` as an only alternative."""
+def unwrap(annotation: Any) -> Any:
+    """The annotation without its wrappers: metadata, aliases, and `None` where it is the only alternative.
+
+    None of them says anything about the parts of a value.
+    """
     while True:
         origin = get_origin(annotation)
         if origin is Annotated or isinstance(annotation, NewType):

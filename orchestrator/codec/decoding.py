@@ -52,7 +52,7 @@ def _parse(text: str) -> Any:
 
 
 def untag(tree: dict[str, Any]) -> Any:
-    """One JSON object as what it stands for. Its members have been through here already."""
+    """The value that a JSON object stands for. Its members are values already: the parser works from the inside out."""
     if len(tree) != 1:
         return tree
     [(key, value)] = tree.items()
@@ -72,7 +72,7 @@ def _read_int(digits: str) -> int:
 
 
 def _hashable(item: Any) -> Any:
-    """What was a member of a set: only a tuple can have become a list."""
+    """The member of a set that this item was: only a tuple can have become a list."""
     return tuple(map(_hashable, item)) if isinstance(item, list) else item
 
 

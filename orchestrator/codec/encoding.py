@@ -29,8 +29,8 @@ from pydantic_core import PydanticSerializationError, to_json
 from orchestrator.codec import tags
 from orchestrator.codec.decoding import untag
 from orchestrator.codec.exceptions import describe
-from orchestrator.codec.keys import SPLIT_PAIR, key_text, shown_key, type_name
-from orchestrator.codec.tags import Refused
+from orchestrator.codec.keys import SPLIT_PAIR, key_text, printable_key, type_name
+from orchestrator.codec.tags import NotEncodable
 from orchestrator.errors import Issue, PayloadTooLarge, ValueNotSerializable
 
 _PLAIN_SCALARS: frozenset[type] = frozenset({str, int, float, bool, NoneType})
@@ -51,7 +51,7 @@ def encode(value: Any, *, where: str = "value", limit: int | None = None) -> str
     with `init=False` anew there.
 
     Args:
-        where: what the value is, for the error ("output of step charge").
+        where: the name of the value in an error ("output of step charge").
         limit: the largest allowed text, in bytes.
 
     Raises:
@@ -60,17 +60,17 @@ def encode(value: Any, *, where: str = "value", limit: int | None = None) -> str
     """
     try:
         text = _write(value)
-    except Refused as refused:
+    except NotEncodable as refused:
         raise _not_serializable(where, refused) from None
     except RecursionError:
-        raise _not_serializable(where, Refused("is nested too deeply")) from None
+        raise _not_serializable(where, NotEncodable("is nested too deeply")) from None
     if limit is not None and len(text) > limit:
         message = f"{where} is too large: {len(text)} bytes, where {limit} are allowed"
         raise PayloadTooLarge(message, where=where, size=len(text), limit=limit)
     return text
 
 
-def _not_serializable(where: str, refused: Refused) -> ValueNotSerializable:
+def _not_serializable(where: str, refused: NotEncodable) -> ValueNotSerializable:
     path = refused.path[::-1]
     field = ".".join(path[:12]) + (".…" if len(path) > 12 else "")
     subject = f"{where}, field {field!r}," if field else where
@@ -94,7 +94,7 @@ def _write_carefully(value: Any) -> str:
     try:
         return _write_surrogates(document)
     except ValueError as error:
-        raise Refused(f"cannot be written: {error}") from None
+        raise NotEncodable(f"cannot be written: {error}") from None
 
 
 class Walk:
@@ -106,12 +106,12 @@ class Walk:
         self.open_errors: set[int] = set()  # those we are inside of: exceptions refer to each other in circles
 
     def plain(self, value: Any, depth: int = 0) -> Any:
-        """The value with tags in place of what JSON lacks. Raises `Refused`."""
+        """The value with tags in place of what JSON lacks. Raises `NotEncodable`."""
         kind: Any = type(value)
         if kind in self.scalars:
             return value
         if depth > tags.MAX_DEPTH:
-            raise Refused(f"is nested more than {tags.MAX_DEPTH} levels deep, or contains itself")
+            raise NotEncodable(f"is nested more than {tags.MAX_DEPTH} levels deep, or contains itself")
         write_scalar, write_container = _writers(kind)
         return write_scalar(value) if write_container is None else write_container(self, value, depth)
 
@@ -139,10 +139,10 @@ def _write_dict(walk: Walk, value: Mapping[Any, Any], depth: int) -> Any:
         for key, item in value.items():
             name = key if type(key) is str and not walk.careful else key_text(key)
             if name in written:
-                raise Refused(f"has two keys that both become {name!r}")
+                raise NotEncodable(f"has two keys that both become {name!r}")
             written[name] = item if type(item) in scalars else walk.plain(item, depth + 1)
-    except Refused as refused:
-        refused.path.append(shown_key(key))
+    except NotEncodable as refused:
+        refused.path.append(printable_key(key))
         raise
     return {f"${key}": item for key, item in written.items()} if _looks_like_tag(written) else written
 
@@ -160,7 +160,7 @@ def _write_list(walk: Walk, value: Collection[Any], depth: int) -> Any:
         for item in value:
             item = item if type(item) in scalars else walk.plain(item, depth + 1)
             written.append(item)  # not a comprehension: how far it came is the path of what is refused
-    except Refused as refused:
+    except NotEncodable as refused:
         refused.path.append(str(len(written)))
         raise
     return written
@@ -183,7 +183,7 @@ def _write_model(walk: Walk, value: BaseModel, depth: int) -> Any:
     try:
         fields = value.model_dump(mode="python", by_alias=False, round_trip=True, warnings=False)
     except Exception as error:  # noqa: BLE001 - a model's serializers are user code
-        raise Refused(f"is of type {type_name(type(value))}, which cannot be dumped: {error}") from None
+        raise NotEncodable(f"is of type {type_name(type(value))}, which cannot be dumped: {error}") from None
     return walk.plain(fields, depth)
 
 
@@ -204,7 +204,7 @@ def _write_enum(walk: Walk, value: Enum, depth: int) -> Any:
 
 def _write_exception(walk: Walk, value: BaseException, depth: int) -> Any:
     if id(value) in walk.open_errors or len(walk.open_errors) >= tags.MAX_NESTED_ERRORS:
-        raise Refused("is an exception that refers to itself, or is nested too deeply")
+        raise NotEncodable("is an exception that refers to itself, or is nested too deeply")
     walk.open_errors.add(id(value))
     try:
         return {tags.ERROR: describe(value, lambda part: walk.plain(part, depth + 1), _reread)}
@@ -268,7 +268,7 @@ def _write_bytes(value: bytes | bytearray | memoryview) -> Any:
 
 
 def _refuse_secret(value: Any) -> NoReturn:
-    raise Refused(
+    raise NotEncodable(
         f"is of type {type_name(type(value))}: secrets are not stored; put it into a secret request-context key"
     )
 
@@ -278,15 +278,15 @@ def _write_by_pydantic(walk: Walk, value: Any, depth: int) -> Any:
 
 
 def _dump(value: Any, *, mode: Literal["json", "python"]) -> Any:
-    """pydantic's own dump of a value by its type. Raises `Refused` where pydantic does not know the type."""
+    """pydantic's own dump of a value by its type. Raises `NotEncodable` where pydantic does not know the type."""
     kind: Any = type(value)
     adapter = _adapter(kind)
     if adapter is None:
-        raise Refused(f"is of type {type_name(type(value))}, which has no JSON form")
+        raise NotEncodable(f"is of type {type_name(type(value))}, which has no JSON form")
     try:
         return adapter.dump_python(value, mode=mode, by_alias=False, round_trip=True, warnings=False)
     except Exception as error:  # noqa: BLE001 - a type's serializer is user code
-        raise Refused(f"is of type {type_name(type(value))}, which cannot be dumped: {error}") from None
+        raise NotEncodable(f"is of type {type_name(type(value))}, which cannot be dumped: {error}") from None
 
 
 @lru_cache(maxsize=1024)
@@ -326,7 +326,7 @@ _CONTAINERS: tuple[tuple[type | tuple[type, ...], _ContainerWriter], ...] = (
 
 @lru_cache(maxsize=4096)
 def _writers(kind: type) -> tuple[_ScalarWriter, _ContainerWriter | None]:
-    """What writes values of this type; the first only where there is no second."""
+    """The writers of values of this type; the first counts only where there is no second."""
     for kinds, container in _CONTAINERS:
         if issubclass(kind, kinds):
             return _write_text, container

@@ -18,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from orchestrator.codec import tags
 from orchestrator.codec.schema import issues_of
-from orchestrator.codec.tags import Refused
+from orchestrator.codec.tags import NotEncodable
 from orchestrator.errors import OrchestratorError, RemoteError
 
 _STACKS = frozenset({"stack", "stacktrace", "stack_trace", "traceback"})
@@ -35,8 +35,8 @@ def describe(error: BaseException, plain: Callable[[Any], Any], reread: Callable
     """The exception as an object of plain values and tags.
 
     Args:
-        plain: makes one part plain, or raises `Refused`; such a part is left out.
-        reread: what a reader will make of a plain part.
+        plain: makes one part plain, or raises `NotEncodable`; such a part is left out.
+        reread: gives the value that a reader makes of a plain part.
     """
     if isinstance(error, RemoteError):
         data = _describe_stand_in(error, plain)
@@ -84,7 +84,7 @@ def _describe_group(error: BaseExceptionGroup[Any], plain: Callable[[Any], Any])
     # Every part comes back as an Exception, so a group of more than that can be an ordinary one.
     kind = type(error) if isinstance(error, Exception) else ExceptionGroup
     described: dict[str, Any] = {"type": qualified_name(kind), "message": plain(_text(error))}
-    parts = [written for part in error.exceptions if (written := _optional(part, plain)) is not None]
+    parts = [written for part in error.exceptions if (written := _plain_or_none(part, plain)) is not None]
     if parts:
         described["group"] = {"message": plain(error.message), "parts": parts}
     attributes = _plain_attributes(_attributes(error), plain)
@@ -95,29 +95,32 @@ def _describe_group(error: BaseExceptionGroup[Any], plain: Callable[[Any], Any])
 
 def _describe_origin(error: BaseException, plain: Callable[[Any], Any]) -> dict[str, Any]:
     key, origin = _origin(error)
-    written = None if origin is None else _optional(origin, plain)
+    written = None if origin is None else _plain_or_none(origin, plain)
     return {} if written is None else {key: written}
 
 
 def _origin(error: BaseException) -> tuple[str, BaseException | None]:
-    """Why it happened: its cause, else its context unless suppressed. Carriers of a foreign stack are passed over."""
+    """The exception behind this one: its cause, else its context unless suppressed.
+
+    A carrier of another process's stack does not count as a cause.
+    """
     cause = error.__cause__
     if cause is not None and type(cause).__name__ not in _STACK_CARRIERS:
         return "cause", cause
     return "context", None if error.__suppress_context__ else error.__context__
 
 
-def _optional(part: Any, plain: Callable[[Any], Any]) -> Any:
+def _plain_or_none(part: Any, plain: Callable[[Any], Any]) -> Any:
     try:
         return plain(part)
-    except Refused:
+    except NotEncodable:
         return None
 
 
 def _plain_arg(arg: Any, plain: Callable[[Any], Any]) -> Any:
     try:
         return _plain_member(arg, plain)
-    except Refused:
+    except NotEncodable:
         return plain(_text(arg))
 
 
@@ -126,16 +129,16 @@ def _plain_attributes(attributes: Mapping[str, Any], plain: Callable[[Any], Any]
     for name, value in attributes.items():
         try:
             written[str(name)] = _plain_member(value, plain)
-        except Refused:
+        except NotEncodable:
             continue
-    return _escaped(written) if len(written) == 1 else written
+    return _escape_tags(written) if len(written) == 1 else written
 
 
 def _plain_member(value: Any, plain: Callable[[Any], Any]) -> Any:
     return {tags.TUPLE: [_plain_member(item, plain) for item in value]} if type(value) is tuple else plain(value)
 
 
-def _escaped(tree: dict[str, Any]) -> dict[str, Any]:
+def _escape_tags(tree: dict[str, Any]) -> dict[str, Any]:
     return {f"${key}" if key.startswith("$") else key: value for key, value in tree.items()}
 
 
@@ -156,11 +159,11 @@ def _validation_text(error: ValidationError) -> str:
 
 
 def _try_out(data: dict[str, Any], reread: Callable[[Any], Any]) -> None:
-    """Choose args with which the rebuilt exception says the same text; a stand-in where it could not say any."""
+    """Choose args with which the rebuilt exception has the same text; choose a stand-in where it could have none."""
     message = reread(data["message"])
     args = data.get("args")
     for attempt in (args, [data["message"]]):
-        said = _said({**data, "args": attempt or []}, reread)
+        said = _text_once_rebuilt({**data, "args": attempt or []}, reread)
         if said == message:
             data["args"] = attempt or []
             return
@@ -169,7 +172,7 @@ def _try_out(data: dict[str, Any], reread: Callable[[Any], Any]) -> None:
             return
 
 
-def _said(data: dict[str, Any], reread: Callable[[Any], Any]) -> str | None:
+def _text_once_rebuilt(data: dict[str, Any], reread: Callable[[Any], Any]) -> str | None:
     try:
         return str(rebuild(reread(data)))
     except Exception:  # noqa: BLE001 - a text that needs what was left out
@@ -196,7 +199,7 @@ def rebuild(data: Mapping[str, Any]) -> Exception:
 
 def _make(cls: type[Exception], data: Mapping[str, Any]) -> Exception | None:
     try:
-        made = _bare(cls, data.get("group"))
+        made = _make_without_init(cls, data.get("group"))
         if "args" in data:
             vars(BaseException)["args"].__set__(made, tuple(data["args"]))
         members = _members(cls)
@@ -217,7 +220,7 @@ def _set_member(made: Exception, member: _Member, value: Any) -> None:
         return  # read-only, or typed in C
 
 
-def _bare(cls: type[Exception], group: Mapping[str, Any] | None) -> Exception:
+def _make_without_init(cls: type[Exception], group: Mapping[str, Any] | None) -> Exception:
     """An instance from the nearest `__new__` that is written in C: no `__init__` runs, nor a `__new__` in Python."""
     arguments = () if group is None else (group["message"], group["parts"])
     for base in cls.__mro__:
@@ -295,7 +298,7 @@ def _subclasses(root: type[Exception]) -> Iterator[type[Exception]]:
 
 
 def _members(cls: type[BaseException]) -> dict[str, _Member]:
-    """Where an exception keeps values outside its `__dict__`: slots, and the fields of those made in C (errno)."""
+    """The places outside its `__dict__` where an exception keeps values: slots, and the fields of those made in C."""
     return {
         name: member
         for base in reversed(cls.__mro__)
@@ -306,7 +309,7 @@ def _members(cls: type[BaseException]) -> dict[str, _Member]:
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:
-    """What the exception carries, by name, without notes and stacks."""
+    """The values that the exception carries, by name, without notes and stacks."""
     found: dict[str, Any] = {}
     for name, member in _members(type(error)).items():
         try:
@@ -325,30 +328,30 @@ def _attributes(error: BaseException) -> dict[str, Any]:
 
 
 def error_to_dict(error: BaseException) -> dict[str, Any]:
-    """The exception for a reader without Python: plain JSON shapes, no stack.
+    """The exception for a reader without Python, in plain JSON shapes and without its stack.
 
     Returns:
         `name` (the class's name) and `message`; beside them its attributes (those with a JSON form and no leading
         underscore); and, where there are any, `cause` (the same again), `exceptions` (of a group) and `notes`.
     """
-    return _shown(error, ())
+    return _show(error, ())
 
 
-def _shown(error: BaseException, outer: tuple[int, ...]) -> dict[str, Any]:
+def _show(error: BaseException, outer: tuple[int, ...]) -> dict[str, Any]:
     inside = (*outer, id(error))
     shown: dict[str, Any] = {"name": _short_name(error), "message": _text(error)}
     if isinstance(error, OrchestratorError) and not isinstance(error, RemoteError):
         shown["code"] = error.code
-    for name, value in _shown_attributes(error).items():
+    for name, value in _visible_attributes(error).items():
         if not name.startswith("_") and name not in ("name", "message", "cause"):
             _show_into(shown, name, value, inside)
     if isinstance(error, BaseExceptionGroup):
-        shown["exceptions"] = [_shown(part, inside) for part in error.exceptions if _may_enter(part, inside)]
+        shown["exceptions"] = [_show(part, inside) for part in error.exceptions if _may_enter(part, inside)]
     if notes := [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]:
         shown["notes"] = notes
     _, origin = _origin(error)
     if origin is not None and _may_enter(origin, inside):
-        shown["cause"] = _shown(origin, inside)
+        shown["cause"] = _show(origin, inside)
     return shown
 
 
@@ -356,7 +359,7 @@ def _may_enter(error: BaseException, inside: tuple[int, ...]) -> bool:
     return id(error) not in inside and len(inside) < tags.MAX_NESTED_ERRORS
 
 
-def _shown_attributes(error: BaseException) -> Mapping[str, Any]:
+def _visible_attributes(error: BaseException) -> Mapping[str, Any]:
     if isinstance(error, RemoteError):
         return error.attributes
     return {"issues": issues_of(error)} if isinstance(error, ValidationError) else _attributes(error)
@@ -370,8 +373,8 @@ def _short_name(error: BaseException) -> str:
 def _show_into(shown: dict[str, Any], name: str, value: Any, inside: tuple[int, ...]) -> None:
     def show_unknown(part: Any) -> Any:
         if isinstance(part, BaseException) and _may_enter(part, inside):
-            return _shown(part, inside)
-        raise Refused("has no plain form")
+            return _show(part, inside)
+        raise NotEncodable("has no plain form")
 
     try:
         text = to_json(value, by_alias=False, bytes_mode="base64", inf_nan_mode="strings", fallback=show_unknown)

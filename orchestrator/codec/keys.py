@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from orchestrator.codec.tags import Refused
+from orchestrator.codec.tags import NotEncodable
 from orchestrator.errors import ValueNotSerializable
 
 _KINDS = "strings, ints, floats, bools, Decimals, UUIDs, dates and times, or enums of strings or ints"
@@ -32,12 +32,12 @@ _TEXTS: tuple[tuple[type | tuple[type, ...], Callable[[Any], str]], ...] = (
 def key_text(key: Any) -> str:
     """The text that stands for a dict's key: a string is its own; a number, bool, UUID, date, time or enum has one.
 
-    It comes back as what it was where the key's type is declared, and as text elsewhere. Raises `Refused`.
+    It comes back as what it was where the key's type is declared, and as text elsewhere. Raises `NotEncodable`.
     """
     value = key.value if isinstance(key, Enum) else key
     if isinstance(value, str):
         if SPLIT_PAIR.search(value):
-            raise Refused("is a key with a split surrogate pair, which JSON cannot hold")
+            raise NotEncodable("is a key with a split surrogate pair, which JSON cannot hold")
         return str.__str__(value)
     if isinstance(value, int):
         return ("false", "true")[value] if isinstance(value, bool) else int.__repr__(value)
@@ -45,10 +45,10 @@ def key_text(key: Any) -> str:
         for kinds, text_of in _TEXTS:
             if isinstance(value, kinds):
                 return text_of(value)
-    raise Refused(f"is a key of type {type_name(type(key))}: keys must be {_KINDS}")
+    raise NotEncodable(f"is a key of type {type_name(type(key))}: keys must be {_KINDS}")
 
 
-def shown_key(key: Any) -> str:
+def printable_key(key: Any) -> str:
     """Any key as text for people: short, with nothing that cannot be printed."""
     try:
         text = str.__str__(str(key))
@@ -58,32 +58,32 @@ def shown_key(key: Any) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
-def keyed(values: Mapping[Any, Any] | Iterable[tuple[Any, Any]], where: str) -> dict[str, Any]:
+def with_text_keys(values: Mapping[Any, Any] | Iterable[tuple[Any, Any]], where: str) -> dict[str, Any]:
     """The values under the texts of their keys, which are names of their own in a store.
 
     Raises:
         ValueNotSerializable: a key has no text, or none that can be told to a store; two keys have the same.
     """
-    named: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, value in dict(values).items():
         name = name_text(key, where)
-        if name in named:
+        if name in found:
             raise ValueNotSerializable(f"{where} has two keys that both become {name!r}", where=where, field=name)
-        named[name] = value
-    return named
+        found[name] = value
+    return found
 
 
 def name_text(key: Any, where: str) -> str:
     """The text of one such key. Raises `ValueNotSerializable`."""
     try:
         name = key_text(key)
-    except Refused as refused:
-        field = shown_key(key)
+    except NotEncodable as refused:
+        field = printable_key(key)
         raise ValueNotSerializable(f"{where}, field {field!r}, {refused.reason}", where=where, field=field) from None
-    return sound(name, f"{where}, field {shown_key(key)!r},")
+    return require_unicode(name, f"{where}, field {printable_key(key)!r},")
 
 
-def sound(text: str, where: str) -> str:
+def require_unicode(text: str, where: str) -> str:
     """The text itself. Raises `ValueNotSerializable` for one with a lone surrogate: no server takes it for text."""
     if not text.isascii() and _SURROGATE.search(text):
         raise ValueNotSerializable(f"{where} has a lone surrogate, which is no text", where=where)

@@ -12,36 +12,36 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from orchestrator.codec.annotations import bare, below
+from orchestrator.codec.annotations import part_annotation, unwrap
 
 
-def mended(annotation: Any, plain: Any, fits: Callable[[Any, Any], bool]) -> Any:
-    """The plain value with those enums in it; the same object where there is none.
+def repair_enums(annotation: Any, plain: Any, fits: Callable[[Any, Any], bool]) -> Any:
+    """Return the plain value with its enums restored; the same object where there is none.
 
-    `fits` says whether a value is one of an annotation: so the arm of a union is found.
+    `fits` decides whether a value belongs to an annotation, by which the arm of a union is found.
     """
-    declared = bare(annotation)
+    declared = unwrap(annotation)
     origin = get_origin(declared)
     if origin is Literal:
         return _member(get_args(declared), plain)
     if origin in (Union, UnionType):
         arms = [arm for arm in get_args(declared) if arm is not NoneType]
-        found = ((arm, mended(arm, plain, fits)) for arm in arms)
+        found = ((arm, repair_enums(arm, plain, fits)) for arm in arms)
         return next((value for arm, value in found if value is not plain and fits(arm, value)), plain)
     if isinstance(plain, dict):
-        return _mended_dict(declared, plain, fits)
+        return _repair_dict(declared, plain, fits)
     if isinstance(plain, list):
-        items = [mended(below(declared, str(index)), item, fits) for index, item in enumerate(plain)]
+        items = [repair_enums(part_annotation(declared, str(index)), item, fits) for index, item in enumerate(plain)]
         return plain if all(map(_same, items, plain)) else items
     return plain
 
 
-def _mended_dict(declared: Any, plain: dict[Any, Any], fits: Callable[[Any, Any], bool]) -> Any:
+def _repair_dict(declared: Any, plain: dict[Any, Any], fits: Callable[[Any, Any], bool]) -> Any:
     members = _int_members(declared)
-    items = {
-        members.get(key, key): mended(below(declared, key) if isinstance(key, str) else Any, value, fits)
-        for key, value in plain.items()
-    }
+    items: dict[Any, Any] = {}
+    for key, value in plain.items():
+        part = part_annotation(declared, key) if isinstance(key, str) else Any
+        items[members.get(key, key)] = repair_enums(part, value, fits)
     return plain if all(map(_same, items, plain)) and all(map(_same, items.values(), plain.values())) else items
 
 
@@ -50,7 +50,7 @@ def _int_members(declared: Any) -> Mapping[Any, Enum]:
     origin, args = get_origin(declared), get_args(declared)
     if not (isinstance(origin, type) and issubclass(origin, Mapping) and len(args) == 2):
         return {}
-    kind = bare(args[0])
+    kind = unwrap(args[0])
     if not (isinstance(kind, type) and issubclass(kind, Enum)):
         return {}
     return {str(int(member.value)): member for member in kind if isinstance(member.value, int)}

@@ -12,7 +12,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic_core import to_json
 from typing_extensions import is_typeddict
 
-from orchestrator.codec.mending import mended
+from orchestrator.codec.mending import repair_enums
 from orchestrator.errors import InputInvalid, Issue
 
 _UNHASHABLE_LIMIT = 256
@@ -21,7 +21,7 @@ _unhashable: dict[int, tuple[Any, TypeAdapter[Any]]] = {}
 
 
 def is_any_annotation(annotation: Any) -> bool:
-    """Whether the annotation says nothing: it is missing, `Any` or `object`."""
+    """True for an annotation that says nothing: it is missing, `Any` or `object`."""
     return annotation is Any or annotation is object or annotation is inspect.Parameter.empty
 
 
@@ -77,7 +77,7 @@ def validate(annotation: Any, plain: Any, *, header: str = "Invalid input data: 
     try:
         return adapter.validate_python(plain, by_alias=True, by_name=True)
     except ValidationError as error:
-        for attempt in (_validate_as_json, partial(_validate_mended, annotation)):
+        for attempt in (_validate_as_json, partial(_validate_repaired, annotation)):
             try:
                 return attempt(adapter, plain)
             except (ValidationError, ValueError):
@@ -86,7 +86,7 @@ def validate(annotation: Any, plain: Any, *, header: str = "Invalid input data: 
 
 
 def _validate_as_json(adapter: TypeAdapter[Any], plain: Any) -> Any:
-    """For strict models, which take a value from JSON (an enum's value, a list for a tuple) only where they see JSON.
+    """Validate for a strict model, which takes an enum's value or a list for a tuple only where it sees JSON.
 
     Whatever does not fit without strictness either is refused first, so that nothing else gets in this way.
     """
@@ -94,16 +94,16 @@ def _validate_as_json(adapter: TypeAdapter[Any], plain: Any) -> Any:
     return adapter.validate_json(to_json(plain), by_alias=True, by_name=True)
 
 
-def _validate_mended(annotation: Any, adapter: TypeAdapter[Any], plain: Any) -> Any:
-    found = mended_for(annotation, plain)
+def _validate_repaired(annotation: Any, adapter: TypeAdapter[Any], plain: Any) -> Any:
+    found = repair_enums_of(annotation, plain)
     if found is plain:
-        raise ValueError("there is nothing to mend")
+        raise ValueError("there is nothing to repair")
     return adapter.validate_python(found, by_alias=True, by_name=True)
 
 
-def mended_for(annotation: Any, plain: Any) -> Any:
+def repair_enums_of(annotation: Any, plain: Any) -> Any:
     """The value with enums where pydantic does not find them by their value; the same object where there are none."""
-    return mended(annotation, plain, _fits)
+    return repair_enums(annotation, plain, _fits)
 
 
 def _fits(annotation: Any, plain: Any) -> bool:
@@ -115,7 +115,7 @@ def _fits(annotation: Any, plain: Any) -> bool:
 
 
 def has_no_fields(annotation: Any) -> bool:
-    """Whether the annotation is a model or TypedDict that declares nothing: any value passes it unchanged."""
+    """True for a model or TypedDict that declares no field: any value passes it unchanged."""
     if is_typeddict(annotation):
         return not annotation.__annotations__
     return (
@@ -127,7 +127,7 @@ def has_no_fields(annotation: Any) -> bool:
 
 
 def issues_of(error: ValidationError) -> tuple[Issue, ...]:
-    """What pydantic found wrong, without the input itself."""
+    """The issues that pydantic found. They never quote the input, which may hold secrets."""
     return tuple(
         Issue(".".join(str(part) for part in found["loc"]), found["type"], found["msg"])
         for found in error.errors(include_url=False, include_context=False, include_input=False)

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
-from orchestrator.codec.annotations import below, is_index
-from orchestrator.codec.schema import has_no_fields, is_any_annotation, mended_for, type_adapter
+from orchestrator.codec.annotations import is_index, part_annotation
+from orchestrator.codec.schema import has_no_fields, is_any_annotation, repair_enums_of, type_adapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +63,18 @@ def _restore_typed(annotation: Any, plain: Any) -> Any:
     if is_any_annotation(annotation) or has_no_fields(annotation):
         return plain
     try:
-        return _as_declared(annotation, plain)
+        return _as_shape_of(annotation, plain)
     except Exception:  # noqa: BLE001 - validators are user code, and a value that does not fit stays plain
         return plain
 
 
-def _as_declared(annotation: Any, plain: Any) -> Any:
+def _as_shape_of(annotation: Any, plain: Any) -> Any:
     # By field name, as the encoder dumped it; not strictly, since enums and tuples have lost what they were.
     validate = partial(type_adapter(annotation).validate_python, strict=False, by_alias=False, by_name=True)
     try:
         return validate(plain)
     except ValidationError:
-        found = mended_for(annotation, plain)
+        found = repair_enums_of(annotation, plain)
         if found is plain:
             raise
         return validate(found)
@@ -83,21 +83,21 @@ def _as_declared(annotation: Any, plain: Any) -> Any:
 def shape_at(shape: Shape, dotted_path: str) -> Shape:
     """The shape of the part at a path ("order.lines.0"; "" is the value itself); `ANY` where nothing is declared."""
     for word in dotted_path.split(".") if dotted_path else ():
-        shape = _shape_below(shape, word)
+        shape = _part_shape(shape, word)
     return shape
 
 
-def _shape_below(shape: Shape, word: str) -> Shape:
+def _part_shape(shape: Shape, word: str) -> Shape:
     match shape:
         case Plain():
             return ANY
         case Typed(annotation):
-            return _declared(below(annotation, word))
+            return _shape_of(part_annotation(annotation, word))
         case DictOf(items):
             return items.get(word, ANY)
         case ListOf(item):
             return item if is_index(word) else ANY
 
 
-def _declared(annotation: Any) -> Shape:
+def _shape_of(annotation: Any) -> Shape:
     return ANY if is_any_annotation(annotation) else Typed(annotation)

@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from orchestrator.codec import tags
 from orchestrator.codec.keys import key_text
-from orchestrator.codec.tags import Refused
+from orchestrator.codec.tags import NotEncodable
 
 _PLAIN = frozenset({bool, int, float, NoneType})
 _LISTS = (list, tuple, deque, set, frozenset)
@@ -30,19 +30,19 @@ def as_json(value: Any) -> Any:
     writes of itself in JSON; anything unknown is its `str`.
     """
     try:
-        return _shown(value, ())
+        return _show(value, ())
     except Exception:  # noqa: BLE001 - mappings and attributes may be user code, too
-        return _said(value)
+        return _as_text(value)
 
 
-def _shown(value: Any, inside: tuple[int, ...]) -> Any:
+def _show(value: Any, inside: tuple[int, ...]) -> Any:
     if type(value) in _PLAIN or (type(value) is str and value.isascii()):
         return value
     match value:
         case dict() | list() if id(value) not in inside and len(inside) <= _MAX_DEPTH:
-            return _opened(value, (*inside, id(value)))
+            return _show_parts(value, (*inside, id(value)))
         case Enum():
-            return _shown(value.value, inside)
+            return _show(value.value, inside)
         case str():
             return _text(value)
         case int():
@@ -52,31 +52,31 @@ def _shown(value: Any, inside: tuple[int, ...]) -> Any:
         case bytes() | bytearray() | memoryview():
             return base64.b64encode(value).decode("ascii")
         case _ if id(value) in inside or len(inside) > _MAX_DEPTH:
-            return _said(value)
+            return _as_text(value)
         case _:
-            return _opened(value, (*inside, id(value)))
+            return _show_parts(value, (*inside, id(value)))
 
 
-def _opened(value: Any, inside: tuple[int, ...]) -> Any:
+def _show_parts(value: Any, inside: tuple[int, ...]) -> Any:
     if isinstance(value, Mapping):
-        return {key_as_json(key): _shown(part, inside) for key, part in value.items()}
+        return {key_as_json(key): _show(part, inside) for key, part in value.items()}
     if isinstance(value, _LISTS):
-        return [_shown(part, inside) for part in value]
+        return [_show(part, inside) for part in value]
     if _is_dataclass(value):
-        return {name: _shown(getattr(value, name, None), inside) for name in value.__dataclass_fields__}
-    dumped = _attempt(lambda: _dumped(value))
-    written = None if _holds_bytes(dumped) else _attempt(lambda: to_jsonable_python(value, fallback=_said))
+        return {name: _show(getattr(value, name, None), inside) for name in value.__dataclass_fields__}
+    dumped = _attempt(lambda: _dump(value))
+    written = None if _holds_bytes(dumped) else _attempt(lambda: to_jsonable_python(value, fallback=_as_text))
     shown = dumped if written is None else written
-    return _said(value) if shown is None else _shown(shown, inside)
+    return _as_text(value) if shown is None else _show(shown, inside)
 
 
 def _is_dataclass(value: Any) -> bool:
-    """Whether it is a plain one, of which pydantic knows nothing."""
+    """True for a plain dataclass, of which pydantic knows nothing."""
     kind = type(value)
     return hasattr(kind, "__dataclass_fields__") and not hasattr(kind, "__pydantic_serializer__")
 
 
-def _dumped(value: Any) -> Any:
+def _dump(value: Any) -> Any:
     """The Python values inside a model; None for anything else."""
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     return serializer and serializer.to_python(value, mode="python", by_alias=True, warnings=False)
@@ -105,11 +105,11 @@ def key_as_json(key: Any) -> str:
         return key
     try:
         return _text(key_text(key))
-    except Refused:
-        return _said(key)
+    except NotEncodable:
+        return _as_text(key)
 
 
-def _said(value: Any) -> str:
+def _as_text(value: Any) -> str:
     text = _attempt(lambda: _text(str(value)))
     return f"<{type(value).__qualname__} without text>" if text is None else text
 

@@ -31,7 +31,7 @@ MAX_DEPTH = 128
 MAX_NESTED_ERRORS = 20
 
 
-class Refused(Exception):
+class NotEncodable(Exception):
     """A value has no JSON form. `path` collects the keys on the way out, innermost first."""
 
     def __init__(self, reason: str) -> None:

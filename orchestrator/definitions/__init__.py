@@ -1,4 +1,4 @@
-"""What users write: steps, workflows, mappings; and the graphs that follow from them.
+"""Definitions: the steps, workflows and mappings that users write, and the graphs that follow from them.
 
 This package knows annotations and functions. It must not know runs, stores or Celery: a Celery task is recognised by
 its shape, and starting a workflow is asked of whatever it is bound to.

@@ -1,4 +1,4 @@
-"""What the annotations of a user's function say: which parameter is the context, what goes in and what comes out."""
+"""The annotations of a user's function: which parameter is the context, what goes in and what comes out."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def resolve(fn: Callable[..., Any], annotation: Any) -> Any:
     """
     if is_any_annotation(annotation):
         return None
-    target = _function(fn)
+    target = _plain_function(fn)
     names = dict(getattr(target, "__globals__", {}))
     cells = zip(getattr(getattr(target, "__code__", None), "co_freevars", ()), _closure(target), strict=False)
-    return _evaluated(annotation, names | {name: cell.cell_contents for name, cell in cells if _filled(cell)})
+    return _evaluate(annotation, names | {name: cell.cell_contents for name, cell in cells if _is_filled(cell)})
 
 
-def stated(annotation: Any, what: str) -> Any:
+def require_annotation(annotation: Any, what: str) -> Any:
     """An annotation that stands by itself; `None` where it says nothing.
 
     There is no function in whose module a name could be looked up. So it is a TypeError, beginning with `what`, if it
@@ -48,12 +48,12 @@ def stated(annotation: Any, what: str) -> Any:
     if isinstance(annotation, (str, ForwardRef)):
         raise TypeError(f"{what} is the text {annotation!r}, which nobody can resolve: give the type itself")
     try:
-        return _evaluated(annotation, {})
+        return _evaluate(annotation, {})
     except Unresolvable as error:
         raise TypeError(f"{what}: the annotation {error} cannot be resolved: give the types themselves") from error
 
 
-def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
+def _evaluate(annotation: Any, names: dict[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         found = get_type_hints(holder, names, include_extras=True)["it"]
@@ -62,7 +62,7 @@ def _evaluated(annotation: Any, names: dict[str, Any]) -> Any:
     return None if is_any_annotation(found) else found
 
 
-def _function(fn: Any) -> Any:
+def _plain_function(fn: Any) -> Any:
     """The plain function behind decorators, methods, partials and objects that can be called."""
     while True:
         if isinstance(fn, partial):
@@ -82,7 +82,7 @@ def _closure(target: Any) -> tuple[Any, ...]:
     return getattr(target, "__closure__", None) or ()
 
 
-def _filled(cell: Any) -> bool:
+def _is_filled(cell: Any) -> bool:
     try:
         cell.cell_contents  # noqa: B018 - reading an empty cell raises
     except ValueError:
@@ -91,7 +91,7 @@ def _filled(cell: Any) -> bool:
 
 
 def is_context(fn: Callable[..., Any], annotation: Any) -> bool:
-    """Whether a parameter with this annotation gets the context, also where a part of it cannot be resolved."""
+    """True for a parameter that gets the context, also where a part of its annotation cannot be resolved."""
     try:
         return _context_in(resolve(fn, annotation)) is not None
     except Unresolvable as error:
@@ -117,29 +117,29 @@ def _context_in(annotation: Any) -> Any:
         return _context_in(get_args(annotation)[0])
     if origin in (Union, types.UnionType):
         return next((arm for arm in get_args(annotation) if _context_in(arm) is not None), None)
-    bare = origin or annotation
-    return annotation if isinstance(bare, type) and issubclass(bare, Context) else None
+    kind = origin or annotation
+    return annotation if isinstance(kind, type) and issubclass(kind, Context) else None
 
 
-def returned_type(fn: Callable[..., Any], annotation: Any) -> Any:
-    """What a function with this (resolved) return annotation returns in the end; `None` where that is not said.
+def return_type(fn: Callable[..., Any], annotation: Any) -> Any:
+    """The type that a function with this (resolved) return annotation returns in the end; `None` where it is not said.
 
-    The return value of a generator; what an awaitable comes to.
+    Of a generator it is the type of its return value, of an awaitable that of its result.
     """
     origin, said = get_origin(annotation), get_args(annotation)
     if annotation in _SAYS_NOTHING:
         return None
-    if inspect.isgeneratorfunction(_function(fn)):
+    if inspect.isgeneratorfunction(_plain_function(fn)):
         generator = origin is Generator and len(said) == 3
         return None if not generator or is_any_annotation(said[2]) else said[2]
-    if origin in (Coroutine, Awaitable, Generator) and said and not inspect.iscoroutinefunction(_function(fn)):
+    if origin in (Coroutine, Awaitable, Generator) and said and not inspect.iscoroutinefunction(_plain_function(fn)):
         return None if is_any_annotation(said[-1]) else said[-1]
-    bare = origin or annotation
-    if bare in (Awaitable, Coroutine, Generator, Iterator, Iterable, AsyncIterator, AsyncGenerator):
+    kind = origin or annotation
+    if kind in (Awaitable, Coroutine, Generator, Iterator, Iterable, AsyncIterator, AsyncGenerator):
         return annotation if origin is Iterable else None
     return annotation
 
 
 def is_async_generator(fn: Callable[..., Any]) -> bool:
-    """Whether calling the function makes an async generator, which cannot return a value."""
-    return inspect.isasyncgenfunction(_function(fn))
+    """True for an async generator function, which cannot return a value."""
+    return inspect.isasyncgenfunction(_plain_function(fn))

@@ -1,4 +1,4 @@
-"""How a user's function is called: which of its parameters gets the data, and which the context."""
+"""The call of a user's function: which of its parameters gets the data, and which the context."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ CONTEXT_NAME = "ctx"
 class Callback:
     """A function that takes the data, the context, both in any order, or neither.
 
-    Used for steps, conditions, map functions, computed sleeps and computed concurrency alike. `input` and `context` are
-    the parameters that get them, None where the function takes none. Making one raises TypeError for a function that
-    needs more than that.
+    Used for steps, conditions, map functions, computed sleeps and computed concurrency alike. Making one raises
+    TypeError for a function that needs more than that.
     """
 
     fn: Callable[..., Any]
+    # The parameter that gets the data, None where the function takes none.
     input: Parameter | None = field(init=False, compare=False)
+    # The parameter that gets the context, None where the function takes none.
     context: Parameter | None = field(init=False, compare=False)
+    # The parameters to fill, in order, each with True where it is given by keyword.
     _slots: tuple[tuple[str, bool], ...] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -43,7 +45,7 @@ class Callback:
         return name_of(self.fn)
 
     def call(self, data: Any, context: Any) -> Any:
-        """What the function returns, which may be a coroutine or a generator."""
+        """Call the function. Returns what it returns, which may be a coroutine or a generator."""
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for name, by_keyword in self._slots:
@@ -56,7 +58,7 @@ class Callback:
 
 
 def name_of(fn: Any) -> str:
-    """What to call a function by: its name, or that of its class."""
+    """The name of a function, or that of its class."""
     inner = getattr(fn, "func", fn)  # a partial has no name of its own
     found = getattr(inner, "__name__", None)
     return found if isinstance(found, str) else type(inner).__name__
@@ -104,7 +106,10 @@ def _input(fn: Callable[..., Any], parameters: list[Parameter], context: Paramet
 def _slots(
     parameters: list[Parameter], given: Parameter | None, context: Parameter | None
 ) -> Iterable[tuple[str, bool]]:
-    """The parameters to fill, in order, and whether by keyword: by position as long as none is left out before it."""
+    """The parameters to fill, in order, each with True where it is given by keyword.
+
+    That is by position as long as none is left out before it.
+    """
     by_keyword = False
     for each in parameters:
         if each is given or each is context:

@@ -1,4 +1,4 @@
-"""What `commit` looks for: everything that is wrong with a workflow, found together."""
+"""The check of a definition: everything that is wrong with it is found together."""
 
 from __future__ import annotations
 
@@ -7,51 +7,79 @@ import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
 
-from orchestrator.definitions import blocks
-from orchestrator.definitions.blocks import entries_of, named
+from orchestrator.definitions.definition import (
+    Block,
+    BlockEntry,
+    Branch,
+    ControlEntry,
+    Definition,
+    Foreach,
+    Map,
+    Parallel,
+    Sleep,
+    Then,
+    Wait,
+    entries_of,
+)
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import FromStep, MapSpec
 from orchestrator.definitions.step import Step
-
-if TYPE_CHECKING:
-    from orchestrator.definitions.workflow import Workflow
+from orchestrator.errors import FlowNotDefined, GraphInvalid
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
-_RESERVED = "input"
+_RESERVED = "input"  # a time travel's context has the run's input under this key, beside the steps
 
 
-def problems_of(workflow: Workflow) -> list[str]:
-    """One sentence for each thing that is wrong; none for a workflow that can run."""
-    return list(_problems(workflow))
+def check(definition: Definition) -> None:
+    """Raise FlowNotDefined without any entry, and GraphInvalid with one sentence for each thing that is wrong."""
+    require_flow(definition)
+    if problems := list(_problems(definition)):
+        header = f"The graph of the workflow {definition.id!r} is not valid:"
+        raise GraphInvalid(problems, header=header, workflow_id=definition.id)
 
 
-def _problems(workflow: Workflow) -> Iterator[str]:
-    if not _ID.fullmatch(workflow.id):
-        yield f"the workflow's id {workflow.id!r} must match [A-Za-z0-9_-]+"
+def require_flow(definition: Definition) -> None:
+    """Raise FlowNotDefined for a workflow without any entry."""
+    if not definition.blocks:
+        raise FlowNotDefined(
+            f"Execution flow of workflow is not defined: workflow {definition.id!r} has no entries. Add some with "
+            ".then() or another builder method, then call .commit()",
+            workflow_id=definition.id,
+        )
+
+
+def _problems(definition: Definition) -> Iterator[str]:
+    if not _ID.fullmatch(definition.id):
+        yield f"the workflow's id {definition.id!r} must match [A-Za-z0-9_-]+"
     uses: dict[str, list[_Use]] = {}
-    for name, block in named(workflow.id, workflow.blocks):
+    for name, block in definition.identify_blocks():
         yield from _problems_of_block(name, block)
         for place, entry in entries_of(name, block):
             uses.setdefault(entry.id, []).append(_Use(place, block, entry))
-            yield from _problems_of_nested(workflow, entry)
+            yield from _problems_of_nested(definition, entry)
     for id, found in uses.items():
         yield from _problems_of_id(id, found)
         if len(found) > 1:
-            yield _used_again(id, found, next(free for number in count(2) if (free := f"{id}_{number}") not in uses))
-    for name, block in named(workflow.id, workflow.blocks):
-        if isinstance(block, blocks.Map):
+            yield _problem_of_reuse(id, found, _free_id(id, uses))
+    for name, block in definition.identify_blocks():
+        if isinstance(block, Map):
             yield from _problems_of_map(name, block.spec, uses)
+
+
+def _free_id(id: str, known: Container[str]) -> str:
+    return next(free for number in count(2) if (free := f"{id}_{number}") not in known)
 
 
 @dataclass(frozen=True, slots=True)
 class _Use:
-    """A use of an id: the place in words, and what stands there."""
+    """A use of an id."""
 
+    # In words, for the message.
     place: str
-    block: blocks.Block
-    entry: blocks.Entry | blocks.ControlEntry
+    # The block in which it stands, which decides how an id is given to it.
+    block: Block
+    entry: BlockEntry | ControlEntry
 
 
 def _problems_of_id(id: str, uses: list[_Use]) -> Iterator[str]:
@@ -61,33 +89,35 @@ def _problems_of_id(id: str, uses: list[_Use]) -> Iterator[str]:
         yield f"the id {id!r} ({uses[0].place}) is reserved"
 
 
-def _used_again(id: str, uses: list[_Use], free: str) -> str:
+def _problem_of_reuse(id: str, uses: list[_Use], free: str) -> str:
     places = [use.place for use in uses]
     where = ", ".join(places) if len(set(places)) > 1 else f"each is {places[0]}"
-    return f"the id {id!r} is used {len(uses)} times: {where}; give one of them another id: {_renamed(uses[-1], free)}"
+    return (
+        f"the id {id!r} is used {len(uses)} times: {where}; give one of them another id: {_suggest_id(uses[-1], free)}"
+    )
 
 
-def _renamed(use: _Use, id: str) -> str:
-    """How to write that this use has the id."""
+def _suggest_id(use: _Use, id: str) -> str:
+    """The code that gives this use the id."""
     match use.block, use.entry:
-        case blocks.Map(), _:
+        case Map(), _:
             return f'.map(..., id="{id}")'
-        case blocks.Sleep(), _:
+        case Sleep(), _:
             return f'.sleep(..., id="{id}")'
-        case blocks.Wait(), blocks.ControlEntry():
+        case Wait(), ControlEntry():
             return f'.wait_for_event(..., id="{id}")'
-        case blocks.Then(), entry:
-            return f'.then({_name(entry)}, id="{id}")'
+        case Then(), entry:
+            return f'.then({_source_name(entry)}, id="{id}")'
         case _, TaskEntry():
             return f'step(..., id="{id}")'
         case _, Step() as step:
-            return f'clone_step({_name(step)}, id="{id}")'
+            return f'clone_step({_source_name(step)}, id="{id}")'
         case _:
             return f'clone_workflow(..., id="{id}")'
 
 
-def _name(entry: blocks.Entry | blocks.ControlEntry) -> str:
-    """What the user most likely calls it."""
+def _source_name(entry: BlockEntry | ControlEntry) -> str:
+    """The name under which the user's code most likely has it."""
     return entry.id if isinstance(entry, Step) and entry.id.isidentifier() else "..."
 
 
@@ -101,17 +131,17 @@ def _problems_of_map(name: str, spec: MapSpec, known: Container[str]) -> Iterato
                 )
 
 
-def _problems_of_block(name: str, block: blocks.Block) -> Iterator[str]:
+def _problems_of_block(name: str, block: Block) -> Iterator[str]:
     match block:
-        case blocks.Parallel(entries=()):
+        case Parallel(entries=()):
             yield f"{name} has no entries"
-        case blocks.Branch(arms=()):
+        case Branch(arms=()):
             yield f"{name} has no arms"
-        case blocks.Foreach(concurrency=int(concurrency), entry=entry) if concurrency < 1:
+        case Foreach(concurrency=int(concurrency), entry=entry) if concurrency < 1:
             yield f"the concurrency of {name} ({entry.id}) must be 1 or more, not {concurrency}"
-        case blocks.Sleep(seconds=float(seconds)) if not math.isfinite(seconds):
+        case Sleep(seconds=float(seconds)) if not math.isfinite(seconds):
             yield f"{name} sleeps {seconds} seconds, which never end"
-        case blocks.Wait(timeout=timeout, on_timeout=on_timeout):
+        case Wait(timeout=timeout, on_timeout=on_timeout):
             if timeout is None and on_timeout is not None:
                 yield f"the wait {name!r} has on_timeout, but no timeout"
             if timeout is not None and not math.isfinite(timeout):
@@ -120,27 +150,27 @@ def _problems_of_block(name: str, block: blocks.Block) -> Iterator[str]:
             pass
 
 
-def _problems_of_nested(outer: Workflow, entry: blocks.Entry | blocks.ControlEntry) -> Iterator[str]:
-    if isinstance(entry, (Step, TaskEntry, blocks.ControlEntry)):
+def _problems_of_nested(outer: Definition, entry: BlockEntry | ControlEntry) -> Iterator[str]:
+    if isinstance(entry, (Step, TaskEntry, ControlEntry)):
         return
-    if circle := _way_to(outer, entry, ()):
+    if circle := _path_to(outer, entry.definition, ()):
         yield f"the workflow {outer.id!r} is nested in itself: {' in '.join([*reversed(circle), outer.id])}"
-    elif not entry.blocks:
+    elif not entry.definition.blocks:
         yield f"the nested workflow {entry.id!r} has no flow"
     elif not entry.committed:
         yield f"the nested workflow {entry.id!r} has uncommitted changes: call its .commit() first"
 
 
-def _way_to(wanted: Workflow, workflow: Workflow, passed: tuple[Workflow, ...]) -> list[str]:
+def _path_to(wanted: Definition, definition: Definition, passed: tuple[Definition, ...]) -> list[str]:
     """The ids of the workflows from this one down to `wanted`; none if it is not in there."""
-    if workflow is wanted:
-        return [workflow.id]
-    if workflow in passed:
+    if definition is wanted:
+        return [definition.id]
+    # A circle further down is the problem of the workflow in it, and would hold this search up for ever.
+    if definition in passed:
         return []
-    for name, block in named(workflow.id, workflow.blocks):
-        for _, entry in entries_of(name, block):
-            if isinstance(entry, (Step, TaskEntry, blocks.ControlEntry)):
-                continue
-            if way := _way_to(wanted, entry, (*passed, workflow)):
-                return [workflow.id, *way]
+    for _, _, entry in definition.walk_entries():
+        if isinstance(entry, (Step, TaskEntry, ControlEntry)):
+            continue
+        if path := _path_to(wanted, entry.definition, (*passed, definition)):
+            return [definition.id, *path]
     return []

@@ -1,17 +1,16 @@
-"""From a workflow to the graph that runs: ids, routes, retries, and the shapes of values that follow from types."""
+"""From a definition to the graph that runs: ids, routes, retries, and the shapes of values that follow from types."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from orchestrator.codec import ANY, ListOf, Shape, shape_at
 from orchestrator.core import graph
 from orchestrator.core.graph import Graph, Node, Retry, Route
-from orchestrator.definitions import blocks
-from orchestrator.definitions.blocks import entries_of, named
+from orchestrator.definitions import definition as blocks
 from orchestrator.definitions.bodies import (
     BranchBody,
     Callback,
@@ -25,42 +24,37 @@ from orchestrator.definitions.bodies import (
     WaitBody,
     shape_made,
 )
+from orchestrator.definitions.definition import BlockEntry, Definition
 from orchestrator.definitions.foreign import TaskEntry
-from orchestrator.definitions.sources import Known, declared, either
+from orchestrator.definitions.sources import Known, shape_of, union_of
 from orchestrator.definitions.step import Step
-
-if TYPE_CHECKING:
-    from orchestrator.definitions.blocks import Entry
-    from orchestrator.definitions.workflow import Workflow
 
 _FAR = str(10**9)  # an index that only a list of any length has
 _FINGERPRINT = 16  # hexadecimal digits
 
 
-def compile_workflow(workflow: Workflow) -> Graph:
-    """The graph of a workflow that has been checked: the same for the same definition, in every process."""
-    flow = _Flow(workflow, declared(workflow.input), None).compile()
-    return Graph(workflow.id, flow, _fingerprint(workflow, flow), body=workflow)
+def compile_definition(definition: Definition) -> Graph:
+    """The graph of a definition that has been checked: the same for the same definition, in every process."""
+    flow = _Flow(definition, shape_of(definition.input), None).compile()
+    return Graph(definition.id, flow, _fingerprint(definition, flow), body=definition)
 
 
 class _Flow:
-    """One flow while it is compiled: the workflow it belongs to, and what is known so far.
+    """One flow while it is compiled."""
 
-    `queue` is that of the step before: what has no queue of its own (mappings, conditions, sleeps) goes where it went,
-    so that the workers which take the steps take it too.
-    """
-
-    def __init__(self, workflow: Workflow, given: Shape, queue: str | None) -> None:
-        self.workflow = workflow
-        self.given = given
-        self.queue = _first_queue(workflow) if queue is None else queue
-        self.results: dict[str, Shape] = {}
+    def __init__(self, definition: Definition, given: Shape, queue: str | None) -> None:
+        self.definition = definition
+        self.given = given  # the shape of the flow's input
+        # The queue of the step before. Nodes without one of their own (mappings, conditions, sleeps) go where it went,
+        # so that the workers which take the steps take them too.
+        self.queue = _first_queue(definition) if queue is None else queue
+        self.results: dict[str, Shape] = {}  # of the entries compiled so far, by their ids
 
     def compile(self) -> tuple[Node, ...]:
         """The nodes of the flow, in order."""
         nodes: list[Node] = []
         given = self.given
-        for name, block in named(self.workflow.id, self.workflow.blocks):
+        for name, block in self.definition.identify_blocks():
             nodes.append(self._node(name, block, given))
             given = shape_made(nodes[-1])
         return tuple(nodes)
@@ -82,19 +76,21 @@ class _Flow:
             case blocks.Map(spec=spec):
                 made = spec.shape(Known(self.results, self.given))
                 body_of_map = MapBody(spec, given, made)
-                route, retry = self._route(name), Retry(self.workflow.retries, self.workflow.retry_delay)
-                return self._kept(graph.Step(name, "MAP", route, retry, control=True, body=body_of_map))
+                route, retry = self._route(name), Retry(self.definition.retries, self.definition.retry_delay)
+                return self._keep_result(graph.Step(name, "MAP", route, retry, control=True, body=body_of_map))
             case blocks.Sleep(seconds=seconds, until=until, callback=callback):
-                return self._kept(graph.Sleep(name, self._route(name), seconds, SleepBody(callback, until, given)))
+                return self._keep_result(
+                    graph.Sleep(name, self._route(name), seconds, SleepBody(callback, until, given))
+                )
             case blocks.Wait():
                 return self._wait(name, block, given)
             case _:
                 assert_never(block)
 
     def _route(self, name: str) -> Route:
-        return Route(f"{self.workflow.id}.{name}", queue=self.queue)
+        return Route(f"{self.definition.id}.{name}", queue=self.queue)
 
-    def _kept(self, node: Node) -> Node:
+    def _keep_result(self, node: Node) -> Node:
         """Note the shape of the result that the flow keeps under the node's id."""
         self.results[node.id] = shape_made(node)
         return node
@@ -102,13 +98,14 @@ class _Flow:
     def _loop(self, name: str, block: blocks.Loop, given: Shape) -> Node:
         route = self._route(name)
         body = self._entry(block.entry, given)
-        both = either(given, shape_made(body))
+        both = union_of(given, shape_made(body))
         if both != given:  # later iterations get something else than the first
             body = self._entry(block.entry, both)
         return graph.Loop(name, route, body, block.until, LoopBody(block.condition, shape_made(body)))
 
     def _foreach(self, name: str, block: blocks.Foreach, given: Shape) -> Node:
         route = self._route(name)
+        # All items have one shape where the first has that of any other: in a tuple each place may have its own.
         item = shape_at(given, "0")
         body = self._entry(block.entry, item if item == shape_at(given, _FAR) else ANY)
         self.results[body.id] = ListOf(shape_made(body))
@@ -119,73 +116,75 @@ class _Flow:
     def _wait(self, name: str, block: blocks.Wait, given: Shape) -> Node:
         route = self._route(name)
         otherwise = None if block.on_timeout is None else self._entry(block.on_timeout, given)
-        event = declared(block.schema)
-        made = event if otherwise is None else either(event, shape_made(otherwise))
+        event = shape_of(block.schema)
+        made = event if otherwise is None else union_of(event, shape_made(otherwise))
         body = WaitBody(block.schema, given, made)
-        return self._kept(graph.Wait(name, route, block.event, block.timeout, otherwise, body))
+        return self._keep_result(graph.Wait(name, route, block.event, block.timeout, otherwise, body))
 
-    def _entry(self, entry: Entry, given: Shape) -> Node:
+    def _entry(self, entry: BlockEntry, given: Shape) -> Node:
         match entry:
             case Step():
-                return self._kept(self._step(entry, given))
+                return self._keep_result(self._step(entry, given))
             case TaskEntry():
-                return self._kept(self._task(entry, given))
+                return self._keep_result(self._task(entry, given))
             case _:
-                return self._kept(self._nested(entry, given))
+                return self._keep_result(self._nested(entry.definition, given))
 
     def _step(self, step: Step[Any, Any, Any], given: Shape) -> Node:
         self.queue = step.queue
-        name = f"{self.workflow.id}.{step.id}"
+        name = f"{self.definition.id}.{step.id}"
         route = Route(name, step.queue, step.priority, step.time_limit, step.soft_time_limit)
-        inline = self.workflow.inline if step.inline is None else step.inline
-        validate = step.input is not None and self.workflow.validate_inputs
-        body = StepBody(step, given, declared(step.output), validate)
+        inline = self.definition.inline if step.inline is None else step.inline
+        validate = step.input is not None and self.definition.validate_inputs
+        body = StepBody(step, given, shape_of(step.output), validate)
         return graph.Step(step.id, step.component, route, self._retry(step), inline=inline, body=body)
 
     def _retry(self, step: Step[Any, Any, Any]) -> Retry:
-        attempts = self.workflow.retries if step.retries is None else step.retries
-        delay = self.workflow.retry_delay if step.retry_delay is None else step.retry_delay
+        attempts = self.definition.retries if step.retries is None else step.retries
+        delay = self.definition.retry_delay if step.retry_delay is None else step.retry_delay
         if step.retry_delay is None and step.retry_backoff and not isinstance(step.retry_backoff, bool):
             delay = float(step.retry_backoff)
         return Retry(attempts, delay, bool(step.retry_backoff), step.retry_backoff_max, step.retry_jitter)
 
     def _task(self, task: TaskEntry, given: Shape) -> Node:
         limits = {key: task.options.get(key) for key in ("queue", "priority", "time_limit", "soft_time_limit")}
-        route = Route(f"{self.workflow.id}.{task.id}", **limits, task=task.name)
-        retry = Retry(self.workflow.retries, self.workflow.retry_delay)
+        route = Route(f"{self.definition.id}.{task.id}", **limits, task=task.name)
+        retry = Retry(self.definition.retries, self.definition.retry_delay)
         return graph.Step(task.id, task.component, route, retry, body=TaskBody(task, given, ANY))
 
-    def _nested(self, workflow: Workflow, given: Shape) -> Node:
-        route = self._route(workflow.id)
-        inner = _Flow(workflow, given if workflow.input is None else declared(workflow.input), self.queue)
+    def _nested(self, definition: Definition, given: Shape) -> Node:
+        route = self._route(definition.id)
+        declared_input = given if definition.input is None else shape_of(definition.input)
+        inner = _Flow(definition, declared_input, self.queue)
         flow = inner.compile()
         self.queue = inner.queue
-        made = shape_made(flow[-1]) if workflow.output is None else declared(workflow.output)
-        checks = workflow.input is not None and workflow.validate_inputs
-        return graph.Nested(workflow.id, route, flow, checks, NestedBody(workflow, given, made, checks))
+        made = shape_made(flow[-1]) if definition.output is None else shape_of(definition.output)
+        checks = definition.input is not None and definition.validate_inputs
+        return graph.Nested(definition.id, route, flow, checks, NestedBody(definition, given, made, checks))
 
 
-def _first_queue(workflow: Workflow) -> str | None:
+def _first_queue(definition: Definition) -> str | None:
     """The queue of the first step of a flow."""
-    for name, block in named(workflow.id, workflow.blocks):
-        for _, entry in entries_of(name, block):
-            match entry:
-                case Step():
-                    return entry.queue
-                case TaskEntry() | blocks.ControlEntry():
-                    continue
-                case _:
-                    return _first_queue(entry)
+    for _, _, entry in definition.walk_entries():
+        match entry:
+            case Step():
+                return entry.queue
+            case TaskEntry() | blocks.ControlEntry():
+                continue
+            case _:
+                return _first_queue(entry.definition)
     return None
 
 
-def _fingerprint(workflow: Workflow, flow: Sequence[Node]) -> str:
-    text = json.dumps([workflow.id, workflow.version, *map(_outline, flow)], separators=(",", ":"))
+# A run goes on only in a graph of the same fingerprint. Its stored paths mean places in the graph, so structure, ids
+# and kinds are in. Functions, options and types may change under a run; a user who does not want that counts `version`.
+def _fingerprint(definition: Definition, flow: Sequence[Node]) -> str:
+    text = json.dumps([definition.id, definition.version, *map(_outline, flow)], separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:_FINGERPRINT]
 
 
 def _outline(node: Node) -> list[Any]:
-    """What a run relies on: kinds, ids and structure, but not what functions do."""
+    """The parts of a node that a run relies on: kinds, ids and structure, but not what functions do."""
     match node:
         case graph.Step(id=id, component=component, route=route):
             return ["step", component, id, route.task]
@@ -194,7 +193,7 @@ def _outline(node: Node) -> list[Any]:
         case graph.Wait(id=id, event=event, otherwise=otherwise):
             return ["wait", id, event, None if otherwise is None else _outline(otherwise)]
         case graph.Nested(id=id, flow=flow, body=body):
-            version = body.workflow.version if isinstance(body, NestedBody) else None
+            version = body.definition.version if isinstance(body, NestedBody) else None
             return ["nested", id, version, *map(_outline, flow)]
         case graph.Parallel(arms=arms):
             return ["parallel", *map(_outline, arms)]

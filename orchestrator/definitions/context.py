@@ -1,4 +1,4 @@
-"""What a step sees of its run: the `Context`, and the words by which it ends otherwise than by returning.
+"""The `Context`, which is a step's view of its run, and the ways of ending a step otherwise than by returning.
 
 `suspend`, `bail` and `raise_if_aborted` end the step at once by raising a control-flow exception. These derive from
 `BaseException`, so that a step's own `except Exception` cannot swallow them.
@@ -10,16 +10,14 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, overload
+from typing import Any, Generic, NoReturn, Protocol, overload
 
 from typing_extensions import TypeVar
 
-from orchestrator.codec import sound
-
-if TYPE_CHECKING:
-    from orchestrator.definitions.foreign import TaskEntry
-    from orchestrator.definitions.step import Step
-    from orchestrator.definitions.workflow import Workflow
+from orchestrator.codec import require_unicode
+from orchestrator.definitions.entry import TypedEntry, WorkflowEntry
+from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.definitions.telemetry import current_span
 
 R = TypeVar("R", default=Any)
 Out = TypeVar("Out")
@@ -55,11 +53,11 @@ class AbortSignal:
         self._lock = threading.Lock()
 
     def is_set(self) -> bool:
-        """Whether the run has been aborted or canceled."""
+        """True once the run has been aborted or canceled."""
         return self._event.is_set()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait until the signal is set, at most so many seconds; returns whether it is."""
+        """Wait until the signal is set, at most so many seconds. Return True if it is."""
         return self._event.wait(seconds)
 
     def add_listener(self, listener: Callable[[], None]) -> None:
@@ -81,18 +79,24 @@ class AbortSignal:
             listener()
 
 
-class Services(Protocol):
-    """What a context asks of the engine while its step runs."""
+class ContextServices(Protocol):
+    """The services that a context asks of the engine while its step runs."""
 
-    def init_data(self) -> Any: ...
+    def init_data(self) -> Any:
+        """The input of the innermost workflow."""
+        ...
 
-    def result(self, step_id: str) -> tuple[bool, Any]: ...
+    def result(self, step_id: str) -> tuple[bool, Any]:
+        """Return True and its output for a step of this workflow that has succeeded, else False and None."""
+        ...
 
-    def write(self, kind: str, payload: Any) -> None: ...
+    def write(self, kind: str, payload: Any) -> None:
+        """Put an event of this type on the run's stream."""
+        ...
 
 
-class _Nothing:
-    """Services of a context outside a run: nothing ran before, nothing is streamed."""
+class _NoServices:
+    """The services of a context outside a run: nothing ran before, nothing is streamed."""
 
     def init_data(self) -> Any:
         return None
@@ -106,41 +110,49 @@ class _Nothing:
 
 @dataclass(slots=True)
 class Context(Generic[R]):
-    """What a step, mapping or condition sees of its run. `Context[R]`: the resume data is an `R`.
+    """The view that a step, mapping or condition has of its run. `Context[R]`: the resume data is an `R`."""
 
-    * `input`: the step's input. `state`: the run's state as this activation found it, read-only.
-    * `run_id`, `workflow_id`: of the innermost workflow; inside a nested workflow the run id is `<run id>/<path>`.
-    * `request_context`: a mapping that travels with the run; what a step changes in it, later steps see.
-    * `resumed`, `resume_data`, `suspend_data`: whether this activation was resumed, with what, and what it had
-      suspended with.
-    * `retry_count`: 0 on the first attempt. `iteration`: of the loop around, 1 in the first. `index`: of the foreach
-      item.
-    * `restarted`: an earlier run of this activation was lost with its worker; it may have had effects.
-    * `idempotency_key`: the same for every run of this activation (redelivery, retries, restarts, resumes), unlike
-      any other.
-    """
-
+    # The step's input.
     input: Any = None
+    # The run's state as this activation found it, read-only.
     state: Mapping[str, Any] = field(default_factory=dict)
+    # Of the innermost workflow: inside a nested one it is `<run id>/<path>`.
     run_id: str = ""
+    # Of the innermost workflow.
     workflow_id: str = ""
+    # The resource that the run belongs to, as its caller said.
     resource_id: str | None = None
+    # Travels with the run: later steps see the changes that a step makes in it.
     request_context: MutableMapping[str, Any] = field(default_factory=dict)
+    # This activation suspended before and goes on with `resume_data`.
     resumed: bool = False
+    # The data of the one who resumed; None unless `resumed`.
     resume_data: R = None  # type: ignore[assignment]  # None unless resumed: declared types promise it where `resumed` holds
+    # The payload that this activation suspended with.
     suspend_data: Any = None
+    # 0 on the first attempt.
     retry_count: int = 0
+    # Of the loop around, 1 in the first; None outside a loop.
     iteration: int | None = None
+    # Of the foreach item; None outside a foreach.
     index: int | None = None
+    # An earlier attempt of this activation was lost with its worker; it may have had effects.
     restarted: bool = False
+    # The same for every attempt of this activation (redelivery, retries, restarts, resumes), unlike any other.
     idempotency_key: str = ""
+    # Tells a step that works for long that its run has been aborted or canceled.
     abort_signal: AbortSignal = field(default_factory=AbortSignal)
+    # Its records carry the ids of run and step.
     logger: logging.Logger | logging.LoggerAdapter[Any] = field(
         default_factory=lambda: logging.getLogger("orchestrator")
     )
+    # The `Orchestrator` that runs the step.
     orchestrator: Any = None
-    services: Services = field(default_factory=_Nothing, repr=False)
+    # The engine, or nothing outside a run.
+    services: ContextServices = field(default_factory=_NoServices, repr=False)
+    # The state that the step has set; the engine takes it when the attempt has ended.
     written_state: dict[str, Any] = field(default_factory=dict, repr=False)
+    # The step has asked for the end of the run.
     aborted: bool = field(default=False, repr=False)
 
     @property
@@ -149,10 +161,10 @@ class Context(Generic[R]):
         return self.services.init_data()
 
     @overload
-    def result(self, step: Step[Any, Any, Out]) -> Out | None: ...
+    def result(self, step: TypedEntry[Out]) -> Out | None: ...
 
     @overload
-    def result(self, step: str | Workflow | TaskEntry) -> Any: ...
+    def result(self, step: str | WorkflowEntry[Any] | TaskEntry) -> Any: ...
 
     def result(self, step: Any) -> Any:
         """The output of a step of the same workflow (the step, or its id) that succeeded in this run, else None.
@@ -174,7 +186,7 @@ class Context(Generic[R]):
 
         `payload` tells the one who resumes what is asked of them; `label` is a name by which they can.
         """
-        raise Suspending(payload, sound(label or "", "label of a suspension"))
+        raise Suspending(payload, require_unicode(label or "", "label of a suspension"))
 
     def bail(self, value: Any = None) -> NoReturn:
         """End the whole run well, with `value` as its result. Never returns."""
@@ -212,8 +224,6 @@ class Context(Generic[R]):
     @property
     def span(self) -> Any:
         """The current OpenTelemetry span; one that records nothing where OpenTelemetry is not installed."""
-        from orchestrator.definitions.telemetry import current_span
-
         return current_span()
 
 
@@ -226,19 +236,32 @@ def id_of(step: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What `on_start`, `on_finish` and `on_error` are told of a run."""
+    """A run as `on_start`, `on_finish` and `on_error` see it."""
 
+    # One of `RunStatus`, as text.
     status: str
+    # The run's result, None unless it has ended well.
     result: Any
+    # The run's error, None unless it has failed.
     error: BaseException | None
+    # A `StepResult` for each step that has begun, by its id.
     steps: Mapping[str, Any]
+    # The reason and metadata of the `TripWire` that ended the run, else None.
     tripwire: Any
+    # The run's state.
     state: Mapping[str, Any]
+    # Of the outermost workflow, as is `workflow_id`: hooks are called for whole runs.
     run_id: str
     workflow_id: str
+    # The resource that the run belongs to, as its caller said.
     resource_id: str | None
+    # The run's input.
     init_data: Any
+    # The request context as the last step left it.
     request_context: Mapping[str, Any]
+    # Its records carry the run's ids.
     logger: logging.Logger | logging.LoggerAdapter[Any]
+    # The `Orchestrator` that runs the workflow.
     orchestrator: Any
+    # Ids of the steps in the order in which they began.
     execution_path: list[str]

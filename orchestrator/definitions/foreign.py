@@ -18,29 +18,31 @@ _OPTIONS = ("queue", "priority", "time_limit", "soft_time_limit")
 
 @dataclass(frozen=True, slots=True)
 class TaskEntry:
-    """An existing Celery task as an entry.
-
-    * `name`: its registered name. `args`, `kwargs`: bound beforehand by a signature.
-    * `options`: of its message, as Celery has them (`queue`, `priority`, `time_limit`, …).
-    * `immutable`: it does not get the data.
-    * `task`: the task itself where it is known, else None.
-    """
+    """An existing Celery task as an entry."""
 
     component: ClassVar[str] = "TASK"
     input: ClassVar[None] = None
     output: ClassVar[None] = None
 
+    # The last part of the name, unless the user said another one.
     id: str
+    # The name under which the task is registered.
     name: str
+    # Positional arguments after the data, bound beforehand by a signature.
     args: tuple[Any, ...] = ()
+    # Keyword arguments, bound beforehand by a signature.
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    # Of the task's message, as Celery has them (`queue`, `priority`, `time_limit`, …).
     options: Mapping[str, Any] = field(default_factory=dict)
+    # The task does not get the data.
     immutable: bool = False
+    # The first line of the task's docstring, unless the user said another one.
     description: str = ""
+    # The task itself where it is known, else None.
     task: Any = field(default=None, compare=False, repr=False)
 
     def arguments(self, data: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What the task is called with: the data first, as in a chain, unless it is immutable."""
+        """The arguments of a call: the data first, as in a chain, unless the task is immutable."""
         args = self.args if self.immutable else (data, *self.args)
         return args, dict(self.kwargs)
 
@@ -71,7 +73,7 @@ class TaskEntry:
 
 
 def retry_seconds(error: BaseException) -> float | None:
-    """In how many seconds the task wants to be run again; None where the error is not its `self.retry()`."""
+    """Seconds until the task wants to be run again; None where the error is not its `self.retry()`."""
     if type(error).__name__ != "Retry" or not hasattr(error, "when") or not hasattr(error, "sig"):
         return None
     if isinstance(error.when, datetime):
@@ -80,19 +82,19 @@ def retry_seconds(error: BaseException) -> float | None:
 
 
 def is_task(value: Any) -> bool:
-    """Whether the value is a Celery task."""
+    """True for a Celery task."""
     if isinstance(value, (type, dict)) or not callable(value):
         return False
     return isinstance(getattr(value, "name", None), str) and all(hasattr(value, word) for word in _TASK_WORDS)
 
 
 def is_signature(value: Any) -> bool:
-    """Whether the value is a Celery signature (a canvas such as a group is one too), also one that was JSON."""
+    """True for a Celery signature (a canvas such as a group is one too), also for one that was JSON."""
     return isinstance(value, dict) and value.keys() >= _SIGNATURE_KEYS and isinstance(value["task"], str)
 
 
 def is_foreign(value: Any) -> bool:
-    """Whether the value is Celery's rather than ours."""
+    """True for a value that is Celery's rather than ours."""
     return is_task(value) or is_signature(value)
 
 

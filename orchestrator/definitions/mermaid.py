@@ -30,9 +30,11 @@ Exits = tuple[tuple[str, str], ...]  # where a drawn node is left: id, and the l
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """Where the arrows into a drawn node go, and where those out of it come from."""
+    """A drawn node, as the arrows see it."""
 
+    # The id to which the arrows into it go.
     head: str
+    # The places from which the arrows out of it come.
     exits: Exits
 
 
@@ -136,7 +138,7 @@ class _Picture:
         return self.group(place, f"foreach, {width} at a time", lambda: self.node(node.body_node, f"{place}_0", scope))
 
     def nested(self, node: graph.Nested, place: str, scope: str) -> _Drawn:
-        version = node.body.workflow.version if isinstance(node.body, NestedBody) else None
+        version = node.body.definition.version if isinstance(node.body, NestedBody) else None
         title = node.id if version is None else f"{node.id} (version {version})"
 
         def inside() -> _Drawn:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, RootModel
 
 
 class NoSuchPlace(Exception):
-    """The path leads nowhere in this value. `through` says that it goes on where nothing can be inside."""
+    """The path leads nowhere in this value. With `through` it goes on where nothing can be inside."""
 
     def __init__(self, through: bool) -> None:
         super().__init__(through)
@@ -31,19 +31,15 @@ def read_path(value: Any, path: str, where: str) -> Any:
     words = words_of(path)
     for number, word in enumerate(words, 1):
         try:
-            value = _below(value, word)
+            value = _part(value, word)
         except NoSuchPlace as error:
             if number == len(words) and not error.through:
                 return None
-            raise ValueError(f"Invalid path {path!r} in {where}: there is no {_so_far(words[:number])!r}") from None
+            raise ValueError(f"Invalid path {path!r} in {where}: there is no {'.'.join(words[:number])!r}") from None
     return value
 
 
-def _so_far(words: Iterable[str]) -> str:
-    return ".".join(words)
-
-
-def as_text(given: Any, what: str) -> str:
+def require_text(given: Any, what: str) -> str:
     """A text that is not empty. TypeError, beginning with `what`, for anything else."""
     if isinstance(given, str) and given:
         return given
@@ -54,20 +50,20 @@ def seek(value: Any, words: Iterable[str]) -> Any:
     """The part of the value at these words; None where there is none."""
     try:
         for word in words:
-            value = _below(value, word)
+            value = _part(value, word)
     except NoSuchPlace:
         return None
     return value
 
 
-def _below(value: Any, word: str) -> Any:
+def _part(value: Any, word: str) -> Any:
     match value:
         case Mapping():
             if word in value:
                 return value[word]
             raise NoSuchPlace(through=False)
         case RootModel():
-            return _below(value.root, word)
+            return _part(value.root, word)
         case BaseModel():
             return _field(value, word, (*type(value).model_fields, *(value.model_extra or ())))
         case str() | bytes() | bytearray():

@@ -17,26 +17,28 @@ from orchestrator.definitions.bodies import (
     StepBody,
     TaskBody,
     WaitBody,
+    definition_at,
 )
+from orchestrator.definitions.definition import Definition
 
 Plain = dict[str, Any]
 
 
 def describe(whole: Graph) -> Plain:
     """The graph of a workflow as JSON-able data."""
-    return _workflow(whole.body, whole.flow)
+    return _workflow(definition_at(whole, ()), whole.flow)
 
 
-def _workflow(workflow: Any, flow: tuple[Node, ...]) -> Plain:
+def _workflow(definition: Definition, flow: tuple[Node, ...]) -> Plain:
     return {
         "type": "workflow",
-        "id": workflow.id,
-        "component": workflow.component,
-        "description": workflow.description,
-        "version": workflow.version,
-        "input": _schema(workflow.input),
-        "output": _schema(workflow.output),
-        "state": _schema(workflow.state),
+        "id": definition.id,
+        "component": "WORKFLOW",
+        "description": definition.description,
+        "version": definition.version,
+        "input": _schema(definition.input),
+        "output": _schema(definition.output),
+        "state": _schema(definition.state),
         "entries": [_node(node) for node in flow],
     }
 
@@ -53,7 +55,7 @@ def _node(node: Node) -> Plain:
             schema = body.schema if isinstance(body, WaitBody) else None
             return about | {"schema": _schema(schema), "on_timeout": None if otherwise is None else _node(otherwise)}
         case graph.Nested(body=body):
-            return _workflow(body.workflow, node.flow) if isinstance(body, NestedBody) else {}
+            return _workflow(body.definition, node.flow) if isinstance(body, NestedBody) else {}
         case graph.Parallel():
             about = {"type": "parallel", "id": node.id, "allow_failure": node.allow_failure}
             return about | {"entries": [_node(arm) for arm in node.arms]}
@@ -97,7 +99,7 @@ def _arms(node: graph.Branch) -> list[Plain]:
 
 
 def condition_names(node: graph.Branch) -> list[str]:
-    """What to call the conditions of a branch."""
+    """The names of the conditions of a branch."""
     if isinstance(node.body, BranchBody):
         return [condition.name for condition in node.body.conditions]
     return [""] * len(node.arms)
@@ -108,7 +110,7 @@ def _loop(node: graph.Loop) -> Plain:
 
 
 def condition_name(node: graph.Loop) -> str:
-    """What to call the condition of a loop."""
+    """The name of the condition of a loop."""
     return node.body.condition.name if isinstance(node.body, LoopBody) else ""
 
 

@@ -1,54 +1,21 @@
-"""What a mapping is made of: for each key of its output, where the value comes from."""
+"""Mappings: a source for each key of the output, from which its value comes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 from orchestrator.codec import ANY, DictOf, Shape, Typed, is_any_annotation, shape_at
 from orchestrator.definitions import templates
 from orchestrator.definitions.callables import Callback, name_of
+from orchestrator.definitions.entry import WorkflowEntry
 from orchestrator.definitions.foreign import is_foreign, last_part, name_in_app
-from orchestrator.definitions.paths import as_text, read_path
-
-if TYPE_CHECKING:
-    from orchestrator.definitions.workflow import Workflow
+from orchestrator.definitions.map_scope import MapScope
+from orchestrator.definitions.paths import read_path, require_text
 
 _SHOWN = 1000  # characters of a template in a description
-
-
-class MapScope(Protocol):
-    """What a mapping may speak of while it is evaluated."""
-
-    @property
-    def data(self) -> Any:
-        """The value that arrives."""
-        ...
-
-    @property
-    def state(self) -> Mapping[str, Any]:
-        """The run's state."""
-        ...
-
-    @property
-    def context(self) -> Mapping[str, Any]:
-        """The request context."""
-        ...
-
-    @property
-    def context_object(self) -> Any:
-        """The `Context` that callables get."""
-        ...
-
-    def init(self, workflow_id: str | None) -> Any:
-        """The input of this workflow, or of the one around it that has this id."""
-        ...
-
-    def result(self, step_id: str) -> tuple[bool, Any]:
-        """Whether a step of this workflow has succeeded, and its output."""
-        ...
 
 
 Caller = Callable[[Callback], Any]  # calls a callback with the scope's data and context, and waits for it
@@ -56,18 +23,23 @@ Caller = Callable[[Callback], Any]  # calls a callback with the scope's data and
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of types where a mapping stands: of the steps' results by id, and of the workflow's input."""
+    """The types that are known where a mapping stands."""
 
+    # Of the steps' results, by id.
     results: Mapping[str, Shape]
+    # Of the workflow's input.
     init: Shape
 
 
 @dataclass(frozen=True, slots=True)
 class FromStep:
-    """The output of the first of these steps that has one. `outputs` are their declared types, None where not known."""
+    """The output of the first of these steps that has one."""
 
+    # Ids.
     steps: tuple[str, ...]
+    # The declared types of their outputs, None where not known.
     outputs: tuple[Any, ...]
+    # Dotted, into the output.
     path: str
 
     def read(self, scope: MapScope, call: Caller) -> Any:
@@ -86,8 +58,8 @@ class FromStep:
     def shape(self, known: Known) -> Shape:
         """The declared type at the path."""
         pairs = zip(self.steps, self.outputs, strict=True)
-        found = [_at(known.results.get(step_id) or declared(output), self.path) for step_id, output in pairs]
-        return either(*found)
+        found = [_part_shape(known.results.get(step_id) or shape_of(output), self.path) for step_id, output in pairs]
+        return union_of(*found)
 
     def __str__(self) -> str:
         return f"step {' or '.join(self.steps)}{_suffix(self.path)}"
@@ -95,10 +67,13 @@ class FromStep:
 
 @dataclass(frozen=True, slots=True)
 class FromInput:
-    """The input of this workflow, or (with `workflow_id`) of one around it, whose declared input is `annotation`."""
+    """The input of this workflow, or of one around it."""
 
+    # Dotted, into the input.
     path: str
+    # The one around, None for this workflow.
     workflow_id: str | None
+    # The declared input of the one around.
     annotation: Any
 
     def read(self, scope: MapScope, call: Caller) -> Any:
@@ -108,7 +83,7 @@ class FromInput:
 
     def shape(self, known: Known) -> Shape:
         """The declared type at the path."""
-        return _at(known.init if self.workflow_id is None else declared(self.annotation), self.path)
+        return _part_shape(known.init if self.workflow_id is None else shape_of(self.annotation), self.path)
 
     def __str__(self) -> str:
         return f"input{'' if self.workflow_id is None else ' of ' + self.workflow_id}{_suffix(self.path)}"
@@ -147,7 +122,7 @@ class Constant:
         return ANY
 
     def __str__(self) -> str:
-        return _short(f"constant {self.value!r}")
+        return _shorten(f"constant {self.value!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +140,17 @@ class FromTemplate:
         return ANY
 
     def __str__(self) -> str:
-        return _short(f"template {self.template.text}")
+        return _shorten(f"template {self.template.text}")
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What a function returns."""
+    """The value that a function returns."""
 
     callback: Callback
 
     def read(self, scope: MapScope, call: Caller) -> Any:
-        """Whatever the function returns or raises."""
+        """Call the function; return or raise what it does."""
         return call(self.callback)
 
     def shape(self, known: Known) -> Shape:
@@ -193,7 +168,9 @@ Source: TypeAlias = FromStep | FromInput | FromContext | Constant | FromTemplate
 class MapSpec:
     """A mapping: one function for the whole output, or a source for each key of it."""
 
+    # None where `targets` say it.
     whole: Callback | None
+    # The keys of the output, in order.
     targets: tuple[tuple[str, Source], ...] = ()
 
     def evaluate(self, scope: MapScope, call: Caller) -> Any:
@@ -210,7 +187,7 @@ class MapSpec:
         return ANY if self.whole is not None else DictOf({key: source.shape(known) for key, source in self.targets})
 
     def describe(self) -> dict[str, str] | str:
-        """In words: the function, or each key's source; long texts are cut."""
+        """The function, or each key's source, in words; long texts are cut."""
         return f"function {self.whole.name}" if self.whole else {key: str(source) for key, source in self.targets}
 
 
@@ -229,7 +206,7 @@ def from_step(step: Any, path: str = "") -> FromStep:
     return FromStep(tuple(map(_id_of, steps)), tuple(getattr(each, "output", None) for each in steps), path)
 
 
-def from_input(path: str = "", *, workflow: Workflow | str | None = None) -> FromInput:
+def from_input(path: str = "", *, workflow: WorkflowEntry[Any] | str | None = None) -> FromInput:
     """The input of the workflow in which the mapping stands, or the part of it at a dotted path.
 
     `workflow`: an outer workflow (or its id) whose input is meant instead.
@@ -242,7 +219,7 @@ def from_input(path: str = "", *, workflow: Workflow | str | None = None) -> Fro
 
 def from_context(key: str) -> FromContext:
     """The value of a key of the request context; None where it is missing."""
-    return FromContext(as_text(key, "from_context() takes a key"))
+    return FromContext(require_text(key, "from_context() takes a key"))
 
 
 def constant(value: Any) -> Constant:
@@ -263,7 +240,7 @@ def template(text: str) -> FromTemplate:
 
 
 def map_spec(given: Any) -> MapSpec:
-    """What `.map()` was given as a mapping. TypeError names the key whose value is no source."""
+    """The mapping that `.map()` was given. TypeError names the key whose value is no source."""
     if isinstance(given, Mapping) and not is_foreign(given):
         return MapSpec(None, tuple((_key(key), _source(key, value)) for key, value in given.items()))
     if isinstance(given, _SOURCES):
@@ -318,12 +295,12 @@ def _id_of(step: Any) -> str:
     raise TypeError(f"from_step() takes a step or its id, not {step!r}")
 
 
-def declared(annotation: Any) -> Shape:
+def shape_of(annotation: Any) -> Shape:
     """An annotation as a shape; `ANY` for None."""
     return ANY if annotation is None or is_any_annotation(annotation) else Typed(annotation)
 
 
-def either(*shapes: Shape) -> Shape:
+def union_of(*shapes: Shape) -> Shape:
     """The shape of a value that has one of these shapes."""
     different = [shape for index, shape in enumerate(shapes) if shape not in shapes[:index]]
     if len(different) == 1:
@@ -334,7 +311,7 @@ def either(*shapes: Shape) -> Shape:
     return Typed(Union[tuple(annotations)])  # noqa: UP007 - a union of what is only known now
 
 
-def _at(shape: Shape, path: str) -> Shape:
+def _part_shape(shape: Shape, path: str) -> Shape:
     return shape_at(shape, "" if path == "." else path)
 
 
@@ -342,5 +319,5 @@ def _suffix(path: str) -> str:
     return "" if path in ("", ".") else f" at {path}"
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

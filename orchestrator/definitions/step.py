@@ -8,8 +8,9 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from orchestrator.definitions.annotations import Unresolvable, is_async_generator, resolve, resume_type, returned_type
+from orchestrator.definitions.annotations import Unresolvable, is_async_generator, resolve, resume_type, return_type
 from orchestrator.definitions.callables import Callback, name_of
+from orchestrator.definitions.entry import TypedEntry
 from orchestrator.definitions.foreign import is_foreign, task_entry
 from orchestrator.errors import TripWire
 
@@ -21,36 +22,49 @@ Errors = type[BaseException] | tuple[type[BaseException], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Generic[P, R, Out]):
-    """A function with its id and options; calling it calls the function. Made by `step`, compared by identity.
-
-    * `input`, `output`, `resume`, `suspend`: annotations; None where anything goes.
-    * `retries`, `retry_delay` (seconds), `inline`: None means what the workflow says.
-    * `time_limit`, `soft_time_limit`: seconds.
-    * `callback`: how the function is called.
-    """
+class Step(TypedEntry[Out], Generic[P, R, Out]):
+    """A function with its id and options; calling it calls the function. Made by `step`, compared by identity."""
 
     component: ClassVar[str] = "STEP"
 
     fn: Callable[P, R]
+    # Unique in its workflow; the function's name by default.
     id: str
+    # For people; the first line of the function's docstring by default.
     description: str = ""
+    # The annotation of the input, None where anything goes.
     input: Any = None
+    # The annotation of the output, None where anything goes.
     output: Any = None
+    # The annotation of the data that the step is resumed with, None where anything goes.
     resume: Any = None
+    # The annotation of the payload of `ctx.suspend`, None where anything goes.
     suspend: Any = None
+    # Attempts beyond the first; None: as many as the workflow says.
     retries: int | None = None
+    # Seconds between two attempts; None: as the workflow says.
     retry_delay: float | None = None
+    # The delay doubles from attempt to attempt; a number is the first delay.
     retry_backoff: bool | float = False
+    # Seconds; a backed-off delay is never longer.
     retry_backoff_max: float = 600
+    # A random part of a backed-off delay is waited, so that steps which failed together do not come back together.
     retry_jitter: bool = True
+    # Exceptions that deserve another attempt.
     retry_on: Errors = (Exception,)
+    # Exceptions that do not, although `retry_on` has them.
     no_retry_on: Errors = ()
+    # Of the Celery message; None: the app's default queue.
     queue: str | None = None
+    # Of the Celery message.
     priority: int | None = None
+    # Seconds after which an attempt is ended hard.
     time_limit: float | None = None
+    # Seconds after which `SoftTimeLimitExceeded` is raised in the step.
     soft_time_limit: float | None = None
+    # The worker that ended the step before may run this one at once; None: as the workflow says.
     inline: bool | None = None
+    # The call of the function: which parameter gets the data, and which the context.
     callback: Callback = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +83,7 @@ class Step(Generic[P, R, Out]):
         return self.callback.call(data, context)
 
     def is_retryable(self, error: BaseException) -> bool:
-        """Whether a failure by this exception deserves another attempt, if there are any left."""
+        """True for an exception that deserves another attempt, if there are any left."""
         wanted = isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
         return wanted and not isinstance(error, TripWire)
 
@@ -105,7 +119,7 @@ class StepOptions(TypedDict, total=False):
 
 
 class StepDecorator(Protocol):
-    """What `step(...)` without a function returns."""
+    """The decorator that `step(...)` returns without a function."""
 
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, Out]]) -> Step[P, Coroutine[Any, Any, Out], Out]: ...
@@ -117,7 +131,7 @@ class StepDecorator(Protocol):
     def __call__(self, fn: Callable[P, Out]) -> Step[P, Out, Out]: ...
 
     def __call__(self, fn: Any) -> Any:
-        """The function as a step."""
+        """Make a step of the function."""
         ...
 
 
@@ -163,7 +177,7 @@ def step(
     soft_time_limit: float | None = None,
     inline: bool | None = None,
 ) -> Any:
-    """A function as a step: `@step`, `@step(...)` or `step(fn, id=...)`.
+    """Make a step of a function: `@step`, `@step(...)` or `step(fn, id=...)`.
 
     The function takes its input (the parameter that is not the context) and its context (annotated `Context`, or named
     `ctx`), in any order and each optional. It is a `def`, an `async def`, or a generator, whose yields are streamed and
@@ -191,7 +205,7 @@ def step(
         limits = {"queue": queue, "priority": priority, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
         return task_entry(fn, id, description, {name: limit for name, limit in limits.items() if limit is not None})
     name = id or _name(fn)
-    found = _declared(fn, name, {"input": input, "output": output, "resume": resume, "suspend": suspend})
+    found = _resolve_types(fn, name, {"input": input, "output": output, "resume": resume, "suspend": suspend})
     return Step(
         fn,
         name,
@@ -202,8 +216,8 @@ def step(
         retry_backoff=retry_backoff,
         retry_backoff_max=retry_backoff_max,
         retry_jitter=retry_jitter,
-        retry_on=_tuple(retry_on),
-        no_retry_on=_tuple(no_retry_on),
+        retry_on=_as_tuple(retry_on),
+        no_retry_on=_as_tuple(no_retry_on),
         queue=queue,
         priority=priority,
         time_limit=time_limit,
@@ -225,7 +239,7 @@ def first_line(fn: Any) -> str:
     return text.strip().split("\n", 1)[0].strip() if isinstance(text, str) and text.strip() else ""
 
 
-def _declared(fn: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
+def _resolve_types(fn: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[str, Any]:
     """Input, output, resume and suspend types: as given, else (but for the last) by the function's annotations."""
     if isinstance(fn, Step):
         raise TypeError(f"{fn.id!r} is a step already; clone_step(step, id=...) gives it another id")
@@ -235,14 +249,14 @@ def _declared(fn: Callable[..., Any], name: str, given: dict[str, Any]) -> dict[
         text = f"step {name!r} is an async generator, which cannot return a value; use async def and ctx.write"
         raise TypeError(text)
     called = Callback(fn)
-    found = {key: None if said is None else _resolved(fn, name, key, said) for key, said in given.items()}
+    found = {key: None if said is None else _resolve(fn, name, key, said) for key, said in given.items()}
     if given["input"] is None and called.input is not None:
-        found["input"] = _resolved(fn, name, "input", called.input.annotation)
+        found["input"] = _resolve(fn, name, "input", called.input.annotation)
     if given["output"] is None:
-        annotation = _resolved(fn, name, "output", _return_annotation(fn))
-        found["output"] = None if annotation is None else returned_type(fn, annotation)
+        annotation = _resolve(fn, name, "output", _return_annotation(fn))
+        found["output"] = None if annotation is None else return_type(fn, annotation)
     if given["resume"] is None and called.context is not None:
-        found["resume"] = resume_type(_resolved(fn, name, "resume", called.context.annotation))
+        found["resume"] = resume_type(_resolve(fn, name, "resume", called.context.annotation))
     return found
 
 
@@ -253,7 +267,7 @@ def _return_annotation(fn: Callable[..., Any]) -> Any:
         return inspect.Parameter.empty
 
 
-def _resolved(fn: Callable[..., Any], name: str, keyword: str, annotation: Any) -> Any:
+def _resolve(fn: Callable[..., Any], name: str, keyword: str, annotation: Any) -> Any:
     try:
         return resolve(fn, annotation)
     except Unresolvable as error:
@@ -263,5 +277,5 @@ def _resolved(fn: Callable[..., Any], name: str, keyword: str, annotation: Any) 
         ) from error
 
 
-def _tuple(errors: Errors) -> tuple[type[BaseException], ...]:
+def _as_tuple(errors: Errors) -> tuple[type[BaseException], ...]:
     return errors if isinstance(errors, tuple) else (errors,)

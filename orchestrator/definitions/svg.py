@@ -32,7 +32,7 @@ _COLOURS = {
 _LINE = "#607d8b"
 _FONT = 12
 _CHAR = 7.2  # width of a character of that size, on the safe side
-_LONGEST = 48  # characters of a label; the whole of it is in the title
+_MAX_LABEL = 48  # characters of a label; the whole of it is in the title
 _HIGH = 34.0
 _GAP = 30.0  # between shapes that follow each other
 _ASIDE = 24.0  # between shapes side by side
@@ -42,15 +42,15 @@ _DOT = 8.0
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A drawing from (0, 0) to (width, height). Arrows come in at (axis, 0) and leave at (axis, height).
-
-    `leaving` is the label of the arrow that leaves.
-    """
+    """A drawing from (0, 0) to (width, height)."""
 
     width: float
     height: float
+    # Arrows come in at (axis, 0) and leave at (axis, height).
     axis: float
+    # SVG elements.
     drawn: str
+    # The label of the arrow that leaves.
     leaving: str = ""
 
     def at(self, x: float, y: float) -> str:
@@ -61,7 +61,7 @@ def draw(whole: Graph, states: Mapping[str, str]) -> str:
     """The picture. `states`: dotted ids of entries to statuses, which colour them."""
     picture = _Picture({key: str(status) for key, status in states.items()})
     flow = [picture.node(node, "") for node in whole.flow]
-    shape = _below([_pill("start"), *flow, _pill("done")])
+    shape = _stack([_pill("start"), *flow, _pill("done")])
     width, height = shape.width + 2 * _EDGE, shape.height + 2 * _EDGE
     about = f'viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}"'
     font = f'font-family="ui-sans-serif, Helvetica, Arial, sans-serif" font-size="{_FONT}"'
@@ -110,9 +110,9 @@ class _Picture:
         return _box(kind, label, _COLOURS.get(status, _PLAIN), _marks(dotted, status))
 
     def _nested(self, node: graph.Nested, scope: str) -> _Shape:
-        version = node.body.workflow.version if isinstance(node.body, NestedBody) else None
+        version = node.body.definition.version if isinstance(node.body, NestedBody) else None
         title = node.id if version is None else f"{node.id} (version {version})"
-        inside = _below([self.node(entry, f"{scope}{node.id}.") for entry in node.flow])
+        inside = _stack([self.node(entry, f"{scope}{node.id}.") for entry in node.flow])
         status = self._states.get(scope + node.id, "")
         return _frame(inside, title, _COLOURS.get(status, _PLAIN), _marks(scope + node.id, status))
 
@@ -127,19 +127,19 @@ class _Picture:
         """A dot where the rounds begin, the body, the question, and the way back on the right."""
         again, on = ("no", "yes") if node.until else ("yes", "no")
         question = _diamond(f"{'until' if node.until else 'while'} {condition_name(node)}?")
-        inside = _below([_dot(), self.node(node.body_node, scope), question])
+        inside = _stack([_dot(), self.node(node.body_node, scope), question])
         right, asked = inside.width + _ASIDE, inside.height - question.height / 2
         corner = inside.axis + question.width - question.axis
         back = f"M{corner:g},{asked:g} H{right:g} V{_DOT / 2:g} H{inside.axis + _DOT / 2:g}"
         label = _label(f"{again}: again", right + 4, asked - 6)
         drawn = f"{inside.drawn}{_arrow(back)}{label}"
-        return _Shape(right + 4 + _wide(f"{again}: again"), inside.height, inside.axis, drawn, on)
+        return _Shape(right + 4 + _width(f"{again}: again"), inside.height, inside.axis, drawn, on)
 
 
 # --- what shapes are made of ------------------------------------------------------------------------------------------
 
 
-def _below(shapes: Sequence[_Shape]) -> _Shape:
+def _stack(shapes: Sequence[_Shape]) -> _Shape:
     """One after the other, from top to bottom."""
     axis, y, parts = max(shape.axis for shape in shapes), 0.0, []
     for number, shape in enumerate(shapes):
@@ -157,7 +157,7 @@ def _fork(head: _Shape, arms: Sequence[tuple[_Shape, str]]) -> _Shape:
     """A head, the arms side by side, and a dot in which they come together."""
     places, x = [], 0.0
     for arm, label in arms:
-        left, right = max(arm.axis, 6.0), max(arm.width - arm.axis, 10 + _wide(label) if label else 6.0)
+        left, right = max(arm.axis, 6.0), max(arm.width - arm.axis, 10 + _width(label) if label else 6.0)
         places.append(x + left)
         x += left + right + _ASIDE
     axis = (places[0] + places[-1]) / 2
@@ -181,7 +181,7 @@ def _fork(head: _Shape, arms: Sequence[tuple[_Shape, str]]) -> _Shape:
 def _frame(inside: _Shape, title: str, colours: tuple[str, str], marks: str) -> _Shape:
     """A frame with a title around a shape."""
     top = _EDGE + 2 * _FONT
-    width = max(inside.width, _wide(title)) + 2 * _EDGE
+    width = max(inside.width, _width(title)) + 2 * _EDGE
     height = top + inside.height + _EDGE
     axis = _EDGE + inside.axis
     fill, stroke = colours
@@ -190,14 +190,14 @@ def _frame(inside: _Shape, title: str, colours: tuple[str, str], marks: str) -> 
     )
     way = _arrow(f"M{axis:g},{_FONT + 8:g} V{top:g}")
     out = f'<path d="M{axis:g},{height - _EDGE:g} V{height:g}" stroke="{_LINE}" fill="none"/>'
-    name = f'<title>{_text(title)}</title><text x="8" y="{_FONT + 3}" fill="#37474f">{_text(_short(title))}</text>'
+    name = f'<title>{_text(title)}</title><text x="8" y="{_FONT + 3}" fill="#37474f">{_text(_shorten(title))}</text>'
     drawn = f"<g {marks}>{rect}{name}</g>{way}{out}{inside.at(_EDGE, top)}"
     return _Shape(width, height, axis, drawn + _label(inside.leaving, axis + 6, height - 4))
 
 
 def _box(kind: str, label: str, colours: tuple[str, str], marks: str) -> _Shape:
     """A step, mapping, sleep or wait."""
-    width, high = _wide(label) + 2 * _EDGE, _HIGH
+    width, high = _width(label) + 2 * _EDGE, _HIGH
     fill = f'fill="{colours[0]}" stroke="{colours[1]}" stroke-width="1.5"'
     match kind:
         case "map":
@@ -208,7 +208,7 @@ def _box(kind: str, label: str, colours: tuple[str, str], marks: str) -> _Shape:
         case _:
             round_by = high / 2 if kind == "sleep" else 4
             shape = f'<rect width="{width:g}" height="{high:g}" rx="{round_by:g}" {fill}/>'
-    drawn = f"<g {marks}><title>{_text(label)}</title>{shape}{_centred(label, width / 2, high / 2)}</g>"
+    drawn = f"<g {marks}><title>{_text(label)}</title>{shape}{_centre(label, width / 2, high / 2)}</g>"
     return _Shape(width, high, width / 2, drawn)
 
 
@@ -222,10 +222,10 @@ def _dot() -> _Shape:
 
 
 def _diamond(label: str) -> _Shape:
-    width, high = _wide(label) * 1.4 + 2 * _EDGE, 1.4 * _HIGH
+    width, high = _width(label) * 1.4 + 2 * _EDGE, 1.4 * _HIGH
     points = f"{width / 2:g},0 {width:g},{high / 2:g} {width / 2:g},{high:g} 0,{high / 2:g}"
     shape = f'<polygon points="{points}" fill="#fffde7" stroke="{_LINE}"/>'
-    drawn = f"<g><title>{_text(label)}</title>{shape}{_centred(label, width / 2, high / 2)}</g>"
+    drawn = f"<g><title>{_text(label)}</title>{shape}{_centre(label, width / 2, high / 2)}</g>"
     return _Shape(width, high, width / 2, drawn)
 
 
@@ -236,11 +236,11 @@ def _arrow(path: str) -> str:
 def _label(text: str, x: float, y: float) -> str:
     if not text:
         return ""
-    return f'<text x="{x:g}" y="{y:g}" fill="#546e7a" font-size="{_FONT - 1}">{_text(_short(text))}</text>'
+    return f'<text x="{x:g}" y="{y:g}" fill="#546e7a" font-size="{_FONT - 1}">{_text(_shorten(text))}</text>'
 
 
-def _centred(text: str, x: float, y: float) -> str:
-    return f'<text x="{x:g}" y="{y + 4:g}" text-anchor="middle" fill="#263238">{_text(_short(text))}</text>'
+def _centre(text: str, x: float, y: float) -> str:
+    return f'<text x="{x:g}" y="{y + 4:g}" text-anchor="middle" fill="#263238">{_text(_shorten(text))}</text>'
 
 
 def _marks(dotted: str, status: str) -> str:
@@ -257,12 +257,12 @@ def _how_long(node: graph.Sleep) -> str:
     return body.callback.name if isinstance(body, SleepBody) and body.callback else "computed"
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+def _shorten(text: str) -> str:
+    return text if len(text) <= _MAX_LABEL else f"{text[: _MAX_LABEL - 1]}…"
 
 
-def _wide(text: str) -> float:
-    return len(_short(text)) * _CHAR
+def _width(text: str) -> float:
+    return len(_shorten(text)) * _CHAR
 
 
 def _text(text: str) -> str:

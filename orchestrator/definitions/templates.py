@@ -13,19 +13,17 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from orchestrator.definitions.map_scope import MapScope
 from orchestrator.definitions.paths import seek
 from orchestrator.errors import GraphInvalid
 
-if TYPE_CHECKING:
-    from orchestrator.definitions.sources import MapScope
-
 SCOPES = ("input", "init", "state", "context", "steps")
 _PLACEHOLDER = re.compile(r"\$\{([^{}]*)\}")
-_MOST_EXACT = 1e21  # from here on JSON writes a whole number with an exponent
+_MAX_EXACT = 1e21  # from here on JSON writes a whole number with an exponent
 
 
 class TemplateInvalid(GraphInvalid, ValueError):
@@ -36,7 +34,9 @@ class TemplateInvalid(GraphInvalid, ValueError):
 class Placeholder:
     """`${scope.word.word}`, taken apart."""
 
+    # One of `SCOPES`.
     scope: str
+    # The path inside the scope; for `steps` it begins with the step's id.
     words: tuple[str, ...]
 
     def read(self, scope: MapScope) -> Any:
@@ -71,12 +71,14 @@ class Placeholder:
 class Template:
     """A text with placeholders, taken apart. A `$` without braces is text."""
 
+    # As it was written, for descriptions.
     text: str
+    # Texts and placeholders, in order.
     parts: tuple[str | Placeholder, ...]
 
     def render(self, scope: MapScope) -> str:
         """The text with its placeholders filled in. Raises ValueError for a step without a result."""
-        return "".join(part if isinstance(part, str) else rendered(part.read(scope)) for part in self.parts)
+        return "".join(part if isinstance(part, str) else render_value(part.read(scope)) for part in self.parts)
 
 
 def parse(text: str) -> Template:
@@ -119,13 +121,13 @@ def _problem(content: str, scope: str, words: list[str]) -> str | None:
     return None
 
 
-def rendered(value: Any) -> str:
+def render_value(value: Any) -> str:
     """A value as it stands in a text: None as nothing, `true`, `22` for 22.0, compact JSON for whatever has parts."""
     match value:
         case None:
             return ""
         case Enum():
-            return rendered(value.value)
+            return render_value(value.value)
         case str():
             return value
         case bool():
@@ -148,7 +150,7 @@ def _json(value: Any) -> str:
 
 
 def _number(value: float) -> float | int:
-    whole = math.isfinite(value) and value.is_integer() and abs(value) < _MOST_EXACT
+    whole = math.isfinite(value) and value.is_integer() and abs(value) < _MAX_EXACT
     return int(value) if whole else value
 
 

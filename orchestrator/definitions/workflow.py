@@ -1,28 +1,25 @@
-"""`Workflow`: a graph under construction, and what a user asks of it once it is committed."""
+"""`Workflow`: a builder with a handle on what was built, which users describe, draw and start."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Never, Protocol, Self
+from typing import Any, Never, Protocol
 
 from orchestrator.core.graph import Graph
-from orchestrator.definitions.annotations import stated
-from orchestrator.definitions.blocks import entries_of, named
+from orchestrator.definitions.annotations import require_annotation
 from orchestrator.definitions.builder import Builder
-from orchestrator.definitions.check import problems_of
-from orchestrator.definitions.compile import compile_workflow
-from orchestrator.errors import FlowNotCommitted, FlowNotDefined, GraphInvalid, WorkflowNotRegistered
-
-if TYPE_CHECKING:
-    from orchestrator.definitions.blocks import ControlEntry, Entry
-
-Hook = Callable[..., Any]
+from orchestrator.definitions.check import require_flow
+from orchestrator.definitions.definition import Definition, Hook
+from orchestrator.definitions.entry import Entry
+from orchestrator.definitions.mermaid import draw
+from orchestrator.definitions.picture import describe
+from orchestrator.errors import FlowNotCommitted, WorkflowNotRegistered
 
 
 class Launcher(Protocol):
-    """What a workflow is bound to, so that it can be started like a Celery task."""
+    """The runtime that a workflow is bound to, so that it can be started like a Celery task."""
 
     def launch(
         self,
@@ -50,10 +47,10 @@ class Workflow(Builder):
     * `on_start`, `on_finish`, `on_error`: functions, plain or async, that get one `RunInfo`.
     * `auto_restart`: a run whose worker was lost goes on by itself. `emit_step_events`: steps show in the stream.
     * `inline`: a step may run at once in the worker that ended the step before, without a message.
-    * `committed`: whether the flow is as it was when `commit` was called last. `steps`: each entry by its id.
+    * `committed`: True where the flow is as it was when `commit` was called last. `steps`: each entry by its id.
     """
 
-    component: ClassVar[str] = "WORKFLOW"
+    _bound: Launcher | None = None
 
     def __init__(
         self,
@@ -74,66 +71,34 @@ class Workflow(Builder):
         inline: bool = False,
         description: str = "",
     ) -> None:
-        super().__init__()
-        if not isinstance(id, str):
-            raise TypeError(f"a workflow's id is a text, not {id!r}")
-        if retries < 0 or retry_delay < 0:
-            raise ValueError(f"workflow {id!r}: retries and retry_delay must be 0 or more")
-        self.id = id
-        self.input = stated(input, f"workflow {id!r}: input")
-        self.output = stated(output, f"workflow {id!r}: output")
-        self.state = stated(state, f"workflow {id!r}: state")
-        self.version = version
-        self.retries = retries
-        self.retry_delay = retry_delay
-        self.validate_inputs = validate_inputs
-        self.on_start = on_start
-        self.on_finish = on_finish
-        self.on_error = on_error
-        self.auto_restart = auto_restart
-        self.emit_step_events = emit_step_events
-        self.inline = inline
-        self.description = description
-        self._committed_blocks: tuple[Any, ...] | None = None
-        self._graph: Graph | None = None
-        self._bound: Launcher | None = None
+        super().__init__(
+            Definition(
+                id,
+                description,
+                require_annotation(input, f"workflow {id!r}: input"),
+                require_annotation(output, f"workflow {id!r}: output"),
+                require_annotation(state, f"workflow {id!r}: state"),
+                version=version,
+                retries=retries,
+                retry_delay=retry_delay,
+                validate_inputs=validate_inputs,
+                on_start=on_start,
+                on_finish=on_finish,
+                on_error=on_error,
+                auto_restart=auto_restart,
+                emit_step_events=emit_step_events,
+                inline=inline,
+            )
+        )
 
     @property
-    def committed(self) -> bool:
-        """Whether the flow is as it was when `commit` was called last."""
-        return self._committed_blocks is self.blocks
-
-    @property
-    def steps(self) -> dict[str, Entry | ControlEntry]:
+    def steps(self) -> dict[str, Entry]:
         """The entries of the flow by id, mappings, sleeps and waits included; not those inside nested workflows."""
-        flow = named(self.id, self.blocks)
-        return {entry.id: entry for name, block in flow for _, entry in entries_of(name, block)}
-
-    def commit(self) -> Self:
-        """Check the whole flow and make it ready to run. Doing so again without a change does nothing.
-
-        Raises FlowNotDefined without any entry, and GraphInvalid with everything that is wrong: ids that are used
-        twice, are reserved or do not match, empty blocks, nested workflows that are empty, uncommitted or nested in
-        themselves, a concurrency below 1, a wait with `on_timeout` but no timeout, a mapping from a step that is not
-        in this workflow.
-        """
-        if not self.committed:
-            self._graph = self._compiled()
-            self._committed_blocks = self.blocks
-        return self
-
-    def _compiled(self) -> Graph:
-        if not self.blocks:
-            raise FlowNotDefined(_NOT_DEFINED.format(self.id), workflow_id=self.id)
-        if problems := problems_of(self):
-            header = f"The graph of the workflow {self.id!r} is not valid:"
-            raise GraphInvalid(problems, header=header, workflow_id=self.id)
-        return compile_workflow(self)
+        return {entry.id: entry for _, _, entry in self.definition.walk_entries()}
 
     def require_committed(self) -> None:
         """Raise FlowNotDefined without any entry, and FlowNotCommitted where `commit` is missing."""
-        if not self.blocks:
-            raise FlowNotDefined(_NOT_DEFINED.format(self.id), workflow_id=self.id)
+        require_flow(self.definition)
         if not self.committed:
             raise FlowNotCommitted(_NOT_COMMITTED.format(self.id), workflow_id=self.id)
 
@@ -154,7 +119,7 @@ class Workflow(Builder):
         return self._any_graph().fingerprint
 
     def _any_graph(self) -> Graph:
-        return self.compiled if self.committed else self._compiled()
+        return self.compiled if self.committed else self._build_graph()
 
     def graph(self) -> dict[str, Any]:
         """The workflow as plain, JSON-able data: `id type description version input output state entries`.
@@ -163,8 +128,6 @@ class Workflow(Builder):
         what belongs to its type: the entries inside it, the JSON schemas of its input and output. Raises what `commit`
         raises.
         """
-        from orchestrator.definitions.picture import describe
-
         return describe(self._any_graph())
 
     def mermaid(self, states: Mapping[str, str] | None = None) -> str:
@@ -173,8 +136,6 @@ class Workflow(Builder):
         `states` colours entries by their status: ids (dotted inside nested workflows, `child.step`) to statuses. Raises
         what `commit` raises.
         """
-        from orchestrator.definitions.mermaid import draw
-
         return draw(self._any_graph(), states or {})
 
     def bind(self, launcher: Launcher) -> None:
@@ -231,25 +192,22 @@ class Workflow(Builder):
         )
 
     def __repr__(self) -> str:
-        return f"<Workflow {self.id!r}: {len(self.blocks)} blocks{'' if self.committed else ', not committed'}>"
+        state = "" if self.committed else ", not committed"
+        return f"<Workflow {self.id!r}: {len(self.definition.blocks)} blocks{state}>"
 
 
 def _no_option(name: str) -> str:
-    """That `apply_async` has no such option, and which it has."""
+    """The message that `apply_async` has no such option, with those that it has."""
     parameters = inspect.signature(Workflow.apply_async).parameters.values()
     known = sorted(each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY)
     hint = _INSTEAD.get(name)
     return f"apply_async() has no option {name!r}{f' ({hint})' if hint else ''}: choose from {', '.join(known)}"
 
 
-# What a Celery user may look for, and where it is.
+# Options that a Celery user may look for, each with the place where it is.
 _INSTEAD = {
     "kwargs": "a workflow takes one input, which may be a dict: apply_async(({...},))",
     "task_id": "it is called run_id",
     **dict.fromkeys(("queue", "priority", "time_limit", "soft_time_limit"), "it is an option of step()"),
 }
-_NOT_DEFINED = (
-    "Execution flow of workflow is not defined: workflow {!r} has no entries. Add some with .then() or another builder "
-    "method, then call .commit()"
-)
 _NOT_COMMITTED = "Uncommitted step flow changes detected: workflow {!r} was changed after, or without, .commit()"

@@ -8,15 +8,15 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from orchestrator.codec import Shape, encode, keyed, sound, validate
+from orchestrator.codec import Shape, encode, require_unicode, validate, with_text_keys
 from orchestrator.core import attempt_commands
 from orchestrator.core.changes import Claimed, Committed, Refused
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.plan import Spot
 from orchestrator.core.records import Record, Status, dotted, visits
-from orchestrator.definitions import Workflow
-from orchestrator.definitions.bodies import shape_made
+from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
+from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.engine.chunks import Chunks, Part
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
@@ -61,7 +61,7 @@ class Activity:
         # The claim has brought the step's own input, so most steps read nothing more.
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.record.at[: self.record.scope]
-        self.workflow: Workflow = workflow_at(graph, self.scope)
+        self.workflow: Definition = workflow_at(graph, self.scope)
         # A writer waits for the store as long as its lease lasts; after it, nothing of it would be accepted.
         self.chunks = Chunks(self._send, self._on_refused, services.clock, services.settings.lease_seconds, self.about)
         self.error: BaseException | None = None  # what this attempt has failed with
@@ -174,7 +174,7 @@ class Activity:
         found = self.load([dotted(path)])
         if not found or found[0].status != Status.SUCCESS or not self._sees(found[0]):
             return False, None
-        return True, self.values.as_type(found[0].output, shape_made(self.graph.node(path)))
+        return True, self.values.as_type(found[0].output, bodies.shape_made(self.graph.node(path)))
 
     def _sees(self, record: Record) -> bool:
         # The record may be of an earlier iteration of a loop around both: that result belongs to the past.
@@ -187,7 +187,7 @@ class Activity:
         Raises `ValueNotSerializable`, `PayloadTooLarge`, and `StoreUnavailable` where the buffer is full.
         """
         record, limit = self.record, self.services.settings.max_payload_bytes
-        sound(kind, f"type of an event of step {record.step!r}")
+        require_unicode(kind, f"type of an event of step {record.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {record.step!r}", limit=limit)
         event = {"type": kind, "path": record.path, "visit": record.visit, "step": record.step, "text": text}
         self.chunks.add({**event, "source": self.source}, len(text))
@@ -226,7 +226,7 @@ class Activity:
         if not written:
             return {}
         limit = self.services.settings.max_payload_bytes
-        named = keyed(written, f"state of step {self.record.step!r}")
+        named = with_text_keys(written, f"state of step {self.record.step!r}")
         texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
         if self.workflow.state is not None:
             # The model speaks of the state as a whole, the patch only of what the step has written.

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.codec import encode, keyed, validate
+from orchestrator.codec import encode, validate, with_text_keys
 from orchestrator.core import commands
 from orchestrator.core.addressing import Target, ancestor_paths, select
 from orchestrator.core.changes import Change, Committed, Refused
@@ -22,6 +22,7 @@ from orchestrator.core.flow import waiter_path
 from orchestrator.core.graph import Graph, Wait
 from orchestrator.core.records import FINAL, Header, Record, Status
 from orchestrator.definitions import Workflow
+from orchestrator.definitions.bodies import WaitBody, body_of, step_of
 from orchestrator.engine.calling import settled
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.declarations import view_of_state
@@ -170,10 +171,10 @@ def _start(
         given = validate(workflow.input, given)
     limit = settings.max_payload_bytes
     text = encode_value(given, f"input of workflow {workflow.id!r}", limit)
-    context = keyed(begin.request_context, "request_context")
+    context = with_text_keys(begin.request_context, "request_context")
     resource = resource_text(context.get("resource_id")) or header.resource_id
     header = replace(header, resource_id=resource, per_step=begin.per_step)
-    state = _initial_state(workflow, keyed(begin.state or {}, "state"))
+    state = _initial_state(workflow, with_text_keys(begin.state or {}, "state"))
     if header.status in STARTABLE and workflow.on_start is not None:
         settled(workflow.on_start(started_info(engine.owner, workflow, header, given, state, context)))
     key = new_token()
@@ -195,7 +196,7 @@ def _start(
 
 def _initial_state(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
     """The state a run starts with: as given, and the model's defaults."""
-    return {**given, **view_of_state(workflow, given)} if workflow.state is not None else dict(given)
+    return {**given, **view_of_state(workflow.definition, given)} if workflow.state is not None else dict(given)
 
 
 def _not_started(answer: Refused, workflow: Workflow, header: Header) -> Exception:
@@ -295,8 +296,8 @@ def _resolve_target(
 
 def _resume_data(graph: Graph | None, record: Record, data: Any) -> Any:
     """The data as the step's resume type has it. No data fits a type that may be None, or has defaults for all."""
-    body = getattr(graph.node(record.at), "body", None) if graph is not None else None
-    declared_type = getattr(getattr(body, "step", None), "resume", None)
+    step = step_of(graph.node(record.at)) if graph is not None else None
+    declared_type = None if step is None else step.resume
     if declared_type is None:
         return None if data is ABSENT else data
     if data is not ABSENT:
@@ -354,8 +355,9 @@ def send_event(engine: Engine, header: Header, name: str, data: Any) -> Header:
         raise StepNotFound(
             f"workflow {header.workflow_id!r} waits for no event {name!r} (it waits for: {known})", **about
         )
-    body: Any = waits[0].body
-    fitted = data if body.schema is None else validate(body.schema, data, header="Invalid event data: ")
+    body = body_of(waits[0])
+    schema = body.schema if isinstance(body, WaitBody) else None
+    fitted = data if schema is None else validate(schema, data, header="Invalid event data: ")
     key = f"{new_token()}v"
     text = encode_value(fitted, f"event {name!r}", engine.settings.max_payload_bytes)
     if header.status in FINAL:

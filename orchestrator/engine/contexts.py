@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.codec import decode, encode, keyed, name_text
+from orchestrator.codec import decode, encode, name_text, with_text_keys
 from orchestrator.codec.tags import PREFIX
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import SecretUnavailable, ValueNotSerializable
@@ -52,7 +52,7 @@ class Contexts:
 
     def encode_all(self, values: Mapping[Any, Any]) -> dict[str, str | None]:
         """The values as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming the key."""
-        return {key: self._seal(key, self._text(key, value)) for key, value in keyed(values, _WHERE).items()}
+        return {key: self._seal(key, self._text(key, value)) for key, value in with_text_keys(values, _WHERE).items()}
 
     def read(self, stored: Mapping[str, str]) -> dict[str, Any]:
         """Stored text as plain values. Raises `SecretUnavailable` where a secret cannot be decrypted."""

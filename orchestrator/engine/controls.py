@@ -17,7 +17,15 @@ from orchestrator.core import values as texts
 from orchestrator.core.graph import Branch, Foreach, Sleep, Wait
 from orchestrator.core.plan import Done, Plan, items_prefix
 from orchestrator.core.records import Phase
-from orchestrator.definitions.bodies import BranchBody, Callback, ForeachBody, LoopBody, NestedBody, SleepBody
+from orchestrator.definitions.bodies import (
+    BranchBody,
+    Callback,
+    ForeachBody,
+    LoopBody,
+    NestedBody,
+    SleepBody,
+    body_of,
+)
 from orchestrator.definitions.context import Context
 from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import AbortRequested, Outcome, Raised, Returned, outcome_of, settled
@@ -30,7 +38,7 @@ _PAGE = 500  # items written in one commit
 
 
 def _body(activity: Activity) -> Any:
-    return getattr(activity.spot().node, "body", None)
+    return body_of(activity.spot().node)
 
 
 def _evaluate(activity: Activity, work: Callable[[Context[Any]], Any], then: Callable[[Any], Plan]) -> StepOutcome:
@@ -134,11 +142,11 @@ def enter(activity: Activity) -> StepOutcome:
     body: NestedBody = _body(activity)
     key, record = activity.record.token, activity.record
     given = Done(record.input, tuple(record.needs.split()))
-    if not body.validate or body.workflow.input is None:
+    if not body.validate or body.definition.input is None:
         return StepOutcome(flow.entered(activity.spot(), given))
     plain = activity.values.plain(record.input)
     try:
-        fitted = validate(body.workflow.input, plain, header="Step input validation failed: ")
+        fitted = validate(body.definition.input, plain, header="Step input validation failed: ")
         text = activity.store_value(fitted, "input")
     except InputInvalid as error:
         return fail(activity, error)

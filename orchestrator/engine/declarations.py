@@ -9,19 +9,18 @@ from pydantic import BaseModel
 
 from orchestrator.codec import ANY, Shape, Typed, is_any_annotation, restore, validate
 from orchestrator.core.graph import Graph, Path
-from orchestrator.definitions import Workflow
+from orchestrator.definitions import bodies
+from orchestrator.definitions.definition import Definition
 
 
-def workflow_at(graph: Graph, scope: Path) -> Workflow:
+def workflow_at(graph: Graph, scope: Path) -> Definition:
     """The workflow whose scope this is."""
-    body: Any = graph.node(scope).body if scope else graph.body  # type: ignore[union-attr]
-    workflow: Workflow = body.workflow if scope else body
-    return workflow
+    return bodies.definition_at(graph, scope)
 
 
 def input_shape(graph: Graph, path: Path) -> Shape:
     """The shape of the input at this path."""
-    return getattr(getattr(graph.node(path), "body", None), "given", ANY)
+    return bodies.shape_given(graph.node(path))
 
 
 def shape_of(annotation: Any) -> Shape:
@@ -34,7 +33,7 @@ def restore_as(annotation: Any, plain: Any) -> Any:
     return restore(shape_of(annotation), plain)
 
 
-def view_of_state(workflow: Workflow, plain: Mapping[str, Any]) -> dict[str, Any]:
+def view_of_state(workflow: Definition, plain: Mapping[str, Any]) -> dict[str, Any]:
     """State as a workflow's model declares it.
 
     Typed, defaults filled in, other keys left out. Plain where none is declared. Raises `InputInvalid` where the model

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from orchestrator.codec import encode, keyed, validate
+from orchestrator.codec import encode, validate, with_text_keys
 from orchestrator.core import travel
 from orchestrator.core.graph import Branch, Foreach, Graph, Node, Parallel, Path
 from orchestrator.core.records import Header, Record, RunState
-from orchestrator.definitions.bodies import NestedBody, StepBody
+from orchestrator.definitions.bodies import NestedBody, StepBody, body_of, step_of
 from orchestrator.engine.client_ops import ABSENT
 from orchestrator.engine.declarations import view_of_state, workflow_at
 from orchestrator.engine.delivery import Engine
@@ -188,7 +188,8 @@ class Luggage:
         return Values(self.engine.store.values, self.header.run_id, known).plain(key)
 
     def _resume(self, key: str, node: Node) -> None:
-        annotation = getattr(getattr(getattr(node, "body", None), "step", None), "resume", None)
+        step = step_of(node)
+        annotation = None if step is None else step.resume
         data, limit = self.wish.resume_data, self.engine.settings.max_payload_bytes
         fitted = data if annotation is None else validate(annotation, data, header="Invalid resume data: ")
         self.texts[key] = encode_value(fitted, f"resume data of step {node.id!r}", limit)
@@ -200,7 +201,7 @@ class Luggage:
         """
         if self.wish.state is None and self.header.status != RunState.PENDING:
             return {}
-        workflow, given = workflow_at(self.graph, ()), keyed(self.wish.state or {}, "state")
+        workflow, given = workflow_at(self.graph, ()), with_text_keys(self.wish.state or {}, "state")
         state = {**given, **view_of_state(workflow, given)} if workflow.state is not None else dict(given)
         limit = self.engine.settings.max_payload_bytes
         gone: dict[str, str | None] = dict.fromkeys(self.engine.store.state(self.header.run_id))
@@ -209,11 +210,11 @@ class Luggage:
 
 def _declared(node: Node) -> tuple[Any, Any]:
     """The types that a step or nested workflow checks its input against, and that it declares for its output."""
-    match getattr(node, "body", None):
+    match body_of(node):
         case StepBody(step=step, validate=True):
             return step.input, step.output
-        case NestedBody(workflow=workflow, validate=True):
-            return workflow.input, workflow.output
+        case NestedBody(definition=definition, validate=True):
+            return definition.input, definition.output
         case _:
             return None, None
 

@@ -15,6 +15,7 @@ from orchestrator.core.graph import Graph
 from orchestrator.core.plan import Plan
 from orchestrator.core.records import FINAL, Header, RunState
 from orchestrator.definitions import Workflow
+from orchestrator.definitions.bodies import definition_at
 from orchestrator.definitions.context import RunInfo
 from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import settled
@@ -32,7 +33,7 @@ _MAX_DELIVERIES = 3  # attempts to deliver a run's end before it ends without
 def rest(activity: Activity, runtime: Runtime) -> Plan:
     """Tell the hooks and the runtime the run's new status, and plan to record it."""
     state = flow.verdict(activity.header)
-    workflow: Any = activity.graph.body
+    workflow = definition_at(activity.graph, ())
     # Hooks see the run as its callers will: as the commit that follows will leave it.
     reader = Reader(activity.store, as_it_will_be(activity.header, state), activity.graph)
     # A run that pauses after a step goes on as soon as its caller says so: nothing has finished.

@@ -11,7 +11,7 @@ from orchestrator.codec import validate
 from orchestrator.core import attempt_commands, flow
 from orchestrator.core.graph import Path, Step
 from orchestrator.core.plan import Done, Failed
-from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody
+from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody, step_of
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import retry_seconds
 from orchestrator.engine.activity import Activity
@@ -217,7 +217,7 @@ def retry_or_fail(activity: Activity, error: BaseException, context: Context[Any
     activity.error = error
     spot = activity.spot()
     node = spot.node if spot.record.path else None
-    step = getattr(getattr(node, "body", None), "step", None)
+    step = None if node is None else step_of(node)
     # A task or a mapping names no errors that are not worth another attempt: then all of them are.
     retryable = step is None or step.is_retryable(error)
     # Chance is drawn here, because the core has none: the plan says how long the pause is.

@@ -1,4 +1,4 @@
-"""What several stores have in common. It knows none of them."""
+"""Rules that several stores share. This module knows none of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def number_of(cursor: str) -> int:
 
 
 def matches(header: Header, query: RunQuery) -> bool:
-    """Whether the query asks for this run."""
+    """True for a run that the query asks for."""
     return (
         query.workflow_id in (None, header.workflow_id)
         and query.status in (None, header.status)

@@ -1,1 +1,1 @@
-"""What travels through the codec, and what comes out on the other side."""
+"""The codec: what travels, and what comes out on the other side."""

@@ -24,12 +24,12 @@ from orchestrator.errors import GraphInvalid, InputInvalid, Issue, RemoteError, 
 
 
 def travel(error: BaseException) -> Any:
-    """The exception after a journey."""
+    """Return the exception after a journey."""
     return decode(encode(error))
 
 
 def raised(error: BaseException) -> BaseException:
-    """The exception with a traceback, as steps leave it."""
+    """Return the exception with a traceback, as steps leave it."""
     try:
         raise error
     except BaseException as caught:  # noqa: BLE001 - interrupts too

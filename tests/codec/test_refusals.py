@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ConfigDict, Secret, SecretBytes, SecretStr, model_serializer
 
-from orchestrator.codec import decode, encode, keyed
+from orchestrator.codec import decode, encode, with_text_keys
 from orchestrator.errors import PayloadTooLarge, ValueNotSerializable
 
 
@@ -111,18 +111,18 @@ def test_a_refused_key_is_named_however_little_it_says_of_itself() -> None:
 @pytest.mark.parametrize("key", ["\ud800", "a\udce9b", "\ud83d\ude00", None, (1, 2), b"k", object()], ids=ascii)
 def test_a_name_that_is_no_text_is_refused(key: Any) -> None:
     with pytest.raises(ValueNotSerializable, match="state of step 'charge', field .*, (is a key|has a lone)") as caught:
-        keyed({key: 1}, "state of step 'charge'")
+        with_text_keys({key: 1}, "state of step 'charge'")
     assert str(caught.value).encode()
 
 
 def test_names_that_become_one_are_refused() -> None:
     with pytest.raises(ValueNotSerializable, match="state has two keys that both become '1'"):
-        keyed({1: "a", "1": "b"}, "state")
+        with_text_keys({1: "a", "1": "b"}, "state")
 
 
 def test_names_become_the_text_that_keys_of_dicts_become() -> None:
     keys = ["a", "a\0b", "", "😀", 1, True, 1.5, Half.__name__, UUID(int=1), date(2024, 1, 1)]
-    assert keyed(dict.fromkeys(keys, 1), "state") == decode(encode(dict.fromkeys(keys, 1)))
+    assert with_text_keys(dict.fromkeys(keys, 1), "state") == decode(encode(dict.fromkeys(keys, 1)))
 
 
 def test_a_key_with_a_split_pair_is_refused() -> None:

@@ -81,7 +81,7 @@ def order() -> Order:
 
 
 def again(shape: Shape, value: Any) -> Any:
-    """The value after a journey, with its declared parts as their types."""
+    """Return the value after a journey, with its declared parts as their types."""
     return restore(shape, decode(encode(value)))
 
 

@@ -1,4 +1,4 @@
-"""What readers without Python are shown: JSON's shapes whatever the value is, and never an error instead."""
+"""Values for readers without Python: JSON's shapes whatever the value is, and never an error instead."""
 
 from __future__ import annotations
 
@@ -131,5 +131,5 @@ def test_what_contains_itself_is_shown_once() -> None:
 
 @given(st.recursive(st.text(st.characters(codec=None, categories=None)) | st.binary(), st.lists))
 def test_whatever_was_stored_can_be_sent(value: Any) -> None:
-    """Every text, every bytes: as UTF-8, without escapes."""
+    """Every text and every bytes can be written as UTF-8, without escapes."""
     json.dumps(as_json(decode(encode(value))), ensure_ascii=False).encode()

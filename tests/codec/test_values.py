@@ -57,7 +57,7 @@ values = st.recursive(
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal, of the same types all the way down, and with nan like nan."""
+    """True for values that are equal, of the same types all the way down, with nan like nan."""
     if type(left) is not type(right):
         return False
     if isinstance(left, dict):

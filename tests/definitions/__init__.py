@@ -1,1 +1,1 @@
-"""What users write: steps, workflows, mappings; and the graphs that follow."""
+"""Definitions: what users write, and the graphs that follow."""

@@ -70,7 +70,7 @@ def never(data: Any) -> bool:
 
 @dataclass
 class Scope:
-    """What a mapping may speak of, all of it given beforehand."""
+    """A `MapScope` whose values are all given beforehand."""
 
     data: Any = None
     inputs: Mapping[str | None, Any] = field(default_factory=dict)

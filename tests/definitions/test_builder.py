@@ -14,13 +14,12 @@ from tests.definitions.models import Order, always, charge, count, never, notify
 
 
 def only(workflow: Workflow) -> graph.Node:
-    """The one node of a workflow's flow."""
+    """Return the one node of a workflow's flow."""
     [node] = workflow.commit().compiled.flow
     return node
 
 
 def test_every_builder_method_returns_the_workflow() -> None:
-    """So that they chain."""
     workflow = Workflow("w")
     moment = datetime(2030, 1, 1, tzinfo=UTC)
     assert workflow.then(reserve).parallel(charge, notify).map({"a": constant(1)}) is workflow
@@ -32,7 +31,7 @@ def test_every_builder_method_returns_the_workflow() -> None:
 
 
 def test_the_entries_of_a_workflow_stand_under_their_ids() -> None:
-    """Those of blocks, mappings, sleeps, waits and timeouts too; not those inside nested workflows."""
+    """They include mappings, sleeps, waits and timeouts, but not what is inside nested workflows."""
     inner = Workflow("inner").then(pack).commit()
     late = clone_step(pack, id="late")
     workflow = (
@@ -52,14 +51,14 @@ def test_the_entries_of_a_workflow_stand_under_their_ids() -> None:
 
 
 def test_a_plain_function_is_an_entry_under_its_name() -> None:
-    """A lambda needs an id."""
+    """A lambda has no name, so it needs an id."""
     assert list(Workflow("w").then(always).then(lambda: 1, id="one").steps) == ["always", "one"]
     with pytest.raises(TypeError, match="a lambda needs an id"):
         Workflow("w").parallel(lambda: 1)
 
 
 def test_an_entry_can_run_under_another_id() -> None:
-    """A step, a workflow, a function, a task."""
+    """This holds for a step, a workflow, a function and a task."""
     inner = Workflow("inner").then(pack).commit()
     workflow = Workflow("w").then(reserve, "a").then(inner, "b").then(always, "c").then("proj.tasks.add", id="d")
     assert list(workflow.steps) == ["a", "b", "c", "d"]
@@ -67,7 +66,7 @@ def test_an_entry_can_run_under_another_id() -> None:
 
 
 def test_one_step_can_stand_in_several_workflows() -> None:
-    """And on several levels of one."""
+    """It can also stand on several levels of one workflow."""
     inner = Workflow("inner").then(reserve).commit()
     outer = Workflow("outer").then(reserve).then(inner).commit()
     assert outer.compiled.find((), "reserve") == (0,)
@@ -76,14 +75,14 @@ def test_one_step_can_stand_in_several_workflows() -> None:
 
 @pytest.mark.parametrize("entry", [3, None, "", {}, [reserve], object()])
 def test_what_is_no_entry_is_refused(entry: Any) -> None:
-    """Saying what is one."""
+    """The message says what an entry is."""
     with pytest.raises(TypeError, match="is no entry: use a Step, a Workflow"):
         Workflow("w").then(entry)
 
 
 @pytest.mark.parametrize("condition", [True, None, reserve, Workflow("w"), "name"])
 def test_a_condition_must_be_a_function(condition: Any) -> None:
-    """An entry in its place is a mistake of order."""
+    """An entry in its place means that the two were swapped."""
     with pytest.raises(TypeError, match="the condition of do_while takes a function"):
         Workflow("w").do_while(pack, condition)
     with pytest.raises(TypeError, match=r"the condition of arm 1 of branch\(\) takes a function"):
@@ -92,19 +91,19 @@ def test_a_condition_must_be_a_function(condition: Any) -> None:
 
 @pytest.mark.parametrize("arm", [reserve, (always,), (always, reserve, pack), [always, reserve]])
 def test_an_arm_of_a_branch_is_a_pair(arm: Any) -> None:
-    """Named by its place."""
+    """The message names the arm by its place."""
     with pytest.raises(TypeError, match=r"arm 0 of branch\(\) is .*, not a pair"):
         Workflow("w").branch(arm)
 
 
 def test_the_two_loops_differ_in_what_their_condition_means() -> None:
-    """While it holds, or until it does."""
+    """`do_while` goes on while it holds, `do_until` until it does."""
     loops = [only(Workflow("w").do_while(count, always)), only(Workflow("w").do_until(count, always))]
     assert [loop.until for loop in loops if isinstance(loop, graph.Loop)] == [False, True]
 
 
 def test_the_concurrency_of_a_foreach_is_a_number_or_computed() -> None:
-    """1 by default."""
+    """It is 1 by default."""
     nodes = [only(Workflow("w").foreach(pack)), only(Workflow("w").foreach(pack, concurrency=4))]
     nodes.append(only(Workflow("w").foreach(pack, concurrency=len)))
     assert [node.concurrency for node in nodes if isinstance(node, graph.Foreach)] == [1, 4, None]
@@ -125,7 +124,7 @@ def test_a_sleep_takes_seconds_or_a_timedelta(given: Any, seconds: float) -> Non
 
 
 def test_a_computed_sleep_and_a_moment_are_for_the_engine() -> None:
-    """The node says no seconds; the body says what to do."""
+    """The node has no seconds; its body has the function or the moment."""
     moment = datetime(2030, 1, 1, 12, tzinfo=UTC)
     computed, until = only(Workflow("w").sleep(len)), only(Workflow("w").sleep_until(moment))
     later = only(Workflow("w").sleep_until(always))
@@ -140,7 +139,6 @@ def test_a_computed_sleep_and_a_moment_are_for_the_engine() -> None:
 
 
 def test_a_moment_without_a_zone_is_local_time() -> None:
-    """As everywhere in Python."""
     naive = datetime(2030, 1, 1, 12)
     node = only(Workflow("w").sleep_until(naive))
     assert isinstance(node, graph.Sleep)
@@ -150,7 +148,7 @@ def test_a_moment_without_a_zone_is_local_time() -> None:
 
 @pytest.mark.parametrize("given", ["1", None, True])
 def test_a_sleep_refuses_other_things(given: Any) -> None:
-    """At once."""
+    """The builder method raises, before any commit."""
     with pytest.raises(TypeError, match="sleep takes seconds or a timedelta"):
         Workflow("w").sleep(given)
     with pytest.raises(TypeError, match="sleep_until takes a function"):
@@ -158,7 +156,7 @@ def test_a_sleep_refuses_other_things(given: Any) -> None:
 
 
 def test_a_wait_is_named_by_its_event() -> None:
-    """Unless it has an id of its own."""
+    """An id of its own takes the place of the event's name."""
     plain = only(Workflow("w").wait_for_event("go"))
     named = only(Workflow("w").wait_for_event("order paid!", Order, timedelta(minutes=1), pack, id="paid"))
     assert isinstance(plain, graph.Wait)
@@ -176,7 +174,7 @@ def test_a_wait_is_named_by_its_event() -> None:
 
 
 def test_ids_are_generated_in_a_row() -> None:
-    """By kind and workflow, the same whenever the workflow is built again."""
+    """They count by kind and workflow, and are the same whenever the workflow is built again."""
 
     def build(id: str) -> Workflow:
         inner = Workflow(f"{id}-inner").map(always).commit()

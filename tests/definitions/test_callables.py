@@ -12,7 +12,7 @@ from orchestrator.definitions.bodies import Callback
 
 
 def test_one_parameter_gets_the_data_unless_it_is_the_context() -> None:
-    """By its name `ctx`, or by its annotation."""
+    """The context is found by its name `ctx` or by its annotation."""
     ctx = Context(input=1)
 
     def annotated(it: Context[Any]) -> Any:
@@ -28,7 +28,7 @@ def test_one_parameter_gets_the_data_unless_it_is_the_context() -> None:
 
 
 def test_a_name_is_known_for_pictures() -> None:
-    """Functions by their names, objects by their classes."""
+    """A function has its own name, an object that of its class."""
     assert Callback(len).name == "len"
     assert Callback(Mock()).name == "Mock"
 
@@ -41,18 +41,18 @@ def test_a_mock_gets_the_data() -> None:
 
 
 def test_a_builtin_that_does_not_tell_its_parameters_gets_the_data() -> None:
-    """`dict` is such a one."""
+    """`dict` has no signature."""
     assert Callback(dict).call([("a", 1)], Context()) == {"a": 1}
 
 
 def test_what_cannot_be_called_is_refused() -> None:
-    """At once, not when it is needed."""
+    """Making the callback raises, not calling it."""
     with pytest.raises(TypeError, match="3 is not a function"):
         Callback(3)  # type: ignore[arg-type]
 
 
 def test_an_unresolvable_annotation_does_not_matter_to_a_callback() -> None:
-    """Nothing is validated by it."""
+    """A callback validates nothing by its annotations."""
 
     def fn(data: Nowhere) -> bool:  # type: ignore[name-defined]  # noqa: F821
         return bool(data)
@@ -61,7 +61,7 @@ def test_an_unresolvable_annotation_does_not_matter_to_a_callback() -> None:
 
 
 def test_an_async_function_is_handed_back_as_a_coroutine() -> None:
-    """Whoever calls it awaits it."""
+    """The caller awaits it."""
 
     async def fn(data: int) -> int:
         return data

@@ -41,7 +41,7 @@ def test_a_clone_changes_independently() -> None:
 
 
 def test_an_uncommitted_workflow_has_an_uncommitted_clone() -> None:
-    """Also an empty one."""
+    """So has an empty one, which could not be committed."""
     assert not clone_workflow(Workflow("w").then(reserve), id="v").committed
     with pytest.raises(FlowNotDefined):
         clone_workflow(Workflow("w"), id="v").commit()

@@ -21,7 +21,7 @@ from tests.definitions.models import Order, always, charge, never, notify, pack,
 
 
 def problems(workflow: Workflow) -> list[str]:
-    """What `commit` says is wrong."""
+    """Return what `commit` says is wrong."""
     with pytest.raises(GraphInvalid) as caught:
         workflow.commit()
     assert not workflow.committed
@@ -30,7 +30,7 @@ def problems(workflow: Workflow) -> list[str]:
 
 
 def test_a_workflow_without_a_flow_cannot_be_used() -> None:
-    """Neither committed nor run."""
+    """It can neither be committed nor run."""
     workflow = Workflow("w")
     for use in (workflow.commit, workflow.require_committed, workflow.graph, lambda: workflow.compiled):
         with pytest.raises(FlowNotDefined, match="Execution flow of workflow is not defined"):
@@ -38,7 +38,6 @@ def test_a_workflow_without_a_flow_cannot_be_used() -> None:
 
 
 def test_an_uncommitted_workflow_cannot_be_run() -> None:
-    """Until it is committed."""
     workflow = Workflow("w").then(reserve)
     assert not workflow.committed
     with pytest.raises(FlowNotCommitted, match="Uncommitted step flow changes detected"):
@@ -48,7 +47,7 @@ def test_an_uncommitted_workflow_cannot_be_run() -> None:
 
 
 def test_an_addition_after_a_commit_is_uncommitted() -> None:
-    """The committed graph is not used any more, until the next commit."""
+    """The committed graph is not used any more until the next commit."""
     workflow = Workflow("w").then(reserve).commit().then(charge)
     assert not workflow.committed
     with pytest.raises(FlowNotCommitted):
@@ -57,13 +56,13 @@ def test_an_addition_after_a_commit_is_uncommitted() -> None:
 
 
 def test_a_second_commit_without_a_change_does_nothing() -> None:
-    """The graph is the same object."""
+    """The graph is still the same object."""
     workflow = Workflow("w").then(reserve).commit()
     assert workflow.compiled is workflow.commit().compiled
 
 
 def test_every_problem_is_listed_at_once() -> None:
-    """With the places."""
+    """Each names its place."""
     remedy = "give one of them another id: clone_step"
     nowhere = "no entry of this workflow has that id (those of nested workflows do not count)"
     reserved, charged = '(reserve, id="reserve_2")', '(charge, id="charge_2")'
@@ -120,14 +119,14 @@ def test_the_same_id_in_a_nested_workflow_is_no_conflict() -> None:
 
 
 def test_a_name_of_a_mapping_or_timeout_counts() -> None:
-    """Like that of any entry."""
+    """It is an id like that of any entry."""
     workflow = Workflow("w").then(pack).map(always, id="pack").wait_for_event("go", timeout=1, on_timeout=pack)
     [problem] = problems(workflow)
     assert problem.startswith("the id 'pack' is used 3 times: an entry of its own, a mapping, the timeout of go")
 
 
 def test_a_workflow_nested_in_itself_is_refused() -> None:
-    """Directly, or by another."""
+    """It may be so directly, or through another workflow."""
     direct = Workflow("a").then(reserve)
     assert problems(direct.then(direct)) == ["the workflow 'a' is nested in itself: a in a"]
     first = Workflow("first").then(reserve).commit()
@@ -146,7 +145,7 @@ def test_a_nested_workflow_that_was_changed_must_be_committed_again() -> None:
 
 
 def test_a_mapping_may_speak_of_steps_that_run_later_or_never() -> None:
-    """Whether they have a result is decided when it runs; a template may even name a step that does not exist."""
+    """The run decides if they have a result; a template may even name a step that does not exist."""
     late = clone_step(reserve, id="late")
     spec = {"late": from_step([late, "notify"]), "wait": from_step("go"), "text": template("${steps.nonexistent}")}
     workflow = Workflow("w").map(spec).then(late).branch((never, notify))
@@ -155,7 +154,7 @@ def test_a_mapping_may_speak_of_steps_that_run_later_or_never() -> None:
 
 
 def test_a_mapping_from_a_step_that_is_nowhere_is_a_problem() -> None:
-    """Whatever the mapping takes else; the steps inside a nested workflow are its own."""
+    """Other sources of the mapping do not matter; steps inside a nested workflow are that workflow's own."""
     inner = Workflow("inner").then(charge).commit()
     spec = {"inner": from_step(inner), "a": from_step([reserve, "chrage"]), "b": from_step(charge, "total")}
     workflow = Workflow("w").then(reserve).then(inner).map(spec)
@@ -166,7 +165,7 @@ def test_a_mapping_from_a_step_that_is_nowhere_is_a_problem() -> None:
 
 
 def test_a_copy_names_its_own_generated_ids() -> None:
-    """Those of the original are not in it."""
+    """The generated ids of the original are unknown in it."""
     flow = Workflow("w").map(always).map({"first": from_step("mapping_w_0")}).commit()
     with pytest.raises(GraphInvalid, match="from the step 'mapping_w_0'"):
         clone_workflow(flow, id="other")
@@ -191,14 +190,14 @@ REPEATED: dict[str, tuple[Workflow, str]] = {
 
 @pytest.mark.parametrize("name", REPEATED)
 def test_an_id_that_is_used_twice_comes_with_a_remedy(name: str) -> None:
-    """As it is written where the last use stands, with an id that is free."""
+    """The remedy is code for the last use, with an id that is free."""
     workflow, remedy = REPEATED[name]
     [problem] = problems(workflow)
     assert problem.endswith(f"; give one of them another id: {remedy}")
 
 
 def test_uses_that_look_alike_are_named_once() -> None:
-    """Saying the same place twice tells nothing."""
+    """The same place said twice would tell nothing."""
     [problem] = problems(Workflow("w").then(pack).then(reserve).then(pack))
     assert problem.startswith("the id 'pack' is used 2 times: each is an entry of its own; give")
 
@@ -208,7 +207,7 @@ TEXTS: dict[str, Any] = {"text": "int", "name": "Nowhere", "reference": ForwardR
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_a_type_that_is_text_is_refused_where_it_is_written(name: str) -> None:
-    """Nobody could resolve it: there is no function whose module has the name."""
+    """There is no function in whose module the name could be looked up."""
     for keyword in ("input", "output", "state"):
         with pytest.raises(TypeError, match=f"workflow 'w': {keyword}.*the types? themselves|the type itself"):
             Workflow("w", **{keyword: TEXTS[name]})
@@ -217,14 +216,14 @@ def test_a_type_that_is_text_is_refused_where_it_is_written(name: str) -> None:
 
 
 def test_types_are_taken_as_they_are() -> None:
-    """None and Any say nothing."""
+    """None and Any declare nothing."""
     workflow = Workflow("w", input=list[Order], output=Any, state=None)
     assert (workflow.input, workflow.output, workflow.state) == (list[Order], None, None)
     assert Workflow("w", input=list["int"]).input == list[int]
 
 
 def test_wrong_options_are_refused_at_once() -> None:
-    """An id that is no text, a negative number."""
+    """An id that is no text and a negative number are such."""
     with pytest.raises(TypeError, match="a workflow's id is a text"):
         Workflow(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="retries and retry_delay must be 0 or more"):
@@ -232,6 +231,6 @@ def test_wrong_options_are_refused_at_once() -> None:
 
 
 def test_a_workflow_shows_what_it_is() -> None:
-    """In a debugger."""
+    """Its repr is for debuggers."""
     assert repr(Workflow("w").then(reserve)) == "<Workflow 'w': 1 blocks, not committed>"
     assert repr(Workflow("w").then(reserve).commit()) == "<Workflow 'w': 1 blocks>"

@@ -10,22 +10,32 @@ from orchestrator import Workflow, from_input, from_step, step
 from orchestrator.codec import ANY, DictOf, ListOf, Shape, Typed
 from orchestrator.core import graph
 from orchestrator.core.graph import Retry, Route
-from orchestrator.definitions.bodies import LoopBody, NestedBody, StepBody, shape_made
+from orchestrator.definitions.bodies import (
+    LoopBody,
+    MapBody,
+    NestedBody,
+    StepBody,
+    body_of,
+    definition_at,
+    shape_given,
+    shape_made,
+    step_of,
+)
 from tests.definitions.models import Approval, Order, Receipt, Reservation, always, charge, notify, pack, reserve
 
 
 def flow(workflow: Workflow) -> tuple[Any, ...]:
-    """The nodes of a workflow."""
+    """Return the nodes of a workflow."""
     return workflow.commit().compiled.flow
 
 
 def plain(id: str, **options: Any) -> Any:
-    """A step of which nothing is declared."""
+    """Make a step of which nothing is declared."""
     return step(lambda data: data, id=id, **options)
 
 
 def test_a_route_has_the_innermost_workflows_name_and_the_steps_options() -> None:
-    """So that `task_routes` can speak of it."""
+    """`task_routes` matches this name."""
     routed = plain("pay", queue="payments", priority=3, time_limit=30, soft_time_limit=20)
     inner = Workflow("inner").then(routed).commit()
     [nested] = flow(Workflow("outer").then(inner))
@@ -34,7 +44,7 @@ def test_a_route_has_the_innermost_workflows_name_and_the_steps_options() -> Non
 
 
 def test_what_is_no_step_goes_to_the_queue_of_the_step_before() -> None:
-    """Or of the first step, so that the workers of the steps can do it."""
+    """Without one it goes to the queue of the first step, whose workers can do it too."""
     workflow = Workflow("w").map(always).then(plain("a", queue="q")).branch((always, plain("b", queue="r"))).sleep(1)
     assert [node.route.queue for node in flow(workflow)] == ["q", "q", "q", "r"]
     inner = Workflow("inner").sleep(1).then(plain("a", queue="q")).commit()
@@ -45,7 +55,7 @@ def test_what_is_no_step_goes_to_the_queue_of_the_step_before() -> None:
 
 
 def test_retries_are_the_steps_own_or_those_of_the_innermost_workflow() -> None:
-    """Each of attempts and delay by itself."""
+    """Attempts and delay are inherited one by one."""
     inner = Workflow("inner", retries=1, retry_delay=0.5).then(plain("a")).then(plain("b", retries=0)).commit()
     workflow = Workflow("outer", retries=9).then(inner).then(plain("c", retry_delay=2.0)).map(always)
     nested, last, mapping = flow(workflow)
@@ -54,7 +64,7 @@ def test_retries_are_the_steps_own_or_those_of_the_innermost_workflow() -> None:
 
 
 def test_a_backoff_may_say_its_first_delay() -> None:
-    """As Celery's option does."""
+    """Celery's option of this name takes a number too."""
     first = plain("a", retries=2, retry_backoff=5, retry_jitter=False)
     second = plain("b", retry_backoff=True, retry_delay=3.0, retry_backoff_max=60)
     [one, two] = flow(Workflow("w", retry_delay=9).then(first).then(second))
@@ -63,20 +73,20 @@ def test_a_backoff_may_say_its_first_delay() -> None:
 
 
 def test_inline_is_the_steps_word_or_the_workflows() -> None:
-    """Off by default."""
+    """It is off by default."""
     [off] = flow(Workflow("w").then(plain("a")))
     on, refused = flow(Workflow("w", inline=True).then(plain("a")).then(plain("b", inline=False)))
     assert (off.inline, on.inline, refused.inline) == (False, True, False)
 
 
 def test_a_mapping_is_a_control_step() -> None:
-    """It runs where its predecessor ended."""
+    """It runs in the worker that ended its predecessor."""
     [mapping] = flow(Workflow("w").map(always))
     assert (mapping.component, mapping.control) == ("MAP", True)
 
 
 def test_steps_are_checked_where_they_declare_an_input_and_the_workflow_says_so() -> None:
-    """Each workflow for its own steps; a nested one also for its own input."""
+    """Each workflow says so for its own steps, and a nested one also for its own input."""
     inner = Workflow("inner", input=Order, validate_inputs=False).then(reserve).commit()
     open_ = Workflow("open").then(reserve).commit()
     checked = Workflow("checked", input=Order).then(reserve).commit()
@@ -86,22 +96,45 @@ def test_steps_are_checked_where_they_declare_an_input_and_the_workflow_says_so(
     assert [node.flow[0].body.validate for node in nodes[2:]] == [False, True, True]
 
 
-def test_the_graph_carries_its_workflow() -> None:
-    """And each nested node its own."""
+def test_the_graph_carries_its_definition() -> None:
+    """Each nested node carries its own, as it was when the outer workflow was committed."""
     inner = Workflow("inner").then(pack).commit()
     outer = Workflow("outer").then(inner).commit()
-    assert outer.compiled.body is outer
-    body = outer.compiled.flow[0].body  # type: ignore[union-attr]
+    committed = inner.definition
+    inner.then(reserve)
+    assert outer.compiled.body is outer.definition is definition_at(outer.compiled, ())
+    body = body_of(outer.compiled.flow[0])
     assert isinstance(body, NestedBody)
-    assert body.workflow is inner
+    assert body.definition is committed is definition_at(outer.compiled, (0,))
+    assert inner.definition is not committed
+
+
+@pytest.mark.parametrize("scope", [(0, 0), (1,), (2,)])
+def test_only_a_workflow_has_a_definition(scope: graph.Path) -> None:
+    """The places of a step and of a parallel block have none, and there is no third entry."""
+    inner = Workflow("inner").then(pack).commit()
+    outer = Workflow("outer").then(inner).parallel(charge, notify).commit()
+    with pytest.raises(LookupError):
+        definition_at(outer.compiled, scope)
+
+
+def test_a_node_gives_its_body_with_its_type() -> None:
+    """A parallel block has none, and neither has a node whose body is not of a definition."""
+    step, mapping, block = Workflow("w").then(pack).map(always).parallel(charge, notify).commit().compiled.flow
+    assert isinstance(body_of(step), StepBody)
+    assert isinstance(body_of(mapping), MapBody)
+    assert (body_of(block), shape_given(block)) == (None, ANY)
+    assert (step_of(step), step_of(mapping), step_of(block)) == (pack, None, None)
+    foreign = graph.Step("s", "STEP", graph.Route("w.s"), body="a body of somebody else's")
+    assert (body_of(foreign), shape_given(foreign), shape_made(foreign)) == (None, ANY, ANY)
 
 
 # Shapes
 
 
 def shapes(workflow: Workflow) -> list[tuple[Shape, Shape]]:
-    """Given and made of each node."""
-    return [(getattr(node.body, "given", ANY), shape_made(node)) for node in flow(workflow)]
+    """Return the shapes that arrive at and leave each node."""
+    return [(shape_given(node), shape_made(node)) for node in flow(workflow)]
 
 
 def test_a_step_makes_what_it_declares_and_gets_what_the_one_before_makes() -> None:
@@ -130,7 +163,7 @@ def test_parallel_and_branch_make_a_dict_of_their_arms() -> None:
 
 
 def test_a_foreach_makes_a_list_of_what_its_body_makes() -> None:
-    """And the body gets one item of the list."""
+    """The body gets one item of the list."""
     workflow = Workflow("w", input=list[Order]).foreach(reserve).foreach(charge).foreach(plain("a")).then(plain("end"))
     first, second, third, end = flow(workflow)
     assert (first.body.given, first.body_node.body.given) == (Typed(list[Order]), Typed(Order))
@@ -141,13 +174,13 @@ def test_a_foreach_makes_a_list_of_what_its_body_makes() -> None:
 
 @pytest.mark.parametrize("given", [tuple[int, str], str, Any])
 def test_an_item_of_something_else_has_no_type(given: Any) -> None:
-    """A tuple has one for each place."""
+    """A tuple may have another type at each place."""
     [node] = flow(Workflow("w", input=given).foreach(plain("a")))
     assert node.body_node.body.given == ANY
 
 
 def test_the_body_of_a_loop_gets_its_own_output_too() -> None:
-    """Where that has another type, either may arrive."""
+    """Where its output has another type than its input, either may arrive."""
 
     def loop(input: Any, body: Any) -> tuple[Shape, Shape]:
         [node] = flow(Workflow("w", input=input).do_while(body, always))
@@ -177,7 +210,7 @@ def test_a_nested_workflow_makes_what_it_declares_or_what_its_last_entry_makes()
 
 
 def test_a_wait_makes_its_event_or_what_its_timeout_makes() -> None:
-    """Both where they differ."""
+    """Where the two types differ, either may leave."""
     assert shapes(Workflow("w").wait_for_event("go"))[0][1] == ANY
     assert shapes(Workflow("w").wait_for_event("go", Order))[0][1] == Typed(Order)
     late = Workflow("w", input=Receipt).wait_for_event("go", Order, 1, on_timeout=charge)
@@ -187,7 +220,7 @@ def test_a_wait_makes_its_event_or_what_its_timeout_makes() -> None:
 
 
 def test_a_mapping_knows_the_results_of_the_steps_before() -> None:
-    """Those in blocks too: the list of a foreach, the arms, the workflow's input."""
+    """It also knows those in blocks (the list of a foreach, the arms) and the workflow's input."""
     inner = Workflow("inner").then(charge).commit()
     untyped = step(lambda data: data, id="untyped")
     workflow = (
@@ -213,7 +246,7 @@ def test_a_mapping_knows_the_results_of_the_steps_before() -> None:
 
 
 def test_a_mapping_in_a_nested_workflow_knows_its_own_input() -> None:
-    """Declared, or what arrives."""
+    """That is the declared input, or else what arrives."""
     inner = Workflow("inner").map({"sku": from_input("sku")}).commit()
     [nested] = flow(Workflow("w", input=Order).then(inner))
     assert shape_made(nested) == DictOf({"sku": Typed(str)})
@@ -223,7 +256,7 @@ def test_a_mapping_in_a_nested_workflow_knows_its_own_input() -> None:
 
 
 def test_the_fingerprint_is_the_same_for_the_same_shape() -> None:
-    """Whatever the functions, options and descriptions."""
+    """Functions, options and descriptions are no part of the shape."""
     one = Workflow("w").then(plain("a")).branch((always, plain("b"))).foreach(plain("c")).sleep(1)
     two = Workflow("w", description="Said.", retries=4)
     two.then(plain("a", queue="q")).branch((len, plain("b", retries=1))).foreach(plain("c"), concurrency=9).sleep(5)
@@ -233,7 +266,7 @@ def test_the_fingerprint_is_the_same_for_the_same_shape() -> None:
 
 
 def test_the_fingerprint_differs_with_the_shape() -> None:
-    """Ids, kinds, structure, events, tasks and versions."""
+    """Ids, kinds, structure, events, tasks and versions are parts of the shape."""
     inner = [Workflow("in", version=version).then(plain("a")).commit() for version in (None, 1)]
     workflows = [
         Workflow("w").then(plain("a")),
@@ -260,7 +293,7 @@ def test_the_fingerprint_differs_with_the_shape() -> None:
 
 
 def test_a_step_body_has_what_the_engine_needs() -> None:
-    """The step itself, and both shapes."""
+    """It has the step itself and both shapes."""
     [node] = flow(Workflow("w", input=Order).then(reserve))
     assert node.body == StepBody(reserve, Typed(Order), Typed(Reservation), True)
     assert isinstance(node, graph.Step)

@@ -20,7 +20,7 @@ from orchestrator.definitions.foreign import TaskEntry, is_signature, is_task
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
-    """An app with two tasks."""
+    """Make an app with two tasks."""
     app = Celery("shop", broker="memory://", set_as_current=False)
 
     @app.task(name="shop.tasks.double", soft_time_limit=7, time_limit=9, shared=False)
@@ -41,14 +41,14 @@ def app() -> Iterator[Celery]:
 
 
 def entry(given: Any, **kwargs: Any) -> TaskEntry:
-    """The entry that a workflow makes of it."""
+    """Return the entry that a workflow makes of a task."""
     [made] = Workflow("w").then(given, **kwargs).steps.values()
     assert isinstance(made, TaskEntry)
     return made
 
 
 def test_a_task_is_an_entry_under_the_last_part_of_its_name(app: Celery) -> None:
-    """With its own options and description."""
+    """It keeps its own options and description."""
     made = entry(app.tasks["shop.tasks.double"])
     assert (made.id, made.name, made.component) == ("double", "shop.tasks.double", "TASK")
     assert made.description == "Twice as much."
@@ -65,7 +65,7 @@ def test_a_signature_keeps_its_arguments_and_options(app: Celery) -> None:
 
 
 def test_an_immutable_signature_does_not_get_the_data(app: Celery) -> None:
-    """As in a chain."""
+    """Neither does it in a Celery chain."""
     assert entry(app.tasks["shop.tasks.double"].si(5)).arguments(1) == ((5,), {})
 
 
@@ -77,7 +77,7 @@ def test_a_signature_from_json_is_one_too(app: Celery) -> None:
 
 
 def test_a_name_is_an_entry() -> None:
-    """Without anything else known."""
+    """Nothing but the name is known of the task."""
     made = entry("proj.tasks.double-tool")
     assert (made.id, made.name, made.description, made.options) == ("double-tool", "proj.tasks.double-tool", "", {})
     assert entry("double", id="other").id == "other"
@@ -95,7 +95,7 @@ def test_a_task_compiles_to_a_step_with_its_name_in_the_route(app: Celery) -> No
 
 
 def test_a_canvas_is_refused_with_the_remedy(app: Celery) -> None:
-    """Its parts are entries."""
+    """The message says how to add its parts, which are entries."""
     task = app.tasks["shop.tasks.double"]
     for canvas, name in ((group(task.s(), task.s()), "group"), (chain(task.s(1), task.s()), "chain")):
         with pytest.raises(TypeError, match=rf"a Celery {name} is no entry: add its tasks with \.then"):
@@ -103,7 +103,7 @@ def test_a_canvas_is_refused_with_the_remedy(app: Celery) -> None:
 
 
 def test_tasks_are_told_from_steps_and_functions(app: Celery) -> None:
-    """By their shape."""
+    """The shape tells them apart, without an import of Celery."""
     task = app.tasks["random-tool"]
     assert is_task(task)
     assert is_signature(task.s())
@@ -114,7 +114,7 @@ def test_tasks_are_told_from_steps_and_functions(app: Celery) -> None:
 
 
 def test_step_of_a_task_is_the_task_as_an_entry(app: Celery) -> None:
-    """With another id or queue, if wanted."""
+    """`step` may give it another id or queue."""
     made: Any = step(app.tasks["random-tool"], id="tool", queue="q", description="random-tool")
     assert isinstance(made, TaskEntry)
     assert (made.id, made.name, made.options, made.description) == (
@@ -126,7 +126,7 @@ def test_step_of_a_task_is_the_task_as_an_entry(app: Celery) -> None:
 
 
 def test_a_mapping_can_speak_of_a_task(app: Celery) -> None:
-    """By the task, its signature or its name."""
+    """It names the task itself, its signature or its name."""
     task = app.tasks["shop.tasks.double"]
     assert from_step([task, task.s(1), "double"]).steps == ("double", "double", "double")
     with pytest.raises(TypeError, match=r"is an entry.*from_step\(\)"):
@@ -136,7 +136,7 @@ def test_a_mapping_can_speak_of_a_task(app: Celery) -> None:
 
 
 def test_a_task_runs_here_as_in_eager_mode(app: Celery) -> None:
-    """With a request of its own; an exception comes out as it is."""
+    """It has a request of its own, and its exception comes out as it is."""
     assert entry(app.tasks["shop.tasks.double"].s(plus=1)).invoke(4, None) == 9
     assert entry(app.tasks["random-tool"].s("b")).invoke("a", None) == ("a", "b")
     with pytest.raises(TypeError):
@@ -154,6 +154,5 @@ def test_a_name_is_looked_up_in_the_app_when_it_runs(app: Celery) -> None:
 
 
 def test_a_clone_of_a_workflow_keeps_its_tasks() -> None:
-    """By their names."""
     workflow = Workflow("w").then("a.b").commit()
     assert list(clone_workflow(workflow, id="v").steps) == ["b"]

@@ -1,4 +1,4 @@
-"""What an `Orchestrator` is given: mistakes are refused where they are made, with the remedy."""
+"""The arguments of an `Orchestrator`: mistakes are refused where they are made, with the remedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_what_is_no_app_is_told_where_it_goes(given: Any) -> None:
 
 @pytest.mark.parametrize("given", [FLOW, "w", None])
 def test_workflows_are_a_list(given: Any) -> None:
-    """One of them is not."""
+    """A single workflow is refused with the remedy."""
     with pytest.raises(TypeError, match=r"`workflows` takes a list of workflows: write workflows=\[\.\.\.\]"):
         Orchestrator(workflows=given)
 
@@ -37,6 +37,6 @@ def test_a_list_of_workflows_holds_workflows(given: Any) -> None:
 
 
 def test_any_iterable_will_do() -> None:
-    """As long as it can be walked once."""
+    """It is walked once."""
     with Orchestrator(workflows=iter([FLOW])) as orchestrator:
         assert orchestrator.workflow("w") is FLOW

@@ -18,14 +18,14 @@ class Recorder:
         self.launched: list[tuple[Any, ...]] = []
 
     def launch(self, workflow: Workflow, input: Any, **options: Any) -> str:
-        """Remember, and give something back."""
+        """Remember the call, and return a run."""
         said = {name: value for name, value in options.items() if value is not None}
         self.launched.append((workflow, input, said))
         return "run"
 
 
 def test_delay_asks_the_launcher() -> None:
-    """With the input alone, or without one."""
+    """It passes the input on, or None without one."""
     workflow, recorder = Workflow("w").then(reserve).commit(), Recorder()
     workflow.bind(recorder)
     assert workflow.delay({"sku": "a"}) == "run"
@@ -57,19 +57,19 @@ def test_the_latest_launcher_counts() -> None:
 
 
 def test_an_unbound_workflow_names_the_remedy() -> None:
-    """It is to be registered."""
+    """The message says to register it."""
     with pytest.raises(WorkflowNotRegistered, match=r"'w' is bound to no runtime: register it with Orchestrator"):
         Workflow("w").then(reserve).commit().delay(1)
 
 
 def test_an_uncommitted_workflow_cannot_be_started() -> None:
-    """Bound or not."""
+    """It makes no difference if it is bound."""
     with pytest.raises(FlowNotCommitted):
         Workflow("w").then(reserve).delay(1)
 
 
 def test_delay_takes_one_input_too() -> None:
-    """Not keywords as a task does: the message shows how to give them, without what they hold."""
+    """It takes no keywords, as a task does: the message shows how to give them, without what they hold."""
     workflow: Any = Workflow("w").then(reserve).commit()
     with pytest.raises(TypeError, match=r"delay\(\{'sku': \.\.\., 'qty': \.\.\.\}\)"):
         workflow.delay(sku="secret", qty=1)
@@ -82,7 +82,7 @@ def test_delay_takes_one_input_too() -> None:
     [("queue", "an option of step"), ("task_id", "run_id"), ("kwargs", "may be a dict"), ("nonsense", "")],
 )
 def test_an_option_that_a_workflow_does_not_have_is_refused(option: str, hint: str) -> None:
-    """With those that it has, and where a Celery user finds the other."""
+    """The message lists the options there are, and where a Celery user finds the other one."""
     workflow: Any = Workflow("w").then(reserve).commit()
     known = "choose from countdown, eta, request_context, resource_id, run_id, state"
     with pytest.raises(TypeError, match=f"no option '{option}'.*{hint}.*: {known}"):

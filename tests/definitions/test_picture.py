@@ -13,7 +13,7 @@ from tests.definitions.models import Order, always, charge, never, notify, pack,
 
 
 def whole() -> Workflow:
-    """A workflow with every kind of block."""
+    """Build a workflow with every kind of block."""
     inner = Workflow("inner", version=3).then(pack).sleep_until(datetime(2030, 1, 1, tzinfo=UTC)).commit()
     return (
         Workflow("w", input=Order, description="All kinds.", version="2")
@@ -31,7 +31,7 @@ def whole() -> Workflow:
 
 
 def test_a_graph_is_plain_data() -> None:
-    """It survives JSON, committed or not."""
+    """It survives JSON, be the workflow committed or not."""
     graph = whole().graph()
     assert json.loads(json.dumps(graph)) == graph == whole().commit().graph()
     types = [entry["type"] for entry in graph["entries"]]
@@ -47,7 +47,7 @@ def test_a_graph_is_plain_data() -> None:
 
 
 def test_every_entry_says_what_belongs_to_its_type() -> None:
-    """Entries inside it, conditions, schemas, times."""
+    """That is the entries inside it, conditions, schemas and times."""
     graph = whole().graph()
     reserve_, parallel, map_, branch, foreach, until, while_, sleep, nap, wait = graph["entries"]
     assert graph["input"]["properties"].keys() == {"sku", "qty"} == reserve_["input"]["properties"].keys()
@@ -77,13 +77,13 @@ def test_a_type_without_a_json_schema_is_named() -> None:
 
 
 def test_a_picture_of_what_is_not_valid_says_why() -> None:
-    """As `commit` does."""
+    """It raises the error that `commit` would raise."""
     with pytest.raises(GraphInvalid, match="is used 2 times"):
         Workflow("w").then(reserve).then(reserve).mermaid()
 
 
 def test_a_picture_draws_every_kind_of_block() -> None:
-    """The whole text, line by line."""
+    """The whole text is compared, line by line."""
     lines = [line.strip() for line in whole().mermaid().splitlines()]
     assert lines[:2] == ["flowchart TD", 'start(["start"])']
     for line in (
@@ -118,7 +118,7 @@ def test_a_picture_draws_every_kind_of_block() -> None:
 
 
 def test_a_picture_is_deterministic_and_closed() -> None:
-    """The same text each time; every arrow ends at something drawn."""
+    """It is the same text each time, and every arrow ends at something drawn."""
     text = whole().mermaid()
     assert text == whole().commit().mermaid()
     drawn = {line.strip().split("(")[0].split("[")[0].split("{")[0] for line in text.splitlines() if "-->" not in line}
@@ -130,7 +130,7 @@ def test_a_picture_is_deterministic_and_closed() -> None:
 
 
 def test_a_picture_colours_entries_by_their_status() -> None:
-    """Nested ones by their dotted ids; unknown statuses and ids are left out."""
+    """Nested ones go by their dotted ids; unknown statuses and ids are left out."""
     text = whole().mermaid(
         {"reserve": "success", "charge": "success", "inner.pack": "failed", "x": "failed", "go": "?"}
     )

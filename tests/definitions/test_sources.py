@@ -10,17 +10,17 @@ from pydantic import RootModel
 
 from orchestrator import Context, Workflow, constant, from_context, from_input, from_step, step, template
 from orchestrator.codec import ANY, DictOf, Typed
-from orchestrator.definitions.sources import Known, either, map_spec
+from orchestrator.definitions.sources import Known, map_spec, union_of
 from tests.definitions.models import Order, Receipt, Reservation, Scope, charge, reserve
 
 
 def evaluated(spec: Any, scope: Scope) -> Any:
-    """What a mapping makes of a scope."""
+    """Return what a mapping makes of a scope."""
     return map_spec(spec).evaluate(scope, scope.call)
 
 
 def test_each_source_gives_its_value() -> None:
-    """All six kinds in one mapping."""
+    """One mapping has all six kinds."""
     outer = Workflow("outer", input=Order)
     scope = Scope(
         data={"result": "success"},
@@ -59,13 +59,13 @@ def test_each_source_gives_its_value() -> None:
 
 
 def test_a_function_makes_the_whole_output() -> None:
-    """Of any shape."""
+    """The output may have any shape."""
     assert evaluated(lambda data: [data, data], Scope(data=1)) == [1, 1]
     assert evaluated(lambda: "nothing goes in", Scope()) == "nothing goes in"
 
 
 def test_whoever_evaluates_calls_the_functions() -> None:
-    """So that it can await them."""
+    """The engine has to await them, which a mapping could not."""
 
     async def fn(data: int) -> int:
         return data + 1
@@ -81,7 +81,7 @@ def test_whoever_evaluates_calls_the_functions() -> None:
 
 
 def test_a_list_of_steps_takes_the_first_with_a_result() -> None:
-    """In the order of the list; missing ones and None are passed over, falsy values are not."""
+    """The order of the list counts; missing results and None are passed over, falsy values are not."""
     source = from_step(["skipped", "none", "zero", "late"])
     assert evaluated({"x": source}, Scope(results={"none": None, "zero": 0, "late": 1})) == {"x": 0}
     assert evaluated({"x": source}, Scope(results={"none": None})) == {"x": None}
@@ -91,7 +91,7 @@ def test_a_list_of_steps_takes_the_first_with_a_result() -> None:
 
 @pytest.mark.parametrize("path", ["", "."])
 def test_the_empty_path_is_the_whole_output(path: str) -> None:
-    """Written in either way, also where that is None."""
+    """It is written as `` or `.`, and gives the output also where that is None."""
     assert evaluated({"x": from_step("s", path)}, Scope(results={"s": {"a": 1}})) == {"x": {"a": 1}}
     assert evaluated({"x": from_step("s", path)}, Scope(results={"s": None})) == {"x": None}
 
@@ -140,13 +140,13 @@ def test_a_path_goes_into_dicts_lists_and_models(value: Any, path: str, found: A
     ],
 )
 def test_a_path_through_what_has_no_parts_is_refused(value: Any, path: str) -> None:
-    """Naming the path and the step."""
+    """The message names the path and the step."""
     with pytest.raises(ValueError, match=f"Invalid path '{path}' in step 's'"):
         evaluated({"x": from_step("s", path)}, Scope(results={"s": value}))
 
 
 def test_a_path_that_is_missing_in_the_input_names_the_workflow() -> None:
-    """The input's own, and an outer one's."""
+    """This holds for the workflow's own input and for an outer one's."""
     with pytest.raises(ValueError, match=r"Invalid path 'a\.b' in the input: there is no 'a'"):
         evaluated({"x": from_input("a.b")}, Scope(inputs={None: {}}))
     with pytest.raises(ValueError, match="in the input of workflow 'outer'"):
@@ -154,7 +154,7 @@ def test_a_path_that_is_missing_in_the_input_names_the_workflow() -> None:
 
 
 def test_types_follow_from_what_is_declared() -> None:
-    """Steps by their ids first, as the workflow knows them; then by their own annotations."""
+    """The types that the workflow knows by id come first, then the steps' own annotations."""
     known = Known({"charge": Typed(Receipt)}, Typed(Order))
     outer = Workflow("outer", input=Reservation)
     spec = map_spec(
@@ -193,14 +193,14 @@ def always_order(data: Any) -> Order:
 
 
 def test_one_of_several_types_is_their_union() -> None:
-    """Unless one of them is unknown."""
-    assert either(Typed(int), Typed(int)) == Typed(int)
-    assert either(Typed(int), Typed(str)) == Typed(int | str)
-    assert either(Typed(int), ANY) == ANY
+    """Where one of them is unknown, so is the union."""
+    assert union_of(Typed(int), Typed(int)) == Typed(int)
+    assert union_of(Typed(int), Typed(str)) == Typed(int | str)
+    assert union_of(Typed(int), ANY) == ANY
 
 
 def test_anything_else_in_a_mapping_is_refused_by_name() -> None:
-    """With the remedy."""
+    """The message has the remedy."""
     with pytest.raises(TypeError, match="the map target 'x' is 3, which is no source: use from_step"):
         Workflow("w").map({"x": 3})
     with pytest.raises(TypeError, match=r"the map target 'x' is an entry.*from_step\(\)"):
@@ -216,7 +216,7 @@ def test_anything_else_in_a_mapping_is_refused_by_name() -> None:
 
 
 def test_sources_refuse_what_they_cannot_use() -> None:
-    """Where they are written."""
+    """The source raises, before any `.map` or `commit`."""
     with pytest.raises(TypeError, match="takes a step or its id, not 3"):
         from_step(3)
     with pytest.raises(TypeError, match="needs a step"):
@@ -230,7 +230,7 @@ def test_sources_refuse_what_they_cannot_use() -> None:
 
 
 def test_a_step_is_named_in_whatever_way_it_is_used() -> None:
-    """By a step, a workflow, a plain function, an id."""
+    """It is given as a step, a workflow, a plain function or an id."""
     named = from_step([reserve, Workflow("w"), always_order, "id"])
     assert named.steps == ("reserve", "w", "always_order", "id")
     assert named.outputs == (Reservation, None, None, None)

@@ -32,7 +32,7 @@ def test_calling_a_step_calls_the_plain_function() -> None:
 
 
 def test_options_stand_in_the_decorator_or_beside_the_function() -> None:
-    """`@step(...)`, `step(fn, id=...)` and the defaults."""
+    """`@step(...)` and `step(fn, id=...)` take the same options."""
 
     @step(
         id="other", description="Said.", retries=3, retry_delay=1.5, queue="q", priority=4, time_limit=30, inline=True
@@ -47,7 +47,7 @@ def test_options_stand_in_the_decorator_or_beside_the_function() -> None:
 
 
 def test_declared_schemas_win_over_annotations() -> None:
-    """`Any` switches one off."""
+    """`Any` switches a schema off."""
 
     def fn(data: Order, ctx: Context[Approval]) -> Receipt: ...  # type: ignore[empty-body]
 
@@ -97,7 +97,7 @@ def test_the_output_of_a_generator_is_its_return_value() -> None:
 
 
 def test_the_output_of_a_coroutine_is_what_it_returns() -> None:
-    """An `async def`, and a function that returns an awaitable."""
+    """So it is of a function that returns an awaitable."""
 
     def late(data: int) -> Coroutine[Any, Any, Receipt]: ...  # type: ignore[empty-body]
 
@@ -106,7 +106,7 @@ def test_the_output_of_a_coroutine_is_what_it_returns() -> None:
 
 
 def test_a_return_annotation_that_promises_nothing_declares_nothing() -> None:
-    """Never, a bare Generator, an awaitable of anything."""
+    """Never, a bare Generator and an awaitable of anything promise nothing."""
 
     def never(data: int) -> NoReturn:
         raise ValueError
@@ -148,7 +148,7 @@ def test_a_lambda_needs_an_id() -> None:
 
 
 def test_an_annotation_that_cannot_be_resolved_is_named_with_its_remedy() -> None:
-    """And the remedy helps."""
+    """The remedy is tried out, and helps."""
 
     def takes(data: Unseen) -> int: ...  # type: ignore[empty-body]
 
@@ -163,7 +163,7 @@ def test_an_annotation_that_cannot_be_resolved_is_named_with_its_remedy() -> Non
 
 
 def test_a_type_that_is_given_as_text_is_resolved_where_the_function_stands() -> None:
-    """As the function's own annotations are."""
+    """The function's own annotations are resolved there too."""
 
     def fn(data: Any, ctx: Context) -> Any: ...
 
@@ -185,7 +185,7 @@ def test_a_context_with_an_unresolvable_resume_type_is_still_the_context() -> No
 
 
 def test_a_closure_can_name_types_of_the_function_around() -> None:
-    """As far as the function itself uses them."""
+    """Python keeps only those that the function itself uses."""
 
     class Local:
         pass
@@ -197,7 +197,7 @@ def test_a_closure_can_name_types_of_the_function_around() -> None:
 
 
 def test_input_and_context_come_in_any_order() -> None:
-    """And each may be missing."""
+    """Each of them may be missing."""
     ctx = Context(input=3)
     cases: list[tuple[Any, Any]] = [
         (lambda data, ctx: (data, ctx), (3, ctx)),
@@ -250,7 +250,7 @@ def test_two_contexts_are_refused_by_name() -> None:
 
 
 def test_other_parameters_with_defaults_are_left_alone() -> None:
-    """Also between those that are filled."""
+    """They may also stand between those that are filled."""
 
     @step
     def fn(data: int, scale: int = 10, *, offset: int = 1, ctx: Context) -> Any:
@@ -268,7 +268,7 @@ def test_a_first_parameter_with_a_default_is_the_input() -> None:
 
 
 def test_partials_methods_builtins_and_objects_can_be_steps() -> None:
-    """Whatever can be called with one value."""
+    """Anything can be a step that can be called with one value."""
 
     class Shop:
         def sell(self, order: Order, ctx: Context) -> Receipt: ...  # type: ignore[empty-body]
@@ -289,7 +289,7 @@ def test_partials_methods_builtins_and_objects_can_be_steps() -> None:
 
 
 def test_only_wanted_exceptions_are_tried_again() -> None:
-    """`retry_on` and `no_retry_on`; a tripwire never."""
+    """`retry_on` and `no_retry_on` say which; a tripwire never is."""
     fn = step(lambda: None, id="fn", retry_on=LookupError, no_retry_on=(KeyError,))
     errors = (IndexError(), KeyError(), ValueError())
     assert [fn.is_retryable(error) for error in errors] == [True, False, False]
@@ -299,14 +299,14 @@ def test_only_wanted_exceptions_are_tried_again() -> None:
 
 @pytest.mark.parametrize("option", ["retries", "retry_delay", "retry_backoff_max", "time_limit", "soft_time_limit"])
 def test_negative_numbers_are_refused(option: str) -> None:
-    """Each by its name."""
+    """The message names the option."""
     options: dict[str, Any] = {option: -1}
     with pytest.raises(ValueError, match=f"step 'fn': {option} must be 0 or more, not -1"):
         step(lambda: None, id="fn", **options)
 
 
 def test_a_step_is_not_decorated_twice() -> None:
-    """And what is no function is refused."""
+    """A thing that is no function is refused as well."""
     with pytest.raises(TypeError, match="'reserve' is a step already"):
         step(reserve)
     with pytest.raises(TypeError, match="takes a function, not 3"):

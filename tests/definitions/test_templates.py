@@ -12,19 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator import GraphInvalid, Workflow, template
-from orchestrator.definitions.templates import parse, rendered
+from orchestrator.definitions.templates import parse, render_value
 from tests.definitions.models import Order, Scope
 
 STRINGY = {"a": "A", "b": "B", "list": [{"name": "first"}, {"name": "second"}]}
 
 
 def render(text: str, scope: Scope | None = None, **values: Any) -> str:
-    """The text of a template, with these values as the input."""
+    """Return the text of a template, with these values as the input."""
     return parse(text).render(scope or Scope(data=values))
 
 
 def test_every_scope_is_read() -> None:
-    """input, init, state, context and steps."""
+    """There are input, init, state, context and steps."""
     scope = Scope(
         {"tone": "cheerful"},
         {None: {"city": "Helsinki"}},
@@ -37,20 +37,20 @@ def test_every_scope_is_read() -> None:
 
 
 def test_a_scope_alone_is_the_whole_value() -> None:
-    """Also a step without a path."""
+    """So is a step without a path."""
     scope = Scope("text", {None: 1}, {"a": 1}, {}, {"s": [1]})
     assert render("${input} ${init} ${state} ${steps.s}", scope) == 'text 1 {"a":1} [1]'
 
 
 def test_texts_without_placeholders_stay_as_they_are() -> None:
-    """The empty text, a lone dollar sign, and braces that are none of ours."""
+    """Among them are the empty text, a lone dollar sign, and braces without one."""
     for text in ("", "plain", "costs $5 {not} ${input", "$${", "}"):
         assert render(text) == text
     assert render("$5 and ${input.a}", **STRINGY) == "$5 and A"
 
 
 def test_nothing_around_a_placeholder_is_lost() -> None:
-    """Side by side, at the start, at the end, after a long text."""
+    """Placeholders stand side by side, at the start, at the end and after a long text."""
     assert render("${input.a}${input.b}", **STRINGY) == "AB"
     assert render("${input.a} end", **STRINGY) == "A end"
     assert render("start ${input.list.0.name}", **STRINGY) == "start first"
@@ -59,7 +59,7 @@ def test_nothing_around_a_placeholder_is_lost() -> None:
 
 
 def test_missing_values_are_nothing() -> None:
-    """None, a missing key, a path through a number, an index beyond the end."""
+    """That goes for None, a missing key, a path through a number and an index beyond the end."""
     text = "[${input.none}][${input.no.where}][${input.a.b}][${input.list.9.name}][${state.x}][${context.y}]"
     assert render(text, none=None, **STRINGY) == "[][][][][][]"
 
@@ -91,12 +91,12 @@ def test_missing_values_are_nothing() -> None:
     ],
 )
 def test_values_are_rendered_as_text(value: Any, text: str) -> None:
-    """As a reader of JSON expects them."""
-    assert rendered(value) == text
+    """The texts are those that a reader of JSON expects."""
+    assert render_value(value) == text
 
 
 def test_a_context_key_may_have_dots() -> None:
-    """The whole rest is the key; else it is a path."""
+    """The whole rest is taken for the key, and for a path only where there is no such key."""
     scope = Scope(context={"a.b": 1, "c": {"d": 2}})
     assert render("${context.a.b} ${context.c.d}", scope) == "1 2"
 
@@ -107,7 +107,7 @@ def test_a_path_goes_into_models() -> None:
 
 
 def test_a_step_without_a_result_fails_when_it_is_rendered() -> None:
-    """Not when it is written: the step may come later, or never."""
+    """Writing the template does not fail: the step may come later, or never."""
     written = template("${steps.nonexistent}")
     with pytest.raises(ValueError, match=r"steps\.nonexistent has no result"):
         written.read(Scope(), Scope().call)
@@ -130,7 +130,7 @@ def test_a_step_without_a_result_fails_when_it_is_rendered() -> None:
     ],
 )
 def test_mistakes_are_found_where_they_are_written(text: str, message: str) -> None:
-    """By `template` itself, so before any `.map` or `commit`."""
+    """`template` itself raises, before any `.map` or `commit`."""
     with pytest.raises(GraphInvalid, match=message):
         Workflow("w").map({"key": template(text)})
     with pytest.raises(ValueError, match=message):
@@ -138,21 +138,21 @@ def test_mistakes_are_found_where_they_are_written(text: str, message: str) -> N
 
 
 def test_all_mistakes_of_a_template_are_listed() -> None:
-    """One sentence each."""
+    """There is one sentence for each."""
     with pytest.raises(GraphInvalid) as caught:
         template("${nope.a} ${} ${input.fine}")
     assert len(caught.value.problems) == 2
 
 
 def test_only_texts_are_templates() -> None:
-    """A forgotten quote is no template."""
+    """Anything else may be a variable whose quotes were forgotten."""
     with pytest.raises(TypeError, match="not int"):
         template(3)  # type: ignore[arg-type]
 
 
 @given(st.text())
 def test_any_text_is_a_template_or_refused_as_one(text: str) -> None:
-    """Never anything else; without a placeholder it renders as itself."""
+    """No other error comes out, and a text without a placeholder renders as itself."""
     try:
         made = parse(text)
     except GraphInvalid:

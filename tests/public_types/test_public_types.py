@@ -26,3 +26,8 @@ def test_steps_and_their_results_are_typed() -> None:
 def test_contexts_are_typed() -> None:
     """mypy agrees with every statement of contexts.py."""
     assert complaints("contexts.py") == []
+
+
+def test_workflows_are_typed() -> None:
+    """mypy agrees with every statement of workflows.py."""
+    assert complaints("workflows.py") == []

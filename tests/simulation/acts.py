@@ -31,6 +31,7 @@ from orchestrator.core.graph import (
 )
 from orchestrator.core.plan import Done, Failed, Plan, Spot, items_prefix
 from orchestrator.core.records import Header, Phase, Record, Status
+from orchestrator.definitions.definition import Definition
 from orchestrator.ports import Store
 
 LEASE = 30_000
@@ -125,7 +126,7 @@ def nested(id_: str, *flow_: Node, checks: bool = False) -> Nested:
 
 def graph(*flow_: Node) -> Graph:
     """A whole workflow."""
-    return Graph("workflow", flow_, "fingerprint")
+    return Graph("workflow", flow_, "fingerprint", body=Definition("workflow"))
 
 
 # --- a run, from the outside ----------------------------------------------------------------------------------
