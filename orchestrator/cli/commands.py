@@ -1,6 +1,6 @@
-"""The commands, as both groups have them: what they are called, what they take, and whom they ask.
+"""The commands, as both groups have them: their names, their options, and the functions that carry them out.
 
-Light: Celery loads this module for each of its commands. What a command does is imported when it runs.
+Light: Celery loads this module for each of its commands. The function of a command is imported when it runs.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def start(
 @click.option("--step", metavar="PATH", help="The step to resume: its id, dotted inside nested workflows.")
 @click.option("--label", metavar="LABEL", help="The label with which the step was suspended.")
 @click.option("--index", type=_NATURAL, help="The item of a foreach.")
-@click.option("--per-step", is_flag=True, help="Go on by one step and pause again.")
+@click.option("--per-step", is_flag=True, help="Go on by one step and pause redo.")
 @options.waiting
 @options.as_json
 @click.pass_context
@@ -190,14 +190,14 @@ def restart(
 
     You vouch that they are dead: their claims are taken away. Finished steps stay; a run that has ended stays as it is.
     """
-    from orchestrator.cli import again
+    from orchestrator.cli import redo
 
     if (run_id is None) != active:
         raise click.UsageError("name either a run or --active", ctx)
     with session(ctx, as_json) as at:
         if run_id is None:
-            ctx.exit(again.restart_active(at, wait=wait, timeout=timeout))
-        ctx.exit(again.restart(at, run_id, wait=wait, timeout=timeout))
+            ctx.exit(redo.restart_active(at, wait=wait, timeout=timeout))
+        ctx.exit(redo.restart(at, run_id, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -232,11 +232,11 @@ def travel(
     '{"first": {"status": "success", "output": 1}}', or from --nested-context, as in
     '{"inner": {"first": {"status": "success", "output": 1}}}'.
     """
-    from orchestrator.cli import again
+    from orchestrator.cli import redo
 
     with session(ctx, as_json) as at:
-        wish = again.Travel(run_id, step, given, context, nested_context, state, resume_data, per_step)
-        ctx.exit(again.travel(at, wish, wait=wait, timeout=timeout))
+        wish = redo.Travel(run_id, step, given, context, nested_context, state, resume_data, per_step)
+        ctx.exit(redo.travel(at, wish, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -261,11 +261,11 @@ def send_event(
 
     Each event is heard once. Without data it is `null`.
     """
-    from orchestrator.cli import again
+    from orchestrator.cli import redo
 
     value = options.value_given(text, file)
     with session(ctx, as_json) as at:
-        ctx.exit(again.send_event(at, run_id, name, value, wait=wait, timeout=timeout))
+        ctx.exit(redo.send_event(at, run_id, name, value, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -275,10 +275,10 @@ def send_event(
 @click.pass_context
 def waiting(ctx: click.Context, workflow: str | None, resource: str | None, as_json: bool) -> None:
     """Show what waits for somebody: for a resume, for an event; since when and until when. Longest first."""
-    from orchestrator.cli import held
+    from orchestrator.cli import waiting as waiting_runs
 
     with session(ctx, as_json) as at:
-        held.show(at, workflow, resource)
+        waiting_runs.show(at, workflow, resource)
 
 
 @click.command(epilog=exits.HELP)

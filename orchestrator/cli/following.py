@@ -43,7 +43,7 @@ def follow(at: Session, run_id: str) -> None:
     screen = console(sys.stderr, at.output.colour)
     view = LiveTree(screen, run_id) if can_redraw(screen) else Lines(at.output)
     pause = PAUSE
-    with view.shown():
+    with view.open():
         while header.status in _GOING:
             began = monotonic()
             view.show(rows_of(at.orchestrator, run))
@@ -88,7 +88,7 @@ class LiveTree:
         self.say(title)
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """The live display."""
         with self._live:
             try:

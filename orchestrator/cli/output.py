@@ -1,4 +1,4 @@
-"""Where a command prints: JSON, or for people: in colour on a terminal, in plain columns anywhere else.
+"""The output of a command: JSON, or for people: in colour on a terminal, in plain columns anywhere else.
 
 A reader that has gone away (`… | head`) changes nothing of what the command does, nor of its exit code.
 """

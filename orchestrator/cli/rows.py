@@ -65,7 +65,7 @@ class Row:
 
 def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
     """All steps of the run that have been reached."""
-    reader = orchestrator.reader(run.header())
+    reader = orchestrator.client.reader(run.header())
     shown = [record for _, record in sorted(reader.records.items()) if record.path and record.role != Role.BLOCK]
     found = [reader.as_ended(record) for record in shown]
     reader.values.fetch(record.error for record in found)

@@ -81,7 +81,7 @@ def _opened(store: str | None, specs: tuple[str, ...], stored: bool) -> Iterator
 
 
 def _things(spec: str) -> list[Any]:
-    """What `module:attr` stands for: workflows, or an orchestrator."""
+    """The things that `module:attr` stands for: workflows, or an orchestrator."""
     from orchestrator.app import Orchestrator
     from orchestrator.definitions import Workflow
 

@@ -1,4 +1,4 @@
-"""How values, times and errors are written for people: short, on one line, with nothing that a terminal would obey."""
+"""Values, times and errors as people read them: short, on one line, with nothing that a terminal would obey."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of a run went, for people and as JSON."""
+"""The time that a run took, step by step, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def times_as_json(orchestrator: Orchestrator, run: Run) -> dict[str, Any]:
 
 
 def _read(orchestrator: Orchestrator, run: Run) -> tuple[Reader, Timing]:
-    reader = orchestrator.reader(run.header())
+    reader = orchestrator.client.reader(run.header())
     records = list(reader.records.values())
     events = _recorded(orchestrator, run.run_id)
     return reader, timing(reader.header, records, events, reader.graph, orchestrator.store.now())

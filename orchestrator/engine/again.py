@@ -107,6 +107,6 @@ def _travel(engine: Engine, graph: Graph, header: Header, target: Path, wish: It
     if isinstance(answer, Refused):
         text = f"run {header.run_id!r} is still running, or somebody else has changed it meanwhile"
         raise RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id)
-    engine.runtime.forget(header.run_id)
+    engine.runtime.discard_result(header.run_id)
     publish(engine, answer)
     return answer.header

@@ -81,7 +81,17 @@ class Inline:
 class Engine:
     """Runs activations of one store. `owner` is what user code sees as `ctx.orchestrator`."""
 
-    def __init__(self, store: Store, registry: Registry, settings: Settings, clock: Clock, owner: Any) -> None:
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        settings: Settings,
+        clock: Clock,
+        owner: Any,
+        runtime: Runtime,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.store = store
         self.registry = registry
         self.settings = settings
@@ -89,8 +99,8 @@ class Engine:
         self.owner = owner
         self.keeper = Keeper(store, settings, self._overdue)
         self.contexts = Contexts(settings)
-        self.runtime: Runtime
-        self.stopping: Callable[[], bool] = lambda: False
+        self.runtime = runtime
+        self.stopping = stopping
 
     def deliver(self, run_id: str, path: str, seq: int, call_task: CallTask | None = None) -> Ending | None:
         """Run the activation that a message spoke of, if it is still to be run; else do nothing, and return None.
@@ -112,7 +122,7 @@ class Engine:
             known = about(answer.header) if answer.header is not None else {"run_id": run_id}
             log.debug("message for %s of run %s left alone: %s", path or "the rest", run_id, answer.reason, extra=known)
             return None
-        self.runtime.seen(answer.header)
+        self.runtime.on_progress(answer.header)
         return answer
 
     def carry_on(self, claimed: Claimed, inline: Inline, call_task: CallTask | None = None) -> Claimed | None:
@@ -186,7 +196,7 @@ class Engine:
         activity.watch.committed(answer)
         self.tell(answer.header, answer.dispatches)
         if record.phase == Phase.REST:
-            self.runtime.seen(answer.header)
+            self.runtime.on_progress(answer.header)
         return answer.claimed
 
     def settle(self, run_id: str, path: str, seq: int, error: Exception) -> None:
@@ -226,10 +236,6 @@ class Engine:
         except BrokerUnavailable as error:
             text = "run %s: %s; the ticker will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=about(header))
-
-    def log_lost(self, run_id: str, error: BaseException) -> None:
-        """A thread of this process ended in the middle of a run."""
-        log.error("run %s was left as a lost worker would leave it: %r", run_id, error, extra={"run_id": run_id})
 
     def known_graph(self, header: Header) -> Graph | None:
         """The graph of a stored run, None where it is not known here, or has changed since the run was started."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 
+from orchestrator.background import ForkAwareThread, on_fork
 from orchestrator.core.changes import Claimed
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.logs import about
@@ -44,20 +44,19 @@ class Keeper:
         self._store = store
         self._settings = settings
         self._overdue = overdue
-        self._own()
+        self._thread = ForkAwareThread(self._run, "orchestrator-keeper")
+        self.reset_after_fork()
+        on_fork(self)
 
-    def _own(self) -> None:
-        self._pid = os.getpid()
+    def reset_after_fork(self) -> None:
+        """Leave the parent's claims to the parent."""
         self._lock = threading.Lock()
         self._held: dict[Holding, _Held] = {}
-        self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
     @contextmanager
     def holding(self, claimed: Claimed) -> Iterator[AbortSignal]:
         """Renew this claim until the block is left. The signal is set when it is lost or its run has ended."""
-        if self._pid != os.getpid():
-            self._own()
         key = Holding(claimed.header.run_id, claimed.record.path, claimed.record.token)
         held = _Held(claimed, AbortSignal())
         limit = claimed.record.where.time_limit
@@ -65,9 +64,7 @@ class Keeper:
             held.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
             self._held[key] = held
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="orchestrator-keeper", daemon=True)
-                self._thread.start()
+            self._thread.ensure_started()
         try:
             yield held.signal
         finally:

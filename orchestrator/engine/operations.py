@@ -49,7 +49,6 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "<absent>"})()
 
 _STARTABLE = frozenset({RunState.PENDING.value})
 _RESUMABLE = frozenset({RunState.SUSPENDED.value, RunState.PAUSED.value, RunState.RUNNING.value})
-_LOCAL = "local"  # the default runtime, whose runs no other process takes
 _BAD_DATA = "Invalid resume data: "
 
 
@@ -191,7 +190,7 @@ def resume(
         text = f"run {header.run_id!r} is {header.status}: only a suspended run can be resumed"
         raise RunNotSuspended(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
     graph = engine.known_graph(header)
-    if graph is None and engine.runtime.name == _LOCAL:
+    if graph is None and not engine.runtime.is_shared:
         raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
     with naming(header), telemetry.going_on("resume", header) as word:
         return _resume(engine, graph, header, data, target, context, per_step, word)

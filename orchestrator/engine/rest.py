@@ -48,7 +48,7 @@ def _deliver(activity: Activity, reader: Reader) -> None:
     over, and given up the third time: no run stays unfinished because a result backend is broken.
     """
     try:
-        activity.engine.runtime.ended(reader.header, reader.result, reader.error)
+        activity.engine.runtime.on_end(reader.header, reader.result, reader.error)
     except StoreUnavailable:
         raise
     except Exception:  # a result backend may raise anything
@@ -74,7 +74,7 @@ def tell_of_cancel(engine: Engine, header: Header) -> None:
     try:
         if workflow is not None and workflow.on_finish is not None and header.started_at:
             _tell(workflow.on_finish, engine, reader, "on_finish", engine.store.context(header.run_id))
-        engine.runtime.ended(header, reader.result, reader.error)
+        engine.runtime.on_end(header, reader.result, reader.error)
     except Exception:  # the run is canceled already; a backend may raise anything
         log.exception("run %s is canceled, and somebody could not be told", header.run_id, extra=about(header))
 

@@ -22,7 +22,8 @@ def nobody_hears(header: Header, dispatches: Any) -> None:
 def engine_of(play: Play, publish: Publish = nobody_hears, store: Any = None) -> Any:
     """As much of an engine as starting, resuming, canceling, restarting and traveling ask for."""
     limits = {"lease": acts.LEASE, "grace": acts.GRACE, "max_payload_bytes": 1 << 20, "namespace": acts.NAMESPACE}
-    runtime = SimpleNamespace(name="celery", publish=publish, forget=lambda run_id: None, ended=lambda *about: None)
+    hooks = {"discard_result": lambda run_id: None, "on_end": lambda *about: None}
+    runtime = SimpleNamespace(name="celery", is_shared=True, publish=publish, **hooks)
     return SimpleNamespace(
         store=store or play.store,
         settings=SimpleNamespace(**limits),
