@@ -75,12 +75,12 @@ def _payload(run_id: str, doc: Doc) -> Doc:
 
 def events_of(change: Change, answer: Committed) -> list[Doc]:
     """The events of a change that was committed, in their order but for those that count a block's children."""
-    counted = [event for op in change.ops if (event := _counted(op)) is not None]
+    counted = [event for op in change.ops if (event := _event_of(op)) is not None]
     begun = started(answer.claimed.record) if answer.claimed is not None else None
     return [*change.events, *counted, *([begun] if begun is not None else [])]
 
 
-def _counted(op: Op) -> Doc | None:
+def _event_of(op: Op) -> Doc | None:
     return op.event if isinstance(op, Down | Tell) else None
 
 
@@ -110,7 +110,7 @@ class PublishingStore:
 
 
 def publish_events_of(store: Store, app: Celery) -> Store:
-    """The same store, whose commits are published on the app's broker."""
+    """Wrap a store so that its commits are published on the app's broker."""
     return cast(Store, PublishingStore(store, Publisher(app)))
 
 

@@ -1,4 +1,4 @@
-"""How long queues are, asked with a passive declaration: once per queue and tick."""
+"""Asks for the length of queues with a passive declaration: once per queue and tick."""
 
 from __future__ import annotations
 

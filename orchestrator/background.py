@@ -71,7 +71,7 @@ class ForkAwareThread:
 
     @property
     def is_started(self) -> bool:
-        """Whether this process has one at work."""
+        """True while this process has one at work."""
         return self._thread is not None
 
     def ensure_started(self) -> None:

@@ -47,7 +47,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs to list, newest first. `before` (ms) keeps those last written earlier; None matches everything."""
+    """Selects runs to list, newest first. `before` (ms) keeps those last written earlier; None matches everything."""
 
     workflow_id: str | None = None
     status: str | None = None
@@ -136,7 +136,7 @@ class Store(Protocol):
         ...
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        """What `events` returns, as soon as there is anything; nothing after `timeout` seconds.
+        """Return the page that `events` returns, as soon as there is one; nothing after `timeout` seconds.
 
         Any number of readers may wait. Runs that nobody follows pay nothing for it.
         """

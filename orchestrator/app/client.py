@@ -25,7 +25,7 @@ class Stoppable(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """It has ended."""
+        """True once it has ended."""
         ...
 
     def stop(self) -> None:

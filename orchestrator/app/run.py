@@ -54,12 +54,12 @@ class Run(RunHandle):
         refuse_inside_step("run.start()")
         require_known("start", options, StartKeywords)
         self._require_consumer()
-        return self._await(self._start(_beginning(input, options)).rests, timeout)
+        return self._await(self._start(_begin_with(input, options)).rests, timeout)
 
     def submit(self, input: Any = None, **options: Unpack[StartKeywords]) -> Run:
         """Start the run and return at once. Takes the keywords of `start`, and raises as it does."""
         require_known("submit", options, StartKeywords)
-        self._start(_beginning(input, options))
+        self._start(_begin_with(input, options))
         self._drive_in_background()
         return self
 
@@ -72,7 +72,7 @@ class Run(RunHandle):
         """
         refuse_inside_step("run.stream()")
         require_known("stream", options, StartKeywords)
-        return self._stream(_beginning(input, options), close_on_suspend)
+        return self._stream(_begin_with(input, options), close_on_suspend)
 
     def astream(
         self, input: Any = None, *, close_on_suspend: bool = True, **options: Unpack[StartKeywords]
@@ -84,7 +84,7 @@ class Run(RunHandle):
         """
         refuse_inside_step("run.astream()")
         require_known("astream", options, StartKeywords)
-        begin = _beginning(input, options)
+        begin = _begin_with(input, options)
         return AsyncRunStream(lambda: self._stream(begin, close_on_suspend))
 
     def _start(self, begin: Beginning, delay: int = 0) -> Header:
@@ -261,6 +261,6 @@ class Run(RunHandle):
         return watcher.stop
 
 
-def _beginning(input: Any, options: StartKeywords) -> Beginning:
+def _begin_with(input: Any, options: StartKeywords) -> Beginning:
     context = options.get("request_context") or {}
     return Beginning(input, options.get("state"), context, options.get("per_step", False))

@@ -52,7 +52,7 @@ def list_runs(
 @click.option("--run-id", metavar="ID", help="The run's id; a new one by default.")
 @click.option("--resource", metavar="ID", help="Whom or what the run is for.")
 @click.option("--state", metavar="JSON", callback=options.json_object, help="The run's first state, a JSON object.")
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def start(
@@ -87,8 +87,8 @@ def start(
 @click.option("--step", metavar="PATH", help="The step to resume: its id, dotted inside nested workflows.")
 @click.option("--label", metavar="LABEL", help="The label with which the step was suspended.")
 @click.option("--index", type=_NATURAL, help="The item of a foreach.")
-@click.option("--per-step", is_flag=True, help="Go on by one step and pause redo.")
-@options.waiting
+@click.option("--per-step", is_flag=True, help="Go on by one step and pause again.")
+@options.wait_options
 @options.as_json
 @click.pass_context
 def resume(
@@ -180,7 +180,7 @@ def purge(ctx: click.Context, older_than: timedelta, status: str | None, yes: bo
 @click.command(epilog=exits.HELP)
 @click.argument("run_id", metavar="[RUN_ID]", required=False)
 @click.option("--active", is_flag=True, help="All active runs of the workflows that are known here.")
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def restart(
@@ -209,7 +209,7 @@ def restart(
 @click.option("--state", metavar="JSON", callback=options.json_object, help="Takes the place of the run's state.")
 @click.option("--resume-data", metavar="JSON", callback=options.json_value, help="The step begins as one resumed.")
 @click.option("--per-step", is_flag=True, help="Pause after the step.")
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def travel(
@@ -244,7 +244,7 @@ def travel(
 @click.argument("name", metavar="NAME")
 @click.argument("text", metavar="[DATA-JSON | -]", required=False)
 @options.given_by_file
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def send_event(
@@ -268,17 +268,17 @@ def send_event(
         ctx.exit(redo.send_event(at, run_id, name, value, wait=wait, timeout=timeout))
 
 
-@click.command(epilog=exits.HELP)
+@click.command("waiting", epilog=exits.HELP)
 @click.option("--workflow", metavar="ID", help="Only runs of this workflow.")
 @click.option("--resource", metavar="ID", help="Only runs for this resource.")
 @options.as_json
 @click.pass_context
-def waiting(ctx: click.Context, workflow: str | None, resource: str | None, as_json: bool) -> None:
+def list_waiting(ctx: click.Context, workflow: str | None, resource: str | None, as_json: bool) -> None:
     """Show what waits for somebody: for a resume, for an event; since when and until when. Longest first."""
-    from orchestrator.cli import waiting as waiting_runs
+    from orchestrator.cli import waiting
 
     with session(ctx, as_json) as at:
-        waiting_runs.show(at, workflow, resource)
+        waiting.show(at, workflow, resource)
 
 
 @click.command(epilog=exits.HELP)
@@ -303,4 +303,4 @@ def tick(ctx: click.Context, once: bool, seconds: float | None, as_json: bool) -
         ticking.tick(at, once=once, seconds=seconds)
 
 
-ALL = (list_runs, start, show, graph, waiting, resume, send_event, cancel, restart, travel, tick, purge)
+ALL = (list_runs, start, show, graph, list_waiting, resume, send_event, cancel, restart, travel, tick, purge)

@@ -21,7 +21,7 @@ from orchestrator.app import Orchestrator, Run
 from orchestrator.cli.access import Session
 from orchestrator.cli.output import Output, console, rich_table
 from orchestrator.cli.rows import Row, rows_of
-from orchestrator.cli.texts import lasted
+from orchestrator.cli.texts import duration_text
 from orchestrator.engine.results import RunResult
 from orchestrator.errors import RunNotFound, StoreUnavailable
 from orchestrator.host import monotonic
@@ -115,7 +115,7 @@ def _state_of(row: Row) -> tuple[object, ...]:
 
 def details(row: Row) -> list[str]:
     """The details of a step beside its status: duration, attempt, error."""
-    took = [lasted(row.seconds)] if row.status in ("success", "failed") else []
+    took = [duration_text(row.seconds)] if row.status in ("success", "failed") else []
     attempt = [f"attempt {row.attempt}"] if row.attempt > 1 else []
     return [*took, *attempt, *([row.remark] if row.error or row.note else [])]
 

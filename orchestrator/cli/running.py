@@ -14,7 +14,7 @@ from orchestrator.cli.exits import Problem
 from orchestrator.cli.options import NOTHING
 from orchestrator.cli.output import STATUS
 from orchestrator.cli.progress import show_while_waiting
-from orchestrator.cli.stored import waits
+from orchestrator.cli.stored import waiting_lines
 from orchestrator.cli.texts import compact, error_text, plain
 from orchestrator.codec import error_to_dict
 from orchestrator.core.records import RunState, Status
@@ -144,7 +144,7 @@ def _report(at: Session, run: Run, result: RunResult) -> int:
     if at.output.as_json:
         at.output.json(as_json(run, result))
     else:
-        at.output.fields(_about(at, run, result))
+        at.output.fields(_fields_of(at, run, result))
     code = CODES.get(result.status, exits.HELD)
     if code == exits.FAILED:
         raise Problem(_why_failed(result), f"`show {run.run_id}` shows its steps", code)
@@ -160,12 +160,12 @@ def _remedy(at: Session, run: Run) -> str:
     return f"`resume {run.run_id}` goes on with it"
 
 
-def _about(at: Session, run: Run, result: RunResult) -> list[tuple[str, str]]:
+def _fields_of(at: Session, run: Run, result: RunResult) -> list[tuple[str, str]]:
     pairs = [("RUN", run.run_id), (STATUS, str(result.status))]
     if result.status == RunStatus.SUCCESS:
         pairs.append(("RESULT", compact(result.result)))
     if result.suspended:
-        pairs += [("WAITS FOR", text) for text in waits(at.orchestrator.client.reader(run.header()))]
+        pairs += [("WAITS FOR", text) for text in waiting_lines(at.orchestrator.client.reader(run.header()))]
     return pairs
 
 

@@ -12,7 +12,7 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
 from orchestrator.cli.output import STATUS
 from orchestrator.cli.rows import COLUMNS, Row, name_of, rows_of
-from orchestrator.cli.texts import NONE, compact, error_text, lasted, milliseconds, when
+from orchestrator.cli.texts import NONE, compact, duration_text, error_text, milliseconds, time_text
 from orchestrator.cli.times import show_times, times_as_json
 from orchestrator.core.records import FINAL, Header, Status
 from orchestrator.definitions import Workflow, svg
@@ -56,7 +56,7 @@ def show_page(at: Session, page: RunPage, offset: int) -> None:
 
 def _cells(run: RunRecord) -> list[str]:
     about = [run.run_id, run.workflow_id, str(run.status), run.resource_id or NONE]
-    return [*about, when(run.created_at), when(run.updated_at)]
+    return [*about, time_text(run.created_at), time_text(run.updated_at)]
 
 
 # --- show -----------------------------------------------------------------------------------------------------------
@@ -80,7 +80,9 @@ def show_run(at: Session, run_id: str, *, events: bool, times: bool = False) -> 
         show_times(at, run)
     if events:
         at.output.write("\n")
-        found = [[when(e.at), e.type, _step_of(e), compact(e.payload, _MAX_PAYLOAD)] for e in _read_events(at, run)]
+        found = [
+            [time_text(e.at), e.type, _step_of(e), compact(e.payload, _MAX_PAYLOAD)] for e in _read_events(at, run)
+        ]
         at.output.table(("AT", "TYPE", "STEP", "PAYLOAD"), found)
 
 
@@ -102,9 +104,9 @@ def _fields_of(reader: Reader, run: Run) -> list[tuple[str, str]]:
         ("WORKFLOW", header.workflow_id),
         (STATUS, str(header.status)),
         ("RESOURCE", header.resource_id or NONE),
-        ("CREATED", when(moment(header.created_at))),
-        ("STARTED", when(moment(header.started_at))),
-        ("ENDED", when(moment(header.ended_at)) if header.status in FINAL else NONE),
+        ("CREATED", time_text(moment(header.created_at))),
+        ("STARTED", time_text(moment(header.started_at))),
+        ("ENDED", time_text(moment(header.ended_at)) if header.status in FINAL else NONE),
         ("DURATION", _duration(reader, header)),
         ("INPUT", compact(reader.input())),
     ]
@@ -114,10 +116,10 @@ def _fields_of(reader: Reader, run: Run) -> list[tuple[str, str]]:
         pairs.append(("RESULT", compact(reader.result())))
     if error := reader.error():
         pairs.append(("ERROR", error_text(error)))
-    return pairs + [("WAITS FOR", text) for text in waits(reader)]
+    return pairs + [("WAITS FOR", text) for text in waiting_lines(reader)]
 
 
-def waits(reader: Reader) -> list[str]:
+def waiting_lines(reader: Reader) -> list[str]:
     """Lines that name each thing that the run waits for: the step, its label and its payload; or the event."""
     found = []
     for record in reader.held():
@@ -132,7 +134,7 @@ def _duration(reader: Reader, header: Header) -> str:
     if not header.started_at:
         return NONE
     end = header.ended_at if header.status in FINAL and header.ended_at else reader.store.now()
-    return lasted(max(0, end - header.started_at) / 1000)
+    return duration_text(max(0, end - header.started_at) / 1000)
 
 
 def _read_events(at: Session, run: Run) -> list[Event]:
@@ -212,7 +214,7 @@ def _confirm(at: Session, older_than: timedelta, status: str | None) -> bool:
     if not count:
         return True
     runs = "run" if count == 1 else "runs"
-    question = f"Remove {count} {runs} ({', '.join(states)}) last written before {when(moment(before))}?"
+    question = f"Remove {count} {runs} ({', '.join(states)}) last written before {time_text(moment(before))}?"
     try:
         return click.confirm(question, err=True)
     except click.Abort:

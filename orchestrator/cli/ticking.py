@@ -10,7 +10,7 @@ import threading
 from orchestrator.cli import exits
 from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
-from orchestrator.cli.texts import milliseconds, when
+from orchestrator.cli.texts import milliseconds, time_text
 from orchestrator.engine.results import moment
 from orchestrator.engine.ticker import Swept, Ticker
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
@@ -60,4 +60,4 @@ def _report(at: Session, swept: Swept) -> None:
     if at.output.as_json:
         at.output.write(json.dumps({"at": milliseconds(now), **figures}) + "\n")
     else:
-        at.output.write(f"{when(now)}  {'  '.join(f'{name} {count}' for name, count in figures.items())}\n")
+        at.output.write(f"{time_text(now)}  {'  '.join(f'{name} {count}' for name, count in figures.items())}\n")

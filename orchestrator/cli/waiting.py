@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.app import Orchestrator
 from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
-from orchestrator.cli.texts import NONE, compact, milliseconds, plain, when
+from orchestrator.cli.texts import NONE, compact, milliseconds, plain, time_text
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.engine.reader import Reader, said
@@ -39,7 +39,7 @@ class Waiting:
     payload: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The fields as JSON has them."""
         about = {"run_id": self.run_id, "workflow_id": self.workflow_id, "resource_id": self.resource_id}
         times = {"since": milliseconds(self.since), "until": milliseconds(self.until)}
         said = {"label": self.label, "event": self.event, "payload": plain(self.payload)}
@@ -52,7 +52,7 @@ class Waiting:
         waits = words.get(self.kind, f"resume{label}")
         payload = NONE if self.payload is None else compact(self.payload, _MAX_PAYLOAD)
         about = [self.run_id, self.workflow_id, self.resource_id or NONE, self.step, waits]
-        return [*about, when(self.since), when(self.until), payload]
+        return [*about, time_text(self.since), time_text(self.until), payload]
 
 
 def show(at: Session, workflow: str | None, resource: str | None) -> None:
