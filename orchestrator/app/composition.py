@@ -6,6 +6,7 @@ runtime, the engine, the client. Nothing of them is changed afterwards, so every
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from orchestrator.app.client import Client
@@ -14,7 +15,7 @@ from orchestrator.engine.delivery import Engine, Registry
 from orchestrator.engine.settings import Settings
 from orchestrator.host import SystemClock
 from orchestrator.local import LocalRuntime
-from orchestrator.ports import Clock, Store, WantsWakeups
+from orchestrator.ports import Clock, Runtime, Store, WantsWakeups
 from orchestrator.stores import open_store
 
 
@@ -38,15 +39,15 @@ def _compose_local(app: CeleryApp | None, store: Store, settings: Settings, owne
 
             register_workflow_task(app, owner, workflow)
 
-    registry, clock = Registry(), _clock_of(store)
-    runtime = LocalRuntime(store, settings, clock, in_caller_thread=app is not None, on_register=register_task)
-    engine = Engine(store, registry, settings, clock, owner, runtime)
-    runtime.bind(engine.deliver)
-    return Client(store, settings, registry, engine, runtime, owner=owner, owns_store=owns_store)
+    clock, in_caller_thread = _clock_of(store), app is not None
+    runtime = LocalRuntime(store, settings, clock, in_caller_thread=in_caller_thread, on_register=register_task)
+    client = _build_client(store, settings, owner, owns_store, runtime)
+    runtime.bind(client.engine.deliver)
+    return client
 
 
 def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: Any, owns_store: bool) -> Client:
-    # Imported here, since both import Celery: who runs workflows in one process does without it.
+    # Imported here, since they import Celery: an application in one process does without it.
     from orchestrator.canvas.publication import publish_events_of
     from orchestrator.canvas.waking import BrokerWakeups
     from orchestrator.tasks import CeleryParts, install
@@ -56,10 +57,22 @@ def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: 
     if settings.publish_events:
         store = publish_events_of(store, app)
     parts = CeleryParts(app, owner, store, settings)
+    client = _build_client(store, settings, owner, owns_store, parts.runtime, parts.is_stopping)
+    install(app, client.engine, parts)
+    return client
+
+
+def _build_client(
+    store: Store,
+    settings: Settings,
+    owner: Any,
+    owns_store: bool,
+    runtime: Runtime,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Client:
     registry = Registry()
-    engine = Engine(store, registry, settings, _clock_of(store), owner, parts.runtime, stopping=parts.is_stopping)
-    install(app, engine, parts)
-    return Client(store, settings, registry, engine, parts.runtime, owner=owner, owns_store=owns_store)
+    engine = Engine(store, registry, settings, _clock_of(store), owner, runtime, stopping=stopping)
+    return Client(store, settings, registry, engine, runtime, owner=owner, owns_store=owns_store)
 
 
 def _clock_of(store: Store) -> Clock:

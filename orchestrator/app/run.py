@@ -217,8 +217,8 @@ class Run(RunHandle):
         ids = [*(id_path(graph, self._scope) if graph else []), *named(step)]
         # None is nothing here, as it was when each of these was a parameter; of the others it is a value.
         mappings = {name: options.get(name) or {} for name in ("context", "nested_context", "request_context")}
-        wish = again.Itinerary(ids, **{**options, **mappings})  # type: ignore[arg-type]
-        return again.time_travel(self.client.engine, self.header(), wish)
+        travel = again.Itinerary(ids, **{**options, **mappings})  # type: ignore[arg-type]
+        return again.time_travel(self.client.engine, self.header(), travel)
 
     # --- ending ----------------------------------------------------------------------------------------------------
 

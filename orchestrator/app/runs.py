@@ -46,9 +46,9 @@ class Runs:
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
             return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
-        wish = None if status is None else str(RunState(status))
+        wanted_status = None if status is None else str(RunState(status))
         resource = None if resource_id is None else resource_text(resource_id)
-        found = self._client.store.runs(RunQuery(workflow_id, wish, resource, None, limit, offset))
+        found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
         readers = (self._client.reader(header) for header in found.headers)
         return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
 

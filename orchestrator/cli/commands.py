@@ -76,8 +76,8 @@ def start(
 
     value = options.value_given(text, file)
     with session(ctx, as_json, stored=False) as at:
-        wish = running.Start(workflow, value, run_id, resource, state)
-        ctx.exit(running.start(at, wish, wait=wait, timeout=timeout))
+        args = running.Start(workflow, value, run_id, resource, state)
+        ctx.exit(running.start(at, args, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -112,8 +112,8 @@ def resume(
 
     value = options.value_given(text, file)
     with session(ctx, as_json) as at:
-        wish = running.Resume(run_id, value, step, label, index, per_step)
-        ctx.exit(running.resume(at, wish, wait=wait, timeout=timeout))
+        args = running.Resume(run_id, value, step, label, index, per_step)
+        ctx.exit(running.resume(at, args, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -235,8 +235,8 @@ def travel(
     from orchestrator.cli import redo
 
     with session(ctx, as_json) as at:
-        wish = redo.Travel(run_id, step, given, context, nested_context, state, resume_data, per_step)
-        ctx.exit(redo.travel(at, wish, wait=wait, timeout=timeout))
+        args = redo.Travel(run_id, step, given, context, nested_context, state, resume_data, per_step)
+        ctx.exit(redo.travel(at, args, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)

@@ -87,22 +87,22 @@ def _report_all(at: Session, found: list[tuple[Run, str, RunResult | None]]) -> 
     return exits.OK
 
 
-def travel(at: Session, wish: Travel, *, wait: bool, timeout: float | None) -> int:
+def travel(at: Session, args: Travel, *, wait: bool, timeout: float | None) -> int:
     """Let a run go on from one of its steps; returns the exit code."""
-    _check_records("--context", wish.context or {})
-    for name, records in (wish.nested_context or {}).items():
+    _check_records("--context", args.context or {})
+    for name, records in (args.nested_context or {}).items():
         if not isinstance(records, dict):
             remedy = '--nested-context wants records: {"inner": {"step": {"status": "success", "output": 1}}}'
             raise Problem(f"the context of {name!r} is no records", remedy)
         _check_records("--nested-context", records, f"{name}.")
-    run = _load_own_run(at, wish.run_id, wait, timeout)
-    given: dict[str, Any] = {"context": wish.context, "nested_context": wish.nested_context}
-    given |= {"state": wish.state, "per_step": wish.per_step}
-    given |= {} if wish.input is NOTHING else {"input": wish.input}
-    given |= {} if wish.resume_data is NOTHING else {"resume_data": wish.resume_data}
+    run = _load_own_run(at, args.run_id, wait, timeout)
+    given: dict[str, Any] = {"context": args.context, "nested_context": args.nested_context}
+    given |= {"state": args.state, "per_step": args.per_step}
+    given |= {} if args.input is NOTHING else {"input": args.input}
+    given |= {} if args.resume_data is NOTHING else {"resume_data": args.resume_data}
     if not wait:
-        return report_left(at, run.submit_time_travel(wish.step, **given))
-    return wait_and_report(at, run, lambda: run.time_travel(wish.step, **given, timeout=timeout))
+        return report_left(at, run.submit_time_travel(args.step, **given))
+    return wait_and_report(at, run, lambda: run.time_travel(args.step, **given, timeout=timeout))
 
 
 def _check_records(option: str, records: dict[str, Any], inside: str = "") -> None:

@@ -49,33 +49,33 @@ class Resume:
     per_step: bool = False
 
 
-def start(at: Session, wish: Start, *, wait: bool, timeout: float | None) -> int:
+def start(at: Session, args: Start, *, wait: bool, timeout: float | None) -> int:
     """Start a run; returns the exit code. A run that could not be started is not kept, unless its id was given."""
     check_may_detach(at.orchestrator, wait, timeout)
     try:
-        run = at.orchestrator.create_run(wish.workflow, run_id=wish.run_id, resource_id=wish.resource)
+        run = at.orchestrator.create_run(args.workflow, run_id=args.run_id, resource_id=args.resource)
     except ValueError as error:
         raise Problem(str(error)) from error
     require_same_runtime(at.orchestrator, run)
-    value = None if wish.input is NOTHING else wish.input
+    value = None if args.input is NOTHING else args.input
     try:
         if not wait:
-            return report_left(at, run.submit(value, state=wish.state))
-        return wait_and_report(at, run, lambda: run.start(value, state=wish.state, timeout=timeout))
+            return report_left(at, run.submit(value, state=args.state))
+        return wait_and_report(at, run, lambda: run.start(value, state=args.state, timeout=timeout))
     except OrchestratorError:
-        if wish.run_id is None:
+        if args.run_id is None:
             with suppress(StoreUnavailable):
                 at.orchestrator.store.delete(run.run_id, frozenset({RunState.PENDING.value}))
         raise
 
 
-def resume(at: Session, wish: Resume, *, wait: bool, timeout: float | None) -> int:
+def resume(at: Session, args: Resume, *, wait: bool, timeout: float | None) -> int:
     """Resume a run; returns the exit code."""
     check_may_detach(at.orchestrator, wait, timeout)
-    run = at.orchestrator.get_run(wish.run_id)
+    run = at.orchestrator.get_run(args.run_id)
     require_same_runtime(at.orchestrator, run)
-    given = {} if wish.data is NOTHING else {"data": wish.data}
-    target: dict[str, Any] = {"step": wish.step, "label": wish.label, "index": wish.index, "per_step": wish.per_step}
+    given = {} if args.data is NOTHING else {"data": args.data}
+    target: dict[str, Any] = {"step": args.step, "label": args.label, "index": args.index, "per_step": args.per_step}
     if not wait:
         return report_left(at, run.submit_resume(**given, **target))
     return wait_and_report(at, run, lambda: run.resume(**given, **target, timeout=timeout))

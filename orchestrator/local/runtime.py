@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import inf
 from typing import Any
 
+from orchestrator.background import on_fork
 from orchestrator.core.changes import Committed, Dispatch
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, RunState
@@ -60,13 +61,18 @@ class LocalRuntime:
         self._on_register = on_register
         self._execute: Callable[[str, str, int], object] = _execute_unbound
         self._closed = False
-        self._queues: dict[str, RunQueue] = {}
-        self._lock = threading.Lock()  # of the dicts; taken before a queue's own, never after
-        self._pool: ThreadPoolExecutor | None = None
-        self._threads: list[threading.Thread] = []
         self._failures: dict[str, BaseException] = {}  # by run, until this process takes the run up again
         self._with_timeouts: set[str] = set()  # ids of workflows
         self._wait_timeouts = WaitTimeouts(store, clock, settings.grace, self._on_timeout)
+        self.reset_after_fork()
+        on_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Start with no work: the parent goes on with its own, and the threads that did it are not here."""
+        self._queues: dict[str, RunQueue] = {}
+        self._lock = threading.Lock()  # of queues, pool and threads; taken before a queue's own, never after
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads: list[threading.Thread] = []
 
     def bind(self, execute: Callable[[str, str, int], object]) -> None:
         """Have dispatches executed by `execute(run_id, path, seq)`. The engine needs a runtime, and this the engine."""

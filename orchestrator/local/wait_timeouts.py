@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from orchestrator.background import TimerThread
+from orchestrator.background import TimerThread, on_fork
 from orchestrator.core.changes import Committed
 from orchestrator.core.records import Status
 from orchestrator.core.recovery import sweep
@@ -42,12 +42,17 @@ class WaitTimeouts:
         self._store = store
         self._grace = grace
         self._reopened = reopened
-        self._lock = threading.Lock()
-        self._armed: set[WaitTimeout] = set()
         look_every = None if isinstance(clock, SystemClock) else _LOOK_EVERY
         self._timers: TimerThread[WaitTimeout] = TimerThread(
             self._try_expire, "orchestrator-wait-timeouts", clock.now, look_every
         )
+        self.reset_after_fork()
+        on_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's timeouts, as their timers are forgotten: else a child could not arm the same again."""
+        self._lock = threading.Lock()
+        self._armed: set[WaitTimeout] = set()
 
     def arm(self, run_id: str) -> None:
         """See to it that each wait of the run ends when its time is over. Idempotent."""
