@@ -75,7 +75,7 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
 
 
 def on_finalized(app: Celery, act: Callable[[], None]) -> None:
-    """Call `act` once the app's tasks are known: now, or when Celery says so. It never finalizes an app too early."""
+    """Call `act` once the app's tasks are known: now, or when Celery says so. Finalizes no app itself."""
     if app.finalized:
         act()
     else:

@@ -54,7 +54,7 @@ def restart_active(at: Session, *, wait: bool, timeout: float | None) -> int:
     if not wait:
         return _report_all(at, [(run, str(run.header().status), None) for run in runs])
     end = None if timeout is None else monotonic() + timeout
-    results = [(run, _await_rest(at, run, end)) for run in runs]
+    results = [(run, _await_settled(at, run, end)) for run in runs]
     _report_all(at, [(run, str(result.status), result) for run, result in results])
     codes = [CODES.get(result.status, exits.HELD) for _, result in results]
     if bad := codes.count(exits.FAILED):
@@ -62,7 +62,7 @@ def restart_active(at: Session, *, wait: bool, timeout: float | None) -> int:
     return max(codes, default=exits.OK)
 
 
-def _await_rest(at: Session, run: Run, end: float | None) -> RunResult:
+def _await_settled(at: Session, run: Run, end: float | None) -> RunResult:
     try:
         return run.result(None if end is None else max(0.0, end - monotonic()))
     except TimeoutError as error:

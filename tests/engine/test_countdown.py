@@ -61,7 +61,7 @@ def test_a_restart_leaves_a_countdown_as_it_is() -> None:
     with Orchestrator(store=store, workflows=[flow]):
         now = clock.now()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("orchestrator.local.runtime.LocalRuntime.drive_in_background", lambda self, run_id: None)
+            patch.setattr("orchestrator.local.LocalRuntime.drive_in_background", lambda self, run_id: None)
             run = flow.apply_async((1,), countdown=60)
     with Orchestrator(store=store, workflows=[flow]) as orchestrator:
         assert orchestrator.restart_active() == [run.run_id]
