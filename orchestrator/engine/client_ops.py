@@ -54,7 +54,6 @@ log = logging.getLogger("orchestrator")
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "<absent>"})()
 
-_LOCAL = "local"  # the default runtime, whose runs no other process takes
 _BAD_DATA = "Invalid resume data: "
 _MAX_SENDS = 50  # attempts to send one event to a mailbox that moves
 
@@ -228,7 +227,7 @@ def resume(
         text = f"run {header.run_id!r} is {header.status}: only a suspended run can be resumed"
         raise RunNotSuspended(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
     graph = engine.known_graph(header)
-    if graph is None and engine.runtime.name == _LOCAL:
+    if graph is None and not engine.runtime.is_shared:
         raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
     with error_context(header), observer.observe_call("resume", header) as observed:
         return _resume(engine, graph, header, data, target, context, per_step, observed)

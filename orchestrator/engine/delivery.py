@@ -100,7 +100,7 @@ class Engine:
             known = about(answer.header) if answer.header is not None else {"run_id": run_id}
             log.debug("message for %s of run %s left alone: %s", path or "the rest", run_id, answer.reason, extra=known)
             return None
-        self.runtime.seen(answer.header)
+        self.runtime.on_progress(answer.header)
         return answer
 
     def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: CallTask | None = None) -> Claimed | None:
@@ -177,7 +177,7 @@ class Engine:
         activity.observer.on_committed(answer)
         self.tell(answer.header, answer.dispatches)
         if record.phase == Phase.REST:
-            self.runtime.seen(answer.header)
+            self.runtime.on_progress(answer.header)
         return answer.claimed
 
     def settle(self, run_id: str, path: str, seq: int, error: Exception) -> None:
@@ -219,10 +219,6 @@ class Engine:
             # Nothing is lost: the commit has written a timer for each of them, which the ticker sweeps.
             text = "run %s: %s; the ticker will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=about(header))
-
-    def log_lost(self, run_id: str, error: BaseException) -> None:
-        """Log that a thread of this process ended in the middle of a run."""
-        log.error("run %s was left as a lost worker would leave it: %r", run_id, error, extra={"run_id": run_id})
 
     def known_graph(self, header: Header) -> Graph | None:
         """The graph of a stored run, None where it is not known here, or has changed since the run was started."""

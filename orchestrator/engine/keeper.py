@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 
+from orchestrator.background import ForkAwareThread, on_fork
 from orchestrator.core.changes import Claimed
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.logs import about
@@ -47,21 +47,19 @@ class Keeper:
         self._store = store
         self._settings = settings
         self._on_overdue = on_overdue
-        self._reset_after_fork()
+        self._thread = ForkAwareThread(self._heartbeat, "orchestrator-keeper")
+        self.reset_after_fork()
+        on_fork(self)
 
-    def _reset_after_fork(self) -> None:
-        # A fork copies the locks and the claims of the parent, but none of its threads: all of it is made anew.
-        self._pid = os.getpid()
+    def reset_after_fork(self) -> None:
+        """Leave the parent's claims to the parent."""
         self._lock = threading.Lock()
         self._leases: dict[Holding, _Lease] = {}
-        self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
     @contextmanager
     def keep_alive(self, claimed: Claimed) -> Iterator[AbortSignal]:
         """Renew this claim until the block is left. The signal is set when it is lost or its run has ended."""
-        if self._pid != os.getpid():
-            self._reset_after_fork()
         key = Holding(claimed.header.run_id, claimed.record.path, claimed.record.token)
         lease = _Lease(claimed, AbortSignal())
         limit = claimed.record.where.time_limit
@@ -70,9 +68,7 @@ class Keeper:
             lease.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
             self._leases[key] = lease
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._heartbeat, name="orchestrator-keeper", daemon=True)
-                self._thread.start()
+            self._thread.ensure_started()
         try:
             yield lease.signal
         finally:

@@ -23,6 +23,11 @@ def about(header: Header, record: Record | None = None, workflow_id: str = "") -
     return found
 
 
+def log_lost_worker(run_id: str, error: BaseException) -> None:
+    """Log that a thread of this process ended in the middle of a run."""
+    log.error("run %s was left as a lost worker would leave it: %r", run_id, error, extra={"run_id": run_id})
+
+
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
     """The logger that user code gets. An `extra` given with a call is added; Python's own adapter would drop it."""
 

@@ -53,7 +53,7 @@ def _deliver(activity: Activity, reader: Reader, runtime: Runtime) -> None:
     over, and given up the third time: no run stays unfinished because a result backend is broken.
     """
     try:
-        runtime.ended(reader.header, reader.result, reader.error)
+        runtime.on_end(reader.header, reader.result, reader.error)
     except StoreUnavailable:
         raise
     except Exception:  # a result backend may raise anything
@@ -82,7 +82,7 @@ def tell_of_cancel(
         # A workflow may be canceled by a process that does not know it, by a command for example.
         if workflow is not None and workflow.on_finish is not None and header.started_at:
             _tell(workflow.on_finish, services, reader, "on_finish", services.store.context(header.run_id))
-        runtime.ended(header, reader.result, reader.error)
+        runtime.on_end(header, reader.result, reader.error)
     except Exception:  # the run is canceled already; a backend may raise anything
         log.exception("run %s is canceled, and somebody could not be told", header.run_id, extra=about(header))
 

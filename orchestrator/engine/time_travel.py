@@ -53,7 +53,7 @@ def _travel(
         traced(observed, change),
         lambda answer: _refused(header),
         # Result backends never replace a success: the former one goes before the run can come to another.
-        on_commit=lambda: engine.runtime.forget(header.run_id),
+        on_commit=lambda: engine.runtime.discard_result(header.run_id),
     )
 
 

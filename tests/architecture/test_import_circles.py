@@ -17,7 +17,7 @@ PACKAGE = "orchestrator"
 FOLDERS = ("orchestrator", "canvas", "tasks")  # the last two are linked into the package, and read where they are
 
 # Parts of the package whose circles are still to be opened.
-OPEN = ("orchestrator.app", "orchestrator.definitions")
+OPEN: tuple[str, ...] = ()
 
 Graph = Mapping[str, frozenset[str]]
 

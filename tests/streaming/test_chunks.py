@@ -108,7 +108,7 @@ def test_what_a_lost_worker_had_not_sent_is_lost(opened: Opener) -> None:
     run.submit(1)
     eventually(lambda: len(outputs(run)) == 1, 10, "the first chunk")
     flows.gate(run.run_id).set()
-    eventually(lambda: not orchestrator.local._lines, 10, "the worker's end")  # type: ignore[union-attr]
+    eventually(lambda: not orchestrator.engine.runtime._queues, 10, "the worker's end")  # type: ignore[attr-defined]
     assert run.restart().status == "success"
     assert outputs(run) == ["stored", "again"]
 
@@ -133,7 +133,7 @@ def test_a_canceled_run_has_no_chunks_after_its_end(opened: Opener, caplog: pyte
     eventually(lambda: len(outputs(run)) > 2, 10, "some chunks")
     with caplog.at_level(logging.INFO, "orchestrator"):
         other.get_run(run.run_id).cancel()
-        eventually(lambda: not orchestrator.local._lines, 10, "the step's end")  # type: ignore[union-attr]
+        eventually(lambda: not orchestrator.engine.runtime._queues, 10, "the step's end")  # type: ignore[attr-defined]
     types = [event.type for event in run.events()]
     assert types[-1] == "workflow-finish"
     refused = [record for record in caplog.records if "writes to its stream no more" in record.getMessage()]

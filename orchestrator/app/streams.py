@@ -11,43 +11,43 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
+from orchestrator.app.handle import RunHandle
 from orchestrator.core.records import FINAL, Header
 from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 
-if TYPE_CHECKING:
-    from orchestrator.app.run import Run
-
 log = logging.getLogger("orchestrator")
 _T = TypeVar("_T")
 
 _LOOK = 1.0  # seconds after which a reader who hears nothing looks whether the run is still there
-_AGAIN = 1.0  # seconds until a watcher asks a store that did not answer again
+_RETRY_DELAY = 1.0  # seconds until a watcher asks a store that did not answer again
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """Where a stream ends: with the first rest after so many; with `final`, with the first by which the run ended."""
+    """The stop condition of a stream: the run has rested more than `rests` times (and, with `final`, ended)."""
 
     rests: int
     final: bool = False
 
     def is_met(self, header: Header | None) -> bool:
-        """Whether all that the stream will have is recorded; so it is where the run has been deleted."""
+        """All that the stream will have is recorded; so it is where the run has been deleted."""
         return header is None or (header.rests > self.rests and (header.status in FINAL or not self.final))
 
     def ends_with(self, doc: Mapping[str, Any]) -> bool:
-        """Whether this recorded event is the stream's last."""
+        """This recorded event is the stream's last."""
         return "rest" in doc and doc["rest"] > self.rests and (doc["status"] in FINAL or not self.final)
 
 
-def pages(run: Run, after: str, until: Until, stopped: Callable[[], bool] = lambda: False) -> Iterator[list[Event]]:
+def pages(
+    run: RunHandle, after: str, until: Until, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[list[Event]]:
     """Events after the cursor, several at a time where there are several."""
-    store = run.orchestrator.store
+    store, runtime = run.client.store, run.client.runtime
     reader = EventReader(store, run.root_id)
     over = until.is_met(store.header(run.root_id))
     while not stopped():
@@ -59,18 +59,18 @@ def pages(run: Run, after: str, until: Until, stopped: Callable[[], bool] = lamb
         if last or (over and not found):
             return
         over = over or (not found and until.is_met(store.header(run.root_id)))
-        if not found and not over and (error := run.orchestrator.lost(run.root_id)) is not None:
+        if not found and not over and (error := runtime.failure_of(run.root_id)) is not None:
             raise error
 
 
 class RunStream:
-    """An iterator over the events of one attempt; `result()` is what it came to.
+    """An iterator over the events of one attempt; `result()` is its outcome.
 
     It ends by itself: when the run ends or is deleted, and, unless it was asked to stay open, when the run is suspended
     or paused. A reader whose store went away (`StoreUnavailable`) goes on with `run.events(after=event.id)`.
     """
 
-    def __init__(self, run: Run, after: str, rests: int, *, close_on_suspend: bool = True) -> None:
+    def __init__(self, run: RunHandle, after: str, rests: int, *, close_on_suspend: bool = True) -> None:
         self.run = run
         self._until = Until(rests, final=not close_on_suspend)
         self._stopped = threading.Event()
@@ -96,16 +96,16 @@ class RunStream:
         self._stopped.set()
 
     def result(self, timeout: float | None = None) -> RunResult:
-        """What the attempt came to; waits for it. Events that were not read stay readable.
+        """Wait for the attempt's result. Events that were not read stay readable.
 
-        Of a stream that stays open over suspensions it is what the run came to in the end. Raises `RunNotFound` where
+        Of a stream that stays open over suspensions it is the run's result at its end. Raises `RunNotFound` where
         the run has been deleted, and TimeoutError.
         """
         return self.run.wait_for_rest(self._until.rests, timeout, final=self._until.final)
 
 
 class AsyncRunStream:
-    """A `RunStream` for `async for`; `await stream.result()` is what the run came to.
+    """A `RunStream` for `async for`; `await stream.result()` is its outcome.
 
     The run is started when the first event or the result is asked for, and what is wrong with its input is raised then.
     All reading happens in other threads, so the event loop never waits for the store. A reader that is cancelled (by a
@@ -129,7 +129,7 @@ class AsyncRunStream:
             if self._reading is None:
                 self._reading = _in_thread(stream.page)
             reading = self._reading
-            page = await _outcome(reading)
+            page = await _await_future(reading)
             if self._reading is reading:
                 self._reading = None
                 self._ready.extend(page)
@@ -138,13 +138,13 @@ class AsyncRunStream:
         return self._ready.popleft()
 
     async def result(self, timeout: float | None = None) -> RunResult:
-        """What the attempt came to; waits for it. Raises TimeoutError after `timeout` seconds."""
+        """Wait for the attempt's result. Raises TimeoutError after `timeout` seconds."""
         stream = await self._stream()
         end = None if timeout is None else monotonic() + timeout
         while True:
             left = _LOOK if end is None else min(_LOOK, max(0.0, end - monotonic()))
             try:
-                return await _outcome(_in_thread(partial(stream.result, left)))
+                return await _await_future(_in_thread(partial(stream.result, left)))
             except TimeoutError:
                 if end is not None and monotonic() >= end:
                     raise
@@ -167,7 +167,7 @@ class AsyncRunStream:
                 raise RuntimeError("the stream was closed before it began: the run has not been started")
             self._begun = _in_thread(self._begin)
             weakref.finalize(self, self._begun.add_done_callback, _stop)
-        return await _outcome(self._begun)
+        return await _await_future(self._begun)
 
 
 def _stop(begun: Future[RunStream]) -> None:
@@ -176,7 +176,7 @@ def _stop(begun: Future[RunStream]) -> None:
 
 
 def _in_thread(call: Callable[[], _T]) -> Future[_T]:
-    """The call, in a thread that nobody waits for: neither a loop that is closed nor a process that ends."""
+    """Call in a thread that nobody waits for: neither a loop that is closed nor a process that ends."""
     future: Future[_T] = Future()
 
     def work() -> None:
@@ -189,19 +189,19 @@ def _in_thread(call: Callable[[], _T]) -> Future[_T]:
     return future
 
 
-async def _outcome(future: Future[_T]) -> _T:
-    """What comes of work in a thread, which goes on when whoever awaits it is cancelled."""
+async def _await_future(future: Future[_T]) -> _T:
+    """Await work in a thread, which goes on when whoever awaits it is cancelled."""
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
-class Watch:
+class EventWatcher:
     """A thread that calls a function for each event of a run, from now on, until the run ends, or until `stop`.
 
-    Whatever the function does, the run does not wait for it: it reads the recorded events at its own pace. What it
-    raises is logged. While the store does not answer it tries again, and goes on where it was.
+    The run does not wait for the function: the thread reads the recorded events at its own pace. An exception of the
+    function is logged. While the store does not answer it tries again, and goes on where it was.
     """
 
-    def __init__(self, run: Run, callback: Callable[[Event], Any]) -> None:
+    def __init__(self, run: RunHandle, callback: Callable[[Event], Any]) -> None:
         self._run = run
         self._callback = callback
         self._stopped = threading.Event()
@@ -214,7 +214,7 @@ class Watch:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will be called."""
+        """Nothing more will be called."""
         return not self._thread.is_alive()
 
     def stop(self) -> None:
@@ -232,7 +232,7 @@ class Watch:
                 self._read()
             except StoreUnavailable as error:
                 log.warning("watcher of run %s: %s", self._run.run_id, error, extra=self._about)
-                self._stopped.wait(_AGAIN)
+                self._stopped.wait(_RETRY_DELAY)
             except Exception:  # the end of a thread: nobody is there to raise to
                 log.exception("watcher of run %s ends", self._run.run_id, extra=self._about)
                 self._stopped.set()

@@ -1,4 +1,4 @@
-"""What waits for somebody outside, over all runs: a step for its resume, a wait for its event, a pause for a word."""
+"""Lists everything that waits for somebody outside, over all runs: steps for a resume, waits for events, pauses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from orchestrator.app import Orchestrator
 from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
-from orchestrator.cli.texts import NONE, compact, milliseconds, plain, when
+from orchestrator.cli.texts import NONE, compact, milliseconds, plain, time_text
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.engine.read.results import moment
@@ -19,14 +19,14 @@ from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.ports import RunQuery
 
 _PAGE = 200
-_LONGEST = 80
+_MAX_PAYLOAD = 80
 _COLUMNS = ("RUN", "WORKFLOW", "RESOURCE", "STEP", "WAITS FOR", "SINCE", "UNTIL", "PAYLOAD")
 _STATES = (RunState.SUSPENDED, RunState.PAUSED, RunState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """One that waits. `kind` is `resume`, `event` or `pause`; what does not apply is None."""
+class Waiting:
+    """One thing that waits. `kind` is `resume`, `event` or `pause`; what does not apply is None."""
 
     run_id: str
     workflow_id: str
@@ -40,7 +40,7 @@ class Held:
     payload: Any = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The fields as JSON has them."""
         about = {"run_id": self.run_id, "workflow_id": self.workflow_id, "resource_id": self.resource_id}
         times = {"since": milliseconds(self.since), "until": milliseconds(self.until)}
         said = {"label": self.label, "event": self.event, "payload": plain(self.payload)}
@@ -51,19 +51,23 @@ class Held:
         words = {"event": f"event {self.event}", "pause": "a word to go on"}
         label = f" (label {self.label})" if self.label else ""
         waits = words.get(self.kind, f"resume{label}")
-        payload = NONE if self.payload is None else compact(self.payload, _LONGEST)
+        payload = NONE if self.payload is None else compact(self.payload, _MAX_PAYLOAD)
         about = [self.run_id, self.workflow_id, self.resource_id or NONE, self.step, waits]
-        return [*about, when(self.since), when(self.until), payload]
+        return [*about, time_text(self.since), time_text(self.until), payload]
 
 
 def show(at: Session, workflow: str | None, resource: str | None) -> None:
-    """Print what waits, longest first."""
-    found = [held for header in _headers(at.orchestrator, workflow, resource) for held in _of(at.orchestrator, header)]
-    found.sort(key=lambda held: (held.since is None, milliseconds(held.since) or 0))
+    """Print everything that waits, longest first."""
+    found = [
+        each
+        for header in _headers(at.orchestrator, workflow, resource)
+        for each in _waiting_in(at.orchestrator, header)
+    ]
+    found.sort(key=lambda each: (each.since is None, milliseconds(each.since) or 0))
     if at.output.as_json:
-        at.output.json({"waiting": [held.to_dict() for held in found]})
+        at.output.json({"waiting": [each.to_dict() for each in found]})
         return
-    at.output.table(_COLUMNS, [held.cells() for held in found])
+    at.output.table(_COLUMNS, [each.cells() for each in found])
     if not found:
         at.output.note("nothing waits for anybody")
 
@@ -83,24 +87,24 @@ def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | N
                     yield header
 
 
-def _of(orchestrator: Orchestrator, header: Header) -> list[Held]:
-    reader = orchestrator.reader(header)
+def _waiting_in(orchestrator: Orchestrator, header: Header) -> list[Waiting]:
+    reader = orchestrator.client.reader(header)
     paused = [record for record in reader.records.values() if record.status == Status.PAUSED]
     records = [*reader.held(), *paused]
     reader.values.fetch(record.suspend for record in records)
-    return [_held(reader, record) for record in records]
+    return [_describe(reader, record) for record in records]
 
 
-def _held(reader: Reader, record: Record) -> Held:
+def _describe(reader: Reader, record: Record) -> Waiting:
     header, name = reader.header, name_of(reader, record)
     about = (header.run_id, header.workflow_id, header.resource_id or None, name)
     match record.status:
         case Status.WAITING:
             node = reader.graph.node(record.at) if reader.graph is not None else None
             event = node.event if isinstance(node, Wait) else record.step
-            return Held(*about, "event", moment(record.suspended_at), moment(record.due), event=event)
+            return Waiting(*about, "event", moment(record.suspended_at), moment(record.due), event=event)
         case Status.PAUSED:
-            return Held(*about, "pause", moment(header.updated_at))
+            return Waiting(*about, "pause", moment(header.updated_at))
         case _:
             payload = payload_dict(reader.values.plain(record.suspend))
-            return Held(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=payload)
+            return Waiting(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=payload)

@@ -1,4 +1,4 @@
-"""What the commands do to runs that have begun: restart, travel, send an event."""
+"""The commands on runs that have begun: restart, travel, send an event."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
 from orchestrator.cli.options import NOTHING
 from orchestrator.cli.output import STATUS
-from orchestrator.cli.running import CODES, as_json, left, may_leave, same_runtime, waited, what_then
+from orchestrator.cli.running import (
+    CODES,
+    as_json,
+    check_may_detach,
+    report_left,
+    require_same_runtime,
+    wait_and_report,
+    what_then,
+)
 from orchestrator.core.records import RunState
 from orchestrator.engine.read.results import RunResult
 from orchestrator.host import monotonic
@@ -19,7 +27,7 @@ from orchestrator.host import monotonic
 
 @dataclass(frozen=True, slots=True)
 class Travel:
-    """What `travel` was told."""
+    """The arguments of `travel`."""
 
     run_id: str
     step: str
@@ -33,28 +41,28 @@ class Travel:
 
 def restart(at: Session, run_id: str, *, wait: bool, timeout: float | None) -> int:
     """Restart one run; returns the exit code."""
-    run = _theirs(at, run_id, wait, timeout)
+    run = _load_own_run(at, run_id, wait, timeout)
     if not wait:
-        return left(at, run.submit_restart())
-    return waited(at, run, lambda: run.restart(timeout=timeout))
+        return report_left(at, run.submit_restart())
+    return wait_and_report(at, run, lambda: run.restart(timeout=timeout))
 
 
 def restart_active(at: Session, *, wait: bool, timeout: float | None) -> int:
     """Restart all active runs of the workflows known here; returns the exit code."""
-    may_leave(at.orchestrator, wait, timeout)
+    check_may_detach(at.orchestrator, wait, timeout)
     runs = [at.orchestrator.get_run(run_id) for run_id in at.orchestrator.restart_active()]
     if not wait:
-        return _told(at, [(run, str(run.header().status), None) for run in runs])
+        return _report_all(at, [(run, str(run.header().status), None) for run in runs])
     end = None if timeout is None else monotonic() + timeout
-    results = [(run, _rested(at, run, end)) for run in runs]
-    _told(at, [(run, str(result.status), result) for run, result in results])
+    results = [(run, _await_settled(at, run, end)) for run in runs]
+    _report_all(at, [(run, str(result.status), result) for run, result in results])
     codes = [CODES.get(result.status, exits.HELD) for _, result in results]
     if bad := codes.count(exits.FAILED):
         raise Problem(f"{bad} of {len(runs)} runs have not ended well", "`show RUN_ID` shows the steps", exits.FAILED)
     return max(codes, default=exits.OK)
 
 
-def _rested(at: Session, run: Run, end: float | None) -> RunResult:
+def _await_settled(at: Session, run: Run, end: float | None) -> RunResult:
     try:
         return run.result(None if end is None else max(0.0, end - monotonic()))
     except TimeoutError as error:
@@ -64,7 +72,7 @@ def _rested(at: Session, run: Run, end: float | None) -> RunResult:
         raise Problem(text, what_then(at, run), exits.INTERRUPTED) from error
 
 
-def _told(at: Session, found: list[tuple[Run, str, RunResult | None]]) -> int:
+def _report_all(at: Session, found: list[tuple[Run, str, RunResult | None]]) -> int:
     if at.output.as_json:
         about = [
             as_json(run, result) if result else {"run_id": run.run_id, "workflow_id": run.workflow_id, "status": status}
@@ -79,25 +87,25 @@ def _told(at: Session, found: list[tuple[Run, str, RunResult | None]]) -> int:
     return exits.OK
 
 
-def travel(at: Session, wish: Travel, *, wait: bool, timeout: float | None) -> int:
+def travel(at: Session, args: Travel, *, wait: bool, timeout: float | None) -> int:
     """Let a run go on from one of its steps; returns the exit code."""
-    _records("--context", wish.context or {})
-    for name, records in (wish.nested_context or {}).items():
+    _check_records("--context", args.context or {})
+    for name, records in (args.nested_context or {}).items():
         if not isinstance(records, dict):
             remedy = '--nested-context wants records: {"inner": {"step": {"status": "success", "output": 1}}}'
             raise Problem(f"the context of {name!r} is no records", remedy)
-        _records("--nested-context", records, f"{name}.")
-    run = _theirs(at, wish.run_id, wait, timeout)
-    given: dict[str, Any] = {"context": wish.context, "nested_context": wish.nested_context}
-    given |= {"state": wish.state, "per_step": wish.per_step}
-    given |= {} if wish.input is NOTHING else {"input": wish.input}
-    given |= {} if wish.resume_data is NOTHING else {"resume_data": wish.resume_data}
+        _check_records("--nested-context", records, f"{name}.")
+    run = _load_own_run(at, args.run_id, wait, timeout)
+    given: dict[str, Any] = {"context": args.context, "nested_context": args.nested_context}
+    given |= {"state": args.state, "per_step": args.per_step}
+    given |= {} if args.input is NOTHING else {"input": args.input}
+    given |= {} if args.resume_data is NOTHING else {"resume_data": args.resume_data}
     if not wait:
-        return left(at, run.submit_time_travel(wish.step, **given))
-    return waited(at, run, lambda: run.time_travel(wish.step, **given, timeout=timeout))
+        return report_left(at, run.submit_time_travel(args.step, **given))
+    return wait_and_report(at, run, lambda: run.time_travel(args.step, **given, timeout=timeout))
 
 
-def _records(option: str, records: dict[str, Any], inside: str = "") -> None:
+def _check_records(option: str, records: dict[str, Any], inside: str = "") -> None:
     for name, record in records.items():
         if not isinstance(record, dict):
             remedy = f'{option} wants records, as in {{"status": "success", "output": 1}}'
@@ -106,16 +114,16 @@ def _records(option: str, records: dict[str, Any], inside: str = "") -> None:
 
 def send_event(at: Session, run_id: str, name: str, data: Any, *, wait: bool, timeout: float | None) -> int:
     """Send an event; returns the exit code. A run that has not been started is not waited for."""
-    run = _theirs(at, run_id, wait, timeout)
+    run = _load_own_run(at, run_id, wait, timeout)
     run.send_event(name, None if data is NOTHING else data)
     if not wait or run.header().status == RunState.PENDING:
-        return left(at, run)
-    return waited(at, run, lambda: run.result(timeout))
+        return report_left(at, run)
+    return wait_and_report(at, run, lambda: run.result(timeout))
 
 
-def _theirs(at: Session, run_id: str, wait: bool, timeout: float | None) -> Run:
-    """The run, if it may be worked on here."""
-    may_leave(at.orchestrator, wait, timeout)
+def _load_own_run(at: Session, run_id: str, wait: bool, timeout: float | None) -> Run:
+    """Load the run, if it may be worked on here."""
+    check_may_detach(at.orchestrator, wait, timeout)
     run = at.orchestrator.get_run(run_id)
-    same_runtime(at.orchestrator, run)
+    require_same_runtime(at.orchestrator, run)
     return run
