@@ -46,7 +46,7 @@ def test_the_import_contracts_hold() -> None:
 
 
 def test_changes_are_built_in_the_core_alone() -> None:
-    """What the store commits is made by a pure function of the core, so that the explorer explores it."""
+    """A pure function of the core makes whatever is committed, so that the explorer explores it."""
     built = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources("orchestrator", "canvas", "tasks")
