@@ -1,4 +1,4 @@
-"""Whom a caller means by a resume: the suspended steps are found by what their records say of themselves.
+"""Addressing: the suspended steps that a caller means by a resume, found by what their records say of themselves.
 
 The records name their step, item and label, so nothing here needs the graph: the run may have been started with
 another one than this process has.
@@ -17,7 +17,7 @@ from orchestrator.errors import ResumeAmbiguous, RunNotSuspended, StepNotSuspend
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """How a caller names what to resume. All None: the only step that is suspended."""
+    """A caller's name for what to resume. All None: the only step that is suspended."""
 
     # an id, a dotted path of ids, an entry of a workflow, or a list of those
     step: Any = None
@@ -35,7 +35,7 @@ class Target:
 
     @property
     def is_open(self) -> bool:
-        """Whether the caller names nothing."""
+        """True if the caller names nothing."""
         return not self.ids and self.label is None and self.index is None
 
     def checked(self) -> Target:

@@ -1,4 +1,4 @@
-"""What a worker commits: the outcome of a claim, what it writes on the way, and how it gives a claim back.
+"""Commits of a worker: the outcome of a claim, what it writes on the way, and how it gives a claim back.
 
 As in `commands`, each is a pure function of what was read. All but the last are guarded by the claim's token: whoever
 has lost the lease meanwhile is refused, so that a zombie writes nothing into the work of its successor.
@@ -43,12 +43,15 @@ def commit_outcome(
     queued. `chunks` are what the step has streamed last: they come before the events of its end.
     """
     return Change(
+        # The token is the only guard: a seq may come again (time travel, a store's failover), a token never does.
         Holder(record.path, record.token),
         tuple(plan.ops),
+        # Values go with the commit that refers to them. One that nobody refers to would never be found and purged.
         values={**plan.values, **texts.values},
         state=texts.state,
         context=texts.context,
         events=(*chunks, *plan.events),
+        # The mailbox is compared in the same commit: an event that came since it was read is not overlooked.
         mail=mail,
         rest=settle_token,
         rest_now=plan.rest_now,
@@ -83,6 +86,7 @@ def must_give_up(record: Record) -> bool:
 
 def give_up(spot: Spot, error_id: str) -> Plan:
     """Fail a step whose last attempts were all abandoned, whatever its own retries are."""
+    # A failure like any other: a parallel block that tolerates failures tolerates this one too.
     return flow.finish(spot, Failed(error_id))
 
 
@@ -158,6 +162,7 @@ def defer_unrunnable(record: Record, reason: str, delay: int) -> Change:
     No attempt is counted, and the run is never failed for it: during a rolling deployment the process that can run it
     may just not be there yet.
     """
+    # The reason is kept for operators, and tells a later claim that the step has been told to start before.
     fields = {"status": Status.RETRYING.value, "parked": reason}
     return Change(Holder(record.path, record.token), (Set(record.path, fields, delay=delay),))
 
@@ -182,5 +187,6 @@ def release(header: Header, record: Record, seq: int, limits: CommitLimits) -> C
     """
     if not is_claim(record, seq):
         return None
+    # The sweep is guarded by the moment that was read. A heartbeat that comes through proves that the worker lives.
     swept = sweep(header, record, limits.redelivery_delay)
     return swept.change if swept is not None else None

@@ -1,4 +1,4 @@
-"""What goes around the operations of a change: the texts it writes, and the limits it is committed with.
+"""The envelope of a change, around its operations: the texts it writes, and the limits it is committed with.
 
 Commands are given both as plain values, so that none of them needs to know the settings or the codec.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class CommitLimits:
-    """How soon what a change has moved is looked at again, and how long its run's log may grow. Milliseconds."""
+    """Limits in milliseconds: when what a change has moved is looked at again, and how long the run's log may grow."""
 
     # until a running activation is taken for abandoned
     lease: int = 30_000
@@ -25,7 +25,7 @@ class CommitLimits:
 
 @dataclass(frozen=True, slots=True)
 class StoredTexts:
-    """What a change writes beside its operations, as stored text."""
+    """Texts that a change writes beside its operations, as they are stored."""
 
     # new values, by ids that never come back
     values: Mapping[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What callers do to runs: start, resume, cancel, send an event. Each reads, calls a command of the core, commits.
+"""Requests of callers: start, resume, cancel, send an event. Each reads, calls a command of the core and commits.
 
 Commit first, then tell the workers: a message that came before its commit would find nothing to claim. If nobody can be
 told, the request is taken back, or the caller hears that its outcome is unknown.
@@ -60,7 +60,7 @@ _MAX_SENDS = 50  # attempts to send one event to a mailbox that moves
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What a run starts with."""
+    """Everything that a run starts with."""
 
     input: Any = None
     state: Mapping[str, Any] | None = None
@@ -91,7 +91,7 @@ def request(
     """
     answer = engine.store.commit(header.run_id, change)
     if isinstance(answer, Refused):
-        raise refusal(answer)
+        raise refusal(answer)  # nothing was written: the caller may look again
     on_commit()
     publish(engine, answer, undo)
     return answer.header
@@ -123,7 +123,7 @@ def publish(
         raise
 
 
-def traced(observed: CallObserver, change: Change) -> Change:
+def add_trace(observed: CallObserver, change: Change) -> Change:
     """Add what those who go on with the change need for their spans."""
     return replace(change, ops=tuple(observed.add_traces(change.ops)))
 
@@ -174,6 +174,7 @@ def _start(
     resource = resource_text(context.get("resource_id")) or header.resource_id
     header = replace(header, resource_id=resource, per_step=begin.per_step)
     state = _initial_state(workflow, with_text_keys(begin.state or {}, "state"))
+    # The hook comes before the commit, so that what it raises leaves the run pending. Of two who start, both call it.
     if header.status in STARTABLE and workflow.on_start is not None:
         settled(workflow.on_start(started_info(engine.owner, workflow, header, given, state, context)))
     key = new_token()
@@ -187,8 +188,8 @@ def _start(
     return request(
         engine,
         header,
-        traced(observed, change),
-        lambda answer: _not_started(answer, workflow, header),
+        add_trace(observed, change),
+        lambda answer: _start_error(answer, workflow, header),
         lambda answer: [commands.undo_start(change, answer, new_token())],
     )
 
@@ -198,7 +199,7 @@ def _initial_state(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, An
     return {**given, **view_of_state(workflow.definition, given)} if workflow.state is not None else dict(given)
 
 
-def _not_started(answer: Refused, workflow: Workflow, header: Header) -> Exception:
+def _start_error(answer: Refused, workflow: Workflow, header: Header) -> Exception:
     if answer.header is None:
         return RunNotFound(f"there is no run {header.run_id!r}", run_id=header.run_id, workflow_id=workflow.id)
     status = answer.header.status
@@ -251,6 +252,7 @@ def _resume(
     held = engine.store.load(header.run_id, held=True)
     records = _resolve_target(engine, graph, header, held, target, per_step)
     limit = engine.settings.max_payload_bytes
+    # One value for each record, though the data is the same: each is checked against its own step's type.
     data_ids = {record.path: f"{new_token()}r" for record in records if record.status != Status.PAUSED}
     values = {
         data_ids[record.path]: encode_value(
@@ -264,13 +266,13 @@ def _resume(
     return request(
         engine,
         header,
-        traced(observed, change),
-        lambda answer: _not_resumed(header, records),
+        add_trace(observed, change),
+        lambda answer: _resume_error(header, records),
         lambda answer: commands.undo_resume(header, records, held, answer, (new_token(), new_token())),
     )
 
 
-def _not_resumed(header: Header, records: list[Record]) -> Exception:
+def _resume_error(header: Header, records: list[Record]) -> Exception:
     paused = all(record.status == Status.PAUSED for record in records)
     names = ", ".join(sorted({record.step for record in records}))
     text = f"{'run' if paused else 'step'} {names} of run {header.run_id!r} has been resumed by somebody else"
@@ -369,6 +371,7 @@ def send_event(engine: Engine, header: Header, name: str, data: Any) -> Header:
             return answer.header
         if isinstance(answer, Committed):  # only a waiter that had given up was cleared away
             continue
+        # Refused: the mailbox has moved, or the run has ended. The latter will not change any more.
         header = _require_unended(engine, header)
     raise RunNotActive(
         f"run {header.run_id!r} moves too fast: the event {name!r} was not taken; send it again", **about

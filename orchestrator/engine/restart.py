@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.core import commands
 from orchestrator.core.records import FINAL, Header, RunState
-from orchestrator.engine.client_ops import graph_of, request, traced
+from orchestrator.engine.client_ops import add_trace, graph_of, request
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.observe import observer
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive
@@ -25,12 +25,14 @@ def restart(engine: Engine, header: Header) -> Header:
         raise RunNotActive(text, actual_status=header.status, **about)
     graph_of(engine, header)
     with observer.observe_call("restart", header) as observed:
+        # All records are read, though few are live: a restart is rare, and an index of the live ones would cost every
+        # commit.
         records = engine.store.load(header.run_id)
         limits = engine.settings.limits
         change = commands.restart(header, records, engine.store.now(), new_token(), limits)
-        return request(engine, header, traced(observed, change), lambda answer: _refused(header))
+        return request(engine, header, add_trace(observed, change), lambda answer: _refusal(header))
 
 
-def _refused(header: Header) -> Exception:
+def _refusal(header: Header) -> Exception:
     text = f"run {header.run_id!r} moves: somebody else has restarted it, or it lives"
     return RestartAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)

@@ -6,7 +6,7 @@ from orchestrator.core import commands, travel
 from orchestrator.core.envelope import StoredTexts
 from orchestrator.core.graph import Graph, Path
 from orchestrator.core.records import Header, RunState
-from orchestrator.engine.client_ops import error_context, graph_of, request, traced
+from orchestrator.engine.client_ops import add_trace, error_context, graph_of, request
 from orchestrator.engine.delivery import Engine
 from orchestrator.engine.luggage import Itinerary, Luggage
 from orchestrator.engine.observe import observer
@@ -42,6 +42,7 @@ def _travel(
     reader = Reader(engine.store, header, graph)
     journey = travel.travel(luggage.trip(reader.records))
     luggage.check(journey)
+    # Items of a foreach have ids of their life; those that are still to run are copied, for values never change.
     copied = engine.store.values(header.run_id, journey.copies)
     copies = {journey.copies[key]: text for key, text in copied.items()}
     texts = StoredTexts({**luggage.texts, **copies}, luggage.state(), engine.contexts.encode_all(wish.request_context))
@@ -50,13 +51,13 @@ def _travel(
     return request(
         engine,
         header,
-        traced(observed, change),
-        lambda answer: _refused(header),
+        add_trace(observed, change),
+        lambda answer: _refusal(header),
         # Result backends never replace a success: the former one goes before the run can come to another.
         on_commit=lambda: engine.runtime.discard_result(header.run_id),
     )
 
 
-def _refused(header: Header) -> Exception:
+def _refusal(header: Header) -> Exception:
     text = f"run {header.run_id!r} is still running, or somebody else has changed it meanwhile"
     return RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id)
