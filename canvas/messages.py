@@ -1,4 +1,4 @@
-"""The message of a dispatch. It is a poke: it says which activation is meant, and carries nothing of the run.
+"""The message of a dispatch. Its envelope names an activation, and carries nothing of the run.
 
 Its size depends neither on the graph nor on how far the run has come.
 """
@@ -19,9 +19,7 @@ log = logging.getLogger("orchestrator")
 
 STEP_TASK = "orchestrator.step"
 FORMAT = 1
-HEADER = (
-    "orchestrator"  # in the message's headers: the format's version, and for an existing task which activation it runs
-)
+HEADER = "orchestrator"  # the name of the envelope among the message's headers
 
 _TASK_OPTIONS = (
     "queue",
@@ -44,10 +42,10 @@ class Message:
     options: dict[str, Any]
 
 
-class _Unasked:
+class NoResult:
     """Stands for the result of a message whose result is ignored.
 
-    An `AsyncResult` would turn to the backend as it goes.
+    `AsyncResult.__del__` would contact the result backend.
     """
 
     ignored = True
@@ -56,13 +54,20 @@ class _Unasked:
         self.id = task_id
 
 
+def envelope_of(request: Any) -> dict[str, Any] | None:
+    """The envelope of the message that is being run, None where it is no message of ours."""
+    # Brokers keep the headers apart; a request that was made in this process has them as attributes.
+    found: dict[str, Any] | None = (request.headers or {}).get(HEADER) or request.get(HEADER)
+    return found or None
+
+
 def is_readable(request: Any) -> bool:
-    """Whether this release knows the format of the message that is being run."""
-    poke = (request.headers or {}).get(HEADER) or request.get(HEADER) or {}
-    known = poke.get("v", FORMAT) == FORMAT
+    """Tell if this release knows the format of the message that is being run."""
+    envelope = envelope_of(request) or {}
+    known = envelope.get("v", FORMAT) == FORMAT
     if not known:
         text = "a message of format %s was left alone: this release knows %s"
-        log.warning(text, poke.get("v"), FORMAT, extra={"run_id": request.root_id or "-"})
+        log.warning(text, envelope.get("v"), FORMAT, extra={"run_id": request.root_id or "-"})
     return bool(known)
 
 
@@ -73,9 +78,9 @@ def message(app: Celery, header: Header, dispatch: Dispatch) -> Message:
     chooses a queue. The run's id is the root id, and in `kwargsrepr`, which monitors search.
     """
     route = unpack_route(dispatch.route)
-    poke = {"v": FORMAT, "run": header.run_id, "path": dispatch.path, "seq": dispatch.seq}
+    envelope = {"v": FORMAT, "run": header.run_id, "path": dispatch.path, "seq": dispatch.seq}
     options: dict[str, Any] = {
-        "headers": {HEADER: poke},
+        "headers": {HEADER: envelope},
         "root_id": header.run_id,
         "parent_id": header.run_id,
         "serializer": "json",
@@ -84,7 +89,7 @@ def message(app: Celery, header: Header, dispatch: Dispatch) -> Message:
     }
     if route.task is not None and route.task in app.tasks:
         return Message(route.task, (), {**_options_of_task(app, route), **options, **_limits(route)})
-    options |= {"shadow": route.name, "route_name": route.name, "ignore_result": True, "result_cls": _Unasked}
+    options |= {"shadow": route.name, "route_name": route.name, "ignore_result": True, "result_cls": NoResult}
     return Message(STEP_TASK, (header.run_id, dispatch.path, dispatch.seq), {**options, **_limits(route)})
 
 
@@ -99,7 +104,7 @@ def _limits(route: Route) -> dict[str, Any]:
 
 
 def _options_of_task(app: Celery, route: Route) -> dict[str, Any]:
-    """What `apply_async` of the task itself would use."""
+    """The options that `apply_async` of the task itself would use."""
     task = app.tasks.get(route.task)
     found = {name: getattr(task, name, None) for name in _TASK_OPTIONS}
     return {name: value for name, value in found.items() if value is not None}

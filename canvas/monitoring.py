@@ -1,4 +1,4 @@
-"""What monitors such as Flower see of runs: Celery's own task events, sent under the run's id.
+"""Runs in monitors such as Flower: Celery's own task events, sent under the run's id.
 
 Steps are tasks and have events anyway. A run is none: its row is made here, by the process that runs its steps or
 ends it, under the name of the running worker, since any other name would add a worker to what monitors show. Nothing is
@@ -23,18 +23,18 @@ from celery.utils.saferepr import saferepr
 from celery.worker.request import Request
 
 from orchestrator.core.records import Header, RunState, Status
-from orchestrator.engine.activity import Ending
 from orchestrator.engine.logs import about
+from orchestrator.engine.outcome import Ending
 from orchestrator.host import SystemClock, monotonic
 
 log = logging.getLogger("orchestrator")
 
-_OURS = "orchestrator."
-_MOST_TEXT = 1024  # characters of a result or an error, as of any Celery task
-_MOST_TRACE = 8192  # characters of a stack, its end
-_MUTE = 30.0  # seconds without events once the broker did not take one: a step waits for it no more often
-_REMEMBERED = 10_000  # runs whose row this process knows to be there
-_ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}  # for a connection that the broker has closed
+_OWN_MODULES = "orchestrator."
+_MAX_TEXT = 1024  # characters of a result or an error, as of any Celery task
+_MAX_TRACE = 8192  # characters of a stack, its end
+_MUTE_SECONDS = 30.0  # seconds without events once the broker did not take one: a step waits for it no more often
+_MAX_REMEMBERED = 10_000  # runs whose row this process knows to be there
+_RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}  # for a connection that the broker has closed
 
 
 class Monitor:
@@ -45,61 +45,61 @@ class Monitor:
         self._workers = workers
         self._on = RawValue("b", 0)  # shared with the children of a prefork pool
         self._hostname = ""
-        self._told: dict[tuple[str, int, int], None] = {}
+        self._shown: dict[tuple[str, int, int], None] = {}
         self._mute_until = 0.0
 
     def attend(self, hostname: str) -> None:
-        """This process is a worker, or will be forked from it."""
+        """Take this process for a worker, or for one that will be forked from it."""
         self._hostname = hostname
 
     def switch(self, on: bool) -> None:
-        """The worker's task events have been enabled or disabled."""
+        """Note that the worker's task events have been enabled or disabled."""
         self._on.value = on
 
     @property
-    def enabled(self) -> bool:
-        """Whether anything is to be sent; in a process that is no worker the app's setting says so."""
+    def is_enabled(self) -> bool:
+        """Something is to be sent; in a process that is no worker the app's setting says so."""
         on = self._on.value if self._hostname else self._app.conf.worker_send_task_events
         return bool(on) and monotonic() >= self._mute_until
 
-    def seen(self, header: Header) -> None:
-        """The run goes on here, or has come to a rest that is not its end."""
-        if not self.enabled:
+    def on_progress(self, header: Header) -> None:
+        """Show a run that goes on here, or has come to a rest that is not its end."""
+        if not self.is_enabled:
             return
         match header.status:
             case RunState.RUNNING:
-                self._goes_on(header)
+                self._send_running(header)
             case RunState.SUSPENDED | RunState.PAUSED:
-                self._send(header, ("task-suspended", {"result": _held(header)}))
+                self._send(header, ("task-suspended", {"result": _waiting_counts(header)}))
             case _:
                 pass
 
-    def _goes_on(self, header: Header) -> None:
-        """Once per process and stretch between two rests: told twice it stays the same."""
+    def _send_running(self, header: Header) -> None:
+        """Emit once per (run, life, rest count) and process; idempotent for monitors."""
         stretch = (header.run_id, header.life, header.rests)
-        if stretch in self._told:
+        if stretch in self._shown:
             return
-        if len(self._told) >= _REMEMBERED:
-            self._told.clear()
-        self._told[stretch] = None
+        if len(self._shown) >= _MAX_REMEMBERED:
+            self._shown.clear()
+        self._shown[stretch] = None
         fresh = {"result": None, "exception": None, "traceback": None, "runtime": None, "retried": None}
         times = {"received": header.created_at / 1000, "started": header.started_at / 1000}
-        again: list[tuple[str, dict[str, Any]]] = [("task-retried", {})] if header.life or header.rests else []
-        self._send(header, *again, ("task-received", times), ("task-started", {**times, **fresh}))
+        retried: list[tuple[str, dict[str, Any]]] = [("task-retried", {})] if header.life or header.rests else []
+        self._send(header, *retried, ("task-received", times), ("task-started", {**times, **fresh}))
 
-    def ended(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """The run has ended, or is about to be recorded as ended."""
-        if not self.enabled:
+    def on_end(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """Show a run that has ended, or is about to be recorded as ended."""
+        if not self.is_enabled:
             return
         match header.status:
             case RunState.SUCCESS:
-                word = ("task-succeeded", {"result": saferepr(result(), _MOST_TEXT), "runtime": _seconds(header)})
-                self._send(header, word)
+                event = ("task-succeeded", {"result": saferepr(result(), _MAX_TEXT), "runtime": _seconds(header)})
+                self._send(header, event)
             case RunState.CANCELED:
                 gone = {"terminated": False, "signum": None, "expired": False, "retried": None, "result": None}
                 self._send(header, ("task-retried", {}), ("task-revoked", gone))
             case _:
-                failure = {"exception": saferepr(error(), _MOST_TEXT), "traceback": None, "runtime": _seconds(header)}
+                failure = {"exception": saferepr(error(), _MAX_TEXT), "traceback": None, "runtime": _seconds(header)}
                 self._send(header, ("task-failed", failure))
 
     def _send(self, header: Header, *events: tuple[str, dict[str, Any]]) -> None:
@@ -118,14 +118,14 @@ class Monitor:
                 return
             with self._app.events.default_dispatcher(hostname=hostname) as dispatcher:
                 for kind, fields in events:
-                    dispatcher.send(kind, retry=True, retry_policy=_ONCE_MORE, **common, **fields)
+                    dispatcher.send(kind, retry=True, retry_policy=_RETRY_ONCE, **common, **fields)
         except Exception:  # a broker that is away has many faces
-            self._mute_until = monotonic() + _MUTE
+            self._mute_until = monotonic() + _MUTE_SECONDS
             text = "monitors were not told of run %s, and are not for the next %d s"
-            log.warning(text, header.run_id, _MUTE, exc_info=True, extra=about(header))
+            log.warning(text, header.run_id, _MUTE_SECONDS, exc_info=True, extra=about(header))
 
 
-def _held(header: Header) -> str:
+def _waiting_counts(header: Header) -> str:
     counts = {"suspended": header.suspended, "waiting for an event": header.waiting, "paused": header.paused}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
@@ -150,8 +150,8 @@ class AttemptEnded(Ignore):  # type: ignore[misc]  # Celery has no types
         self.stack = stack
 
 
-def conclude(ending: Ending | None) -> str | None:
-    """How the task of a step ends: with its status, or None where it was left alone. Raises `AttemptEnded`."""
+def raise_if_failed(ending: Ending | None) -> str | None:
+    """Return the status that the step's task ends with, None where it was left alone. Raises `AttemptEnded`."""
     if ending is None:
         return None
     match ending.status:
@@ -163,26 +163,26 @@ def conclude(ending: Ending | None) -> str | None:
             return status
     if ending.error is None:
         raise AttemptEnded(event, "to be retried", "")
-    raise AttemptEnded(event, saferepr(ending.error, _MOST_TEXT), _stack(ending.error))
+    raise AttemptEnded(event, saferepr(ending.error, _MAX_TEXT), _stack(ending.error))
 
 
 def _stack(error: BaseException) -> str:
-    """Where it was raised, from the user's first frame on."""
+    """The stack from the user's first frame on."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next and trace.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+    while trace is not None and trace.tb_next and trace.tb_frame.f_globals.get("__name__", "").startswith(_OWN_MODULES):
         trace = trace.tb_next
-    return "".join(traceback.format_exception(type(error), error, trace))[-_MOST_TRACE:]
+    return "".join(traceback.format_exception(type(error), error, trace))[-_MAX_TRACE:]
 
 
-def monitored(base: type[Request]) -> type[Request]:
-    """A class of requests whose failed attempts show as such, told by the worker's main process in their turn."""
-    if getattr(base, "tells_attempts", False):
+def show_attempts(base: type[Request]) -> type[Request]:
+    """Derive a class of requests whose failed attempts show as such. The worker's main process sends their events."""
+    if getattr(base, "shows_attempts", False):
         return base
 
     class MonitoredRequest(base):  # type: ignore[misc]  # Celery has no types
         """A step's message in the worker's main process."""
 
-        tells_attempts = True
+        shows_attempts = True
 
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
             error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
@@ -197,4 +197,4 @@ def monitor_task(app: Celery, name: str) -> None:
     """Let the attempts of an existing task show as such. Doing it again changes nothing."""
     task = app.tasks.get(name)
     if task is not None:
-        task.Request = monitored(symbol_by_name(task.Request))
+        task.Request = show_attempts(symbol_by_name(task.Request))

@@ -14,17 +14,17 @@ from typing import Any, cast
 from celery import Celery
 from kombu import Exchange
 
-from orchestrator.canvas.sending import LAST_WORDS, ONCE_MORE, Sender
+from orchestrator.canvas.sending import FLUSH_SECONDS, RETRY_ONCE, BackgroundPublisher
 from orchestrator.core.apply import started
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Doc, Down, Op, Refused, Tell
 from orchestrator.core.records import Header
-from orchestrator.engine.events import WORKFLOW, call_id
+from orchestrator.engine.read.events import WORKFLOW, call_id
 from orchestrator.ports import Store
 
 EXCHANGE = "orchestrator.events"
 VERSION = 1
 
-_LONGEST_KEY = 255  # bytes of a routing key, by AMQP
+_MAX_KEY = 255  # bytes of a routing key, by AMQP
 
 
 def exchange_of(connection: Any) -> Exchange:
@@ -34,11 +34,11 @@ def exchange_of(connection: Any) -> Exchange:
 
 
 def routing_key(body: Doc) -> str:
-    """`<workflow>.<type>`, cut where AMQP ends."""
-    return f"{body['workflow_id']}.{body['type']}".encode()[:_LONGEST_KEY].decode(errors="ignore")
+    """`<workflow>.<type>`, cut at the length that AMQP allows."""
+    return f"{body['workflow_id']}.{body['type']}".encode()[:_MAX_KEY].decode(errors="ignore")
 
 
-def bodies(header: Header, docs: Iterable[Doc]) -> Iterator[Doc]:
+def event_messages(header: Header, docs: Iterable[Doc]) -> Iterator[Doc]:
     """The events of one commit as they are published; `header` is the run's as the commit has left it."""
     at = datetime.fromtimestamp(header.updated_at / 1000, UTC).isoformat(timespec="milliseconds")
     for index, doc in enumerate(docs):
@@ -73,19 +73,19 @@ def _payload(run_id: str, doc: Doc) -> Doc:
     return {"id": doc["step"], "step_call_id": call_id(run_id, doc), **about} if "step" in doc else about
 
 
-def told_by(change: Change, answer: Committed) -> list[Doc]:
-    """The events of a change that was taken, in their order but for those that count a block's children."""
-    counted = [event for op in change.ops if (event := _counted(op)) is not None]
+def events_of(change: Change, answer: Committed) -> list[Doc]:
+    """The events of a change that was committed, in their order but for those that count a block's children."""
+    counted = [event for op in change.ops if (event := _event_of(op)) is not None]
     begun = started(answer.claimed.record) if answer.claimed is not None else None
     return [*change.events, *counted, *([begun] if begun is not None else [])]
 
 
-def _counted(op: Op) -> Doc | None:
+def _event_of(op: Op) -> Doc | None:
     return op.event if isinstance(op, Down | Tell) else None
 
 
-class Announcing:
-    """A store that has its commits and claims published. Everything else is the store's own."""
+class PublishingStore:
+    """A decorator of a store that publishes the events of its commits and claims."""
 
     def __init__(self, store: Store, publisher: Publisher) -> None:
         self._store = store
@@ -95,38 +95,38 @@ class Announcing:
         return getattr(self._store, name)
 
     def claim(self, ask: Ask) -> Claimed | Refused:
-        """The store's `claim`; a step that begins by it is told."""
+        """Claim, and publish the start of a step that begins by it."""
         answer = self._store.claim(ask)
         if isinstance(answer, Claimed) and (event := started(answer.record)) is not None:
             self._publisher.publish(answer.header, [event])
         return answer
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
-        """The store's `commit`, told once it was taken."""
+        """Commit, and publish the events of a change that was not refused."""
         answer = self._store.commit(run_id, change)
         if isinstance(answer, Committed):
-            self._publisher.publish(answer.header, told_by(change, answer))
+            self._publisher.publish(answer.header, events_of(change, answer))
         return answer
 
 
-def announcing(store: Store, publisher: Publisher) -> Store:
-    """The same store, whose commits are published."""
-    return cast(Store, Announcing(store, publisher))
+def publish_events_of(store: Store, app: Celery) -> Store:
+    """Wrap a store so that its commits are published on the app's broker."""
+    return cast(Store, PublishingStore(store, Publisher(app)))
 
 
 class Publisher:
-    """Sends events of commits that have been taken."""
+    """Sends the events of commits, in the background."""
 
     def __init__(self, app: Celery) -> None:
-        self._sender: Sender[Doc] = Sender(app, "event(s) of runs", _send)
+        self._background: BackgroundPublisher[Doc] = BackgroundPublisher(app, "event(s) of runs", _send)
 
     def publish(self, header: Header, docs: Sequence[Doc]) -> None:
         """Have these events of one commit sent. Never waits, never raises."""
-        self._sender.put(bodies(header, docs))
+        self._background.put(event_messages(header, docs))
 
-    def flush(self, seconds: float = LAST_WORDS) -> None:
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until everything is sent or dropped, for so many seconds at most."""
-        self._sender.flush(seconds)
+        self._background.flush(seconds)
 
 
 def _send(producer: Any, batch: Sequence[Doc]) -> None:
@@ -140,5 +140,5 @@ def _send(producer: Any, batch: Sequence[Doc]) -> None:
             serializer="json",
             delivery_mode=1,
             retry=True,
-            retry_policy=ONCE_MORE,
+            retry_policy=RETRY_ONCE,
         )

@@ -1,4 +1,4 @@
-"""How long queues are, asked with a passive declaration: once per queue and tick."""
+"""Asks for the length of queues with a passive declaration: once per queue and tick."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from kombu.exceptions import KombuError
 from orchestrator.engine.settings import Settings
 from orchestrator.host import monotonic
 
-_SHORT = 10
+_MAX_SHORT = 10  # messages in a queue that counts as short
 
 
 class Queues:
-    """Whether a queue has been seen short lately.
+    """Remembers for a tick how long each queue was.
 
     What cannot be asked counts as short: a message too many is harmless.
     """
@@ -25,7 +25,7 @@ class Queues:
         self._seen: dict[str, tuple[float, bool]] = {}
 
     def is_short(self, queue: str | None) -> bool:
-        """Whether at most a few messages wait in the queue (None: the app's default)."""
+        """Tell if at most a few messages wait in the queue (None: the app's default)."""
         name = queue or self._app.conf.task_default_queue
         seen, short = self._seen.get(name, (float("-inf"), True))
         if monotonic() - seen >= self._fresh:
@@ -37,6 +37,6 @@ class Queues:
         try:
             with self._app.connection_for_write() as connection:
                 channel: Any = connection.default_channel
-                return bool(channel.queue_declare(queue=name, passive=True).message_count <= _SHORT)
+                return bool(channel.queue_declare(queue=name, passive=True).message_count <= _MAX_SHORT)
         except (KombuError, OSError, *self._app.connection_for_write().channel_errors):
             return True

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
 import logging
-import os
-import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -15,16 +12,16 @@ from celery.backends.base import DisabledBackend
 from celery.exceptions import TaskRevokedError
 from kombu.exceptions import BatchPublishError, OperationalError
 
+from orchestrator.background import TimerThread
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
 from orchestrator.codec import as_json
 from orchestrator.core.changes import Dispatch
 from orchestrator.core.records import Header, RunState
 from orchestrator.engine.logs import about
+from orchestrator.engine.observe.observer import use_run_span
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.telemetry import within
 from orchestrator.errors import BrokerUnavailable
-from orchestrator.host import monotonic
 
 log = logging.getLogger("orchestrator")
 
@@ -32,22 +29,27 @@ _BATCH = 50  # messages that go to the broker together, where its transport can
 
 
 class CeleryRuntime:
-    """Publishes dispatches. One whose moment is near gets a timer in this process; the ticker sees to the others."""
+    """Publishes dispatches. One whose moment is near gets a timer in this process; the ticker sees to the others.
+
+    `on_register` is called with each workflow that is registered.
+    """
 
     name = "celery"
+    is_shared = True
 
-    def __init__(self, app: Celery, settings: Settings, adopt: Callable[[Any], None], monitor: Monitor) -> None:
+    def __init__(self, app: Celery, settings: Settings, on_register: Callable[[Any], None], monitor: Monitor) -> None:
         self._app = app
         self._monitor = monitor
-        self._adopt = adopt
+        self._on_register = on_register
         self._near = 2 * settings.tick_seconds * 1000
-        self._timers = Timers(self._later)
+        # A timer that its process takes along when it dies is no loss: the stored one is still swept.
+        self._timers: TimerThread[tuple[Header, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")
 
-    def adopt(self, workflow: Any) -> None:
-        """The workflow becomes a task of the app, and the app's tasks among its entries learn to be steps."""
-        self._adopt(workflow)
+    def register_workflow(self, workflow: Any) -> None:
+        """Make the workflow a task of the app, and let the app's tasks among its entries be steps."""
+        self._on_register(workflow)
 
-    def forget(self, run_id: str) -> None:
+    def discard_result(self, run_id: str) -> None:
         """Drop the result that the backend has of an earlier end: it would never be replaced."""
         if not isinstance(self._app.backend, DisabledBackend):
             self._app.backend.forget(run_id)
@@ -57,11 +59,11 @@ class CeleryRuntime:
         now = [dispatch for dispatch in dispatches if not dispatch.delay]
         for dispatch in dispatches:
             if 0 < dispatch.delay <= self._near:
-                self._timers.add(dispatch.delay / 1000, header, dispatch)
+                self._timers.add(dispatch.delay, (header, dispatch))
         if not now:
             return
         try:
-            with within(header), self._app.producer_or_acquire() as producer:
+            with use_run_span(header), self._app.producer_or_acquire() as producer:
                 self._send_all(producer, header, now)
         except (OperationalError, OSError) as error:
             text = f"the broker does not answer: {error}"
@@ -83,23 +85,28 @@ class CeleryRuntime:
             made = message(self._app, header, dispatch)
             self._app.send_task(made.name, made.args, producer=producer, add_to_parent=False, **made.options)
 
-    def _later(self, header: Header, dispatch: Dispatch) -> None:
+    def _publish_due(self, timer: tuple[Header, Dispatch]) -> None:
+        header, dispatch = timer
         try:
             self.publish(header, [Dispatch(dispatch.path, dispatch.seq, dispatch.route)])
         except BrokerUnavailable as error:
             log.warning("run %s: %s; the ticker will publish it", header.run_id, error, extra=about(header))
+        except Exception:  # the thread must outlive whatever one timer finds
+            log.exception("a timer of run %s failed", header.run_id, extra=about(header))
 
-    def seen(self, header: Header) -> None:
+    def on_progress(self, header: Header) -> None:
         """Show in monitors that the run goes on, or waits."""
-        self._monitor.seen(header)
+        self._monitor.on_progress(header)
 
-    def ended(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+    def on_end(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
         """Write the end of the run into the app's result backend, under the run's id, and show it in monitors."""
         result = cache(result)
-        self._deliver(header, result, error)
-        self._monitor.ended(header, result, error)
+        self._store_result(header, result, error)
+        self._monitor.on_end(header, result, error)
 
-    def _deliver(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+    def _store_result(
+        self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]
+    ) -> None:
         backend = self._app.backend
         if isinstance(backend, DisabledBackend):
             return
@@ -112,40 +119,23 @@ class CeleryRuntime:
                 failure = error() or RuntimeError(f"run {header.run_id} has failed")
                 backend.store_result(header.run_id, failure, states.FAILURE)
 
+    # --- no-ops: workers execute the runs, and the ticker sweeps their timers ----------------------------------------
 
-class Timers:
-    """One thread per process that calls back when a moment has come; begun with the first, never across a fork."""
+    def drive(self, run_id: str, timeout: float | None = None) -> None:
+        """Do nothing: workers execute the run."""
 
-    def __init__(self, call: Callable[[Header, Dispatch], None]) -> None:
-        self._call = call
-        self._own()
+    def drive_in_background(self, run_id: str) -> None:
+        """Do nothing: workers execute the run."""
 
-    def _own(self) -> None:
-        self._pid = os.getpid()
-        self._changed = threading.Condition()
-        self._heap: list[tuple[float, int, Header, Dispatch]] = []
-        self._count = 0
-        self._thread: threading.Thread | None = None
+    def wake(self, run_id: str) -> None:
+        """Do nothing: workers hear of the change when they renew their leases."""
 
-    def add(self, seconds: float, header: Header, dispatch: Dispatch) -> None:
-        """Call back in so many seconds."""
-        if self._pid != os.getpid():
-            self._own()
-        with self._changed:
-            self._count += 1
-            heapq.heappush(self._heap, (monotonic() + seconds, self._count, header, dispatch))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="orchestrator-timers", daemon=True)
-                self._thread.start()
-            self._changed.notify()
+    def failure_of(self, run_id: str) -> None:
+        """Return None: a lost worker's run goes to another."""
+        return
 
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._heap or self._heap[0][0] > monotonic():
-                    self._changed.wait(self._heap[0][0] - monotonic() if self._heap else None)
-                _, _, header, dispatch = heapq.heappop(self._heap)
-            try:
-                self._call(header, dispatch)
-            except Exception:  # the thread must outlive whatever one timer finds
-                log.exception("a timer of run %s failed", header.run_id, extra=about(header))
+    def arm_timeouts(self, run_id: str) -> None:
+        """Do nothing: the ticker ends waits whose time is over."""
+
+    def close(self) -> None:
+        """Do nothing: timers that are near are still published while the process lives."""

@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import queue
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 from celery import Celery, signals
 
+from orchestrator.background import ForkAwareThread, on_fork
 from orchestrator.host import monotonic
 
 log = logging.getLogger("orchestrator")
 
-LAST_WORDS = 2.0  # seconds that the end of a process may wait for what is unsent
-ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}  # a retry policy of kombu's
+FLUSH_SECONDS = 2.0  # that the end of a process may wait for what is unsent
+RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}  # a retry policy of kombu's
 
 _T = TypeVar("_T")
-_WAITING = 10_000  # items that may wait for the broker; more are dropped
+_MAX_WAITING = 10_000  # items that may wait for the broker; more are dropped
 _BATCH = 100
 
-_senders: weakref.WeakSet[Sender[Any]] = weakref.WeakSet()
+_publishers: weakref.WeakSet[BackgroundPublisher[Any]] = weakref.WeakSet()
 
 
-def _last_words(**_: Any) -> None:
-    """The process is about to end."""
-    for sender in list(_senders):
-        sender.flush(LAST_WORDS)
+def _flush_all(**_: Any) -> None:
+    """Send what is unsent: the process is about to end."""
+    for publisher in list(_publishers):
+        publisher.flush(FLUSH_SECONDS)
 
 
-atexit.register(_last_words)
-signals.worker_process_shutdown.connect(_last_words)  # the children of a prefork pool leave without `atexit`
+atexit.register(_flush_all)
+signals.worker_process_shutdown.connect(_flush_all)  # the children of a prefork pool leave without `atexit`
 
 
-class Sender(Generic[_T]):
-    """Hands items to `send(producer, items)`, from a thread that begins with the first, so never across a fork.
+class BackgroundPublisher(Generic[_T]):
+    """Hands items to `send(producer, items)`, from a thread that starts with the first item.
 
     `what` names the items in the log.
     """
@@ -47,20 +46,18 @@ class Sender(Generic[_T]):
         self._app = app
         self._what = what
         self._send = send
-        self._own()
-        _senders.add(self)
+        self._thread = ForkAwareThread(self._run, "orchestrator-publisher")
+        self.reset_after_fork()
+        on_fork(self)
+        _publishers.add(self)
 
-    def _own(self) -> None:
-        self._pid = os.getpid()
-        self._queue: queue.Queue[_T] = queue.Queue(_WAITING)
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+    def reset_after_fork(self) -> None:
+        """Leave the parent's items to the parent: sent by both, they would come twice."""
+        self._queue: queue.Queue[_T] = queue.Queue(_MAX_WAITING)
         self._dropped = 0
 
     def put(self, items: Iterable[_T]) -> None:
         """Have these sent, in this order. Never waits, never raises."""
-        if self._pid != os.getpid():
-            self._own()
         try:
             for item in items:
                 self._queue.put_nowait(item)
@@ -68,18 +65,12 @@ class Sender(Generic[_T]):
             self._dropped += 1
         except Exception:  # whatever it is, the step that has just been committed is none of its business
             log.exception("%s are not published", self._what)
-        if self._thread is None and not self._queue.empty():
-            self._begin()
+        if not self._queue.empty():
+            self._thread.ensure_started()
 
-    def _begin(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="orchestrator-sender", daemon=True)
-                self._thread.start()
-
-    def flush(self, seconds: float = LAST_WORDS) -> None:
+    def flush(self, seconds: float = FLUSH_SECONDS) -> None:
         """Wait until everything is sent or dropped, for so many seconds at most."""
-        if self._pid != os.getpid() or self._thread is None:
+        if not self._thread.is_started:
             return
         end = monotonic() + seconds
         with self._queue.all_tasks_done:
@@ -99,9 +90,9 @@ class Sender(Generic[_T]):
             finally:
                 for _ in batch:
                     self._queue.task_done()
-            self._tell_of_drops()
+            self._report_drops()
 
-    def _tell_of_drops(self) -> None:
+    def _report_drops(self) -> None:
         dropped, self._dropped = self._dropped, 0
         if dropped:
             log.warning("%s were dropped %d time(s): the broker takes them too slowly", self._what, dropped)

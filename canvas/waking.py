@@ -1,13 +1,12 @@
-"""The bell on the broker: whoever commits to a run that somebody waits for wakes the processes that wait.
+"""Wake-ups through the broker: whoever commits to a run that somebody waits for wakes the processes that wait.
 
 A transient fanout exchange, and one queue for each process that waits, gone when nobody waits there any more. Only runs
-that the store says are waited for are rung, so all others cost nothing. What is lost is made up for by looking.
+that the store says are awaited are notified, so all others cost nothing. What is lost is made up for by looking.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -18,71 +17,68 @@ from typing import Any
 from celery import Celery
 from kombu import Connection, Exchange, Queue
 
-from orchestrator.canvas.sending import ONCE_MORE, Sender
+from orchestrator.background import ForkAwareThread, on_fork
+from orchestrator.canvas.sending import RETRY_ONCE, BackgroundPublisher
 from orchestrator.host import monotonic, new_token
 
 log = logging.getLogger("orchestrator")
 
 EXCHANGE = Exchange("orchestrator.bell", type="fanout", durable=False, delivery_mode=1)
 
-_LOOK = 1.0  # seconds that the listener waits for a message at once
+_LOOK = 1.0  # seconds that the listener waits for a message in one go
 _IDLE = 60.0  # seconds after which it stops listening, if nobody waits
-_AGAIN = 5.0  # seconds until it asks a broker that does not answer again
-_MOST = 10_000  # runs whose counts are kept
+_RETRY_DELAY = 5.0  # seconds until it asks a broker that does not answer again
+_MAX_COUNTS = 10_000  # runs whose counts are kept
 
 
-class BrokerBell:
-    """Rings from a thread of its own, and hears in another: both begin when they are needed, never across a fork."""
+class BrokerWakeups:
+    """Notifies from a thread of its own, and listens in another: each starts when it is needed."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._sender: Sender[str] = Sender(app, "wake-up(s) of readers", _send)
-        self._own()
+        self._publisher: BackgroundPublisher[str] = BackgroundPublisher(app, "wake-up(s) of readers", _send)
+        self._listener = ForkAwareThread(self._listen, "orchestrator-wakeups")
+        self.reset_after_fork()
+        on_fork(self)
 
-    def _own(self) -> None:
-        self._pid = os.getpid()
+    def reset_after_fork(self) -> None:
+        """Listen to nothing yet: nobody waits in the child."""
         self._changed = threading.Condition()
         self._counts: Counter[str] = Counter()
-        self._wanted = 0.0  # until when somebody here wants to hear it
-        self._listening = False
-        self._thread: threading.Thread | None = None
+        self._wanted_until = 0.0  # by this process's clock: when the last reader's interest ends
+        self._is_listening = False
 
-    def ring(self, run_id: str) -> None:
+    def notify(self, run_id: str) -> None:
         """Wake everybody who waits for the run, here and elsewhere."""
-        self._hear(run_id)
-        if not self._alone:
-            self._sender.put([run_id])
+        self._add(run_id)
+        if not self._is_in_memory:
+            self._publisher.put([run_id])
 
-    def heard(self, run_id: str) -> int:
-        """How often it has been heard here for this run; begins to listen."""
-        if self._pid != os.getpid():
-            self._own()
+    def count(self, run_id: str) -> int:
+        """The notifications of this run that have come here; begins to listen."""
         with self._changed:
-            self._wanted = monotonic() + _IDLE
-            if self._thread is None and not self._alone:
-                self._thread = threading.Thread(target=self._listen, name="orchestrator-bell", daemon=True)
-                self._thread.start()
+            self._wanted_until = monotonic() + _IDLE
+            if not self._is_in_memory:
+                self._listener.ensure_started()
             return self._counts[run_id]
 
-    def wait(self, run_id: str, heard: int, seconds: float) -> bool:
-        """Wait until it is heard again, where it can be heard at all: not from another app on a broker in memory."""
+    def wait(self, run_id: str, count: int, seconds: float) -> bool:
+        """Wait until more have come, where any can come at all: not from another app on a broker in memory."""
         with self._changed:
-            if not self._listening:
+            if not self._is_listening:
                 return False
-            self._changed.wait_for(lambda: self._counts[run_id] > heard, seconds)
+            self._changed.wait_for(lambda: self._counts[run_id] > count, seconds)
             return True
 
     @cached_property
-    def _alone(self) -> bool:
-        """Whether the broker is one within this process."""
+    def _is_in_memory(self) -> bool:
+        """The broker is one within this process: no other process publishes there."""
         transport: Any = self._app.connection_for_write().transport
         return bool(transport.driver_type == "memory")
 
-    def _hear(self, run_id: str) -> None:
-        if self._pid != os.getpid():
-            self._own()
+    def _add(self, run_id: str) -> None:
         with self._changed:
-            if len(self._counts) > _MOST:
+            if len(self._counts) > _MAX_COUNTS:
                 self._counts.clear()  # who waits for one of them looks once too often, or a moment later
             self._counts[run_id] += 1
             self._changed.notify_all()
@@ -95,18 +91,18 @@ class BrokerBell:
             except Exception as error:  # noqa: BLE001  (a broker that is away has many faces; readers look meanwhile)
                 log.debug("nobody is woken by the broker for a while: %s", error)
             with self._changed:
-                self._listening = False
-                if monotonic() > self._wanted:
-                    self._thread = None
+                self._is_listening = False
+                if monotonic() > self._wanted_until:
+                    self._listener.release()  # under the lock: a reader that comes now starts another
                     return
-                self._changed.wait(_AGAIN)
+                self._changed.wait(_RETRY_DELAY)
 
     def _drain(self, connection: Connection) -> None:
         own = Queue(f"orchestrator.bell.{new_token()}", EXCHANGE, durable=False, auto_delete=True, exclusive=True)
         with connection.Consumer(own, callbacks=[self._on_message], accept=["json"], no_ack=True):
             self._look(connection, 0.05)  # on Redis the subscription is sent with the first look
-            self._listening = True
-            while monotonic() <= self._wanted:
+            self._is_listening = True
+            while monotonic() <= self._wanted_until:
                 self._look(connection, _LOOK)
 
     def _look(self, connection: Connection, seconds: float) -> None:
@@ -115,7 +111,7 @@ class BrokerBell:
 
     def _on_message(self, body: Any, _: Any) -> None:
         for run_id in body:
-            self._hear(str(run_id))
+            self._add(str(run_id))
 
 
 def _send(producer: Any, batch: Sequence[str]) -> None:
@@ -126,5 +122,5 @@ def _send(producer: Any, batch: Sequence[str]) -> None:
         declare=[EXCHANGE],
         serializer="json",
         retry=True,
-        retry_policy=ONCE_MORE,
+        retry_policy=RETRY_ONCE,
     )

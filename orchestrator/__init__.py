@@ -19,8 +19,8 @@ from orchestrator.definitions import (
     step,
     template,
 )
-from orchestrator.engine.events import Event
-from orchestrator.engine.results import RunRecord, RunResult, RunStatus, StepResult, StepStatus
+from orchestrator.engine.read.events import Event
+from orchestrator.engine.read.results import RunRecord, RunResult, RunStatus, StepResult, StepStatus
 from orchestrator.errors import (
     BrokerUnavailable,
     FlowNotCommitted,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
 from orchestrator.core.records import Header, Record
@@ -47,7 +47,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs to list, newest first. `before` (ms) keeps those last written earlier; None matches everything."""
+    """Selects runs to list, newest first. `before` (ms) keeps those last written earlier; None matches everything."""
 
     workflow_id: str | None = None
     status: str | None = None
@@ -136,7 +136,7 @@ class Store(Protocol):
         ...
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        """What `events` returns, as soon as there is anything; nothing after `timeout` seconds.
+        """Return the page that `events` returns, as soon as there is one; nothing after `timeout` seconds.
 
         Any number of readers may wait. Runs that nobody follows pay nothing for it.
         """
@@ -207,53 +207,98 @@ class Clock(Protocol):
         ...
 
 
-class Bell(Protocol):
+class WakeupChannel(Protocol):
     """Wakes whoever waits in some process for a run to change, where the database itself cannot.
 
     A hint, and no more: it may be missed, so whoever waits looks by itself as well, only more rarely.
     """
 
-    def ring(self, run_id: str) -> None:
-        """Something has happened to the run. Never waits, never raises."""
+    def notify(self, run_id: str) -> None:
+        """Tell everybody that something has happened to the run. Never waits, never raises."""
         ...
 
-    def heard(self, run_id: str) -> int:
-        """How often it has been heard here for this run. From the first time on this process listens."""
+    def count(self, run_id: str) -> int:
+        """The notifications of this run that have come here. From the first call on this process listens."""
         ...
 
-    def wait(self, run_id: str, heard: int, seconds: float) -> bool:
-        """Return as soon as it is heard more often than that, or after `seconds`.
+    def wait(self, run_id: str, count: int, seconds: float) -> bool:
+        """Return as soon as more have come than `count`, or after `seconds`.
 
-        False where this process cannot hear it at present.
+        False where none can come at present.
         """
         ...
 
 
+@runtime_checkable
+class WantsWakeups(Protocol):
+    """A store whose database wakes nobody: it takes a channel from whoever builds the application."""
+
+    def attach_wakeups(self, channel: WakeupChannel) -> None:
+        """Notify, and wait, by this channel from now on. A store that has one keeps it."""
+        ...
+
+
 class Runtime(Protocol):
-    """Carries a dispatch to the code that runs it. This is all in which the runtimes differ."""
+    """Carries dispatches to the code that executes them.
 
+    The runtimes differ in this and in nothing else: whoever needs to know where runs are executed asks `is_shared`.
+    """
+
+    # As the headers of its runs record it: a run stays with the runtime that it was created on.
     name: str
+    # Processes share the work: any worker takes any dispatch, a scheduler sweeps the timers, and runs outlive this
+    # process. Else this process alone executes them, keeps their timers, and takes them along when it ends.
+    is_shared: bool
 
-    def adopt(self, workflow: Any) -> None:
-        """A committed workflow has been registered: make ready what its entries need. Repeated: nothing."""
+    def register_workflow(self, workflow: Any) -> None:
+        """Make ready what the entries of a committed workflow need. Idempotent."""
         ...
 
     def publish(self, header: Header, dispatches: Sequence[Dispatch]) -> None:
         """Tell somebody of each dispatch; one with a `delay` only if it is near. Raises `BrokerUnavailable`."""
         ...
 
-    def forget(self, run_id: str) -> None:
-        """The run is about to go on after its end: whatever was delivered of that end is void."""
+    def discard_result(self, run_id: str) -> None:
+        """Forget whatever was delivered of the run's end: the run goes on after it."""
         ...
 
-    def seen(self, header: Header) -> None:
-        """The run's header as a claim or a rest in this process has left it, for whoever watches. Never raises.
+    def on_progress(self, header: Header) -> None:
+        """Show watchers the run's header as a claim or a rest in this process has left it. Never raises.
 
         Many times for one run, and not in every process that its steps pass through."""
         ...
 
-    def ended(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """The run is about to be committed as ended: deliver its result wherever the runtime's users look for it.
+    def on_end(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """Deliver the result of a run that is about to be committed as ended, wherever the runtime's users look for it.
 
         At least once; `result` and `error` read the store when called."""
+        ...
+
+    # What follows does nothing where the runtime is shared: workers do it.
+
+    def drive(self, run_id: str, timeout: float | None = None) -> None:
+        """Execute the run here until nothing is left to do; what `timeout` (seconds) leaves undone, in the background.
+
+        Raises what the run's worker, this thread, has died of.
+        """
+        ...
+
+    def drive_in_background(self, run_id: str) -> None:
+        """Execute the run without having the caller wait."""
+        ...
+
+    def wake(self, run_id: str) -> None:
+        """Look at a run that was changed from outside: it may have been canceled."""
+        ...
+
+    def failure_of(self, run_id: str) -> BaseException | None:
+        """The exception that this process left the run with, None where it has not; so nobody waits for it in vain."""
+        ...
+
+    def arm_timeouts(self, run_id: str) -> None:
+        """See to it that each wait of the run ends when its time is over. Idempotent."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads. Closing twice is harmless."""
         ...

@@ -14,8 +14,8 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Retry
 
-from orchestrator.canvas.messages import HEADER
-from orchestrator.canvas.monitoring import conclude
+from orchestrator.canvas.messages import envelope_of
+from orchestrator.canvas.monitoring import raise_if_failed
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import TaskEntry, retry_seconds
 from orchestrator.engine.calling import RetryAsked
@@ -24,7 +24,7 @@ from orchestrator.engine.delivery import Engine
 _MARK = "_orchestrator_wrapped"
 
 
-def adopt(app: Celery, engine: Engine, name: str) -> None:
+def wrap_task(app: Celery, engine: Engine, name: str) -> None:
     """Let the task of this name be a step.
 
     Doing it again changes nothing; an unknown name is left to the step to report.
@@ -36,10 +36,11 @@ def adopt(app: Celery, engine: Engine, name: str) -> None:
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Any:
-        poke = (task.request.headers or {}).get(HEADER) or task.request.get(HEADER)
-        if not poke:
+        envelope = envelope_of(task.request)
+        if envelope is None:
             return original(*args, **kwargs)
-        conclude(engine.deliver(poke["run"], poke["path"], poke["seq"], _caller(task, original)))
+        call = _caller(task, original)
+        raise_if_failed(engine.deliver(envelope["run"], envelope["path"], envelope["seq"], call))
         return None
 
     setattr(run, _MARK, engine)
@@ -48,7 +49,7 @@ def adopt(app: Celery, engine: Engine, name: str) -> None:
 
 
 def _caller(task: Task, original: Callable[..., Any]) -> Callable[[TaskEntry, Any, Context[Any]], Any]:
-    """Calls the task's own code, and turns its `self.retry()` into a retry of the activation."""
+    """A function that calls the task's own code, and turns its `self.retry()` into a retry of the activation."""
 
     def call(entry: TaskEntry, data: Any, context: Context[Any]) -> Any:
         args, kwargs = entry.arguments(data)
@@ -58,8 +59,8 @@ def _caller(task: Task, original: Callable[..., Any]) -> Callable[[TaskEntry, An
         request.retries, request.is_eager, request.args, request.kwargs = context.retry_count, True, args, kwargs
         try:
             return original(*args, **kwargs)
-        except Retry as wish:
-            raise RetryAsked(retry_seconds(wish) or 0.0, wish.exc) from wish.exc
+        except Retry as retry:
+            raise RetryAsked(retry_seconds(retry) or 0.0, retry.exc) from retry.exc
         finally:
             request.retries, request.is_eager, request.args, request.kwargs = before
 

@@ -1,4 +1,8 @@
-"""Puts the orchestrator into a Celery app: its tasks, its ticker in every worker, its wrapper around existing tasks."""
+"""Puts the orchestrator into a Celery app: its tasks, its ticker in every worker, its wrapper around existing tasks.
+
+In two halves, because an engine stands between them: `CeleryParts` is what the engine is built on, `install` registers
+what calls the engine.
+"""
 
 from __future__ import annotations
 
@@ -10,46 +14,61 @@ from typing import Any, ClassVar, Protocol
 from celery import Celery, Task, bootsteps, signals
 
 from orchestrator.canvas.messages import STEP_TASK, is_readable
-from orchestrator.canvas.monitoring import Monitor, conclude, monitor_task, monitored
-from orchestrator.canvas.publication import Publisher, announcing
+from orchestrator.canvas.monitoring import Monitor, monitor_task, raise_if_failed, show_attempts
 from orchestrator.canvas.queues import Queues
 from orchestrator.canvas.runtime import CeleryRuntime
-from orchestrator.canvas.waking import BrokerBell
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.delivery import Engine
+from orchestrator.engine.logs import log_lost_worker
 from orchestrator.engine.settings import Settings
 from orchestrator.engine.ticker import Ticker
 from orchestrator.ports import Runtime, Store
-from orchestrator.tasks.existing import adopt
+from orchestrator.tasks.existing import wrap_task
 from orchestrator.tasks.request import request_class
-from orchestrator.tasks.starting import Launcher, open_door, when_final
+from orchestrator.tasks.starting import Launcher, on_finalized, register_workflow_task
 
 
 class Owner(Launcher, Protocol):
-    """What an app's tasks need of its orchestrator."""
+    """The orchestrator of an app, as far as its tasks look at it. They read it when they run: then it is complete."""
 
-    engine: Engine
-    store: Store
-    settings: Settings
+    @property
+    def engine(self) -> Engine:
+        """The engine that executes activations."""
+        ...
 
 
 # Weak on both sides: the owner holds its app, and the app's tasks hold the owner.
 _installed: weakref.WeakKeyDictionary[Any, weakref.ref[Owner]] = weakref.WeakKeyDictionary()
 
 
-def install(app: Any, owner: Owner) -> Runtime:
-    """Register the tasks and the ticker in `app`. Raises ValueError where another orchestrator has done so before."""
-    before = orchestrator_of(app)
-    if before is not None and before is not owner:
-        raise ValueError(f"this Celery app already has an orchestrator: {before!r}. Use that one, one per app")
-    _installed[app] = weakref.ref(owner)
-    monitor = Monitor(app, lambda: owner.store.workers(owner.settings.namespace))
-    runtime = CeleryRuntime(app, owner.settings, lambda workflow: _adopt(app, owner, workflow), monitor)
-    stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown
-    owner.engine.stopping = lambda: bool(stopping.value)
+class CeleryParts:
+    """The runtime on an app, and what this process's worker knows. Made before the engine, which is built on it.
 
-    options = {"name": STEP_TASK, "Request": monitored(request_class(owner.engine)), "shared": False}
+    Raises ValueError where another orchestrator has the app.
+    """
+
+    def __init__(self, app: Any, owner: Owner, store: Store, settings: Settings) -> None:
+        known = orchestrator_of(app)
+        if known is not None and known is not owner:
+            raise ValueError(f"this Celery app already has an orchestrator: {known!r}. Use that one, one per app")
+        _installed[app] = weakref.ref(owner)
+        self.monitor = Monitor(app, lambda: store.workers(settings.namespace))
+        self.runtime = CeleryRuntime(app, settings, lambda workflow: _register(app, owner, workflow), self.monitor)
+        self._stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown
+
+    def is_stopping(self) -> bool:
+        """The worker is about to stop: nothing goes on inline any more."""
+        return bool(self._stopping.value)
+
+    def set_stopping(self, stopping: bool) -> None:
+        """Note that the worker is about to stop, or has started."""
+        self._stopping.value = stopping
+
+
+def install(app: Any, engine: Engine, parts: CeleryParts) -> None:
+    """Register the step task, and what every worker of the app starts: a ticker and a monitor."""
+    options = {"name": STEP_TASK, "Request": show_attempts(request_class(engine)), "shared": False}
 
     @app.task(bind=True, ignore_result=True, acks_late=False, serializer="json", **options)  # type: ignore[untyped-decorator]
     def run_step(self: Task, run_id: str, path: str, seq: int) -> str | None:
@@ -57,33 +76,28 @@ def install(app: Any, owner: Owner) -> Runtime:
         if not is_readable(self.request):
             return None
         try:
-            return conclude(owner.engine.deliver(run_id, path, seq))
+            return raise_if_failed(engine.deliver(run_id, path, seq))
         except WorkerLost as error:
-            owner.engine.log_lost(run_id, error)
+            log_lost_worker(run_id, error)
             return None
 
-    if owner.settings.publish_events:
-        owner.engine.store = announcing(owner.engine.store, Publisher(app))
-    if getattr(owner.store, "bell", False) is None:
-        owner.store.bell = BrokerBell(app)  # type: ignore[attr-defined]  # a store that can do with one
-    app.steps["worker"].add(_ticker_step(app, owner, runtime, stopping))
-    app.steps["worker"].add(_monitor_step(monitor))
-    app.steps["consumer"].add(_event_step(monitor))
-    return runtime
+    app.steps["worker"].add(_ticker_step(app, engine.store, engine.settings, parts))
+    app.steps["worker"].add(_monitor_step(parts.monitor))
+    app.steps["consumer"].add(_event_step(parts.monitor))
 
 
-def _adopt(app: Celery, owner: Owner, workflow: Workflow) -> None:
-    """A workflow has been registered: it becomes a task itself, and the existing tasks in it learn to be steps."""
-    open_door(app, owner, workflow)
+def _register(app: Celery, owner: Owner, workflow: Workflow) -> None:
+    """Make the workflow a task itself, and let the existing tasks in it be steps."""
+    register_workflow_task(app, owner, workflow)
     names = {node.route.task for node in workflow.compiled.walk() if node.route.task is not None}
 
-    def adopt_all() -> None:
+    def wrap_all() -> None:
         for name in names:
-            adopt(app, owner.engine, name)
+            wrap_task(app, owner.engine, name)
             monitor_task(app, name)
 
     if names:
-        when_final(app, adopt_all)
+        on_finalized(app, wrap_all)
 
 
 def orchestrator_of(app: Any) -> Owner | None:
@@ -92,7 +106,9 @@ def orchestrator_of(app: Any) -> Owner | None:
     return found() if found is not None else None
 
 
-def _ticker_step(app: Celery, owner: Owner, runtime: Runtime, stopping: Any) -> type[bootsteps.StartStopStep]:
+def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
+    runtime: Runtime = parts.runtime
+
     class OrchestratorTicker(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
         """The ticker's thread in the worker's main process."""
 
@@ -103,22 +119,22 @@ def _ticker_step(app: Celery, owner: Owner, runtime: Runtime, stopping: Any) -> 
             self.ticker: Ticker | None = None
             self.hostname = parent.hostname
 
-        def shutting_down(self, sender: Any = None, **_: Any) -> None:
-            """The worker is about to stop: nothing goes on inline any more."""
+        def on_shutdown(self, sender: Any = None, **_: Any) -> None:
+            """The worker is about to stop."""
             if sender == self.hostname:
-                stopping.value = 1
+                parts.set_stopping(True)
 
         def start(self, parent: Any) -> None:
-            stopping.value = 0
-            signals.worker_shutting_down.connect(self.shutting_down)
-            queues = Queues(app, owner.settings)
-            self.ticker = Ticker(owner.store, runtime, owner.settings, parent.hostname, queues.is_short)
+            parts.set_stopping(False)
+            signals.worker_shutting_down.connect(self.on_shutdown)
+            queues = Queues(app, settings)
+            self.ticker = Ticker(store, runtime, settings, parent.hostname, queues.is_short)
             self.ticker.begin()  # before the worker says that it is ready, the store knows of it
             self.thread = threading.Thread(target=self.ticker.run, name="orchestrator-ticker", daemon=True)
             self.thread.start()
 
         def stop(self, parent: Any) -> None:
-            signals.worker_shutting_down.disconnect(self.shutting_down)
+            signals.worker_shutting_down.disconnect(self.on_shutdown)
             if self.ticker is not None:
                 self.ticker.stop()
                 self.thread.join(timeout=5)
@@ -130,7 +146,7 @@ def _ticker_step(app: Celery, owner: Owner, runtime: Runtime, stopping: Any) -> 
 
 def _monitor_step(monitor: Monitor) -> type[bootsteps.Step]:
     class OrchestratorMonitor(bootsteps.Step):  # type: ignore[misc]  # Celery has no types
-        """Tells the monitor the worker's name, before the pool's children are forked."""
+        """Gives the monitor the worker's name, before the pool's children are forked."""
 
         def __init__(self, parent: Any, **options: Any) -> None:
             super().__init__(parent, **options)
@@ -141,7 +157,7 @@ def _monitor_step(monitor: Monitor) -> type[bootsteps.Step]:
 
 def _event_step(monitor: Monitor) -> type[bootsteps.StartStopStep]:
     class OrchestratorEvents(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """Looks once a second whether the worker sends task events: a remote command changes that, and tells nobody."""
+        """Looks once a second if the worker sends task events: a remote command changes that, and signals nothing."""
 
         requires: ClassVar[set[str]] = {"celery.worker.consumer.events:Events"}
 

@@ -1,5 +1,4 @@
-"""What the worker's main process does when a child is gone: it tells the engine at once, instead of waiting for the
-lease.
+"""Requests that settle a step at once when its child process is gone, instead of waiting for the lease.
 
 A hard time limit ends the step as failed (or leads to its next attempt); a child that died gives its claim back. Both
 talk to the store, so they do it in a thread of their own: the main process has a broker to listen to.
@@ -28,18 +27,18 @@ def request_class(engine: Engine) -> type[Request]:
             super().on_timeout(soft, timeout)
             if not soft:
                 text = f"step {self.name} ran into its time limit of {timeout} s"
-                self._tell(lambda run, path, seq: engine.settle(run, path, seq, TimeLimitExceeded(text)))
+                self._call_engine(lambda run, path, seq: engine.settle(run, path, seq, TimeLimitExceeded(text)))
 
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
             error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
             if isinstance(error, WorkerLostError):
-                self._tell(engine.release)
+                self._call_engine(engine.release)
             return super().on_failure(exc_info, send_failed_event, return_ok)
 
-        def _tell(self, word: Callable[..., None]) -> None:
-            poke = (self.request_dict or {}).get(HEADER)
-            if poke:
-                place = (poke["run"], poke["path"], poke["seq"])
-                threading.Thread(target=word, args=place, name="orchestrator-settle", daemon=True).start()
+        def _call_engine(self, call: Callable[..., None]) -> None:
+            envelope = (self.request_dict or {}).get(HEADER)
+            if envelope:
+                place = (envelope["run"], envelope["path"], envelope["seq"])
+                threading.Thread(target=call, args=place, name="orchestrator-settle", daemon=True).start()
 
     return StepRequest

@@ -19,7 +19,7 @@ from orchestrator.errors import StartAlreadyClaimed
 
 log = logging.getLogger("orchestrator")
 
-_LINKS = ("chain", "callbacks", "errbacks", "chord")  # of a task's request: what Celery would call at its end
+_LINKS = ("chain", "callbacks", "errbacks", "chord")  # of a task's request, which Celery would call at its end
 
 
 class Launcher(Protocol):
@@ -34,10 +34,10 @@ class Launcher(Protocol):
         ...
 
 
-def open_door(app: Celery, launcher: Launcher, workflow: Workflow) -> None:
+def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) -> None:
     """Register the task. Raises ValueError where another task has the workflow's id as its name.
 
-    Repeated: the latest launcher counts, as it does for `delay`. In eager mode an app may have several.
+    Calling it again replaces the launcher, as it does for `delay`. In eager mode an app may have several.
     """
     launchers: dict[str, Launcher] = vars(app).setdefault("_orchestrator_launchers", {})
     if workflow.id in launchers:
@@ -71,11 +71,11 @@ def open_door(app: Celery, launcher: Launcher, workflow: Workflow) -> None:
 
     start.__doc__ = workflow.description or f"Start a run of the workflow {workflow.id}."
     app.task(name=workflow.id, bind=True, starts_workflow=True, shared=False)(start)
-    when_final(app, check)
+    on_finalized(app, check)
 
 
-def when_final(app: Celery, act: Callable[[], None]) -> None:
-    """Do it once the app's tasks are known: now, or when Celery says so. An app is never finalized before its time."""
+def on_finalized(app: Celery, act: Callable[[], None]) -> None:
+    """Call `act` once the app's tasks are known: now, or when Celery says so. Finalizes no app itself."""
     if app.finalized:
         act()
     else:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.tree import Tree
 
 from orchestrator.cli.following import LiveTree, can_redraw
-from orchestrator.cli.progress import meanwhile, reached
+from orchestrator.cli.progress import read_rows, show_during
 
 WORST_FIRST = ["failed", "canceled", "suspended", "waiting", "retrying", "running", "queued", "success", "skipped"]
 STYLES = {"success": "green", "failed": "red", "running": "blue", "retrying": "yellow", "skipped": "dim"}
@@ -98,7 +98,7 @@ def follow(orchestrator: Any, run: Any, stream: Any, *, keep: bool = False) -> N
         tell(stream, say)
         return
     tree = LiveTree(console, run.run_id, keep=keep)
-    meanwhile(lambda: tell(stream, tree.say), tree, lambda: reached(orchestrator, run))
+    show_during(lambda: tell(stream, tree.say), tree, lambda: read_rows(orchestrator, run))
 
 
 def tell(stream: Any, say_it: Callable[[str], None]) -> None:

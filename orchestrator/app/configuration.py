@@ -1,5 +1,5 @@
-"""What an `Orchestrator` is given, and where settings come from: keywords first, then the Celery app's configuration,
-then the defaults.
+"""The arguments of an `Orchestrator`, checked. Settings come from keywords first, then from the Celery app's
+configuration, then from the defaults.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def require_app(app: object) -> None:
         raise TypeError(f"the first argument of Orchestrator() is a Celery app, not a {type(app).__name__}: {remedy}")
 
 
-def listed(given: object) -> list[Workflow]:
-    """The workflows that were given. Raises TypeError for a single one, and for what is none."""
+def check_workflows(given: object) -> list[Workflow]:
+    """Return the workflows that were given as a list. Raises TypeError for a single one, and for what is none."""
     if isinstance(given, (Workflow, str)) or not isinstance(given, Iterable):
         raise TypeError(f"`workflows` takes a list of workflows: write workflows=[...], not {given!r} alone")
     found = list(given)
@@ -39,7 +39,9 @@ def listed(given: object) -> list[Workflow]:
     return found
 
 
-def configured(app: CeleryApp | None, store: str | Store | None, given: dict[str, Any]) -> tuple[str | Store, Settings]:
+def read_settings(
+    app: CeleryApp | None, store: str | Store | None, given: dict[str, Any]
+) -> tuple[str | Store, Settings]:
     """The store (or its URL) and the settings. Raises TypeError for a keyword that is no setting."""
     unknown = set(given) - set(_NAMES)
     if unknown:

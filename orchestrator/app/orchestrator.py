@@ -1,4 +1,4 @@
-"""The `Orchestrator`: chooses the runtime and the store, and wires them."""
+"""The `Orchestrator`: registers workflows, and makes runs of them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,25 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Self
 
-from orchestrator.app.configuration import CeleryApp, configured, listed, require_app
+from orchestrator.app.client import Client
+from orchestrator.app.composition import compose
+from orchestrator.app.configuration import CeleryApp, check_workflows, read_settings, require_app
 from orchestrator.app.run import Run
 from orchestrator.app.runs import Runs
-from orchestrator.app.stream import Watch
-from orchestrator.core.graph import Path
-from orchestrator.core.records import Header, RunState, undotted
+from orchestrator.core.records import Header, RunState
 from orchestrator.definitions import Workflow
-from orchestrator.engine import again
+from orchestrator.engine import restart
+from orchestrator.engine.client_ops import Beginning
 from orchestrator.engine.contexts import resource_text
-from orchestrator.engine.delivery import Engine, Registry
-from orchestrator.engine.operations import Beginning
-from orchestrator.engine.reader import Reader
-from orchestrator.errors import (
-    NoConsumer,
-    OrchestratorError,
-    RestartAlreadyClaimed,
-    RunNotActive,
-    RunNotFound,
-    StoreUnavailable,
-    WorkflowNotRegistered,
-)
-from orchestrator.host import SystemClock, new_run_id
-from orchestrator.local import LocalRuntime
-from orchestrator.ports import Clock, RunQuery, Runtime, Store
-from orchestrator.stores import open_store
+from orchestrator.engine.delivery import Engine
+from orchestrator.engine.registry import Registry
+from orchestrator.engine.settings import Settings
+from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
+from orchestrator.host import new_run_id
+from orchestrator.ports import RunQuery, Store
 
-_MOST_RESTARTED = 10_000
+_MAX_RESTARTED = 10_000
 _RUN_ID = re.compile(r"[^\s/]{1,200}")
-_PATH = re.compile(r"\d{1,9}(\.\d{1,9})*", re.ASCII)
 
 
 class Orchestrator:
@@ -54,48 +44,44 @@ class Orchestrator:
         **settings: Any,
     ) -> None:
         require_app(app)
-        known = listed(workflows)
+        known = check_workflows(workflows)
+        url, chosen = read_settings(app, store, settings)
         self.app = app
-        url, self.settings = configured(app, store, settings)
-        self._owns_store = isinstance(url, str)
-        self.store: Store = open_store(url) if isinstance(url, str) else url
-        clock: Clock = getattr(self.store, "clock", None) or SystemClock()
-        self.registry = Registry()
-        self.engine = Engine(self.store, self.registry, self.settings, clock, self)
-        self.local: LocalRuntime | None = None
-        self.runs = Runs(self)
-        self._watches: list[Watch] = []
-        self.engine.runtime = self._runtime(clock)
+        self.client: Client = compose(app, url, chosen, self)
+        self.runs = Runs(self.client)
         for workflow in known:
             self.register(workflow)
 
-    def _runtime(self, clock: Clock) -> Runtime:
-        if self.app is None or self.app.conf.task_always_eager:
-            self.local = LocalRuntime(self.engine, clock, alone=self.app is not None)
-            return self.local
-        from orchestrator.tasks import install
+    @property
+    def store(self) -> Store:
+        """The store of the runs, as everything here uses it."""
+        return self.client.store
 
-        return install(self.app, self)
+    @property
+    def engine(self) -> Engine:
+        """The engine that executes activations."""
+        return self.client.engine
+
+    @property
+    def registry(self) -> Registry:
+        """The registered workflows, by id."""
+        return self.client.registry
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.client.settings
 
     def register(self, workflow: Workflow) -> Workflow:
         """Make a committed workflow known here, and `workflow.delay` start it here."""
         self.registry.add(workflow)
-        self.engine.runtime.adopt(workflow)
-        if self.local is not None and self.app is not None:  # eager mode: a task by its id, as on workers
-            from orchestrator.tasks.starting import open_door
-
-            open_door(self.app, self, workflow)
+        self.client.runtime.register_workflow(workflow)
         workflow.bind(self)
         return workflow
 
     def workflow(self, workflow_id: str) -> Workflow:
         """A registered workflow. Raises `WorkflowNotRegistered`."""
-        found = self.registry.get(workflow_id)
-        if found is None:
-            known = ", ".join(sorted(workflow.id for workflow in self.registry.all())) or "none"
-            text = f"workflow {workflow_id!r} is not registered here (known: {known}): pass it in `workflows`"
-            raise WorkflowNotRegistered(text, workflow_id=workflow_id)
-        return found
+        return self.client.workflow(workflow_id)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
@@ -119,7 +105,7 @@ class Orchestrator:
             resource_id=resource_text(resource_id),
             fingerprint=flow.compiled.fingerprint,
             namespace=self.settings.namespace,
-            runtime=self.engine.runtime.name,
+            runtime=self.client.runtime.name,
             quiet=not flow.emit_step_events,
             auto_restart=flow.auto_restart,
         )
@@ -127,11 +113,11 @@ class Orchestrator:
         if stored.workflow_id != flow.id:
             text = f"run {stored.run_id!r} is a run of workflow {stored.workflow_id!r}, not of {flow.id!r}"
             raise OrchestratorError(text, run_id=stored.run_id, workflow_id=flow.id)
-        return Run(self, stored.run_id, flow.id)
+        return Run(self.client, stored.run_id, flow.id)
 
     def _refuse_late_eagerness(self) -> None:
         """Raise RuntimeError rather than send messages to the broker for somebody who wants none sent."""
-        if self.local is None and self.app is not None and self.app.conf.task_always_eager:
+        if self.client.runtime.is_shared and self.app is not None and self.app.conf.task_always_eager:
             raise RuntimeError(
                 "task_always_eager was switched on after the Orchestrator was made, which sends its messages to the "
                 "broker all the same: set task_always_eager before the Orchestrator is made"
@@ -139,10 +125,10 @@ class Orchestrator:
 
     def get_run(self, run_id: str) -> Run:
         """A stored run, or, as `<run id>/<path>`, a nested workflow of one. Raises `RunNotFound`."""
-        reader = self.reader_of(run_id)
+        reader = self.client.reader_of(run_id)
         if reader is None:
             raise RunNotFound(f"there is no run {run_id!r}", run_id=run_id)
-        return Run(self, reader.run_id, reader.workflow_id)
+        return Run(self.client, reader.run_id, reader.workflow_id)
 
     def launch(
         self,
@@ -156,9 +142,9 @@ class Orchestrator:
         request_context: Mapping[str, Any] | None = None,
         state: Mapping[str, Any] | None = None,
     ) -> Run:
-        """What `workflow.delay` and `apply_async` do.
+        """Create a run and start it, now, in `countdown` seconds or at `eta`. A start that is refused leaves nothing.
 
-        Create a run and start it, now, in `countdown` seconds or at `eta`. A start that is refused leaves nothing.
+        `workflow.delay` and `apply_async` call it.
         """
         delay = round((countdown or 0.0) * 1000)
         if eta is not None:
@@ -173,7 +159,7 @@ class Orchestrator:
                 with suppress(StoreUnavailable):
                     self.store.delete(run.run_id, frozenset({RunState.PENDING.value}))
             raise
-        self.drive_in_background(run.run_id)
+        self.client.runtime.drive_in_background(run.run_id)
         return run
 
     def restart_active(self) -> list[str]:
@@ -185,100 +171,36 @@ class Orchestrator:
         for workflow in self.registry.all():
             if workflow.auto_restart:
                 restarted += self._restart_all(workflow.id)
-            self._watch_all(workflow.id)
+            self._arm_timeouts(workflow.id)
         return restarted
 
-    def _watch_all(self, workflow_id: str) -> None:
-        if self.local is None:
-            return
-        query = RunQuery(workflow_id=workflow_id, status=RunState.SUSPENDED.value, limit=_MOST_RESTARTED)
+    def _arm_timeouts(self, workflow_id: str) -> None:
+        if self.client.runtime.is_shared:
+            return  # a scheduler sees to them
+        query = RunQuery(workflow_id=workflow_id, status=RunState.SUSPENDED.value, limit=_MAX_RESTARTED)
         for header in self.store.runs(query).headers:
-            if self._owns(header) and header.waiting:
-                self.local.watch(header.run_id)
+            if self.client.is_own(header) and header.waiting:
+                self.client.runtime.arm_timeouts(header.run_id)
 
     def _restart_all(self, workflow_id: str) -> list[str]:
-        query = RunQuery(workflow_id=workflow_id, status=RunState.RUNNING.value, limit=_MOST_RESTARTED)
+        query = RunQuery(workflow_id=workflow_id, status=RunState.RUNNING.value, limit=_MAX_RESTARTED)
         restarted = []
         for header in self.store.runs(query).headers:
-            if not self._owns(header):
+            if not self.client.is_own(header):
                 continue
             try:
-                again.restart(self.engine, header)
+                restart.restart(self.engine, header)
             except (RestartAlreadyClaimed, RunNotActive):
                 continue
-            self.drive_in_background(header.run_id)
+            self.client.runtime.drive_in_background(header.run_id)
             restarted.append(header.run_id)
         return restarted
 
-    def may_purge(self, header: Header) -> bool:
-        """Whether the run is not one of another app's that shares the store."""
-        return self.local is not None or header.namespace == self.settings.namespace
-
-    def _owns(self, header: Header) -> bool:
-        """Whether the run is this application's: several may share a store, each with a namespace of its own."""
-        return header.runtime == self.engine.runtime.name and header.namespace == self.settings.namespace
-
-    # --- for `Run` ---------------------------------------------------------------------------------------------------
-
-    def reader(self, header: Header, scope: Path = ()) -> Reader:
-        """Reads one stored run, or a nested workflow of it, with types where its workflow is known here."""
-        return Reader(self.store, header, self.engine.known_graph(header), scope)
-
-    def reader_of(self, run_id: str) -> Reader | None:
-        """Reads what this id means: a run, or a nested workflow (`<run id>/<path>`); None where there is none."""
-        root, _, path = run_id.partition("/")
-        header = self.store.header(root) if not path or _PATH.fullmatch(path) else None
-        if header is None or not path:
-            return None if header is None or run_id != root else self.reader(header)
-        reader = self.reader(header, undotted(path))
-        return reader if reader.is_there() else None
-
-    def require_consumer(self, run: Run) -> None:
-        """Raise `NoConsumer` where a blocking call would wait for ever."""
-        if self.local is None and not self.store.workers(self.settings.namespace):
-            text = (
-                "no event consumer is running: start a worker of this app (celery -A … worker) that has the "
-                "orchestrator registered, or use `.submit()`, which does not wait"
-            )
-            raise NoConsumer(text, run_id=run.run_id, workflow_id=run.workflow_id)
-
-    def drive(self, run_id: str, timeout: float | None = None) -> None:
-        """Do the run's work here, in the default runtime; what `timeout` (seconds) leaves undone, in the background."""
-        if self.local is not None:
-            self.local.drive(run_id, timeout)
-
-    def drive_in_background(self, run_id: str) -> None:
-        """The same, without waiting; in eager mode, without waiting for timers."""
-        if self.local is not None:
-            self.local.drive_in_background(run_id)
-
-    def lost(self, run_id: str) -> BaseException | None:
-        """Why nobody works on the run any more, where that was this process in the default runtime."""
-        return self.local.lost(run_id) if self.local is not None else None
-
-    def wake(self, run_id: str) -> None:
-        """Tell the default runtime that a run was changed from outside."""
-        if self.local is not None:
-            self.local.wake(run_id)
-
     # --- closing -----------------------------------------------------------------------------------------------------
-
-    def keep_until_closed(self, watch: Watch) -> None:
-        """Stop this watcher when the orchestrator is closed."""
-        self._watches = [*(kept for kept in self._watches if not kept.is_over), watch]
 
     def close(self) -> None:
         """Give back connections and threads. Closing twice is harmless."""
-        watches, self._watches = self._watches, []
-        for watch in watches:
-            watch.stop()
-        for watch in watches:
-            watch.join()
-        self.engine.keeper.close()
-        if self.local is not None:
-            self.local.close()
-        if self._owns_store:
-            self.store.close()
+        self.client.close()
 
     def __enter__(self) -> Self:
         return self

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
+from orchestrator.app.client import Client
 from orchestrator.core.records import FINAL, RunState
 from orchestrator.engine.contexts import resource_text
-from orchestrator.engine.results import RunRecord, RunStatus
+from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning
 from orchestrator.ports import RunQuery
-
-if TYPE_CHECKING:
-    from orchestrator.app.orchestrator import Orchestrator
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
 _AT_REST = frozenset(state.value for state in RunState if state is not RunState.RUNNING)
@@ -31,8 +28,8 @@ class RunPage:
 class Runs:
     """`orchestrator.runs`."""
 
-    def __init__(self, orchestrator: Orchestrator) -> None:
-        self._orchestrator = orchestrator
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     def list(
         self,
@@ -43,16 +40,16 @@ class Runs:
         limit: int = 100,
         offset: int = 0,
     ) -> RunPage:
-        """Stored runs, newest first. `workflow` is a workflow or its id; a filter that is None matches everything."""
+        """List stored runs, newest first. `workflow` is one or its id; a filter that is None matches everything."""
         if limit < 0 or offset < 0:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
             return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
-        wish = None if status is None else str(RunState(status))
+        wanted_status = None if status is None else str(RunState(status))
         resource = None if resource_id is None else resource_text(resource_id)
-        found = self._orchestrator.store.runs(RunQuery(workflow_id, wish, resource, None, limit, offset))
-        readers = (self._orchestrator.reader(header) for header in found.headers)
+        found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
+        readers = (self._client.reader(header) for header in found.headers)
         return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
 
     def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
@@ -65,7 +62,7 @@ class Runs:
         unknown = set(fields or ()) - known
         if unknown:
             raise ValueError(f"a run has no field {', '.join(sorted(unknown))}: choose from {', '.join(_FIELDS)}")
-        reader = self._orchestrator.reader_of(run_id)
+        reader = self._client.reader_of(run_id)
         wanted = {name: fields is None or name in fields for name in _FIELDS}
         return reader.run_record(wanted, nested) if reader is not None else None
 
@@ -74,9 +71,9 @@ class Runs:
 
         Raises `RunNotFound`, `RunStillRunning` (cancel it first).
         """
-        if self._orchestrator.store.delete(run_id, _AT_REST):
+        if self._client.store.delete(run_id, _AT_REST):
             return
-        header = self._orchestrator.store.header(run_id)
+        header = self._client.store.header(run_id)
         if header is None:
             raise RunNotFound(f"there is no run {run_id!r}", run_id=run_id)
         raise RunStillRunning(
@@ -92,7 +89,7 @@ class Runs:
         age = older_than.total_seconds() if isinstance(older_than, timedelta) else float(older_than)
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
-        store = self._orchestrator.store
+        store = self._client.store
         states = [RunState(status)] if status is not None else sorted(FINAL)
         if RunState.RUNNING in states:
             raise ValueError("running runs are not purged: cancel them first")
@@ -100,7 +97,7 @@ class Runs:
         for state in states:
             kept = 0
             while page := store.runs(RunQuery(status=state.value, before=before, offset=kept)).headers:
-                ours = [header.run_id for header in page if self._orchestrator.may_purge(header)]
+                ours = [header.run_id for header in page if self._client.may_purge(header)]
                 gone = sum(store.delete(run_id, frozenset({state.value})) for run_id in ours)
                 removed, kept = removed + gone, kept + len(page) - gone
         return removed

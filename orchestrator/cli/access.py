@@ -1,4 +1,4 @@
-"""What a command works on: an orchestrator, opened in the way of whoever called, and where to print.
+"""The surroundings of a command: an orchestrator, opened in the way of whoever called, and a place to print.
 
 Light: Celery loads this module for each of its commands.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How the commands of a group reach their orchestrator. `open` is told whether the command needs stored runs."""
+    """Opens the orchestrator of a group of commands. `open` gets True for a command on stored runs."""
 
     open: Callable[[bool], AbstractContextManager[Orchestrator]]
     colour: bool = True

@@ -1,6 +1,6 @@
-"""The commands, as both groups have them: what they are called, what they take, and whom they ask.
+"""The commands, as both groups have them: their names, their options, and the functions that carry them out.
 
-Light: Celery loads this module for each of its commands. What a command does is imported when it runs.
+Light: Celery loads this module for each of its commands. The function of a command is imported when it runs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def list_runs(
 @click.option("--run-id", metavar="ID", help="The run's id; a new one by default.")
 @click.option("--resource", metavar="ID", help="Whom or what the run is for.")
 @click.option("--state", metavar="JSON", callback=options.json_object, help="The run's first state, a JSON object.")
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def start(
@@ -76,8 +76,8 @@ def start(
 
     value = options.value_given(text, file)
     with session(ctx, as_json, stored=False) as at:
-        wish = running.Start(workflow, value, run_id, resource, state)
-        ctx.exit(running.start(at, wish, wait=wait, timeout=timeout))
+        args = running.Start(workflow, value, run_id, resource, state)
+        ctx.exit(running.start(at, args, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -88,7 +88,7 @@ def start(
 @click.option("--label", metavar="LABEL", help="The label with which the step was suspended.")
 @click.option("--index", type=_NATURAL, help="The item of a foreach.")
 @click.option("--per-step", is_flag=True, help="Go on by one step and pause again.")
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def resume(
@@ -112,8 +112,8 @@ def resume(
 
     value = options.value_given(text, file)
     with session(ctx, as_json) as at:
-        wish = running.Resume(run_id, value, step, label, index, per_step)
-        ctx.exit(running.resume(at, wish, wait=wait, timeout=timeout))
+        args = running.Resume(run_id, value, step, label, index, per_step)
+        ctx.exit(running.resume(at, args, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -180,7 +180,7 @@ def purge(ctx: click.Context, older_than: timedelta, status: str | None, yes: bo
 @click.command(epilog=exits.HELP)
 @click.argument("run_id", metavar="[RUN_ID]", required=False)
 @click.option("--active", is_flag=True, help="All active runs of the workflows that are known here.")
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def restart(
@@ -190,14 +190,14 @@ def restart(
 
     You vouch that they are dead: their claims are taken away. Finished steps stay; a run that has ended stays as it is.
     """
-    from orchestrator.cli import again
+    from orchestrator.cli import redo
 
     if (run_id is None) != active:
         raise click.UsageError("name either a run or --active", ctx)
     with session(ctx, as_json) as at:
         if run_id is None:
-            ctx.exit(again.restart_active(at, wait=wait, timeout=timeout))
-        ctx.exit(again.restart(at, run_id, wait=wait, timeout=timeout))
+            ctx.exit(redo.restart_active(at, wait=wait, timeout=timeout))
+        ctx.exit(redo.restart(at, run_id, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -209,7 +209,7 @@ def restart(
 @click.option("--state", metavar="JSON", callback=options.json_object, help="Takes the place of the run's state.")
 @click.option("--resume-data", metavar="JSON", callback=options.json_value, help="The step begins as one resumed.")
 @click.option("--per-step", is_flag=True, help="Pause after the step.")
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def travel(
@@ -232,11 +232,11 @@ def travel(
     '{"first": {"status": "success", "output": 1}}', or from --nested-context, as in
     '{"inner": {"first": {"status": "success", "output": 1}}}'.
     """
-    from orchestrator.cli import again
+    from orchestrator.cli import redo
 
     with session(ctx, as_json) as at:
-        wish = again.Travel(run_id, step, given, context, nested_context, state, resume_data, per_step)
-        ctx.exit(again.travel(at, wish, wait=wait, timeout=timeout))
+        args = redo.Travel(run_id, step, given, context, nested_context, state, resume_data, per_step)
+        ctx.exit(redo.travel(at, args, wait=wait, timeout=timeout))
 
 
 @click.command(epilog=exits.HELP)
@@ -244,7 +244,7 @@ def travel(
 @click.argument("name", metavar="NAME")
 @click.argument("text", metavar="[DATA-JSON | -]", required=False)
 @options.given_by_file
-@options.waiting
+@options.wait_options
 @options.as_json
 @click.pass_context
 def send_event(
@@ -261,24 +261,24 @@ def send_event(
 
     Each event is heard once. Without data it is `null`.
     """
-    from orchestrator.cli import again
+    from orchestrator.cli import redo
 
     value = options.value_given(text, file)
     with session(ctx, as_json) as at:
-        ctx.exit(again.send_event(at, run_id, name, value, wait=wait, timeout=timeout))
+        ctx.exit(redo.send_event(at, run_id, name, value, wait=wait, timeout=timeout))
 
 
-@click.command(epilog=exits.HELP)
+@click.command("waiting", epilog=exits.HELP)
 @click.option("--workflow", metavar="ID", help="Only runs of this workflow.")
 @click.option("--resource", metavar="ID", help="Only runs for this resource.")
 @options.as_json
 @click.pass_context
-def waiting(ctx: click.Context, workflow: str | None, resource: str | None, as_json: bool) -> None:
+def list_waiting(ctx: click.Context, workflow: str | None, resource: str | None, as_json: bool) -> None:
     """Show what waits for somebody: for a resume, for an event; since when and until when. Longest first."""
-    from orchestrator.cli import held
+    from orchestrator.cli import waiting
 
     with session(ctx, as_json) as at:
-        held.show(at, workflow, resource)
+        waiting.show(at, workflow, resource)
 
 
 @click.command(epilog=exits.HELP)
@@ -303,4 +303,4 @@ def tick(ctx: click.Context, once: bool, seconds: float | None, as_json: bool) -
         ticking.tick(at, once=once, seconds=seconds)
 
 
-ALL = (list_runs, start, show, graph, waiting, resume, send_event, cancel, restart, travel, tick, purge)
+ALL = (list_runs, start, show, graph, list_waiting, resume, send_event, cancel, restart, travel, tick, purge)

@@ -1,4 +1,4 @@
-"""Exit codes, and how whatever goes wrong becomes one line on stderr with the way out.
+"""Exit codes, and errors as one line on stderr with the way out.
 
 Light: Celery loads this module for each of its commands.
 """
@@ -42,7 +42,7 @@ TRACEBACK = "ORCHESTRATOR_TRACEBACK"
 
 
 class Problem(click.ClickException):
-    """What went wrong and what to do about it, in one line, with its exit code."""
+    """An error and its remedy in one line, with an exit code."""
 
     def __init__(self, message: str, remedy: str = "", code: int = USAGE) -> None:
         super().__init__(f"{one_line(message)} ({remedy})" if remedy else one_line(message))
@@ -104,7 +104,7 @@ def _trace(error: BaseException) -> None:
 
 
 def problem_of(error: Exception) -> Problem:
-    """What to say of an error."""
+    """The problem that an error is reported as."""
     from orchestrator import errors
 
     text = str(error) or type(error).__name__

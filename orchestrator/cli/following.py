@@ -20,7 +20,7 @@ from rich.tree import Tree
 
 from orchestrator.app import Run
 from orchestrator.cli.access import Session
-from orchestrator.cli.output import STYLES, console, fitting
+from orchestrator.cli.output import STYLES, console, fit_encoding
 from orchestrator.cli.progress import PAUSE, SHARE, Lines, details
 from orchestrator.cli.rows import Row, rows_of
 from orchestrator.core.records import RunState
@@ -43,7 +43,7 @@ def follow(at: Session, run_id: str) -> None:
     screen = console(sys.stderr, at.output.colour)
     view = LiveTree(screen, run_id) if can_redraw(screen) else Lines(at.output)
     pause = PAUSE
-    with view.shown():
+    with view.open():
         while header.status in _GOING:
             began = monotonic()
             view.show(rows_of(at.orchestrator, run))
@@ -61,7 +61,7 @@ def _wait(run: Run, rests: int) -> None:
 
 
 def can_redraw(screen: Console) -> bool:
-    """Whether it is a terminal on which lines can be drawn again."""
+    """Tell if it is a terminal on which lines can be drawn again."""
     return screen.file.isatty() and screen.is_interactive
 
 
@@ -83,12 +83,12 @@ class LiveTree:
             refresh_per_second=1 / PAUSE,
             transient=not keep,
             vertical_overflow="crop",
-            get_renderable=self._drawn,
+            get_renderable=self._draw,
         )
         self.say(title)
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """The live display."""
         with self._live:
             try:
@@ -102,9 +102,9 @@ class LiveTree:
 
     def say(self, title: str) -> None:
         """Replace the title."""
-        self._spinner.update(text=Text(fitting(title, self._screen.file)))
+        self._spinner.update(text=Text(fit_encoding(title, self._screen.file)))
 
-    def _drawn(self) -> RenderableType:
+    def _draw(self) -> RenderableType:
         rows, hidden = self._picture
         more = [Text(f"{hidden} more steps", "dim")] if hidden else []
         below = [] if self._over and self._keep else [self._spinner]
@@ -131,13 +131,13 @@ def fitting_rows(rows: list[Row], room: int) -> tuple[list[Row], int]:
     for folds in _folds(rows):
         if len(shown) <= room:
             break
-        shown = _folded(rows, folds)
+        shown = _fold(rows, folds)
     shown = shown[-room:]
     return shown, len(rows) - len(shown)
 
 
 def _folds(rows: list[Row]) -> Iterator[Fold]:
-    """What may fold, one after the other; each takes in those before it."""
+    """Yield the rules by which rows fold, one after the other; each takes in those before it."""
     yield lambda row, above: above is not None and _has_ended(above)
     yield lambda row, above: _has_ended(row)
     for depth in sorted({row.depth for row in rows if row.is_item}, reverse=True):
@@ -152,7 +152,7 @@ def _from_depth(depth: int) -> Fold:
     return lambda row, above: _has_ended(row) or (row.is_item and row.depth >= depth)
 
 
-def _folded(rows: list[Row], folds: Fold) -> list[Row]:
+def _fold(rows: list[Row], folds: Fold) -> list[Row]:
     """The rows without those that fold and all below them; where something goes on below, the row above says what."""
     shown: list[Row] = []
     below: dict[int, list[Row]] = {}
@@ -172,12 +172,12 @@ def _folded(rows: list[Row], folds: Fold) -> list[Row]:
             shown.append(row)
     for place, folded in below.items():
         row = shown[place]
-        shown[place] = replace(row, note="; ".join(filter(None, [row.note, _going_on(row, folded)])))
+        shown[place] = replace(row, note="; ".join(filter(None, [row.note, _summary(row, folded)])))
     return shown
 
 
-def _going_on(row: Row, folded: list[Row]) -> str:
-    """What goes on in a row whose steps are not shown: how many items are how, or the names of its steps."""
+def _summary(row: Row, folded: list[Row]) -> str:
+    """Sum up a row whose steps are not shown: its items by status, or the names of its steps."""
     if row.total:
         counts = Counter(item.status for item in folded)
         return ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -195,6 +195,6 @@ def tree_of(rows: list[Row], stream: IO[str] | None = None) -> Tree:
 
 
 def _branch(row: Row, stream: IO[str]) -> Text:
-    text = Text.assemble(fitting(row.step, stream), "  ", (row.status_text, STYLES.get(row.status, "")))
+    text = Text.assemble(fit_encoding(row.step, stream), "  ", (row.status_text, STYLES.get(row.status, "")))
     said = " ".join(details(row))
-    return text.append(f"  {fitting(said, stream)}") if said else text
+    return text.append(f"  {fit_encoding(said, stream)}") if said else text

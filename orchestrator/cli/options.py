@@ -46,7 +46,7 @@ def json_object(ctx: click.Context, param: click.Parameter, value: str | None) -
     """Read a JSON object."""
     if value is None:
         return None
-    found = _parsed(value, f"--{param.name}")
+    found = _parse_json(value, f"--{param.name}")
     if not isinstance(found, dict):
         raise click.BadParameter("a JSON object is wanted, such as '{\"key\": 1}'", ctx, param)
     return found
@@ -57,13 +57,13 @@ def json_value(ctx: click.Context, param: click.Parameter, value: str | None) ->
     if value is None:
         return NOTHING
     try:
-        return _parsed(value, param.opts[-1])
+        return _parse_json(value, param.opts[-1])
     except click.UsageError as error:
         error.ctx = ctx
         raise
 
 
-def _parsed(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
@@ -76,12 +76,12 @@ def value_given(text: str | None, file: IO[str] | None) -> Any:
         raise click.UsageError("the JSON is given twice: as an argument and by --input")
     try:
         if file is not None:
-            return _parsed(file.read(), "the file of --input")
+            return _parse_json(file.read(), "the file of --input")
         if text == "-":
-            return _parsed(click.open_file("-", encoding="utf-8").read(), "what stdin gave")
+            return _parse_json(click.open_file("-", encoding="utf-8").read(), "what stdin gave")
     except UnicodeDecodeError:
         raise click.UsageError("the input is not UTF-8 text") from None
-    return NOTHING if text is None else _parsed(text, "the argument")
+    return NOTHING if text is None else _parse_json(text, "the argument")
 
 
 def as_json(command: Made) -> Made:
@@ -96,7 +96,7 @@ def given_by_file(command: Made) -> Made:
     return click.option("--input", "file", type=click.File(encoding="utf-8"), metavar="FILE", help=text)(command)
 
 
-def waiting(command: Made) -> Made:
+def wait_options(command: Made) -> Made:
     """Add `--wait/--no-wait` and `--timeout`."""
     seconds = click.FloatRange(min=0.0, min_open=True)
     timeout = click.option("--timeout", type=seconds, metavar="SECONDS", help="How long to wait; without it, for ever.")

@@ -1,4 +1,4 @@
-"""Where a command prints: JSON, or for people: in colour on a terminal, in plain columns anywhere else.
+"""The output of a command: JSON, or for people: in colour on a terminal, in plain columns anywhere else.
 
 A reader that has gone away (`… | head`) changes nothing of what the command does, nor of its exit code.
 """
@@ -55,7 +55,7 @@ class Output:
     def note(self, text: str) -> None:
         """Say something that is no result."""
         with suppress(OSError):
-            click.echo(fitting(one_line(text), sys.stderr), err=True)
+            click.echo(fit_encoding(one_line(text), sys.stderr), err=True)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[str] = ()) -> None:
         """Print a table. `shown` has other texts for the first column on a terminal."""
@@ -71,7 +71,7 @@ class Output:
         for name, value in pairs:
             if self._terminal:
                 style = STYLES.get(value, "") if name == STATUS else ""
-                line = Text.assemble((name.ljust(width), "bold"), "  ", (fitting(value, self._stream), style))
+                line = Text.assemble((name.ljust(width), "bold"), "  ", (fit_encoding(value, self._stream), style))
                 console(self._stream, self.colour).print(line, soft_wrap=True)
             else:
                 self.write(f"{name.ljust(width)}  {value}\n")
@@ -79,7 +79,7 @@ class Output:
     def write(self, text: str) -> None:
         """Print a text as it is."""
         try:
-            self._stream.write(fitting(text, self._stream))
+            self._stream.write(fit_encoding(text, self._stream))
             self._stream.flush()
         except OSError as error:
             if error.errno not in _GONE:
@@ -98,7 +98,7 @@ def console(stream: IO[str], colour: bool) -> Console:
     return Console(file=stream, no_color=None if colour else True, highlight=False, emoji=False, markup=False)
 
 
-def fitting(text: str, stream: IO[str]) -> str:
+def fit_encoding(text: str, stream: IO[str]) -> str:
     """The text with question marks for what the stream's encoding cannot say."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "replace").decode(encoding)
@@ -110,7 +110,7 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], stream: IO
     for number, name in enumerate(columns):
         table.add_column(name, no_wrap=number == 0, overflow="fold" if number else "ignore")
     for row in rows:
-        cells = [Text(fitting(cell, stream)) for cell in row]
+        cells = [Text(fit_encoding(cell, stream)) for cell in row]
         for name, cell in zip(columns, cells, strict=True):
             if name == STATUS:
                 cell.stylize(STYLES.get(cell.plain.partition(" ")[0], ""))

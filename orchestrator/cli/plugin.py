@@ -25,10 +25,10 @@ def workflow(ctx: click.Context) -> None:
     celery = ctx.obj  # Celery's own context object
 
     @contextmanager
-    def opened(_stored: bool) -> Iterator[Orchestrator]:
+    def open_theirs(_stored: bool) -> Iterator[Orchestrator]:
         yield _orchestrator(celery.app)
 
-    ctx.obj = Access(opened, colour=not celery.no_color)
+    ctx.obj = Access(open_theirs, colour=not celery.no_color)
 
 
 for _command in commands.ALL:

@@ -21,8 +21,8 @@ from orchestrator.app import Orchestrator, Run
 from orchestrator.cli.access import Session
 from orchestrator.cli.output import Output, console, rich_table
 from orchestrator.cli.rows import Row, rows_of
-from orchestrator.cli.texts import lasted
-from orchestrator.engine.results import RunResult
+from orchestrator.cli.texts import duration_text
+from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import RunNotFound, StoreUnavailable
 from orchestrator.host import monotonic
 
@@ -36,26 +36,26 @@ T = TypeVar("T")
 class View(Protocol):
     """Shows rows, again and again."""
 
-    def shown(self) -> AbstractContextManager[Any]:
-        """The time in which it does."""
+    def open(self) -> AbstractContextManager[Any]:
+        """The context in which the view is shown."""
 
     def show(self, rows: list[Row]) -> None:
         """Show these from now on."""
 
 
-def followed(at: Session, run: Run, work: Callable[[], RunResult]) -> RunResult:
-    """Do the work, show the run's steps meanwhile, and return or raise what it came to."""
+def show_while_waiting(at: Session, run: Run, work: Callable[[], RunResult]) -> RunResult:
+    """Do the work, show the run's steps meanwhile, and return or raise its outcome."""
 
     def rows() -> list[Row]:
-        return [row for row in reached(at.orchestrator, run) if not row.is_item]
+        return [row for row in read_rows(at.orchestrator, run) if not row.is_item]
 
     view = _LiveView(at.output) if sys.stderr.isatty() else Lines(at.output)
-    view.known(rows())
-    return meanwhile(work, view, rows)
+    view.skip(rows())
+    return show_during(work, view, rows)
 
 
-def meanwhile(work: Callable[[], T], view: View, rows: Callable[[], list[Row]]) -> T:
-    """Do the work in a thread of its own, show rows until it is done, and return or raise what it came to."""
+def show_during(work: Callable[[], T], view: View, rows: Callable[[], list[Row]]) -> T:
+    """Do the work in a thread of its own, show rows until it is done, and return or raise its outcome."""
     result: Future[T] = Future()
     ended = threading.Event()
 
@@ -68,7 +68,7 @@ def meanwhile(work: Callable[[], T], view: View, rows: Callable[[], list[Row]]) 
             ended.set()
 
     threading.Thread(target=body, name="followed-work", daemon=True).start()
-    with view.shown():
+    with view.open():
         pause = 0.0
         while not ended.wait(pause):
             began = monotonic()
@@ -78,7 +78,7 @@ def meanwhile(work: Callable[[], T], view: View, rows: Callable[[], list[Row]]) 
     return result.result()
 
 
-def reached(orchestrator: Orchestrator, run: Run) -> list[Row]:
+def read_rows(orchestrator: Orchestrator, run: Run) -> list[Row]:
     """The steps; none where the store does not answer: whoever does the work says so."""
     with suppress(StoreUnavailable, RunNotFound):
         return rows_of(orchestrator, run)
@@ -92,30 +92,30 @@ class Lines:
         self._output = output
         self._seen: dict[str, tuple[object, ...]] = {}
 
-    def known(self, rows: list[Row]) -> None:
-        """What was so before need not be told."""
-        self._seen = {row.name: _of(row) for row in rows}
+    def skip(self, rows: list[Row]) -> None:
+        """Take these for known: they need not be shown."""
+        self._seen = {row.name: _state_of(row) for row in rows}
 
-    def shown(self) -> AbstractContextManager[Any]:
+    def open(self) -> AbstractContextManager[Any]:
         """Nothing to set up."""
         return nullcontext()
 
     def show(self, rows: list[Row]) -> None:
-        """Tell what has changed."""
+        """Print a line for each row that has changed."""
         for row in rows:
-            now = _of(row)
+            now = _state_of(row)
             if row.attempt and self._seen.get(row.name) != now:
                 self._seen[row.name] = now
                 self._output.note(" ".join([row.name, row.status_text, *details(row)]))
 
 
-def _of(row: Row) -> tuple[object, ...]:
+def _state_of(row: Row) -> tuple[object, ...]:
     return row.status, row.attempt, row.started_at
 
 
 def details(row: Row) -> list[str]:
-    """What there is to say of a step beside its status: how long, which attempt, which error."""
-    took = [lasted(row.seconds)] if row.status in ("success", "failed") else []
+    """The details of a step beside its status: duration, attempt, error."""
+    took = [duration_text(row.seconds)] if row.status in ("success", "failed") else []
     attempt = [f"attempt {row.attempt}"] if row.attempt > 1 else []
     return [*took, *attempt, *([row.remark] if row.error or row.note else [])]
 
@@ -127,13 +127,13 @@ class _LiveView:
         self._console = console(sys.stderr, output.colour)
         self._spinner = Spinner("dots" if "utf" in self._console.encoding else "line", "running")
         self._rows: list[Row] = []
-        self._live = Live(console=self._console, transient=True, get_renderable=self._drawn)
+        self._live = Live(console=self._console, transient=True, get_renderable=self._draw)
 
-    def known(self, rows: list[Row]) -> None:
-        """What was so before is part of the picture."""
+    def skip(self, rows: list[Row]) -> None:
+        """Take these as the first picture."""
         self._rows = rows
 
-    def shown(self) -> AbstractContextManager[Any]:
+    def open(self) -> AbstractContextManager[Any]:
         """The live display."""
         return self._live
 
@@ -141,7 +141,7 @@ class _LiveView:
         """Take the new picture over; drawing goes by its own clock."""
         self._rows = rows
 
-    def _drawn(self) -> RenderableType:
+    def _draw(self) -> RenderableType:
         room = max(3, self._console.height - 6)
         rows = [[r.indented, r.status_text, *r.cells()[3:]] for r in self._rows[-room:]]
         above = [Text(f"{len(self._rows) - room} steps above")] if len(self._rows) > room else []

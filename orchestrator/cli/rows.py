@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.texts import NONE, error_text, lasted, when
+from orchestrator.cli.texts import NONE, duration_text, error_text, time_text
 from orchestrator.core.graph import Path
 from orchestrator.core.records import FINAL, Record, Role
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.results import moment
+from orchestrator.engine.read.results import moment
+from orchestrator.engine.read.run_reader import Reader
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -50,7 +50,14 @@ class Row:
     def cells(self) -> list[str]:
         """The row of a table with `COLUMNS`."""
         attempt = str(self.attempt) if self.attempt else NONE
-        return [self.name, self.status_text, when(self.started_at), lasted(self.seconds), attempt, self.remark]
+        return [
+            self.name,
+            self.status_text,
+            time_text(self.started_at),
+            duration_text(self.seconds),
+            attempt,
+            self.remark,
+        ]
 
     @property
     def remark(self) -> str:
@@ -65,24 +72,24 @@ class Row:
 
 def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
     """All steps of the run that have been reached."""
-    reader = orchestrator.reader(run.header())
+    reader = orchestrator.client.reader(run.header())
     shown = [record for _, record in sorted(reader.records.items()) if record.path and record.role != Role.BLOCK]
-    found = [reader.as_ended(record) for record in shown]
+    found = [reader.with_final_status(record) for record in shown]
     reader.values.fetch(record.error for record in found)
     now = orchestrator.store.now()
     return [_row(reader, record, now) for record in found]
 
 
 def _row(reader: Reader, record: Record, now: int) -> Row:
-    around = _around(reader, record)
+    outer = _ancestors(reader, record)
     error = reader.values.plain(record.error) if record.error else None
     is_item = record.role == Role.ITEM
     return Row(
         name=name_of(reader, record),
-        dotted=".".join(above.step for above in [*around, record]),
-        step=_named(record),
-        depth=len(around) + sum(above.index >= 0 for above in around) + is_item,
-        is_item=is_item or any(above.index >= 0 for above in around),
+        dotted=".".join(above.step for above in [*outer, record]),
+        step=_own_name(record),
+        depth=len(outer) + sum(above.index >= 0 for above in outer) + is_item,
+        is_item=is_item or any(above.index >= 0 for above in outer),
         status=str(reader.step_status(record)),
         started_at=moment(record.started_at),
         seconds=_seconds(reader, record, now),
@@ -102,15 +109,15 @@ def _note(record: Record) -> str:
 
 def name_of(reader: Reader, record: Record) -> str:
     """The record's name among the steps of its run: `child[0].step`."""
-    return ".".join(map(_named, [*_around(reader, record), record]))
+    return ".".join(map(_own_name, [*_ancestors(reader, record), record]))
 
 
-def _around(reader: Reader, record: Record) -> list[Record]:
+def _ancestors(reader: Reader, record: Record) -> list[Record]:
     """The nested workflows around a record, outermost first."""
     return [reader.records[record.at[:cut]] for cut in _scopes(reader, record)]
 
 
-def _named(record: Record) -> str:
+def _own_name(record: Record) -> str:
     return f"{record.step}[{record.index}]" if record.index >= 0 else record.step
 
 

@@ -1,4 +1,4 @@
-"""What the commands do to runs: start, resume, cancel; and what they say of how that ended."""
+"""The commands that start, resume and cancel runs, and the report of how that ended."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
 from orchestrator.cli.options import NOTHING
 from orchestrator.cli.output import STATUS
-from orchestrator.cli.progress import followed
-from orchestrator.cli.stored import waits
+from orchestrator.cli.progress import show_while_waiting
+from orchestrator.cli.stored import waiting_lines
 from orchestrator.cli.texts import compact, error_text, plain
 from orchestrator.codec import error_to_dict
 from orchestrator.core.records import RunState, Status
-from orchestrator.engine.results import RunResult, RunStatus
+from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.errors import OrchestratorError, StoreUnavailable
 
 CODES = {RunStatus.SUCCESS: exits.OK} | dict.fromkeys(
@@ -28,7 +28,7 @@ CODES = {RunStatus.SUCCESS: exits.OK} | dict.fromkeys(
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What `start` was told."""
+    """The arguments of `start`."""
 
     workflow: str
     input: Any
@@ -39,7 +39,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """What `resume` was told."""
+    """The arguments of `resume`."""
 
     run_id: str
     data: Any
@@ -49,36 +49,36 @@ class Resume:
     per_step: bool = False
 
 
-def start(at: Session, wish: Start, *, wait: bool, timeout: float | None) -> int:
+def start(at: Session, args: Start, *, wait: bool, timeout: float | None) -> int:
     """Start a run; returns the exit code. A run that could not be started is not kept, unless its id was given."""
-    may_leave(at.orchestrator, wait, timeout)
+    check_may_detach(at.orchestrator, wait, timeout)
     try:
-        run = at.orchestrator.create_run(wish.workflow, run_id=wish.run_id, resource_id=wish.resource)
+        run = at.orchestrator.create_run(args.workflow, run_id=args.run_id, resource_id=args.resource)
     except ValueError as error:
         raise Problem(str(error)) from error
-    same_runtime(at.orchestrator, run)
-    value = None if wish.input is NOTHING else wish.input
+    require_same_runtime(at.orchestrator, run)
+    value = None if args.input is NOTHING else args.input
     try:
         if not wait:
-            return left(at, run.submit(value, state=wish.state))
-        return waited(at, run, lambda: run.start(value, state=wish.state, timeout=timeout))
+            return report_left(at, run.submit(value, state=args.state))
+        return wait_and_report(at, run, lambda: run.start(value, state=args.state, timeout=timeout))
     except OrchestratorError:
-        if wish.run_id is None:
+        if args.run_id is None:
             with suppress(StoreUnavailable):
                 at.orchestrator.store.delete(run.run_id, frozenset({RunState.PENDING.value}))
         raise
 
 
-def resume(at: Session, wish: Resume, *, wait: bool, timeout: float | None) -> int:
+def resume(at: Session, args: Resume, *, wait: bool, timeout: float | None) -> int:
     """Resume a run; returns the exit code."""
-    may_leave(at.orchestrator, wait, timeout)
-    run = at.orchestrator.get_run(wish.run_id)
-    same_runtime(at.orchestrator, run)
-    given = {} if wish.data is NOTHING else {"data": wish.data}
-    target: dict[str, Any] = {"step": wish.step, "label": wish.label, "index": wish.index, "per_step": wish.per_step}
+    check_may_detach(at.orchestrator, wait, timeout)
+    run = at.orchestrator.get_run(args.run_id)
+    require_same_runtime(at.orchestrator, run)
+    given = {} if args.data is NOTHING else {"data": args.data}
+    target: dict[str, Any] = {"step": args.step, "label": args.label, "index": args.index, "per_step": args.per_step}
     if not wait:
-        return left(at, run.submit_resume(**given, **target))
-    return waited(at, run, lambda: run.resume(**given, **target, timeout=timeout))
+        return report_left(at, run.submit_resume(**given, **target))
+    return wait_and_report(at, run, lambda: run.resume(**given, **target, timeout=timeout))
 
 
 def cancel(at: Session, run_id: str) -> int:
@@ -95,24 +95,24 @@ def cancel(at: Session, run_id: str) -> int:
     return exits.OK
 
 
-def may_leave(orchestrator: Orchestrator, wait: bool, timeout: float | None) -> None:
+def check_may_detach(orchestrator: Orchestrator, wait: bool, timeout: float | None) -> None:
     """Refuse not to wait where the run would end with this process."""
     if not wait and timeout is not None:
         raise Problem("--timeout says how long to wait, and --no-wait not to", "leave one of them out")
-    if not wait and orchestrator.local is not None:
+    if not wait and not orchestrator.client.runtime.is_shared:
         raise Problem("the run would end with this process, in which it runs", "leave --no-wait out")
 
 
-def same_runtime(orchestrator: Orchestrator, run: Run) -> None:
+def require_same_runtime(orchestrator: Orchestrator, run: Run) -> None:
     """Refuse a run that others work on: its steps would run where nobody expects them."""
-    theirs = run.header().runtime
-    if theirs and theirs != orchestrator.engine.runtime.name:
-        where = "celery -A proj workflow …" if theirs == "celery" else "orchestrator --store … --workflows …"
+    theirs, runtime = run.header().runtime, orchestrator.client.runtime
+    if theirs and theirs != runtime.name:
+        where = "orchestrator --store … --workflows …" if runtime.is_shared else "celery -A proj workflow …"
         raise Problem(f"run {run.run_id!r} belongs to the runtime {theirs!r}, which this is not", f"use {where}")
 
 
-def left(at: Session, run: Run) -> int:
-    """Say what a run is that goes on without being waited for; returns the exit code."""
+def report_left(at: Session, run: Run) -> int:
+    """Report the status of a run that nobody waits for any longer; returns the exit code."""
     header = run.header()
     if at.output.as_json:
         at.output.json({"run_id": run.run_id, "workflow_id": run.workflow_id, "status": str(header.status)})
@@ -121,10 +121,10 @@ def left(at: Session, run: Run) -> int:
     return exits.OK
 
 
-def waited(at: Session, run: Run, work: Callable[[], RunResult]) -> int:
-    """Wait, showing progress to people, and report what it came to."""
+def wait_and_report(at: Session, run: Run, work: Callable[[], RunResult]) -> int:
+    """Wait, showing progress to people, and report the result."""
     try:
-        result = work() if at.output.as_json else followed(at, run, work)
+        result = work() if at.output.as_json else show_while_waiting(at, run, work)
     except TimeoutError as error:
         raise Problem(str(error), what_then(at, run), exits.TIMED_OUT) from error
     except KeyboardInterrupt as error:
@@ -134,8 +134,8 @@ def waited(at: Session, run: Run, work: Callable[[], RunResult]) -> int:
 
 
 def what_then(at: Session, run: Run) -> str:
-    """What becomes of a run that is waited for no longer."""
-    if at.orchestrator.local is not None:
+    """The remedy that says what becomes of a run that is waited for no longer."""
+    if not at.orchestrator.client.runtime.is_shared:
         return "its steps run in this process and stop with it"
     return f"it goes on: `show {run.run_id}` tells how, `cancel {run.run_id}` ends it"
 
@@ -144,32 +144,32 @@ def _report(at: Session, run: Run, result: RunResult) -> int:
     if at.output.as_json:
         at.output.json(as_json(run, result))
     else:
-        at.output.fields(_about(at, run, result))
+        at.output.fields(_fields_of(at, run, result))
     code = CODES.get(result.status, exits.HELD)
     if code == exits.FAILED:
-        raise Problem(_why(result), f"`show {run.run_id}` shows its steps", code)
+        raise Problem(_why_failed(result), f"`show {run.run_id}` shows its steps", code)
     if code == exits.HELD:
-        at.output.note(f"run {run.run_id} is {result.status}: {_how_on(at, run)}")
+        at.output.note(f"run {run.run_id} is {result.status}: {_remedy(at, run)}")
     return code
 
 
-def _how_on(at: Session, run: Run) -> str:
-    held = at.orchestrator.reader(run.header()).held()
-    if held and all(record.status == Status.WAITING for record in held):
+def _remedy(at: Session, run: Run) -> str:
+    awaiting = at.orchestrator.client.reader(run.header()).held()
+    if awaiting and all(record.status == Status.WAITING for record in awaiting):
         return "it goes on when the event is sent to it"
     return f"`resume {run.run_id}` goes on with it"
 
 
-def _about(at: Session, run: Run, result: RunResult) -> list[tuple[str, str]]:
+def _fields_of(at: Session, run: Run, result: RunResult) -> list[tuple[str, str]]:
     pairs = [("RUN", run.run_id), (STATUS, str(result.status))]
     if result.status == RunStatus.SUCCESS:
         pairs.append(("RESULT", compact(result.result)))
     if result.suspended:
-        pairs += [("WAITS FOR", text) for text in waits(at.orchestrator.reader(run.header()))]
+        pairs += [("WAITS FOR", text) for text in waiting_lines(at.orchestrator.client.reader(run.header()))]
     return pairs
 
 
-def _why(result: RunResult) -> str:
+def _why_failed(result: RunResult) -> str:
     match result.status:
         case RunStatus.CANCELED:
             return f"run {result.run_id} was canceled"
@@ -180,7 +180,7 @@ def _why(result: RunResult) -> str:
 
 
 def as_json(run: Run, result: RunResult) -> dict[str, Any]:
-    """What a run has come to, as JSON has it."""
+    """The result of a run, as JSON has it."""
     shown: dict[str, Any] = {
         "run_id": result.run_id,
         "workflow_id": run.workflow_id,

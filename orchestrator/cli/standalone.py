@@ -38,11 +38,11 @@ def orchestrator(ctx: click.Context, store: str | None, workflows: tuple[str, ..
     """
 
     @contextmanager
-    def opened(stored: bool) -> Iterator[Orchestrator]:
-        with _opened(store, workflows, stored) as found:
+    def open_named(stored: bool) -> Iterator[Orchestrator]:
+        with _open(store, workflows, stored) as found:
             yield found
 
-    ctx.obj = Access(opened)
+    ctx.obj = Access(open_named)
 
 
 for _command in commands.ALL:
@@ -50,7 +50,7 @@ for _command in commands.ALL:
 
 
 @contextmanager
-def _opened(store: str | None, specs: tuple[str, ...], stored: bool) -> Iterator[Orchestrator]:
+def _open(store: str | None, specs: tuple[str, ...], stored: bool) -> Iterator[Orchestrator]:
     """The orchestrator that is named, or one of our own over the store and the workflows."""
     from orchestrator.app import Orchestrator
     from orchestrator.definitions import Workflow
@@ -81,7 +81,7 @@ def _opened(store: str | None, specs: tuple[str, ...], stored: bool) -> Iterator
 
 
 def _things(spec: str) -> list[Any]:
-    """What `module:attr` stands for: workflows, or an orchestrator."""
+    """The things that `module:attr` stands for: workflows, or an orchestrator."""
     from orchestrator.app import Orchestrator
     from orchestrator.definitions import Workflow
 

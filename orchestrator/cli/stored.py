@@ -1,4 +1,4 @@
-"""What the commands say of stored runs: a page of them, one of them, its graph; and removing old ones."""
+"""The commands on stored runs: a page of them, one of them, its graph; and removing old ones."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
 from orchestrator.cli.output import STATUS
 from orchestrator.cli.rows import COLUMNS, Row, name_of, rows_of
-from orchestrator.cli.texts import NONE, compact, error_text, lasted, milliseconds, when
+from orchestrator.cli.texts import NONE, compact, duration_text, error_text, milliseconds, time_text
 from orchestrator.cli.times import show_times, times_as_json
 from orchestrator.core.records import FINAL, Header, Status
 from orchestrator.definitions import Workflow, svg
-from orchestrator.engine.events import Event, EventReader
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.results import RunRecord, moment
+from orchestrator.engine.read.events import Event, EventReader
+from orchestrator.engine.read.results import RunRecord, moment
+from orchestrator.engine.read.run_reader import Reader
 from orchestrator.ports import RunQuery
 
-_LONGEST = 120
+_MAX_PAYLOAD = 120
 _URGENT = (
     "failed",
     "suspended",
@@ -45,7 +45,7 @@ def show_page(at: Session, page: RunPage, offset: int) -> None:
         at.output.json({"runs": [run.to_dict() for run in page.runs], "total": page.total, "offset": offset})
         return
     columns = ("RUN", "WORKFLOW", STATUS, "RESOURCE", "CREATED", "UPDATED")
-    at.output.table(columns, [_listed(run) for run in page.runs])
+    at.output.table(columns, [_cells(run) for run in page.runs])
     end = offset + len(page.runs)
     if not page.runs:
         at.output.note("no runs" if not page.total else f"no runs from {offset} on: there are {page.total}")
@@ -54,9 +54,9 @@ def show_page(at: Session, page: RunPage, offset: int) -> None:
         at.output.note(f"runs {offset + 1} to {end} of {page.total}{more}")
 
 
-def _listed(run: RunRecord) -> list[str]:
+def _cells(run: RunRecord) -> list[str]:
     about = [run.run_id, run.workflow_id, str(run.status), run.resource_id or NONE]
-    return [*about, when(run.created_at), when(run.updated_at)]
+    return [*about, time_text(run.created_at), time_text(run.updated_at)]
 
 
 # --- show -----------------------------------------------------------------------------------------------------------
@@ -68,11 +68,11 @@ def show_run(at: Session, run_id: str, *, events: bool, times: bool = False) -> 
     rows = rows_of(at.orchestrator, run)
     if at.output.as_json:
         shown = _as_json(at, run, rows)
-        shown |= {"events": [_event(event) for event in _recorded(at, run)]} if events else {}
+        shown |= {"events": [_event(event) for event in _read_events(at, run)]} if events else {}
         shown |= {"times": times_as_json(at.orchestrator, run)} if times else {}
         at.output.json(shown)
         return
-    at.output.fields(_about(at.orchestrator.reader(run.header()), run))
+    at.output.fields(_fields_of(at.orchestrator.client.reader(run.header()), run))
     if rows:
         at.output.write("\n")
         at.output.table(COLUMNS, [row.cells() for row in rows], [row.indented for row in rows])
@@ -80,7 +80,9 @@ def show_run(at: Session, run_id: str, *, events: bool, times: bool = False) -> 
         show_times(at, run)
     if events:
         at.output.write("\n")
-        found = [[when(e.at), e.type, _whose(e), compact(e.payload, _LONGEST)] for e in _recorded(at, run)]
+        found = [
+            [time_text(e.at), e.type, _step_of(e), compact(e.payload, _MAX_PAYLOAD)] for e in _read_events(at, run)
+        ]
         at.output.table(("AT", "TYPE", "STEP", "PAYLOAD"), found)
 
 
@@ -95,16 +97,16 @@ def _as_json(at: Session, run: Run, rows: list[Row]) -> dict[str, Any]:
     return shown | {name: time for name, time in times.items() if time}
 
 
-def _about(reader: Reader, run: Run) -> list[tuple[str, str]]:
+def _fields_of(reader: Reader, run: Run) -> list[tuple[str, str]]:
     header = reader.header
     pairs = [
         ("RUN", run.run_id),
         ("WORKFLOW", header.workflow_id),
         (STATUS, str(header.status)),
         ("RESOURCE", header.resource_id or NONE),
-        ("CREATED", when(moment(header.created_at))),
-        ("STARTED", when(moment(header.started_at))),
-        ("ENDED", when(moment(header.ended_at)) if header.status in FINAL else NONE),
+        ("CREATED", time_text(moment(header.created_at))),
+        ("STARTED", time_text(moment(header.started_at))),
+        ("ENDED", time_text(moment(header.ended_at)) if header.status in FINAL else NONE),
         ("DURATION", _duration(reader, header)),
         ("INPUT", compact(reader.input())),
     ]
@@ -114,16 +116,16 @@ def _about(reader: Reader, run: Run) -> list[tuple[str, str]]:
         pairs.append(("RESULT", compact(reader.result())))
     if error := reader.error():
         pairs.append(("ERROR", error_text(error)))
-    return pairs + [("WAITS FOR", text) for text in waits(reader)]
+    return pairs + [("WAITS FOR", text) for text in waiting_lines(reader)]
 
 
-def waits(reader: Reader) -> list[str]:
-    """What the run waits for: the step's name, its label, what it said; or the event."""
+def waiting_lines(reader: Reader) -> list[str]:
+    """Lines that name each thing that the run waits for: the step, its label and its payload; or the event."""
     found = []
     for record in reader.held():
         label = f" (label {record.label})" if record.label else ""
         label = " (an event)" if record.status == Status.WAITING else label
-        said = f": {compact(reader.values.plain(record.suspend), _LONGEST)}" if record.suspend else ""
+        said = f": {compact(reader.values.plain(record.suspend), _MAX_PAYLOAD)}" if record.suspend else ""
         found.append(f"{name_of(reader, record)}{label}{said}")
     return found
 
@@ -132,19 +134,19 @@ def _duration(reader: Reader, header: Header) -> str:
     if not header.started_at:
         return NONE
     end = header.ended_at if header.status in FINAL and header.ended_at else reader.store.now()
-    return lasted(max(0, end - header.started_at) / 1000)
+    return duration_text(max(0, end - header.started_at) / 1000)
 
 
-def _recorded(at: Session, run: Run) -> list[Event]:
+def _read_events(at: Session, run: Run) -> list[Event]:
     """The events so far, without following what comes."""
     reader, found, after = EventReader(at.orchestrator.store, run.run_id), [], ""
-    while page := reader.page(after):
+    while page := reader.read_page(after):
         found += page
         after = page[-1].id
     return found
 
 
-def _whose(event: Event) -> str:
+def _step_of(event: Event) -> str:
     if event.source != "WORKFLOW":
         return event.source
     return str(event.payload.get("id", NONE))
@@ -193,7 +195,7 @@ def _states(rows: list[Row]) -> dict[str, str]:
 
 def purge(at: Session, older_than: timedelta, status: str | None, *, ask: bool) -> None:
     """Remove old runs, after a question if `ask`."""
-    if ask and not _agreed(at, older_than, status):
+    if ask and not _confirm(at, older_than, status):
         at.output.note("nothing was removed")
         removed = 0
     else:
@@ -204,7 +206,7 @@ def purge(at: Session, older_than: timedelta, status: str | None, *, ask: bool) 
         at.output.write(f"removed {removed}\n")
 
 
-def _agreed(at: Session, older_than: timedelta, status: str | None) -> bool:
+def _confirm(at: Session, older_than: timedelta, status: str | None) -> bool:
     store = at.orchestrator.store
     before = store.now() - round(older_than.total_seconds() * 1000)
     states = [status] if status is not None else sorted(FINAL)
@@ -212,7 +214,7 @@ def _agreed(at: Session, older_than: timedelta, status: str | None) -> bool:
     if not count:
         return True
     runs = "run" if count == 1 else "runs"
-    question = f"Remove {count} {runs} ({', '.join(states)}) last written before {when(moment(before))}?"
+    question = f"Remove {count} {runs} ({', '.join(states)}) last written before {time_text(moment(before))}?"
     try:
         return click.confirm(question, err=True)
     except click.Abort:

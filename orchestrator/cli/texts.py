@@ -1,4 +1,4 @@
-"""How values, times and errors are written for people: short, on one line, with nothing that a terminal would obey."""
+"""Values, times and errors as people read them: short, on one line, with nothing that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def compact(value: Any, most: int | None = None) -> str:
     return text if most is None or len(text) <= most else f"{text[: most - 3]}..."
 
 
-def when(moment: datetime | None) -> str:
+def time_text(moment: datetime | None) -> str:
     """A moment in the time zone of whoever reads."""
     return NONE if moment is None else moment.astimezone().isoformat(sep=" ", timespec="seconds")
 
 
-def lasted(seconds: float | None) -> str:
+def duration_text(seconds: float | None) -> str:
     """A duration: `0.012s`, `3.4s`, `2m05s`, `1h02m`, `3d04h`."""
     if seconds is None:
         return NONE

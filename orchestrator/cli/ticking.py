@@ -1,4 +1,4 @@
-"""The ticker without a worker: sweeps what is due, and says what each tick did."""
+"""The ticker without a worker: sweeps what is due, and reports each tick."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import threading
 from orchestrator.cli import exits
 from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
-from orchestrator.cli.texts import milliseconds, when
-from orchestrator.engine.results import moment
+from orchestrator.cli.texts import milliseconds, time_text
+from orchestrator.engine.read.results import moment
 from orchestrator.engine.ticker import Swept, Ticker
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import monotonic
@@ -25,7 +25,7 @@ def tick(at: Session, *, once: bool, seconds: float | None) -> None:
     ticker = _ticker(at, once)
     if once:
         try:
-            _tell(at, ticker.tick())
+            _report(at, ticker.tick())
         except BrokerUnavailable as error:
             raise Problem(str(error), "check broker_url; a later tick sends what was due", exits.DOWN) from error
         return
@@ -33,7 +33,7 @@ def tick(at: Session, *, once: bool, seconds: float | None) -> None:
     pause = at.orchestrator.settings.tick_seconds
     while end is None or monotonic() < end:
         try:
-            _tell(at, ticker.tick())
+            _report(at, ticker.tick())
         except (StoreUnavailable, BrokerUnavailable) as error:
             at.output.note(f"Warning: {error}")
         threading.Event().wait(pause if end is None else max(0.0, min(pause, end - monotonic())))
@@ -45,19 +45,19 @@ def _ticker(at: Session, once: bool) -> Ticker:
     It announces no worker, since it is none.
     """
     ours = at.orchestrator
-    if ours.local is not None:
+    if not ours.client.runtime.is_shared:
         raise Problem("runs of this runtime have no ticker: the process that runs them sees to their timers")
     from orchestrator.canvas.queues import Queues
 
     name = f"tick@{socket.gethostname()}" if once else f"tick-{os.getpid()}@{socket.gethostname()}"
     queues = Queues(ours.app, ours.settings)
-    return Ticker(ours.store, ours.engine.runtime, ours.settings, name, queues.is_short)
+    return Ticker(ours.store, ours.client.runtime, ours.settings, name, queues.is_short)
 
 
-def _tell(at: Session, swept: Swept) -> None:
+def _report(at: Session, swept: Swept) -> None:
     figures = {"due": swept.due, "republished": swept.republished, "expired": swept.expired}
     now = moment(at.orchestrator.store.now())
     if at.output.as_json:
         at.output.write(json.dumps({"at": milliseconds(now), **figures}) + "\n")
     else:
-        at.output.write(f"{when(now)}  {'  '.join(f'{name} {count}' for name, count in figures.items())}\n")
+        at.output.write(f"{time_text(now)}  {'  '.join(f'{name} {count}' for name, count in figures.items())}\n")

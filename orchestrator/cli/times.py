@@ -1,4 +1,4 @@
-"""Where the time of a run went, for people and as JSON."""
+"""The time that a run took, step by step, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 from orchestrator.app import Orchestrator, Run
 from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
-from orchestrator.cli.texts import NONE, lasted
-from orchestrator.engine.reader import Reader
-from orchestrator.engine.timing import KINDS, Activation, Timing, timing
+from orchestrator.cli.texts import NONE, duration_text
+from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.read.timing import KINDS, TimedActivation, Timing, compute_timing
 from orchestrator.ports import StoredEvent
 
 _PAGE = 500
@@ -40,7 +40,7 @@ def show_times(at: Session, run: Run) -> None:
 
 
 def times_as_json(orchestrator: Orchestrator, run: Run) -> dict[str, Any]:
-    """The same in milliseconds."""
+    """The times of all steps, their sums and the critical path, in milliseconds."""
     reader, found = _read(orchestrator, run)
     steps = [
         {
@@ -67,13 +67,13 @@ def times_as_json(orchestrator: Orchestrator, run: Run) -> dict[str, Any]:
 
 
 def _read(orchestrator: Orchestrator, run: Run) -> tuple[Reader, Timing]:
-    reader = orchestrator.reader(run.header())
+    reader = orchestrator.client.reader(run.header())
     records = list(reader.records.values())
-    events = _recorded(orchestrator, run.run_id)
-    return reader, timing(reader.header, records, events, reader.graph, orchestrator.store.now())
+    events = _read_events(orchestrator, run.run_id)
+    return reader, compute_timing(reader.header, records, events, reader.graph, orchestrator.store.now())
 
 
-def _recorded(orchestrator: Orchestrator, run_id: str) -> list[StoredEvent]:
+def _read_events(orchestrator: Orchestrator, run_id: str) -> list[StoredEvent]:
     found: list[StoredEvent] = []
     while page := orchestrator.store.events(run_id, found[-1].id if found else "", _PAGE):
         found += page
@@ -85,7 +85,7 @@ def _name(reader: Reader, path: str, step: str) -> str:
     return step if record is None else name_of(reader, record)
 
 
-def _leg(reader: Reader, found: Timing, act: Activation) -> list[str]:
+def _leg(reader: Reader, found: Timing, act: TimedActivation) -> list[str]:
     mostly = max(KINDS, key=lambda kind: act.took.get(kind, 0))
     took = act.end - act.begin
     name = _name(reader, act.path, act.step)
@@ -97,4 +97,4 @@ def _cell(ms: int) -> str:
 
 
 def _seconds(ms: int) -> str:
-    return lasted(ms / 1000)
+    return duration_text(ms / 1000)

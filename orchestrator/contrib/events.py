@@ -1,4 +1,4 @@
-"""Reading what `orchestrator_publish_events` publishes: the events of all runs, as they are committed.
+"""Reads the events that `orchestrator_publish_events` publishes: those of all runs, as they are committed.
 
     with Receiver(app, workflow="checkout") as events:
         for event in events:
@@ -97,7 +97,7 @@ class Receiver:
         return self.listen()
 
     def listen(self, timeout: float | None = None) -> Iterator[PublishedEvent]:
-        """Events as they come; ends after `timeout` seconds in which none has come."""
+        """Yield events as they come; end after `timeout` seconds in which none has come."""
         end = None if timeout is None else monotonic() + timeout
         while end is None or monotonic() < end:
             if not self._found:
@@ -105,7 +105,7 @@ class Receiver:
                 continue
             event, message = self._found.popleft()
             yield event
-            self._take_off(message)
+            self._acknowledge(message)
             end = None if timeout is None else monotonic() + timeout
 
     def run(self, callback: Callable[[PublishedEvent], Any], timeout: float | None = None) -> None:
@@ -128,22 +128,22 @@ class Receiver:
         name = self._queue if self._keeps else self._own
         options = {"durable": True} if self._keeps else {"durable": False, "exclusive": True, "auto_delete": True}
         queue = Queue(name, exchange, routing_key=self._key, no_ack=not self._keeps, **options)
-        self._consumer = Consumer(connection.channel(), [queue], accept=["json"], on_message=self._arrived)
+        self._consumer = Consumer(connection.channel(), [queue], accept=["json"], on_message=self._on_message)
         self._consumer.qos(prefetch_count=100)
         self._consumer.consume()
         self._connection = connection
         self._drain(0.05)  # on Redis the subscription is sent with the first look
 
-    def _arrived(self, message: Any) -> None:
+    def _on_message(self, message: Any) -> None:
         try:
             event = PublishedEvent.parse(message.decode())
         except (KeyError, TypeError, ValueError, KombuError) as error:
             log.warning("this is no event of a run, and is left out: %r", error)
-            self._take_off(message)
+            self._acknowledge(message)
             return
         self._found.append((event, message))
 
-    def _take_off(self, message: Any) -> None:
+    def _acknowledge(self, message: Any) -> None:
         if self._connection is not None and self._keeps and not message.acknowledged:
             message.ack()
 

@@ -1,4 +1,4 @@
-"""What follows from an outcome: the only place that decides where a run goes next.
+"""What follows from an outcome: every decision where a run goes next.
 
 Each function takes what the claim of one activation knows (a `Spot`) and what came of it, and returns the `Plan` of its
 commit. Nothing here reads a store: whatever hangs on siblings is written as a counter and its consequence.

@@ -1,4 +1,4 @@
-"""Calling user code: plain, async and generator functions, and what came of them."""
+"""Calls of user code: plain, async and generator functions, and their outcomes as values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestrator.definitions.context import Aborted, Bailing, Context, Suspending
 
+# A context variable and no thread-local: async code and the threads it is given to inherit it.
 _inside_step: ContextVar[bool] = ContextVar("orchestrator_inside_step", default=False)
 
 
@@ -30,10 +31,12 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The function suspended its run."""
+class SuspendRequested:
+    """The function asked to suspend its run."""
 
+    # tells the one who resumes what is asked of them
     payload: Any
+    # a name by which they can resume it; empty for none
     label: str
 
 
@@ -45,12 +48,12 @@ class Bailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Canceled:
-    """The function ended its run as canceled, or left because that had happened."""
+class AbortRequested:
+    """The function asked to end its run as canceled, or left because that had happened."""
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class RetryRequested:
     """The function asked for another attempt in so many seconds, whatever the step's own retries are."""
 
     seconds: float
@@ -68,35 +71,38 @@ class WorkerLost(BaseException):
     """Raised in a step by a test: everything is left as a killed worker would leave it."""
 
 
-Outcome = Again | Returned | Raised | Held | Bailed | Canceled
+Outcome = RetryRequested | Returned | Raised | SuspendRequested | Bailed | AbortRequested
 
 
 def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
-    """What `call` came to.
+    """Call it, and return its outcome.
 
     Control-flow exceptions of ours are outcomes, ordinary exceptions, `sys.exit()` and a cancelled coroutine; what ends
     the worker is not.
     """
+    # An abort wins over whatever the function does after it: it has said that nothing else is wanted.
     inside = _inside_step.set(True)
     try:
         value = settled(call(), context)
     except Suspending as signal:
-        return Canceled() if context.aborted else Held(signal.payload, signal.label)
+        return AbortRequested() if context.aborted else SuspendRequested(signal.payload, signal.label)
     except Bailing as signal:
-        return Canceled() if context.aborted else Bailed(signal.value)
+        return AbortRequested() if context.aborted else Bailed(signal.value)
     except Aborted:
-        return Canceled()
+        return AbortRequested()
     except RetryAsked as wish:
-        return Again(wish.seconds)
+        return RetryRequested(wish.seconds)
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (the boundary to user code)
-        return Canceled() if context.aborted else Raised(error)
+        return AbortRequested() if context.aborted else Raised(error)
     except SystemExit as error:
+        # Celery ends workers by subclasses of it. A plain one is the function's own `sys.exit()`, which must not end a
+        # worker that others use.
         if type(error) is not SystemExit:
             raise  # Celery's words for a worker that ends
-        return Canceled() if context.aborted else Raised(error)
+        return AbortRequested() if context.aborted else Raised(error)
     finally:
         _inside_step.reset(inside)
-    return Canceled() if context.aborted else Returned(value)
+    return AbortRequested() if context.aborted else Returned(value)
 
 
 def refuse_inside_step(what: str) -> None:
@@ -107,21 +113,22 @@ def refuse_inside_step(what: str) -> None:
 
 
 def settled(value: Any, context: Context[Any] | None = None) -> Any:
-    """The final value of what a user's function returned: awaited, or its generator run to the end."""
+    """Return the final value of what a user's function returned: awaited, or its generator run to the end."""
     if inspect.isawaitable(value):
-        return _awaited(value)
+        return _await(value)
     if inspect.isgenerator(value):
-        return _drained(value, context)
+        return _drain(value, context)
     return value
 
 
-def _drained(generator: Generator[Any, Any, Any], context: Context[Any] | None) -> Any:
+def _drain(generator: Generator[Any, Any, Any], context: Context[Any] | None) -> Any:
     while True:
         try:
             chunk = next(generator)
         except StopIteration as stop:
             return stop.value
         if context is not None:
+            # What a generator yields is streamed; what it returns is its output.
             context.write(chunk)
 
 
@@ -129,7 +136,7 @@ async def _wait_for(value: Awaitable[Any]) -> Any:
     return await value
 
 
-def _awaited(value: Awaitable[Any]) -> Any:
+def _await(value: Awaitable[Any]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -138,7 +145,7 @@ def _awaited(value: Awaitable[Any]) -> Any:
 
 
 def _in_thread(value: Awaitable[Any]) -> Any:
-    """A loop runs in this thread already (a blocking call from async code): use another thread."""
+    """Await it in another thread, as a loop runs in this one already: the caller is async code that blocks."""
     box: list[Any] = []
 
     def run() -> None:
@@ -147,6 +154,7 @@ def _in_thread(value: Awaitable[Any]) -> Any:
         except BaseException as error:  # noqa: BLE001  (handed over to the thread that waits, control flow included)
             box.append((False, error))
 
+    # With the context of the caller: tracing and `refuse_inside_step` go by what it holds.
     thread = threading.Thread(target=copy_context().run, args=(run,))
     thread.start()
     thread.join()

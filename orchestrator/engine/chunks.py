@@ -1,4 +1,4 @@
-"""What a step puts on its run's stream, gathered so that many chunks cost one round trip.
+"""Chunks: a step's own events for its run's stream, gathered so that many of them cost one round trip.
 
 The first chunk of an activation starts a thread that sends what has gathered, at most every 50 ms; what is left when
 the activation ends goes with its outcome, in the same commit and before the outcome's own events.
@@ -11,16 +11,15 @@ import threading
 from collections.abc import Callable
 
 from orchestrator.core.changes import Committed, Doc, Refused
+from orchestrator.engine.retry import retry_while_unavailable
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import monotonic
 from orchestrator.ports import Clock
 
 log = logging.getLogger("orchestrator")
 
 _EVERY = 0.05  # seconds
-_MOST_CHUNKS = 500
-_MOST_TEXT = 256 * 1024  # characters
-_PAUSE = 0.1  # seconds between two attempts while the store is away
+_MAX_CHUNKS = 500
+_MAX_TEXT = 256 * 1024  # characters
 
 Part = tuple[int, tuple[Doc, ...]]  # its number, 1, 2, …, and its events
 
@@ -30,7 +29,7 @@ class Chunks:
 
     `send` commits a part. Parts are numbered, so that one whose answer was lost is not written twice. One that is
     refused means that the claim is no longer ours or that the run has ended: from then on nothing is sent, and
-    `refused` is called once, with the reason. A writer who finds the buffer full sends it before going on, and waits
+    `on_refused` is called once, with the reason. A writer who finds the buffer full sends it before going on, and waits
     for the store, for at most `patience` seconds if it is away: that is all the back-pressure there is. `about` is the
     `extra` of log records.
     """
@@ -38,13 +37,13 @@ class Chunks:
     def __init__(
         self,
         send: Callable[[Part], Committed | Refused],
-        refused: Callable[[str], None],
+        on_refused: Callable[[str], None],
         clock: Clock,
         patience: float,
         about: dict[str, str],
     ) -> None:
         self._send = send
-        self._refused = refused
+        self._on_refused = on_refused
         self._clock = clock
         self._patience = patience
         self.about = about
@@ -62,34 +61,38 @@ class Chunks:
         with self._lock:
             if self._over:
                 return
+            # Only noted: a step that yields tokens must not wait for a round trip for each of them.
             self._gathered.append(event)
             self._text += size
-            full = len(self._gathered) >= _MOST_CHUNKS or self._text >= _MOST_TEXT
+            full = len(self._gathered) >= _MAX_CHUNKS or self._text >= _MAX_TEXT
             if self._flusher is None:
                 self._flusher = _Flusher(self)
             self._flusher.wake()
+        # The writer itself sends what is too much, so a step can never be further ahead of the store than one buffer.
         if full:
-            self._insist()
+            self._flush_or_wait()
 
     def flush(self) -> None:
         """Send what has gathered, in one round trip."""
         with self._sending:
+            # Its answer was lost. Sent again under its number, it is written if it was not, and left alone if it was.
             if self._sent is not None:
                 self._deliver(self._sent)
             if (part := self._next_part()) is not None:
                 self._deliver(part)
 
     def close(self) -> tuple[Doc, ...]:
-        """No more chunks. Returns what has not been sent, for the outcome's commit; asked again, the same."""
+        """Take no more chunks. Returns what has not been sent, for the outcome's commit; asked again, the same."""
         self.stop()
         with self._sending:
             unknown = self._sent is not None
+        # What is left goes with the outcome, and has to come after a part of which nobody knows whether it arrived.
         if unknown:
-            self._insist()
+            self._flush_or_wait()
         return tuple(self._gathered)
 
     def stop(self) -> None:
-        """No more chunks, and nothing more is sent by itself."""
+        """Take no more chunks, and send nothing more."""
         with self._lock:
             self._over = True
         if self._flusher is not None:
@@ -98,6 +101,7 @@ class Chunks:
     def drop(self) -> None:
         """Stop, and forget what has not been sent."""
         self.stop()
+        # The claim is lost: whoever has the activation now streams the same step from its beginning.
         self._gathered, self._sent = [], None
 
     def _next_part(self) -> Part | None:
@@ -114,17 +118,11 @@ class Chunks:
         self._sent = None
         if isinstance(answer, Refused):
             self.drop()
-            self._refused(answer.reason)
+            self._on_refused(answer.reason)
 
-    def _insist(self) -> None:
-        end = monotonic() + self._patience
-        while True:
-            try:
-                return self.flush()
-            except StoreUnavailable:
-                if monotonic() >= end:
-                    raise
-                self._clock.sleep(_PAUSE)
+    def _flush_or_wait(self) -> None:
+        # Nothing strikes here that another attempt would help against: what the store refuses, it refuses again.
+        retry_while_unavailable(self.flush, self._clock, self._patience, interruptions=0)
 
 
 class _Flusher:
@@ -137,7 +135,7 @@ class _Flusher:
         threading.Thread(target=self._run, name="orchestrator-chunks", daemon=True).start()
 
     def wake(self) -> None:
-        """There is something to flush, soon."""
+        """Let it flush soon."""
         self._some.set()
 
     def end(self) -> None:
@@ -146,6 +144,7 @@ class _Flusher:
         self._some.set()
 
     def _run(self) -> None:
+        # Asleep while nothing is written; then late enough for many chunks to gather, and soon enough for a reader.
         while self._some.wait() and not self._ended.wait(_EVERY):
             self._some.clear()
             try:

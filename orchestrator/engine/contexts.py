@@ -43,25 +43,26 @@ class Contexts:
     def __init__(self, settings: Settings) -> None:
         self._marked = frozenset(settings.secret_context_keys)
         self._limit = settings.max_payload_bytes
+        # Made here, so that a wrong setting ends the start of a process and not a step in the middle of a run.
         self._fernet = _fernet(settings.secret_key) if settings.secret_key else None
         if self._marked and self._fernet is None:
             names = ", ".join(sorted(self._marked))
             text = f"`orchestrator_secret_context_keys` names {names}: set `orchestrator_secret_key` to encrypt with"
             raise SecretUnavailable(text)
 
-    def written(self, values: Mapping[Any, Any]) -> dict[str, str | None]:
+    def encode_all(self, values: Mapping[Any, Any]) -> dict[str, str | None]:
         """The values as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming the key."""
-        return {key: self._sealed(key, self._text(key, value)) for key, value in with_text_keys(values, _WHERE).items()}
+        return {key: self._seal(key, self._text(key, value)) for key, value in with_text_keys(values, _WHERE).items()}
 
     def read(self, stored: Mapping[str, str]) -> dict[str, Any]:
         """Stored text as plain values. Raises `SecretUnavailable` where a secret cannot be decrypted."""
         return {key: decode(self._clear(key, text)) for key, text in stored.items()}
 
     def patch(self, before: Mapping[str, str], after: Mapping[Any, Any], step: str = "") -> dict[str, str | None]:
-        """What turns `before` (stored text) into what `step` has left: keys to set and (None) to delete.
+        """Return what turns `before` (stored text) into what `step` has left: keys to set and (None) to delete.
 
-        Raises as `written` does. Of two keys with the same text (6, and the "6" that it was stored as) the one that is
-        as before gives way.
+        Raises as `encode_all` does. Of two keys with the same text (6, and the "6" that it was stored as) the one that
+        is as before gives way.
         """
         where = f"{_WHERE} of step {step!r}" if step else _WHERE
         changes: dict[str, str | None] = {}
@@ -70,22 +71,25 @@ class Contexts:
             name = name_text(key, where)
             text = self._text(name, value)
             found.add(name)
+            # Compared in clear text: each encryption of the same secret differs, and would count as a change.
             if name in before and self._clear(name, before[name]) == text and not self._is_exposed(name, before[name]):
                 continue
             if name in changes:
                 raise ValueNotSerializable(f"{where} has two keys that both become {name!r}", where=where, field=name)
-            changes[name] = self._sealed(name, text)
+            changes[name] = self._seal(name, text)
         return {name: None for name in before if name not in found} | changes
 
     def _text(self, key: str, value: Any) -> str:
         return encode(value, where=f"request_context[{key!r}]", limit=self._limit)
 
     def _is_exposed(self, key: str, stored: str) -> bool:
+        # Stored before its key was marked: it is written again, encrypted now.
         return key in self._marked and not stored.startswith(_SECRET)
 
-    def _sealed(self, key: str, text: str) -> str:
+    def _seal(self, key: str, text: str) -> str:
         if key not in self._marked or self._fernet is None:
             return text
+        # Lone surrogates are kept, as everywhere in the codec: a secret comes back as it went in.
         token = self._fernet.encrypt(text.encode("utf-8", "surrogatepass")).decode()
         return f"{_SECRET}{json.dumps(token)}{_END}"
 
@@ -105,12 +109,14 @@ class Contexts:
 
 @functools.cache
 def _fernet(secret: str) -> Any:
-    """What encrypts with a key made from this setting."""
+    """The cipher whose key is made from this setting."""
     try:
         from cryptography.fernet import Fernet
     except ImportError as error:
         text = "`orchestrator_secret_key` needs the package cryptography: pip install celery-orchestrator[secrets]"
         raise SecretUnavailable(text) from error
+    # A setting is what somebody typed. `scrypt` makes guessing it slow; the salt is fixed, because every process has to
+    # come to the same key.
     key = hashlib.scrypt(secret.encode(), salt=b"celery-orchestrator", n=2**14, r=8, p=1, dklen=32)
     return Fernet(base64.urlsafe_b64encode(key))
 

@@ -4,175 +4,166 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
 
-from orchestrator.core import flow
+from orchestrator.core import attempt_commands
 from orchestrator.core.apply import MAIL
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Holder, Refused, Set
+from orchestrator.core.changes import Ask, Claimed, Committed, Dispatch, Refused, Set
+from orchestrator.core.envelope import StoredTexts
 from orchestrator.core.graph import Graph
-from orchestrator.core.plan import Failed, Plan
-from orchestrator.core.records import Header, Phase, Status
-from orchestrator.core.recovery import sweep
-from orchestrator.definitions import Workflow
+from orchestrator.core.plan import Plan
+from orchestrator.core.records import Header, Phase, Record, Status
 from orchestrator.definitions.context import AbortSignal
-from orchestrator.engine.activity import Activity, CallTask, Ending
-from orchestrator.engine.contexts import Contexts
+from orchestrator.engine.activity import Activity, CallTask
 from orchestrator.engine.controls import CONTROLS
 from orchestrator.engine.keeper import Keeper
 from orchestrator.engine.logs import about
-from orchestrator.engine.reading import stored_error
+from orchestrator.engine.outcome import Ending, StepOutcome, Writes
+from orchestrator.engine.read.value_reader import encode_error
+from orchestrator.engine.registry import Registry
 from orchestrator.engine.rest import rest
-from orchestrator.engine.settings import Settings
-from orchestrator.engine.steps import Followed, Written, failed, raised, run_step
+from orchestrator.engine.services import Services
+from orchestrator.engine.steps import fail, retry_or_fail, run_step
 from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
 from orchestrator.host import monotonic, new_token
-from orchestrator.ports import Clock, Runtime, Store
+from orchestrator.ports import Runtime
 
 log = logging.getLogger("orchestrator")
-_T = TypeVar("_T")
 
-MOST_LOST = 3  # claims in a row that ended without a commit: then the step has failed
-_PARKED_TICKS = 5
-_PARKED_LAST = 300_000
-
-
-class Registry:
-    """The workflows that this process knows, by id."""
-
-    def __init__(self) -> None:
-        self._workflows: dict[str, Workflow] = {}
-
-    def add(self, workflow: Workflow) -> None:
-        """Register a committed workflow; the same again takes its place. Raises ValueError where another has its id."""
-        workflow.require_committed()
-        before = self._workflows.get(workflow.id)
-        if before is not None and before.fingerprint != workflow.fingerprint:
-            text = f"two different workflows have the id {workflow.id!r}: give one of them another id"
-            raise ValueError(text)
-        self._workflows[workflow.id] = workflow
-
-    def get(self, workflow_id: str) -> Workflow | None:
-        """The workflow, or None."""
-        return self._workflows.get(workflow_id)
-
-    def all(self) -> list[Workflow]:
-        """All of them."""
-        return list(self._workflows.values())
+_FIRST_DELAY_TICKS = 5
 
 
 @dataclass(slots=True)
-class Inline:
-    """How far one delivery may go on by itself. `stopping` says that the process is about to end.
+class InlineBudget:
+    """The work that one delivery may do by itself, and what became of its message's own activation."""
 
-    `ending` is what the activation that its message spoke of has come to.
-    """
-
+    # steps that may still be taken along
     steps: int
+    # the moment, by this process's clock, from which on none is
     until: float
+    # says that the process is about to end
     stopping: Callable[[], bool] = field(default=lambda: False)
+    # of the activation that the message spoke of
     ending: Ending | None = None
 
-    def more(self) -> bool:
-        """Whether one more step may be taken along."""
+    def has_room(self) -> bool:
+        """Return whether one more step may be taken along."""
         return self.steps > 0 and monotonic() < self.until and not self.stopping()
 
 
 class Engine:
-    """Runs activations of one store. `owner` is what user code sees as `ctx.orchestrator`."""
+    """Runs activations of one store: claims them, runs them, commits their outcomes.
 
-    def __init__(self, store: Store, registry: Registry, settings: Settings, clock: Clock, owner: Any) -> None:
-        self.store = store
+    `stopping` says that the process is about to end. Nothing of an engine is set from outside after it is made.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        registry: Registry,
+        runtime: Runtime,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.services = services
         self.registry = registry
-        self.settings = settings
-        self.clock = clock
-        self.owner = owner
-        self.keeper = Keeper(store, settings, self._overdue)
-        self.contexts = Contexts(settings)
-        self.runtime: Runtime
-        self.stopping: Callable[[], bool] = lambda: False
+        self.runtime = runtime
+        # For the operations of callers, who are given an engine. What runs below is given the services alone.
+        self.store = services.store
+        self.settings = services.settings
+        self.contexts = services.contexts
+        self.owner = services.owner
+        self.keeper = Keeper(services.store, services.settings, self._on_overdue)
+        self._stopping = stopping
 
     def deliver(self, run_id: str, path: str, seq: int, call_task: CallTask | None = None) -> Ending | None:
         """Run the activation that a message spoke of, if it is still to be run; else do nothing, and return None.
 
         `call_task` runs an existing task's code, where the message was that task's own.
         """
+        # The message is acknowledged already, so a refusal needs no answer: whatever is to be run has a timer in the
+        # store.
         claimed = self.claim(run_id, path, seq)
-        inline = Inline(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self.stopping)
+        inline = InlineBudget(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self._stopping)
         while claimed is not None:
-            claimed = self.carry_on(claimed, inline, call_task)
+            claimed = self.run_claim(claimed, inline, call_task)
             call_task = None
         return inline.ending
 
     def claim(self, run_id: str, path: str, seq: int) -> Claimed | None:
         """Claim an activation, waiting for the store if it is away: that is the back-pressure a broken store needs."""
+        # Nothing is held yet, so there is no lease to lose by waiting; a worker that waits takes no further messages.
+        patience = self.settings.lease_seconds * 10
         ask = Ask(run_id, path, seq, new_token(), self.settings.lease)
-        answer = self.insist(lambda: self.store.claim(ask), self.settings.lease_seconds * 10)
+        answer = self.services.retry_while_unavailable(lambda: self.store.claim(ask), patience)
         if isinstance(answer, Refused):
             known = about(answer.header) if answer.header is not None else {"run_id": run_id}
             log.debug("message for %s of run %s left alone: %s", path or "the rest", run_id, answer.reason, extra=known)
             return None
-        self.runtime.seen(answer.header)
+        self.runtime.on_progress(answer.header)
         return answer
 
-    def carry_on(self, claimed: Claimed, inline: Inline, call_task: CallTask | None = None) -> Claimed | None:
+    def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: CallTask | None = None) -> Claimed | None:
         """Run a claimed activation and commit what came of it. Returns what that commit claimed in turn."""
-        with self.keeper.holding(claimed) as signal:
+        # Renewed from the first moment on: loading a large input may take long, too.
+        with self.keeper.keep_alive(claimed) as signal:
             graph = self.known_graph(claimed.header)
             if graph is None:
-                self._park(claimed)
+                self._defer_unrunnable(claimed)
                 return None
-            activity = Activity(self, claimed, graph, signal, call_task)
-            if claimed.record.lost >= MOST_LOST:
-                return self._lost(activity, inline)
+            activity = Activity(self.services, claimed, graph, signal, call_task)
+            if attempt_commands.must_give_up(claimed.record):
+                return self._give_up(activity, inline)
             try:
                 return self.run(activity, inline)
             finally:
+                # Whatever has happened, the thread that sends chunks must not outlive its claim.
                 activity.chunks.stop()
 
-    def run(self, activity: Activity, inline: Inline) -> Claimed | None:
+    def run(self, activity: Activity, inline: InlineBudget) -> Claimed | None:
         """Do what the activation's phase asks for, and commit it."""
-        plan, written = activity.watch.run(lambda: self._outcome(activity, inline))
-        inline.ending = inline.ending or Ending(_status_in(plan, activity.record.path), activity.error)
-        return self._finish(activity, plan, written)
+        outcome = activity.observer.run(lambda: self._outcome(activity, inline))
+        inline.ending = inline.ending or Ending(_status_in(outcome.plan, activity.record.path), activity.error)
+        return self._finish(activity, outcome)
 
-    def _outcome(self, activity: Activity, inline: Inline) -> Followed:
+    def _outcome(self, activity: Activity, inline: InlineBudget) -> StepOutcome:
         phase = Phase(activity.record.phase)
         if phase is Phase.REST:
-            return rest(activity), Written()
+            # Outside the `try`: a run whose end cannot be delivered is left to the next lease, and never fails by that.
+            return StepOutcome(rest(activity, self.runtime))
         try:
             if phase is not Phase.RUN:
                 return CONTROLS[phase](activity)
+            # Control activations are free: they are this process's own work and call conditions at most.
             inline.steps -= 1
-            return run_step(activity, inline.more())
+            return run_step(activity, inline.has_room())
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, a failed step beats a caller who waits for leases)
-            return failed(activity, error)
+            return fail(activity, error)
 
-    def _finish(self, activity: Activity, plan: Plan, written: Written) -> Claimed | None:
+    def _finish(self, activity: Activity, outcome: StepOutcome) -> Claimed | None:
         """Commit the outcome. It is fixed by now: whatever interrupts the commit leads to the same commit again."""
         record, header = activity.record, activity.header
-        written_last = self.insist(activity.chunks.close, self.settings.lease_seconds)
-        change = Change(
-            Holder(record.path, record.token),
-            tuple(activity.watch.planned(plan.ops)),
-            values={**plan.values, **written.values},
-            state=written.state,
-            context=written.context,
-            events=(*written_last, *plan.events),
+        # One commit per outcome: result, events, counters, successors and their timers become true together, or not at
+        # all. There is no moment at which a crash could leave half of it.
+        plan, written = outcome.plan, outcome.writes
+        written_last = self.services.retry_while_unavailable(activity.chunks.close)
+        change = attempt_commands.commit_outcome(
+            record,
+            plan,
+            StoredTexts(written.values, written.state, written.context),
+            self.settings.limits,
             mail=written.mail,
-            rest=new_token() if activity.claims else "",
-            rest_now=plan.rest_now,
-            lease=self.settings.lease,
-            grace=self.settings.grace,
-            keep=self.settings.events_max_per_run,
-            keep_for=self.settings.events_max_age,
+            # The commit that takes the count of the living to zero claims the run's settling with this token.
+            settle_token=new_token() if activity.claims else "",
+            chunks=written_last,
         )
-        answer = self.insist(lambda: self.store.commit(header.run_id, change), self.settings.lease_seconds)
+        change = replace(change, ops=tuple(activity.observer.add_traces(change.ops)))
+        answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
+        # An event came between the look into the mailbox and the commit. The claim still holds, so look again.
         if isinstance(answer, Refused) and answer.reason == MAIL:
-            plan, written = CONTROLS[Phase(record.phase)](activity)  # an event came meanwhile: look again
-            return self._finish(activity, plan, written)
+            return self._finish(activity, CONTROLS[Phase(record.phase)](activity))
         if isinstance(answer, Refused):
             log.log(
                 logging.DEBUG if record.phase == Phase.REST else logging.WARNING,  # a resume may take the rest away
@@ -183,39 +174,40 @@ class Engine:
                 extra=activity.about,
             )
             return None
-        activity.watch.committed(answer)
+        activity.observer.on_committed(answer)
         self.tell(answer.header, answer.dispatches)
         if record.phase == Phase.REST:
-            self.runtime.seen(answer.header)
+            self.runtime.on_progress(answer.header)
         return answer.claimed
 
     def settle(self, run_id: str, path: str, seq: int, error: Exception) -> None:
-        """A claim of a process that is gone ends with this error, at once. Its successors go through the queue."""
-        header = self.store.header(run_id)
-        records = self.store.load(run_id, [path])
-        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
-            return
-        claimed = Claimed(header, records[0], {}, self.store.state(run_id), self.store.context(run_id))
-        graph = self.known_graph(claimed.header)
-        if graph is not None:
-            activity = Activity(self, claimed, graph, AbortSignal(), claims=False)
-            self._finish(activity, *raised(activity, error))
+        """End the claim of a process that is gone with this error, at once. Its successors go through the queue."""
+        found = self._find(run_id, path)
+        graph = self.known_graph(found[0]) if found is not None else None
+        if found is not None and graph is not None and attempt_commands.may_fail_claim(found[1], seq):
+            # The commit is the one that the dead process would have made, under its token. Should that process live
+            # after all, whoever comes second is refused.
+            claimed = Claimed(*found, {}, self.store.state(run_id), self.store.context(run_id))
+            activity = Activity(self.services, claimed, graph, AbortSignal(), claims=False)
+            self._finish(activity, retry_or_fail(activity, error))
 
-    def _overdue(self, claimed: Claimed) -> None:
+    def _on_overdue(self, claimed: Claimed) -> None:
         record = claimed.record
         error = TimeoutError(f"step {record.step!r} ran into its time limit of {record.where.time_limit} s")
         self.settle(claimed.header.run_id, record.path, record.seq, error)
 
     def release(self, run_id: str, path: str, seq: int) -> None:
-        """The process that held this claim is known to be gone: the activation goes back to the queue at once."""
-        header = self.store.header(run_id)
-        records = self.store.load(run_id, [path])
-        if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
-            return
-        todo = sweep(header, records[0], self.settings.grace)
-        answer = self.store.commit(run_id, todo.change) if todo is not None else None
+        """Give back the claim of a process that is known to be gone: the activation goes to the queue at once."""
+        found = self._find(run_id, path)
+        # As the scheduler does it when the lease is over, only that nobody has to wait for that.
+        change = attempt_commands.release(*found, seq, self.settings.limits) if found is not None else None
+        answer = self.store.commit(run_id, change) if change is not None else None
         if isinstance(answer, Committed):
             self.tell(answer.header, answer.dispatches)
+
+    def _find(self, run_id: str, path: str) -> tuple[Header, Record] | None:
+        header, records = self.store.header(run_id), self.store.load(run_id, [path])
+        return (header, records[0]) if header is not None and records else None
 
     def tell(self, header: Header, dispatches: tuple[Dispatch, ...]) -> None:
         """Publish what a commit has put in the queue. If the broker is away, the due entries will."""
@@ -224,74 +216,45 @@ class Engine:
         try:
             self.runtime.publish(header, dispatches)
         except BrokerUnavailable as error:
+            # Nothing is lost: the commit has written a timer for each of them, which the ticker sweeps.
             text = "run %s: %s; the ticker will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=about(header))
 
-    def log_lost(self, run_id: str, error: BaseException) -> None:
-        """A thread of this process ended in the middle of a run."""
-        log.error("run %s was left as a lost worker would leave it: %r", run_id, error, extra={"run_id": run_id})
-
     def known_graph(self, header: Header) -> Graph | None:
         """The graph of a stored run, None where it is not known here, or has changed since the run was started."""
-        workflow = self.registry.get(header.workflow_id)
-        if workflow is None or workflow.compiled.fingerprint != header.fingerprint:
-            return None
-        return workflow.compiled
+        return self.registry.known_graph(header)
 
-    def _park(self, claimed: Claimed) -> None:
-        """This process cannot run it (an older or newer release can): give it back uncounted, later and later."""
+    def _defer_unrunnable(self, claimed: Claimed) -> None:
+        """Release the claim without counting an attempt, with exponential delay: another release can run it."""
         record, header = claimed.record, claimed.header
         known = self.registry.get(header.workflow_id) is not None
         reason = "the graph has changed" if known else "the workflow is not registered"
         if header.namespace != self.settings.namespace:
             reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
-        since = max(record.started_at, record.resumed_at) or header.updated_at
-        waited = max(0, header.updated_at - since)
-        first = round(_PARKED_TICKS * self.settings.tick_seconds * 1000)
-        delay = min(_PARKED_LAST, max(first, 2 * waited))
-        fields = {"status": Status.RETRYING.value, "parked": f"{reason} in this worker"}
-        change = Change(Holder(record.path, record.token), (Set(record.path, fields, delay=delay),))
+        first = round(_FIRST_DELAY_TICKS * self.settings.tick_seconds * 1000)
+        delay = attempt_commands.find_deferral(header, record, first)
+        change = attempt_commands.defer_unrunnable(record, f"{reason} in this worker", delay)
         text = "run %s of %s is parked for %d s: %s"
         log.warning(text, header.run_id, header.workflow_id, delay // 1000, reason, extra=about(header, record))
-        answer = self.insist(lambda: self.store.commit(header.run_id, change), self.settings.lease_seconds)
+        answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
         if isinstance(answer, Committed):
             self.tell(answer.header, answer.dispatches)
 
-    def _lost(self, activity: Activity, inline: Inline) -> Claimed | None:
-        """The third worker in a row was lost with this step: it has failed, apart from its retries."""
+    def _give_up(self, activity: Activity, inline: InlineBudget) -> Claimed | None:
+        """Fail a step with which the third worker in a row was lost, whatever retries it has left."""
         record = activity.record
-        if record.phase == Phase.REST:
-            return self.run(activity, Inline(0, 0.0))
         text = f"{record.lost} workers in a row were lost while running step {record.step!r}"
         failure = RunFailed(text, run_id=activity.header.run_id)
         log.error("run %s (%s): %s", activity.header.run_id, activity.header.workflow_id, text, extra=activity.about)
-        activity.watch.failed(failure)
-        error = stored_error(failure, self.settings.max_payload_bytes)
+        activity.observer.on_failure(failure)
+        error = encode_error(failure, self.settings.max_payload_bytes)
         inline.ending = Ending(Status.FAILED.value, failure)
         key = f"{record.token}!"
-        plan = flow.finish(activity.spot(), Failed(key))
-        return self._finish(activity, plan, Written(values={key: error}))
-
-    def insist(self, call: Callable[[], _T], seconds: float) -> _T:
-        """Repeat a claim or commit (which a repeat does not change) while the store is away, or when something
-        strikes.
-        """
-        end, pause, struck = monotonic() + seconds, 0.05, 0
-        while True:
-            try:
-                return call()
-            except StoreUnavailable:
-                if monotonic() >= end:
-                    raise
-                self.clock.sleep(pause)
-                pause = min(2.0, pause * 2)
-            except Exception:  # a time limit, say, that struck in the middle
-                struck += 1
-                if struck > 2:
-                    raise
+        plan = attempt_commands.give_up(activity.spot(), key)
+        return self._finish(activity, StepOutcome(plan, Writes({key: error})))
 
 
 def _status_in(plan: Plan, path: str) -> str:
-    """What the plan makes of the record at `path`."""
+    """The status that the plan gives the record at `path`; the empty text where it gives none."""
     made = (op.fields for op in plan.ops if isinstance(op, Set) and op.path == path)
     return next((str(fields["status"]) for fields in made if "status" in fields), "")

@@ -1,15 +1,15 @@
-"""Keeps this process's claims alive, and hears when one has been taken away or its run has ended."""
+"""Leases: this process keeps its claims alive, and learns when one has been taken away or its run has ended."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 
+from orchestrator.background import ForkAwareThread, on_fork
 from orchestrator.core.changes import Claimed
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.logs import about
@@ -22,11 +22,14 @@ log = logging.getLogger("orchestrator")
 
 
 @dataclass(slots=True)
-class _Held:
-    """One claim of this process. `until`: when, by this process's clock, its step has outrun its time limit by far."""
+class _Lease:
+    """One claim of this process."""
 
+    # as the store gave it
     claimed: Claimed
+    # set when the claim is lost
     signal: AbortSignal
+    # the moment, by this process's clock, at which its step has outrun its time limit by far
     until: float = inf
 
 
@@ -37,47 +40,46 @@ class Keeper:
     the lease may run twice.
     """
 
-    def __init__(self, store: Store, settings: Settings, overdue: Callable[[Claimed], None]) -> None:
-        """`overdue` is called, in the keeper's thread, for a step that has outrun its time limit and a lease beyond
+    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed], None]) -> None:
+        """`on_overdue` is called, in the keeper's thread, for a step that has outrun its time limit and a lease beyond
         it.
         """
         self._store = store
         self._settings = settings
-        self._overdue = overdue
-        self._own()
+        self._on_overdue = on_overdue
+        self._thread = ForkAwareThread(self._heartbeat, "orchestrator-keeper")
+        self.reset_after_fork()
+        on_fork(self)
 
-    def _own(self) -> None:
-        self._pid = os.getpid()
+    def reset_after_fork(self) -> None:
+        """Leave the parent's claims to the parent."""
         self._lock = threading.Lock()
-        self._held: dict[Holding, _Held] = {}
-        self._thread: threading.Thread | None = None
+        self._leases: dict[Holding, _Lease] = {}
         self._ended = threading.Event()
 
     @contextmanager
-    def holding(self, claimed: Claimed) -> Iterator[AbortSignal]:
+    def keep_alive(self, claimed: Claimed) -> Iterator[AbortSignal]:
         """Renew this claim until the block is left. The signal is set when it is lost or its run has ended."""
-        if self._pid != os.getpid():
-            self._own()
         key = Holding(claimed.header.run_id, claimed.record.path, claimed.record.token)
-        held = _Held(claimed, AbortSignal())
+        lease = _Lease(claimed, AbortSignal())
         limit = claimed.record.where.time_limit
         if limit is not None:
-            held.until = monotonic() + limit + self._settings.lease_seconds
+            # A lease beyond the limit: the pool's own hard limit, where there is one, is to strike first.
+            lease.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
-            self._held[key] = held
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="orchestrator-keeper", daemon=True)
-                self._thread.start()
+            self._leases[key] = lease
+            self._thread.ensure_started()
         try:
-            yield held.signal
+            yield lease.signal
         finally:
             with self._lock:
-                del self._held[key]
+                del self._leases[key]
 
     def abort(self, run_id: str) -> None:
         """Set the signals of all steps of a run that this process runs."""
+        # Here at once; other processes learn of it by the next renewal, which the store refuses.
         with self._lock:
-            signals = [held.signal for key, held in self._held.items() if key.run_id == run_id]
+            signals = [lease.signal for key, lease in self._leases.items() if key.run_id == run_id]
         for signal in signals:
             signal.set()
 
@@ -85,41 +87,44 @@ class Keeper:
         """Stop renewing."""
         self._ended.set()
 
-    def _run(self) -> None:
+    def _heartbeat(self) -> None:
+        # Twice before a lease is over: one renewal may fail, and the step still keeps its lease.
         while not self._ended.wait(self._settings.lease_seconds / 3):
             with self._lock:
-                all_held = dict(self._held)
+                leases = dict(self._leases)
             try:
-                if all_held:
-                    self._renew(list(all_held))
-                self._expire([held for held in all_held.values() if held.until <= monotonic()])
+                if leases:
+                    # All in one round trip: a pool of a hundred threads asks the store no more often than one of one.
+                    self._renew(list(leases))
+                self._expire([lease for lease in leases.values() if lease.until <= monotonic()])
             except Exception:  # the thread must outlive whatever goes wrong once: without it every lease ends
                 log.exception("leases were not renewed, or time limits not seen to")
 
-    def _expire(self, over: Sequence[_Held]) -> None:
-        """Where no pool ends a step that outruns its limit, its claim ends at least, and its outcome comes too late."""
-        for held in over:
-            held.until = inf
-            held.signal.set()
-            record, header = held.claimed.record, held.claimed.header
+    def _expire(self, over: Sequence[_Lease]) -> None:
+        """End the claims of steps that outrun their limit where no pool ends them: their outcomes come too late."""
+        for lease in over:
+            lease.until = inf
+            lease.signal.set()
+            record, header = lease.claimed.record, lease.claimed.header
             try:
-                self._overdue(held.claimed)
+                self._on_overdue(lease.claimed)
             except StoreUnavailable as error:
                 text = "step %s of run %s is over its time limit, but: %s"
                 log.warning(text, record.step, header.run_id, error, extra=about(header, record))
 
     def _renew(self, keys: Sequence[Holding]) -> None:
         try:
+            # A lease that was over but that nobody has taken is renewed: the step goes on as if it had never been late.
             lost = self._store.renew(keys, self._settings.lease)
         except StoreUnavailable as error:
             log.warning("could not renew %d lease(s): %s", len(keys), error)
             return
         for key, reason in lost.items():
             with self._lock:
-                held = self._held.get(key)
-            if held is None:  # it has ended meanwhile, by itself
+                lease = self._leases.get(key)
+            if lease is None:  # it has ended meanwhile, by itself
                 continue
-            record, header = held.claimed.record, held.claimed.header
+            record, header = lease.claimed.record, lease.claimed.header
             text = "step %s of run %s goes on without this worker: %s"
             log.info(text, record.step, header.run_id, reason, extra=about(header, record))
-            held.signal.set()
+            lease.signal.set()

@@ -1,4 +1,4 @@
-"""What every log record of a run carries, so that logs can be searched by it: `run_id`, `workflow_id` and `step`."""
+"""Log records of runs: each carries `run_id`, `workflow_id` and `step`, so that logs can be searched by them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ def about(header: Header, record: Record | None = None, workflow_id: str = "") -
     `run_id` is always that of the run as a whole; `workflow_id` is the innermost workflow's where that is known.
     """
     found = {"run_id": header.run_id, "workflow_id": workflow_id or header.workflow_id}
+    # The run's own record is none of a step.
     if record is not None and record.path:
         found["step"] = record.step
     return found
+
+
+def log_lost_worker(run_id: str, error: BaseException) -> None:
+    """Log that a thread of this process ended in the middle of a run."""
+    log.error("run %s was left as a lost worker would leave it: %r", run_id, error, extra={"run_id": run_id})
 
 
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
@@ -29,6 +35,6 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         super().__init__(log, extra)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Add what is known of the run."""
+        """Add `run_id`, `workflow_id` and `step`."""
         kwargs["extra"] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
         return msg, kwargs

@@ -12,11 +12,11 @@ from orchestrator.core import travel
 from orchestrator.core.graph import Branch, Foreach, Graph, Node, Parallel, Path
 from orchestrator.core.records import Header, Record, RunState
 from orchestrator.definitions.bodies import NestedBody, StepBody, body_of, step_of
-from orchestrator.engine.activity import view_of_state, workflow_at
+from orchestrator.engine.client_ops import ABSENT
+from orchestrator.engine.declarations import view_of_state, workflow_at
 from orchestrator.engine.delivery import Engine
-from orchestrator.engine.operations import ABSENT
-from orchestrator.engine.reading import Values, stored
-from orchestrator.engine.results import StepResult, StepStatus
+from orchestrator.engine.read.results import StepResult, StepStatus
+from orchestrator.engine.read.value_reader import Values, encode_value
 from orchestrator.errors import InputInvalid, Issue
 from orchestrator.host import new_token
 
@@ -120,7 +120,7 @@ class Luggage:
 
     def _keep(self, mark: str, value: Any, what: str) -> str:
         key = f"{self._fresh}{mark}"
-        self.texts[key] = stored(value, what, self.engine.settings.max_payload_bytes)
+        self.texts[key] = encode_value(value, what, self.engine.settings.max_payload_bytes)
         return key
 
     def _given(self) -> dict[Path, travel.Given]:
@@ -181,7 +181,7 @@ class Luggage:
             fitted = validate(workflow.input, self._plain(journey, journey.given))
             if journey.given in self.texts:
                 limit = self.engine.settings.max_payload_bytes
-                self.texts[journey.given] = stored(fitted, f"input of workflow {workflow.id!r}", limit)
+                self.texts[journey.given] = encode_value(fitted, f"input of workflow {workflow.id!r}", limit)
 
     def _plain(self, journey: travel.Journey, key: str) -> Any:
         known = {**journey.plan.values, **self.texts}
@@ -192,7 +192,7 @@ class Luggage:
         annotation = None if step is None else step.resume
         data, limit = self.wish.resume_data, self.engine.settings.max_payload_bytes
         fitted = data if annotation is None else validate(annotation, data, header="Invalid resume data: ")
-        self.texts[key] = stored(fitted, f"resume data of step {node.id!r}", limit)
+        self.texts[key] = encode_value(fitted, f"resume data of step {node.id!r}", limit)
 
     def state(self) -> dict[str, str | None]:
         """What becomes of the run's state: a given one takes its place, a new run gets the model's defaults.

@@ -1,4 +1,4 @@
-"""The rest activation: what a run in which nothing is live any more has come to, and who is told of it.
+"""The rest activation: it finds the status of a run in which nothing is live any more, and tells who has to know.
 
 Hooks and delivery come first and may be repeated after a crash; the status is committed last, and once.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.core import flow
+from orchestrator.core.graph import Graph
 from orchestrator.core.plan import Plan
 from orchestrator.core.records import FINAL, Header, RunState
 from orchestrator.definitions import Workflow
@@ -19,41 +20,45 @@ from orchestrator.definitions.context import RunInfo
 from orchestrator.engine.activity import Activity
 from orchestrator.engine.calling import settled
 from orchestrator.engine.logs import RunLogger, about
-from orchestrator.engine.reader import Reader
+from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.services import Services
 from orchestrator.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    from orchestrator.engine.delivery import Engine
+from orchestrator.ports import Runtime
 
 log = logging.getLogger("orchestrator")
 
-_DELIVERIES = 3  # attempts to deliver a run's end before it ends without
+_MAX_DELIVERIES = 3  # attempts to deliver a run's end before it ends without
 
 
-def rest(activity: Activity) -> Plan:
-    """Tell the hooks and the runtime what the run has come to, and say so in the plan."""
+def rest(activity: Activity, runtime: Runtime) -> Plan:
+    """Tell the hooks and the runtime the run's new status, and plan to record it."""
     state = flow.verdict(activity.header)
     workflow = definition_at(activity.graph, ())
+    # Hooks see the run as its callers will: as the commit that follows will leave it.
     reader = Reader(activity.store, as_it_will_be(activity.header, state), activity.graph)
+    # A run that pauses after a step goes on as soon as its caller says so: nothing has finished.
     if workflow.on_finish is not None and state is not RunState.PAUSED:
-        _tell(workflow.on_finish, activity.engine, reader, "on_finish", activity.claimed.context)
+        _tell(workflow.on_finish, activity.services, reader, "on_finish", activity.claimed.context)
     if workflow.on_error is not None and state in (RunState.FAILED, RunState.TRIPWIRE):
-        _tell(workflow.on_error, activity.engine, reader, "on_error", activity.claimed.context)
+        _tell(workflow.on_error, activity.services, reader, "on_error", activity.claimed.context)
+    # Told first and committed last. A crash in between tells it again, and a backend that has a result twice has it
+    # once; the other way round, a crash would leave a run without one for ever.
     if state in FINAL:
-        _deliver(activity, reader)
+        _deliver(activity, reader, runtime)
     return flow.rested(activity.spot())
 
 
-def _deliver(activity: Activity, reader: Reader) -> None:
+def _deliver(activity: Activity, reader: Reader, runtime: Runtime) -> None:
     """Write the end where the runtime's users look for it. What cannot be delivered is tried again when the lease is
     over, and given up the third time: no run stays unfinished because a result backend is broken.
     """
     try:
-        activity.engine.runtime.ended(reader.header, reader.result, reader.error)
+        runtime.on_end(reader.header, reader.result, reader.error)
     except StoreUnavailable:
         raise
     except Exception:  # a result backend may raise anything
-        if activity.record.lost + 1 < _DELIVERIES:
+        # Raised, the claim ends without a commit: the next worker tries again when the lease is over, and counts it.
+        if activity.record.lost + 1 < _MAX_DELIVERIES:
             raise
         text = "the result of run %s could not be delivered"
         log.exception(text, activity.header.run_id, extra=about(activity.header))
@@ -64,34 +69,37 @@ def as_it_will_be(header: Header, state: RunState) -> Header:
     return replace(header, status=state.value, error=header.error or header.failure)
 
 
-def tell_of_cancel(engine: Engine, header: Header) -> None:
-    """A caller has ended the run: what a rest does for other ends, done in the caller's process, once at most.
+def tell_of_cancel(
+    services: Services, runtime: Runtime, header: Header, workflow: Workflow | None, graph: Graph | None
+) -> None:
+    """Tell of a run that a caller has ended, in the caller's process and once at most; a rest tells of other ends.
 
     A hook is called only where the workflow is known, and of a run that had begun. Whatever goes wrong is logged: the
     run is canceled already.
     """
-    workflow = engine.registry.get(header.workflow_id)
-    reader = Reader(engine.store, header, engine.known_graph(header))
+    reader = Reader(services.store, header, graph)
     try:
+        # A workflow may be canceled by a process that does not know it, by a command for example.
         if workflow is not None and workflow.on_finish is not None and header.started_at:
-            _tell(workflow.on_finish, engine, reader, "on_finish", engine.store.context(header.run_id))
-        engine.runtime.ended(header, reader.result, reader.error)
+            _tell(workflow.on_finish, services, reader, "on_finish", services.store.context(header.run_id))
+        runtime.on_end(header, reader.result, reader.error)
     except Exception:  # the run is canceled already; a backend may raise anything
         log.exception("run %s is canceled, and somebody could not be told", header.run_id, extra=about(header))
 
 
 def _tell(
-    hook: Callable[[RunInfo], Any], engine: Engine, reader: Reader, name: str, context: Mapping[str, str]
+    hook: Callable[[RunInfo], Any], services: Services, reader: Reader, name: str, context: Mapping[str, str]
 ) -> None:
     header = reader.header
     try:
-        settled(hook(run_info(engine.owner, reader, engine.contexts.read(context))))
+        settled(hook(run_info(services.owner, reader, services.contexts.read(context))))
+    # It has no say in how its run ends: an error of a hook is logged, and the run's status stands.
     except Exception:  # a user's function
         log.exception("%s of run %s raised", name, header.run_id, extra=about(header))
 
 
 def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:
-    """What a hook is told."""
+    """The argument of a hook of a run that rests."""
     header, result = reader.header, reader.run_result()
     return RunInfo(
         status=str(result.status),
@@ -114,7 +122,7 @@ def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:
 def started_info(
     owner: Any, workflow: Workflow, header: Header, given: Any, state: Any, context: dict[str, Any]
 ) -> RunInfo:
-    """What `on_start` is told."""
+    """The argument of `on_start`."""
     return RunInfo(
         status=RunState.PENDING.value,
         result=None,

@@ -6,34 +6,38 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from orchestrator.core.envelope import CommitLimits
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Times in seconds.
+    """The settings of an application's engine. Times are in seconds."""
 
-    * `lease_seconds`: how long a worker that has gone silent keeps its step.
-    * `tick_seconds`: how often the ticker looks for what is due.
-    * `republish_seconds`: how long a queued step may go unseen before its message is sent again.
-    * `max_payload_bytes`: the largest single value, as stored.
-    * `publish_events`: publish each event of the runs on workers to the broker too, for other systems.
-    * `events_max_per_run`: how many events of a run are kept at least, once its log has grown longer than that; 0 keeps
-      all. A reader who comes too late for some is told by an event of the type `workflow-events-trimmed`.
-    * `events_max_age_seconds`: older events of a run are dropped now and then, while it goes on; those of a run that
-      goes on no more stay until it is purged. 0 keeps all. Readers are told in the same way.
-    * `secret_context_keys`: keys of the request context that are stored encrypted, with `secret_key`.
-    """
-
+    # how long a worker that has gone silent keeps its step
     lease_seconds: float = 30.0
+    # how often the ticker looks for what is due
     tick_seconds: float = 1.0
+    # how long a queued step may go unseen before its message is sent again
     republish_seconds: float = 30.0
+    # the largest single value, as stored
     max_payload_bytes: int = 16 * 1024 * 1024
+    # how many events of a run are kept at least, once its log has grown longer than that; 0 keeps all. A reader who
+    # comes too late for some is told by an event of the type `workflow-events-trimmed`
     events_max_per_run: int = 100_000
+    # older events of a run are dropped now and then, while it goes on; those of a run that goes on no more stay until
+    # it is purged. 0 keeps all. Readers are told in the same way
     events_max_age_seconds: float = 0
+    # publish each event of the runs on workers to the broker too, for other systems
     publish_events: bool = False
+    # keys of the request context that are stored encrypted, with `secret_key`
     secret_context_keys: Collection[str] = ()
+    # never shown: settings end up in logs
     secret_key: str | None = field(default=None, repr=False)
+    # whose runs these are, where several applications share a store
     namespace: str = "default"
+    # how many steps of an inline workflow one delivery runs
     inline_steps: int = 100
+    # after how long it takes along no further step, so that other messages get their turn
     inline_seconds: float = 5.0
 
     def __post_init__(self) -> None:
@@ -60,5 +64,10 @@ class Settings:
 
     @property
     def events_max_age(self) -> int:
-        """How long events are kept, in milliseconds; 0 where age does not matter."""
+        """The age in milliseconds up to which events are kept; 0 where it does not matter."""
         return math.ceil(self.events_max_age_seconds * 1000)
+
+    @property
+    def limits(self) -> CommitLimits:
+        """The limits that every change is committed with."""
+        return CommitLimits(self.lease, self.grace, self.events_max_per_run, self.events_max_age)

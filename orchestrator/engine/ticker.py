@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from orchestrator.core.changes import Refused
 from orchestrator.core.records import Status
 from orchestrator.core.recovery import sweep
-from orchestrator.engine import telemetry
 from orchestrator.engine.logs import about
+from orchestrator.engine.observe import observer
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import chance
@@ -23,15 +23,18 @@ from orchestrator.ports import Due, Runtime, Store
 
 log = logging.getLogger("orchestrator")
 
-_BATCH = 200
+_BATCH = 200  # entries in one tick: what is left is due in the next
 
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one tick did: entries that were due, messages sent (again), claims taken from lost workers."""
+    """The work of one tick."""
 
+    # entries that were due
     due: int = 0
+    # messages sent (again)
     republished: int = 0
+    # claims taken from lost workers
     expired: int = 0
 
 
@@ -71,6 +74,7 @@ class Ticker:
                 log.warning("tick: %s", error)
             except Exception:  # the thread must outlive whatever one tick finds
                 log.exception("tick failed")
+            # Spread by chance, so that the tickers of many workers do not ask for the right to sweep in step.
             self._ended.wait(self._settings.tick_seconds * (0.75 + 0.5 * chance()))
 
     def stop(self) -> None:
@@ -79,32 +83,38 @@ class Ticker:
 
     def announce(self) -> None:
         """Note that this worker lives."""
+        # Several announcements may be missed before callers are told that no worker lives.
         ttl = max(5.0, 5 * self._settings.tick_seconds)
         self._store.announce(self._settings.namespace, self._worker, round(ttl * 1000))
 
     def tick(self) -> Swept:
         """Sweep once, if no other ticker has the right to."""
+        # A ticker that has gone silent is replaced after three ticks.
         lease = round(self._settings.tick_seconds * 3000)
         gap = self._store.tick(self._settings.namespace, self._worker, lease)
         if not gap:
             return Swept()
         if gap > max(self._settings.lease, 3 * lease):
             # The sweeps have paused: perhaps no worker could renew its leases either.
+            # So each gets the time of a lease to renew its own, before any claim is taken from it.
             self._trusted_from = self._store.now() + self._settings.lease
         due = self._store.due(self._settings.namespace, _BATCH)
-        telemetry.swept(self._store, [entry.record.due for entry in due])
-        swept = [self._one(entry) for entry in due]
+        observer.on_swept(self._store, [entry.record.due for entry in due])
+        swept = [self._sweep_one(entry) for entry in due]
         return Swept(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
 
-    def _one(self, entry: Due) -> Swept:
+    def _sweep_one(self, entry: Due) -> Swept:
         record, header = entry.record, entry.header
         running = record.status == Status.RUNNING
         if running and self._trusted_from and self._store.now() < self._trusted_from:
             return Swept()
+        # In a long queue a message that was not seen is waiting, and not lost: another would make the queue longer.
         short = record.status != Status.QUEUED or self._is_short(record.where.queue)
         todo = sweep(header, record, self._settings.grace, short=short)
         if todo is None:
             return Swept()
+        # Committed first, then published: a crash in between leaves an entry that is due again. The other way round, a
+        # worker could get a message of which the store knows nothing.
         answer = self._store.commit(header.run_id, todo.change)
         if isinstance(answer, Refused):
             return Swept()

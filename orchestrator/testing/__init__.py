@@ -1,4 +1,4 @@
-"""What users' own tests import.
+"""The tools for users' own tests.
 
 * `StoreContract`: the conditions that every store keeps, as a class of tests to inherit.
 * `VirtualClock`: a clock that a test moves on; the fixture `orchestrator_local` runs workflows by one.

@@ -43,19 +43,19 @@ class FailingStore:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._store, name)
-        return self._failing(call) if name == self._verb else call
+        return self._wrap(call) if name == self._verb else call
 
-    def _failing(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        def failing(*args: Any, **kwargs: Any) -> Any:
-            if not self._strikes(*args, **kwargs):
+    def _wrap(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def call_or_fail(*args: Any, **kwargs: Any) -> Any:
+            if not self._should_fail(*args, **kwargs):
                 return call(*args, **kwargs)
             if self._lost_reply:
                 call(*args, **kwargs)
             raise self._error
 
-        return failing
+        return call_or_fail
 
-    def _strikes(self, *args: Any, **kwargs: Any) -> bool:
+    def _should_fail(self, *args: Any, **kwargs: Any) -> bool:
         if self._times == 0 or (self._when is not None and not self._when(*args, **kwargs)):
             return False
         if self._after:

@@ -46,7 +46,7 @@ def test_a_frame_is_never_higher_than_the_terminal(height: int) -> None:
     out = io.StringIO()
     screen = Console(file=out, force_terminal=True, width=20, height=height, highlight=False, emoji=False)
     tree = LiveTree(screen, "a very long title " * 9, keep=True)
-    with tree.shown():
+    with tree.open():
         tree.show([replace(found, note=found.note or "a long text " * 9) for found in wide()])
     frame = out.getvalue().split("\x1b[2K")[-1]
     assert frame.count("\n") <= height

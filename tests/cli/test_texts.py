@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.cli.options import age
 from orchestrator.cli.output import Output
-from orchestrator.cli.texts import compact, error_text, lasted
+from orchestrator.cli.texts import compact, duration_text, error_text
 from orchestrator.errors import RemoteError
 
 CONTEXT = click.Context(click.Command("x"))
@@ -52,7 +52,7 @@ def test_other_ages_are_refused(text: str) -> None:
 )
 def test_durations_are_short(seconds: float | None, wanted: str) -> None:
     """They have two units at most."""
-    assert lasted(seconds) == wanted
+    assert duration_text(seconds) == wanted
 
 
 def test_errors_have_their_class_and_message_on_one_line() -> None:

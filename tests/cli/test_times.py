@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator import Workflow, step
 from orchestrator.core.records import Header, Record, Role, RunState, Status
-from orchestrator.engine.timing import Timing, timing
+from orchestrator.engine.read.timing import Timing, compute_timing
 from orchestrator.ports import StoredEvent
 from tests.cli.test_standalone import calling, data
 
@@ -46,7 +46,7 @@ def of(
     records: Sequence[Record], events: Sequence[StoredEvent] = (), header: Header = HEADER, flow: Any = None
 ) -> Timing:
     """Return the timing of a run that has these activations."""
-    return timing(header, records, events, flow.compiled if flow is not None else None, NOW)
+    return compute_timing(header, records, events, flow.compiled if flow is not None else None, NOW)
 
 
 def took(found: Timing, path: str) -> dict[str, int]:

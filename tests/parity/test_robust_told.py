@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from orchestrator import RemoteError, Workflow
-from orchestrator.engine import telemetry
+from orchestrator.engine.observe import observer
 from tests.parity.calls import calls, count, note_for
 from tests.parity.flows import robust_told as flows
 from tests.parity.harness import Harness, Streamed
@@ -172,8 +172,8 @@ def test_the_span_of_a_run_whose_start_hook_raises_ends_with_the_error(
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    monkeypatch.setattr(telemetry, "SILENCE", 0.0)
-    monkeypatch.setattr(telemetry, "_silent_until", 0.0)
+    monkeypatch.setattr(observer, "SILENCE", 0.0)
+    monkeypatch.setattr(observer, "_silent_until", 0.0)
 
     with runtime.open() as orchestrator, pytest.raises(PermissionError):
         orchestrator.create_run(flows.started).start({}, request_context={"tenant": "nobody"})

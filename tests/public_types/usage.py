@@ -10,7 +10,7 @@ from typing import Any, assert_type
 
 from pydantic import BaseModel
 
-from orchestrator import Context, Step, Workflow, clone_step, from_step, step
+from orchestrator import Context, Run, RunResult, RunStream, Step, Workflow, clone_step, from_step, step
 
 
 class Order(BaseModel):
@@ -92,3 +92,17 @@ def building(order: Order) -> None:
     workflow.map({"a": from_step(reserve)}).foreach(reserve, concurrency=len).commit()
     workflow.then(3)  # type: ignore[arg-type]
     step(reserve, retires=3)  # type: ignore[call-overload]
+
+
+def running(run: Run, order: Order) -> None:
+    """Each verb has the keywords of its kind, typed; one that waits has a timeout too."""
+    assert_type(run.start(order, state={"seen": 1}, request_context=None, per_step=True, timeout=1.5), RunResult)
+    assert_type(run.submit(order, per_step=True), Run)
+    assert_type(run.stream(order, state=None, close_on_suspend=False), RunStream)
+    assert_type(run.resume(Approval(ok=True), step=approve, label="manager", index=0, timeout=None), RunResult)
+    assert_type(run.time_travel("reserve", input=order, context={}, resume_data=None, timeout=1), RunResult)
+    run.start(order, pre_step=True)  # type: ignore[call-arg]
+    run.submit(order, timeout=1)  # type: ignore[call-arg]
+    run.start(order, per_step="yes")  # type: ignore[arg-type]
+    run.resume(index="0")  # type: ignore[arg-type]
+    run.time_travel("reserve", label="manager")  # type: ignore[call-arg]

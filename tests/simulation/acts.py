@@ -1,6 +1,7 @@
-"""What a worker does with a claimed activation, without a worker: the engine's sequence over `core.flow`, nothing else.
+"""What a run is asked to do, by the engine's own commands, with user code that is data.
 
-The behaviour of a node stands in its `body`. It must not know who carries messages, nor when things happen.
+The behaviour of a node stands in its `body`, in place of a function. What is built of it, and of what users want, are
+the core's commands as the engine calls them. Nothing here knows who carries messages, nor when things happen.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core import flow, values
-from orchestrator.core.changes import Caller, Change, Claimed, Expect, Holder, Mail, Op, Run, Set, mark
+from orchestrator.core import attempt_commands, commands, flow, values
+from orchestrator.core.changes import Change, Claimed, Mail
+from orchestrator.core.envelope import CommitLimits, StoredTexts
 from orchestrator.core.graph import (
     Branch,
     Foreach,
@@ -28,15 +30,18 @@ from orchestrator.core.graph import (
     Wait,
 )
 from orchestrator.core.plan import Done, Failed, Plan, Spot, items_prefix
-from orchestrator.core.records import Header, Phase, Record, RunState, Status
+from orchestrator.core.records import Header, Phase, Record, Status
 from orchestrator.definitions.definition import Definition
 from orchestrator.ports import Store
 
 LEASE = 30_000
 GRACE = 10_000
+LIMITS = CommitLimits(LEASE, GRACE)
 RUN = "run"
 NAMESPACE = "simulation"
+FINGERPRINT = "fingerprint"
 MOST_LOST = 3
+DEFERRAL = 5_000
 EVENT = "event"
 AGAIN = "again"  # resume data on which a step suspends once more
 
@@ -81,7 +86,7 @@ class Times:
 
 def step(id_: str, *, retries: int = 0, inline: bool = False, control: bool = False, **act: Any) -> Step:
     """A step with this behaviour."""
-    return Step(id_, "STEP", Route(id_), Retry(retries), control, inline, Act(**act))
+    return Step(id_, "STEP", Route(id_), Retry(retries, delay=1.0), control, inline, Act(**act))
 
 
 def parallel(id_: str, *arms: Node, allow_failure: bool = False) -> Parallel:
@@ -129,18 +134,13 @@ def graph(*flow_: Node) -> Graph:
 
 def new_header() -> Header:
     """The header of a pending evented run."""
-    return Header(run_id=RUN, workflow_id="workflow", fingerprint="fingerprint", namespace=NAMESPACE, runtime="celery")
+    return Header(run_id=RUN, workflow_id="workflow", fingerprint=FINGERPRINT, namespace=NAMESPACE, runtime="celery")
 
 
-def start_change(of: Graph, header: Header, fresh: Fresh) -> Change:
-    """The run begins."""
-    plan = flow.start(of, header, "input")
-    text = values.own(json.dumps("input"))
-    guard = Caller(fresh(), frozenset({RunState.PENDING}))
-    return Change(guard, tuple(plan.ops), values={"input": text}, events=tuple(plan.events), lease=LEASE, grace=GRACE)
-
-
-RESUMABLE = frozenset({RunState.SUSPENDED, RunState.PAUSED, RunState.RUNNING})
+def start_change(of: Graph, header: Header, fresh: Fresh, *, delay: int = 0) -> Change:
+    """The run begins, at once or later."""
+    texts = StoredTexts({"input": _text("input")})
+    return commands.start(of, header, "input", fresh(), texts, LIMITS, delay=delay)
 
 
 def resume_change(header: Header, record: Record, fresh: Fresh) -> Change:
@@ -152,43 +152,24 @@ def resume_all(
     header: Header, records: Sequence[Record], fresh: Fresh, *, data: str = "data", per_step: bool = False
 ) -> Change:
     """A user resumes these records, which were read together, or lets a paused run go on."""
-    ops: list[Op] = []
-    for record in records:
-        ops += _unpaused(record) if record.status == Status.PAUSED else flow.resume(record, data)
-    expect = tuple(Expect(record.path, record.status, record.seq) for record in records)
-    guard = Caller(fresh(), RESUMABLE, life=header.life)
-    return Change(guard, (*ops, Run({"per_step": per_step})), expect, lease=LEASE, grace=GRACE)
-
-
-def _unpaused(record: Record) -> list[Op]:
-    ready = {"status": Status.QUEUED}
-    return [Set("", {"status": Status.OPEN}), Run({"status": RunState.RUNNING}), Set(record.path, ready)]
+    data_ids = {record.path: data for record in records if record.status != Status.PAUSED}
+    texts = StoredTexts({data: _text(data)} if data_ids else {})
+    return commands.resume(header, records, data_ids, fresh(), texts, LIMITS, per_step=per_step)
 
 
 def cancel_change(header: Header, fresh: Fresh, *, begun: bool = True) -> Change:
-    """A user cancels the run: by its header alone. `begun` says that the run's own record has been seen."""
-    fields = {"status": RunState.CANCELED, "outcome": RunState.CANCELED, "closed": True, "error": ""}
-    taken = (Set("", {"status": Status.OPEN, "phase": Phase.REST}),) if begun else ()
-    guard = Caller(fresh(), RESUMABLE if begun else frozenset({RunState.PENDING}), rests=header.rests)
-    return Change(guard, (*taken, Run({**fields, "rests": header.rests + 1})))
+    """A user cancels the run. `begun` says that the run's own record has been seen."""
+    return commands.cancel(header, fresh(), has_begun=begun)
 
 
 def send_change(entries: Sequence[str], waiting: Record | None, value: str, fresh: Fresh) -> Change:
     """A user sends an event, having read the mailbox and, if somebody waits in it, who that is."""
-    guard = Caller(fresh(), frozenset({RunState.PENDING, *RESUMABLE}))
-    first = first_waiter(entries)
-    if not first:
-        return Change(guard, values={value: "=1"}, mail=Mail(EVENT, mark(entries), push=value), grace=GRACE)
-    gone = Mail(EVENT, mark(entries), pop=first)
-    if waiting is None or waiting.status != Status.WAITING or waiting.label != first:
-        return Change(guard, mail=gone)
-    expect = (Expect(waiting.path, waiting.status, waiting.seq),)
-    return Change(guard, tuple(flow.deliver(waiting, value)), expect, {value: "=1"}, mail=gone, grace=GRACE)
+    texts = StoredTexts({value: _text(value)})
+    return commands.send_event(EVENT, entries, waiting, value, fresh(), texts, LIMITS)
 
 
-def first_waiter(entries: Sequence[str]) -> str:
-    """The entry of whoever waits first, in the order of the paths."""
-    return min((entry for entry in entries if entry.startswith(flow.WAITER)), key=flow.waiter_path, default="")
+def _text(value: Any) -> str:
+    return values.own(json.dumps(value))
 
 
 # --- a claimed activation -------------------------------------------------------------------------------------
@@ -206,35 +187,42 @@ def changes(
     pages: list[Change] = []
     written: dict[str, str] = {}
     mail: Mail | None = None
-    if record.lost >= MOST_LOST and record.phase != Phase.REST:
-        plan = flow.finish(spot, Failed("lost"))
+    if attempt_commands.must_give_up(record):
+        plan = attempt_commands.give_up(spot, "lost")
+        written["lost"] = _text("lost")
     elif record.phase == Phase.SPLIT:
         plan = _split(spot, store, pages)
     elif record.phase == Phase.LISTEN:
-        plan, mail = _listen(spot, entries)
+        plan, mail = attempt_commands.await_event(spot, entries)
     elif record.phase == Phase.EXPIRE:
-        plan, mail = flow.expired(spot, "late"), Mail(EVENT, pop=record.label)
+        plan, mail = attempt_commands.time_out_event(spot, "late")
+        written["late"] = _text("late")
     else:
         plan = _plan(spot, store, written)
-    outcome = Change(
-        Holder(record.path, record.token),
-        tuple(plan.ops),
-        values={**plan.values, **written},
-        events=tuple(plan.events),
-        mail=mail,
-        rest=fresh(),
-        rest_now=plan.rest_now,
-        lease=LEASE,
-        grace=GRACE,
-    )
-    return [*pages, outcome]
+    return [*pages, _outcome(record, plan, written, mail, fresh())]
 
 
-def _listen(spot: Spot, entries: Sequence[str]) -> tuple[Plan, Mail]:
-    sent = [entry for entry in entries if not entry.startswith(flow.WAITER)]
-    if sent:
-        return flow.heard(spot, sent[0]), Mail(EVENT, mark(entries), pop=sent[0])
-    return flow.listening(spot), Mail(EVENT, mark(entries), push=flow.waiter(spot.record))
+def _outcome(record: Record, plan: Plan, written: Mapping[str, str], mail: Mail | None, token: str) -> Change:
+    return attempt_commands.commit_outcome(record, plan, StoredTexts(written), LIMITS, mail=mail, settle_token=token)
+
+
+def settled_for(of: Graph, claimed: Claimed) -> Change:
+    """The commit by which a process ends the claim of its child, which ran into a time limit; it claims nothing."""
+    spot = Spot(of, claimed.header, claimed.record, "")
+    written: dict[str, str] = {}
+    plan = _fail(spot, "time", written)
+    return _outcome(claimed.record, plan, written, None, "")
+
+
+def deferred(claimed: Claimed) -> Change:
+    """The commit by which a worker that has another graph gives the claim back."""
+    delay = attempt_commands.find_deferral(claimed.header, claimed.record, DEFERRAL)
+    return attempt_commands.defer_unrunnable(claimed.record, "another graph", delay)
+
+
+def flushed(claimed: Claimed, number: int) -> Change:
+    """The commit by which a step that is at work appends to its stream."""
+    return attempt_commands.flush_events(claimed.record, number, [{"type": "chunk", "number": number}], LIMITS)
 
 
 def _split(spot: Spot, store: Store, pages: list[Change]) -> Plan:
@@ -245,8 +233,8 @@ def _split(spot: Spot, store: Store, pages: list[Change]) -> Plan:
     given = plain(store, record.input)
     prefix = items_prefix(record.path, record.visit, spot.header.life)
     if count:
-        texts = {f"{prefix}.{n}": values.own(json.dumps(item_of(given, n))) for n in range(count)}
-        pages.append(Change(Holder(record.path, record.token), values=texts, lease=LEASE))
+        texts = {f"{prefix}.{n}": _text(item_of(given, n)) for n in range(count)}
+        pages.append(attempt_commands.write_items(record, texts, LIMITS))
     return flow.split(spot, count, node.concurrency or 1)
 
 
@@ -283,18 +271,26 @@ def _run(spot: Spot, act: Act, store: Store, written: dict[str, str]) -> Plan:
     assert isinstance(node, Step)
     key = record.token
     if act.suspends and (not record.resumed or record.resume == AGAIN):
+        written[f"{key}p"] = _text("payload")
         return flow.suspend(spot, f"{key}p", f"{act.label} {record.path}" if act.label else "")
     if act.word == "abort":
         return flow.abort(spot)
     if record.attempt < act.fails or record.index in act.bad:
-        if record.attempt < node.retry.attempts:
-            return flow.retry(spot, 1000)
-        written[f"{key}!"] = values.own(json.dumps(error_of(node.id, plain(store, record.input))))
-        return flow.finish(spot, Failed(f"{key}!"))
-    written[key] = values.own(json.dumps(output_of(node.id, plain(store, record.input))))
+        return _fail(spot, error_of(node.id, plain(store, record.input)), written)
+    written[key] = _text(output_of(node.id, plain(store, record.input)))
     if act.word == "bail":
         return flow.bail(spot, key)
     return flow.finish(spot, Done(key))
+
+
+def _fail(spot: Spot, error: str, written: dict[str, str]) -> Plan:
+    """An attempt has failed."""
+    pause = attempt_commands.find_retry_pause(spot, 0.0, is_retryable=True)
+    if pause is not None:
+        return attempt_commands.retry(spot, pause)
+    key = f"{spot.record.token}!"
+    written[key] = _text(error)
+    return flow.finish(spot, Failed(key))
 
 
 # --- values ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,20 @@ from orchestrator.core import flow
 from orchestrator.core.changes import Caller, Change, Claimed, Holder
 from orchestrator.core.records import Header, Record
 from tests.simulation import acts
-from tests.simulation.state import Holds, Insists, Local, Means, Read, Repeats, Sends, State, Tells, Undoes, User
+from tests.simulation.state import (
+    Holds,
+    Insists,
+    Local,
+    Means,
+    Parent,
+    Read,
+    Repeats,
+    Sends,
+    State,
+    Tells,
+    Undoes,
+    User,
+)
 
 
 def key(state: State, now: int) -> Any:
@@ -83,6 +96,7 @@ def _record_key(record: Record, now: int, name: _Names, asked: set[Any]) -> tupl
         bool(record.due) and record.due <= now,
         (record.attempt, record.lost, record.iteration, record.left, record.next, record.total, record.skipped),
         (record.resumed, record.tripwire, bool(record.label), record.resume == acts.AGAIN),
+        (record.part, bool(record.parked)),
         tuple(id_ for id_ in (record.resume, record.output) if id_.startswith("v")),
     )
 
@@ -99,9 +113,9 @@ def _local_key(local: Local, name: _Names, now: int) -> Any:
     match local:
         case None:
             return ()
-        case Holds(claimed=claimed, at=at, mail=mail):
+        case Holds(claimed=claimed, at=at, mail=mail, flushed=flushed, unheard=unheard):
             read = None if mail is None else tuple(map(name.entry, mail))
-            return ("holds", *_claim_key(claimed, name), at, read)
+            return ("holds", *_claim_key(claimed, name), at, read, flushed, unheard is not None)
         case Tells(dispatches=dispatches, claimed=claimed):
             told = tuple(sorted((dispatch.path, name.number(dispatch.seq)) for dispatch in dispatches))
             return ("tells", told, _claim_key(claimed, name) if claimed else ())
@@ -131,6 +145,11 @@ def _user_key(user: User, header: Header, name: _Names) -> Any:
         case Undoes(means=means, changes=changes):
             undone = tuple(_undo_key(change, header, name) for change in changes)
             return "undoes", *_means_key(means, header, name), undone
+        case Parent(word=word, record=record, change=change):
+            read = () if change is None else tuple((e.path, name.number(e.seq), e.due) for e in change.expect)
+            held = name.token(change.guard.token) if change and isinstance(change.guard, Holder) else ""
+            mine = (record.path, name.number(record.seq), name.token(record.token))
+            return "parent", word, *mine, change is None, read, held
         case Insists(means=means):
             known = _answer_key(header.answer, name) if _is_remembered(means, header) else ()
             return "insists", *_means_key(means, header, name), known
@@ -163,6 +182,9 @@ def _numbers_of(user: User, header: Header) -> Iterator[int]:
         case Undoes(means=means, changes=changes):
             yield from (record.seq for record in means.records)
             yield from (expect.seq for change in changes for expect in change.expect)
+        case Parent(record=record, change=change):
+            yield record.seq
+            yield from () if change is None else (expect.seq for expect in change.expect)
         case Insists(means=means):
             yield from (record.seq for record in means.records)
             if _is_remembered(means, header) and header.answer:

@@ -1,15 +1,17 @@
-"""What must hold: of a state, of two that follow each other, and of what a user's change has left."""
+"""What must hold: of a state, of two that follow each other, and of what a change has left."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from orchestrator.core import flow
-from orchestrator.core.changes import Claimed
-from orchestrator.core.graph import Graph, Nested, Path
-from orchestrator.core.records import ENDED, HELD, LIVE, Phase, Record, Role, RunState, Status
-from tests.simulation.state import RESTING, State, Violation
+from orchestrator.core.changes import Change, Claimed, Doc
+from orchestrator.core.graph import Graph, Nested, Path, Sleep, Step
+from orchestrator.core.plan import items_prefix
+from orchestrator.core.records import ENDED, HELD, LIVE, Header, Phase, Record, Role, RunState, Status
+from tests.simulation import acts
+from tests.simulation.state import RESTING, Sends, State, Violation
 
 WAITS = HELD | {Status.OPEN}
 FIRST = frozenset({Phase.CHOOSE, Phase.SPLIT, Phase.ENTER, Phase.CHECK})  # they begin a step and are none themselves
@@ -58,15 +60,22 @@ def _rests(state: State) -> None:
         raise Violation("the run is at rest, and who waits for that hears nothing of it")
 
 
-def follows(before: State, after: State, now: int) -> None:
+Moved = list[tuple[Record | None, Record]]
+
+
+def moved(before: State, after: State) -> Moved:
+    """The records that are others than before, each with what it was."""
+    earlier = {record.path: record for record in before.records}
+    found = ((earlier.get(record.path), record) for record in after.records)
+    return [(was, record) for was, record in found if was is not record]
+
+
+def follows(old: Header, new: Header, moved: Moved, now: int) -> None:
     """What has ended stays ended in this life, and no sleep is over before its moment."""
-    old, new = before.header, after.header
     if old.final and new.status != old.status and new.life == old.life:
         raise Violation(f"a run that is {old.status} becomes {new.status}")
-    earlier = {record.path: record for record in before.records}
-    for record in after.records:
-        was = earlier.get(record.path)
-        if record is not was and record.phase == Phase.WAKE and not _may_wake(was, record, now):
+    for was, record in moved:
+        if record.phase == Phase.WAKE and not _may_wake(was, record, now):
             raise Violation(f"{record.path} is awake before its moment, it was {was and was.status}")
 
 
@@ -76,6 +85,219 @@ def _may_wake(was: Record | None, record: Record, now: int) -> bool:
     if was is None or was.phase != Phase.WAKE:
         return False
     return was.status in (Status.QUEUED, Status.RUNNING) or (was.status == Status.SLEEPING and was.due <= now)
+
+
+# --- what is told and written -------------------------------------------------------------------------------------
+
+
+def has_told(old: Header, new: Header, moved: Moved, events: Iterable[Doc]) -> None:
+    """Each step of a run is told of once, in the commit that takes it, and nothing else is."""
+    found = sorted(_told(event) for event in events if event["type"] in _TELLS)
+    wanted = sorted(_to_be_told(old, new, moved))
+    if found != wanted:
+        missing = sorted((Counter(wanted) - Counter(found)).elements())
+        more = sorted((Counter(found) - Counter(wanted)).elements())
+        raise Violation(f"it is not told that {missing}" if missing else f"it is told that {more}, which is not so")
+
+
+_TELLS = {
+    "workflow-start": ("input",),
+    "workflow-finish": ("status", "rest"),
+    "workflow-paused": (),
+    "workflow-canceled": (),
+    "workflow-step-result": ("path", "status"),
+    "workflow-step-finish": ("path",),
+    "workflow-step-suspended": ("path",),
+    "workflow-step-waiting": ("path",),
+    "workflow-step-progress": ("path", "index", "status"),
+}
+
+
+def _told(event: Doc) -> str:
+    return " ".join(map(str, (event["type"], *(event[name] for name in _TELLS[event["type"]]))))
+
+
+def _to_be_told(old: Header, new: Header, moved: Moved) -> Iterator[str]:
+    begins = old.status == RunState.PENDING and new.status == RunState.RUNNING
+    if begins or new.life != old.life:
+        yield f"workflow-start {new.input}"
+    if new.rests != old.rests:
+        yield f"workflow-finish {new.status} {old.rests + 1}"
+        if new.status in (RunState.PAUSED, RunState.CANCELED):
+            yield f"workflow-{new.status}"
+    if new.life == old.life:  # what a new life begins with is no news of its steps
+        for was, record in moved:
+            yield from _news_of(was, record)
+
+
+def _news_of(was: Record | None, record: Record) -> Iterator[str]:
+    status = was.status if was is not None and was.visit == record.visit else ""
+    ends = record.status in (Status.SUCCESS, Status.FAILED) and status not in ENDED
+    suspends = record.status == Status.SUSPENDED and status == Status.RUNNING
+    if ends and not record.quiet:
+        yield f"workflow-step-result {record.path} {record.status}"
+        yield f"workflow-step-finish {record.path}"
+    if suspends:
+        yield f"workflow-step-suspended {record.path}"
+    if record.status in (Status.SLEEPING, Status.WAITING) and status != record.status:
+        yield f"workflow-step-waiting {record.path}"
+    if (ends or suspends) and record.role == Role.ITEM:
+        above, _, index = record.path.rpartition(".")
+        yield f"workflow-step-progress {above} {index} {record.status}"
+
+
+def has_values(before: State, header: Header, moved: Moved, written: Collection[str]) -> None:
+    """Whatever is referred to anew is written in the same commit. Items are looked at elsewhere."""
+    if header.life != before.header.life:
+        return
+    found = {id_ for each in (header, *(record for _, record in moved)) for id_ in _values_of(each)}
+    fresh = {id_ for id_ in found.difference(written, before.mail) if id_ and "@" not in id_}
+    if fresh:
+        fresh -= {id_ for each in (before.header, *before.records) for id_ in _values_of(each)}
+    if fresh:
+        raise Violation(f"nobody has written {sorted(fresh)}")
+
+
+def _values_of(found: Header | Record) -> tuple[str, ...]:
+    if isinstance(found, Header):
+        return found.input, found.output, found.error, found.failure
+    return found.input, found.output, found.error, found.suspend, found.resume
+
+
+def has_items(after: State, claimed: Claimed, commits: Sequence[Change]) -> None:
+    """Before a foreach spreads its items, all of them are written."""
+    record = after.at(claimed.record.path)
+    if claimed.record.phase != Phase.SPLIT or record is None or record.status != Status.OPEN:
+        return
+    prefix = items_prefix(record.path, record.visit, claimed.header.life)
+    written = {key for change in commits for key in change.values}
+    missing = [index for index in range(record.total) if f"{prefix}.{index}" not in written]
+    if missing:
+        raise Violation(f"nobody has written the items {missing} of {record.path}")
+
+
+# --- workers ------------------------------------------------------------------------------------------------------
+
+
+def is_delayed(of: Graph, state: State, begins: int) -> None:
+    """What a start puts in the queue for later waits for that moment, and a sleep begins at it."""
+    for record in state.records:
+        node = of.node(record.at) if record.path else None
+        length = round(1000 * (node.seconds or 0)) if isinstance(node, Sleep) else 0
+        if record.live and (record.status == Status.QUEUED or record.due < begins + length):
+            raise Violation(f"{record.path} begins before its moment")
+
+
+def counts_attempts(of: Graph, moved: Moved) -> None:
+    """A step gets as many attempts as it has, and each counts."""
+    for was, record in moved:
+        if record.status != Status.RETRYING or record.parked or was is None or was.status != Status.RUNNING:
+            continue
+        node = of.node(record.at)
+        if record.attempt != was.attempt + 1:
+            raise Violation(f"an attempt of {record.path} is not counted")
+        if not isinstance(node, Step) or record.attempt > node.retry.attempts:
+            raise Violation(f"{record.path} gets more attempts than it has")
+
+
+def gives_up(after: State, claimed: Claimed) -> None:
+    """After three workers that were lost in a row with a step it has failed, and not before."""
+    record, now = claimed.record, after.at(claimed.record.path)
+    if now is None or record.phase == Phase.REST:
+        return
+    abandoned, has_failed = record.lost >= acts.MOST_LOST, now.error == "lost" and now.status == Status.FAILED
+    if (abandoned and not has_failed) or (has_failed and not abandoned and record.phase == Phase.RUN):
+        raise Violation(f"after {record.lost} workers that were lost {record.path} is {now.status}")
+
+
+def has_left_the_mailbox(after: State, claimed: Claimed) -> None:
+    """Who waits no more, because the time is over, does not stand in the mailbox."""
+    if claimed.record.phase == Phase.EXPIRE and claimed.record.label in after.mail:
+        raise Violation(f"{claimed.record.path} waits no more, and stands in the mailbox")
+
+
+def is_deferred(after: State, claimed: Claimed, now: int) -> None:
+    """What a worker could not run is tried again, later, as if nothing had been."""
+    before, record = claimed.record, after.at(claimed.record.path)
+    if record is None or record.status != Status.RETRYING or not record.parked or record.attempt != before.attempt:
+        raise Violation(f"{before.path} is given back, and is not as it was")
+    if record.due <= now:
+        raise Violation(f"{before.path} is given back, and tried again at once")
+
+
+def is_of_the_dead(before: State, record: Record) -> None:
+    """A parent ends the claim of its child, and not the one of somebody who came after."""
+    now = before.at(record.path)
+    if now is None or now.token != record.token:
+        raise Violation(f"{record.path} is taken from who is at work on it")
+
+
+def has_released(after: State, record: Record) -> None:
+    """The claim is back in the queue, and counts as abandoned."""
+    now = after.at(record.path)
+    if now is None or now.status != Status.QUEUED or now.lost != record.lost + 1 or not now.restarted:
+        raise Violation(f"the loss of a worker with {record.path} is not counted")
+
+
+# --- users --------------------------------------------------------------------------------------------------------
+
+
+def has_resumed(after: State, records: Iterable[Record]) -> None:
+    """Whoever was meant goes on."""
+    for record in records:
+        now = after.at(record.path)
+        if now is None or now.status != Status.QUEUED or now.resumed != (record.status == Status.SUSPENDED):
+            raise Violation(f"{record.path} is resumed, and is {now and now.status}")
+
+
+def has_restarted(after: State, records: Iterable[Record]) -> None:
+    """What was claimed begins again, and can know it."""
+    for record in records:
+        now = after.at(record.path)
+        if record.status == Status.RUNNING and (now is None or not now.restarted):
+            raise Violation(f"{record.path or 'the rest'} begins again, and cannot know it")
+
+
+def is_as_before(after: State, records: Iterable[Record]) -> None:
+    """A request that was taken back has left nothing behind."""
+    for record in records:
+        now = after.at(record.path)
+        if now is None or _wish(now) != _wish(record):
+            raise Violation(f"{record.path} is not as it was before it was resumed")
+
+
+def _wish(record: Record) -> tuple[str, str, bool, int]:
+    return record.status, record.resume, record.resumed, record.attempt
+
+
+def has_sent(before: State, after: State, sends: Sends) -> None:
+    """The event is with the first that waits, or in the mailbox."""
+    if sends.value in after.mail:
+        return
+    heard = [record for record in after.records if record.resume == sends.value]
+    if not heard:
+        raise Violation(f"the event {sends.value} is lost")
+    was = before.at(heard[0].path)
+    if was is None or was.status != Status.WAITING or sends.waiting is None or was.seq != sends.waiting.seq:
+        raise Violation(f"the event {sends.value} goes to who does not wait any more")
+    first = min((r for r in before.records if r.status == Status.WAITING), key=lambda record: record.at)
+    if first.path != heard[0].path:
+        raise Violation(f"the event {sends.value} goes to {heard[0].path}, and {first.path} waits")
+    if was.label in after.mail:
+        raise Violation(f"{was.path} has its event, and stands in the mailbox")
+
+
+def has_cleared(after: State, entries: Sequence[str]) -> None:
+    """A waiter that had gone is out of the mailbox."""
+    gone = min((entry for entry in entries if entry.startswith(flow.WAITER)), key=_number_of, default="")
+    if not gone:
+        raise Violation("nobody waits, and the event is lost")
+    if gone in after.mail:
+        raise Violation("a waiter that has gone stands in the mailbox for ever")
+
+
+def _number_of(entry: str) -> tuple[int, ...]:
+    return tuple(map(int, flow.waiter_path(entry).split(".")))
 
 
 def holds_back(before: State, after: State, claimed: Claimed) -> None:

@@ -58,6 +58,11 @@ class Explorer(Workers, Users):
     * `insist`  the answer to a user's change is lost, and the change is sent again
     * `away`    the broker is away when a user resumes, and the resume is taken back
     * `unstart` the broker was away when the run was started, and the start is taken back
+    * `start`   two users have read the pending run, and both start it
+    * `defer`   a worker has another graph, and gives the claim back
+    * `flush`   a step streams something while it is at work
+    * `release` the process around a killed worker sees it, and puts its claim back in the queue
+    * `settle`  the same, for a step that ran into a time limit: its claim ends as failed
     * `timer`   not spent: whoever writes a moment keeps a timer for it, of which nobody knows how well it runs
     * `late`    not spent: stale messages stay on their way; else they vanish, for they are refused whatever happens
 
@@ -67,7 +72,10 @@ class Explorer(Workers, Users):
     def explore(self, most: int = 400_000) -> Found:
         """Go everywhere; stop at the first violation."""
         found = Found()
-        first = self.first()
+        try:
+            first = self.first()
+        except Violation as violation:
+            return Found(violation=str(violation), way=["start"])
         keys = {self.key(first): 0}
         came: list[tuple[int, str]] = [(-1, "start")]
         back: list[list[int]] = [[]]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.core.addressing import Target
 from orchestrator.core.graph import Graph
-from orchestrator.engine.targets import Target
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 
@@ -177,6 +177,56 @@ SCENARIOS = {
         ({"unstart": 1, "cancel": 1}, {"unstart": 1, "travel": 1}),
         ({"unstart": 1, "kill": 1, "cancel": 1}, {"unstart": 1, "travel": 1, "race": 1, "kill": 1}),
         {"targets": ("a", "b")},
+    ),
+    "two users who start the same run": Scenario(
+        graph(step("a"), step("b")),
+        _ends("success"),
+        ({"start": 1, "kill": 1}, {"start": 1, "insist": 1}),
+        ({"start": 1, "kill": 2, "lose": 1}, {"start": 1, "cancel": 1, "expire": 1}),
+    ),
+    "two users who start the same run, of whom one takes it back": Scenario(
+        graph(step("a"), step("b")),
+        _ends("success", "pending"),
+        ({"start": 1, "unstart": 1},),
+        ({"start": 1, "unstart": 1, "kill": 1, "cancel": 1},),
+    ),
+    "a start for later": Scenario(
+        graph(parallel("q", step("a"), sleep("nap")), step("b")),
+        _ends("success"),
+        ({"kill": 1}, {"restart": 1}),
+        ({"kill": 2}, {"restart": 2, "race": 1}, {"timer": 0, "pause": 1}),
+        {"delay": 60_000},
+    ),
+    # --- workers that cannot, and steps that say something on their way ---
+    "workers that have another graph": Scenario(
+        graph(parallel("q", step("a"), step("b", suspends=1)), step("f")),
+        _ends("success", "suspended"),
+        ({"defer": 2}, {"defer": 1, "kill": 1}),
+        ({"defer": 1, "expire": 1}, {"defer": 2, "kill": 1, "cancel": 1}, {"defer": 2, "restart": 1, "race": 1}),
+    ),
+    "workers that have another graph, for a wait and a foreach": Scenario(
+        graph(foreach("each", 2, 1, step("item")), wait("w", 1.0, step("late"))),
+        _ends("success", "suspended"),
+        ({"defer": 1, "send": 1},),
+        ({"defer": 2, "send": 1, "kill": 1},),
+    ),
+    "steps that stream": Scenario(
+        graph(step("a"), step("b", suspends=1)),
+        _ends("success", "suspended"),
+        ({"flush": 2, "resend": 1}, {"flush": 2, "expire": 1}),
+        ({"flush": 2, "resend": 2, "kill": 1}, {"flush": 2, "resend": 1, "expire": 1, "cancel": 1}),
+    ),
+    "a parent that sees its worker die": Scenario(
+        graph(step("a"), parallel("q", step("b"), step("c"))),
+        _ends("success"),
+        ({"kill": 1, "release": 1},),
+        ({"kill": 2, "release": 2}, {"kill": 1, "release": 1, "expire": 1, "cancel": 1}),
+    ),
+    "a parent that sees a time limit": Scenario(
+        graph(parallel("q", step("a", retries=1), step("b")), step("f")),
+        _ends("success", "failed"),
+        ({"kill": 1, "settle": 1},),
+        ({"kill": 2, "settle": 2}, {"kill": 1, "settle": 1, "expire": 1, "resend": 1}),
     ),
     # --- users who restart ---
     "a restart, of workers alive or dead": Scenario(

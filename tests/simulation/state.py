@@ -27,6 +27,8 @@ class Holds:
     claimed: Claimed
     at: int = 0
     mail: tuple[str, ...] | None = None  # what it has read in the mailbox
+    flushed: int = 0  # how often it has appended to its stream
+    unheard: Change | None = None  # the last of these, if its answer got lost: it will be sent again
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,19 @@ class Insists:
     means: Means
 
 
-User = Sends | Means | Undoes | Insists
+@dataclass(frozen=True)
+class Parent:
+    """The process around a worker that was killed knows of it, and ends the claim that the worker had.
+
+    `word` says how: it releases it, or settles it as failed. `change` is what it is about to commit, once it has read.
+    """
+
+    word: str
+    record: Record
+    change: Change | None = None
+
+
+User = Sends | Means | Undoes | Insists | Parent
 
 
 # --- all of it ------------------------------------------------------------------------------------------------

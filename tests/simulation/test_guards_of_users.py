@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +9,20 @@ import pytest
 
 from orchestrator.core import apply as core
 from orchestrator.core import flow, travel
+from orchestrator.core.addressing import Target
 from orchestrator.core.changes import Caller, Change, Run, Set
 from orchestrator.core.plan import Gate
 from orchestrator.core.records import RunState, Status
-from orchestrator.engine.targets import Target
 from orchestrator.stores import memory
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
-from tests.simulation.explorer import Explorer
-from tests.simulation.mutants import Mutant, Patch
+from tests.simulation.edits import (
+    ANY,
+    guard_is,
+    nothing_goes_away,
+    nothing_is_expected,
+    only_the_first_is_expected,
+)
+from tests.simulation.mutants import Mutant, Patch, commands_are
 from tests.simulation.test_guards import tokens_are_not_compared
 
 ASK = graph(step("a", suspends=1), step("b"))
@@ -31,48 +36,6 @@ LOOP = graph(loop("again", 2, step("a")))
 BAIL = graph(step("a"), step("b", word="bail"))
 
 apply = core.apply
-Edit = Callable[[Change], Change]
-
-
-def changes_are(edit: Edit, *acts: str, judges: bool = True) -> Callable[[Patch], None]:
-    """Users who do this build their change differently. Without judges only what comes of it is looked at."""
-
-    def mutate(patch: Patch) -> None:
-        for act in acts:
-            patch.setattr(Explorer, act, _edited(getattr(Explorer, act), edit))
-        patch.setattr(Explorer, "judges", judges)
-
-    return mutate
-
-
-def _edited(build: Callable[..., Any], edit: Edit) -> Callable[..., Any]:
-    def edited(*args: Any, **kwargs: Any) -> Any:
-        built = build(*args, **kwargs)
-        return tuple(map(edit, built)) if isinstance(built, tuple) else edit(built)
-
-    return edited
-
-
-def guard_is(**fields: Any) -> Edit:
-    """Other values in the guard."""
-
-    def edit(change: Change) -> Change:
-        assert isinstance(change.guard, Caller)
-        return replace(change, guard=replace(change.guard, **fields))
-
-    return edit
-
-
-def nothing_is_expected(change: Change) -> Change:
-    return replace(change, expect=())
-
-
-def only_the_first_is_expected(change: Change) -> Change:
-    return replace(change, expect=change.expect[:1])
-
-
-def nothing_goes_away(change: Change) -> Change:
-    return replace(change, drop=())
 
 
 def no_claim_is_taken(change: Change) -> Change:
@@ -125,7 +88,7 @@ def callers_are_not_remembered(patch: Patch) -> None:
         return apply(change, replace(header, last=""), records, mail, now)
 
     patch.setattr(memory, "apply", lax)
-    changes_are(nothing_is_expected, "resume")(patch)
+    commands_are(nothing_is_expected, "resume")(patch)
 
 
 def nothing_is_held_back(patch: Patch) -> None:
@@ -166,7 +129,6 @@ def the_past_is_not_kept(patch: Patch) -> None:
     patch.setattr(travel._Traveler, "_kept", lax)
 
 
-ANY = frozenset(RunState)
 ALL = {"wishes": (Target(), Target(index=1))}
 STEPWISE = {"per_step": True}
 TO_A = {"targets": ("a",)}
@@ -176,18 +138,18 @@ OLDER = "it was read in another life"
 
 MUTANTS = {
     # resume
-    "resume, expects": Mutant(changes_are(nothing_is_expected, "resume"), ASK, {"race": 1}, FIRST),
+    "resume, expects": Mutant(commands_are(nothing_is_expected, "resume"), ASK, {"race": 1}, FIRST),
     "resume, expects, what comes of it": Mutant(
-        changes_are(nothing_is_expected, "resume", judges=False), ASK, {"race": 1}, "ends twice"
+        commands_are(nothing_is_expected, "resume", judges=False), ASK, {"race": 1}, "ends twice"
     ),
     "resume, numbers": Mutant(numbers_are_not_compared, ASK, {"race": 1, "again": 1}, FIRST),
-    "resume, all items": Mutant(changes_are(only_the_first_is_expected, "resume"), ITEMS, {"race": 1}, FIRST, ALL),
-    "resume, paused": Mutant(changes_are(nothing_is_expected, "resume"), STEPS, {"race": 1}, FIRST, STEPWISE),
+    "resume, all items": Mutant(commands_are(only_the_first_is_expected, "resume"), ITEMS, {"race": 1}, FIRST, ALL),
+    "resume, paused": Mutant(commands_are(nothing_is_expected, "resume"), STEPS, {"race": 1}, FIRST, STEPWISE),
     "resume, status": Mutant(
-        changes_are(guard_is(states=ANY), "resume", judges=False), ASK, {"race": 1, "cancel": 1}, "becomes running"
+        commands_are(guard_is(states=ANY), "resume", judges=False), ASK, {"race": 1, "cancel": 1}, "becomes running"
     ),
     "resume, life": Mutant(
-        changes_are(guard_is(life=None), "resume"),
+        commands_are(guard_is(life=None), "resume"),
         ASK,
         {"race": 1, "travel": 1},
         OLDER,
@@ -195,31 +157,33 @@ MUTANTS = {
         already=numbers_are_not_compared,
     ),
     "resume, repeated": Mutant(callers_are_not_remembered, ASK, {"insist": 1}, "is obeyed twice"),
-    "undo, expects": Mutant(changes_are(nothing_is_expected, "undo"), ASK, {"away": 1}, "has begun"),
+    "undo, expects": Mutant(commands_are(nothing_is_expected, "undo_resume"), ASK, {"away": 1}, "has begun"),
     # cancel
     "cancel, rests": Mutant(
-        changes_are(guard_is(rests=None), "cancel"), ASK, {"race": 1, "cancel": 1}, "it has rested since"
+        commands_are(guard_is(rests=None), "cancel"), ASK, {"race": 1, "cancel": 1}, "it has rested since"
     ),
     "cancel, rests, what comes of it": Mutant(
-        changes_are(guard_is(rests=None), "cancel", judges=False), ASK, {"race": 1, "cancel": 1}, "hears nothing of it"
+        commands_are(guard_is(rests=None), "cancel", judges=False), ASK, {"race": 1, "cancel": 1}, "hears nothing of it"
     ),
     "cancel, status": Mutant(
-        changes_are(guard_is(states=ANY, rests=None), "cancel", judges=False),
+        commands_are(guard_is(states=ANY, rests=None), "cancel", judges=False),
         STEPS,
         {"race": 1, "cancel": 1},
         "becomes canceled",
     ),
     # restart
     "restart, expects": Mutant(
-        changes_are(nothing_is_expected, "restart"), STEPS, {"restart": 1, "race": 1}, "what it restarts has moved"
+        commands_are(nothing_is_expected, "restart"), STEPS, {"restart": 1, "race": 1}, "what it restarts has moved"
     ),
     "restart, expects, what comes of it": Mutant(
-        changes_are(nothing_is_expected, "restart", judges=False), STEPS, {"restart": 1, "race": 1}, "ends twice"
+        commands_are(nothing_is_expected, "restart", judges=False), STEPS, {"restart": 1, "race": 1}, "ends twice"
     ),
-    "restart takes claims away": Mutant(changes_are(no_claim_is_taken, "restart"), STEPS, {"restart": 1}, "still held"),
-    "restart, sleeps": Mutant(changes_are(sleeps_are_queued, "restart"), NAP, {"restart": 1}, "awake before"),
+    "restart takes claims away": Mutant(
+        commands_are(no_claim_is_taken, "restart"), STEPS, {"restart": 1}, "still held"
+    ),
+    "restart, sleeps": Mutant(commands_are(sleeps_are_queued, "restart"), NAP, {"restart": 1}, "awake before"),
     "restart, life": Mutant(
-        changes_are(guard_is(life=None, rests=None), "restart"),
+        commands_are(guard_is(life=None, rests=None), "restart"),
         STEPS,
         LIVES,
         OLDER,
@@ -228,22 +192,24 @@ MUTANTS = {
     ),
     # time travel
     "travel, at rest": Mutant(
-        changes_are(guard_is(states=ANY), "travel"), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A
+        commands_are(guard_is(states=ANY), "time_travel"), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A
     ),
     "travel, rests": Mutant(
-        changes_are(guard_is(rests=None), "travel"), ASK, {"travel": 1, "race": 1}, "it has rested since", TO_A
+        commands_are(guard_is(rests=None), "time_travel"), ASK, {"travel": 1, "race": 1}, "it has rested since", TO_A
     ),
     "travel, life": Mutant(
-        changes_are(guard_is(rests=None, life=None), "travel"), ASK, {"travel": 2, "race": 1}, OLDER, TO_A
+        commands_are(guard_is(rests=None, life=None), "time_travel"), ASK, {"travel": 2, "race": 1}, OLDER, TO_A
     ),
     "travel, what follows": Mutant(
-        changes_are(nothing_goes_away, "travel"), STEPS, {"travel": 1}, "stands after the target", TO_A
+        commands_are(nothing_goes_away, "time_travel"), STEPS, {"travel": 1}, "stands after the target", TO_A
     ),
     "travel, what is suspended": Mutant(
-        changes_are(nothing_goes_away, "travel"), AFTER, {"travel": 1}, "is still suspended", TO_A
+        commands_are(nothing_goes_away, "time_travel"), AFTER, {"travel": 1}, "is still suspended", TO_A
     ),
-    "travel, the end": Mutant(changes_are(the_end_is_kept, "travel"), BAIL, {"travel": 1}, "hangs", TO_A),
-    "travel, the life": Mutant(changes_are(the_life_goes_on, "travel"), ASK, {"travel": 1}, "is followed by", TO_A),
+    "travel, the end": Mutant(commands_are(the_end_is_kept, "time_travel"), BAIL, {"travel": 1}, "hangs", TO_A),
+    "travel, the life": Mutant(
+        commands_are(the_life_goes_on, "time_travel", hears=False), ASK, {"travel": 1}, "is followed by", TO_A
+    ),
     "travel, the past": Mutant(the_past_is_not_kept, STEPS, {"travel": 1}, "has not been kept", {"targets": ("b",)}),
     "travel, older claims": Mutant(
         tokens_are_not_compared, STEPS, {"travel": 1, "cancel": 1}, "a commit of life 0 is accepted in life 1", TO_A
@@ -266,11 +232,11 @@ def test_without_a_guard_a_violation_is_found(name: str, monkeypatch: Patch) -> 
 
 
 SECOND_LOCKS = {
-    "resume, life": Mutant(changes_are(guard_is(life=None), "resume"), ASK, {"race": 1, "travel": 1}, "", TO_A),
-    "cancel, status": Mutant(changes_are(guard_is(states=ANY), "cancel"), ASK, {"race": 1, "cancel": 1}, ""),
-    "restart, life": Mutant(changes_are(guard_is(life=None), "restart"), STEPS, LIVES, "", TO_A),
-    "restart, rests": Mutant(changes_are(guard_is(rests=None), "restart"), STEPS, LIVES, "", TO_A),
-    "travel, life": Mutant(changes_are(guard_is(life=None), "travel"), ASK, {"travel": 2, "race": 1}, "", TO_A),
+    "resume, life": Mutant(commands_are(guard_is(life=None), "resume"), ASK, {"race": 1, "travel": 1}, "", TO_A),
+    "cancel, status": Mutant(commands_are(guard_is(states=ANY), "cancel"), ASK, {"race": 1, "cancel": 1}, ""),
+    "restart, life": Mutant(commands_are(guard_is(life=None), "restart"), STEPS, LIVES, "", TO_A),
+    "restart, rests": Mutant(commands_are(guard_is(rests=None), "restart"), STEPS, LIVES, "", TO_A),
+    "travel, life": Mutant(commands_are(guard_is(life=None), "time_travel"), ASK, {"travel": 2, "race": 1}, "", TO_A),
 }
 
 

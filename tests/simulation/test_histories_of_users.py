@@ -1,7 +1,6 @@
-"""Histories of users against workers and against each other, each told once, by the engine's own operations.
+"""Histories of users against workers and against each other, each told once, by the core's commands.
 
-Below them stands what the search sees of the same: the users of the explorer do what the engine did when they were
-written down (`test_mirrors` compares them), so whoever changes the one changes the other.
+Below them stands what the search sees of the same.
 """
 
 from __future__ import annotations
@@ -14,18 +13,16 @@ import pytest
 
 from orchestrator import Orchestrator, Workflow
 from orchestrator import step as as_step
+from orchestrator.core import commands
 from orchestrator.core.apply import LOST
 from orchestrator.core.changes import Committed
+from orchestrator.core.envelope import CommitLimits, StoredTexts
 from orchestrator.core.graph import Graph
-from orchestrator.core.records import Header, Record, RunState, Status
-from orchestrator.engine import again, operations
-from orchestrator.engine.targets import Target
-from orchestrator.errors import BrokerUnavailable
+from orchestrator.core.records import Record, RunState, Status
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, callers
 from tests.simulation.acts import RUN, foreach, graph, parallel, sleep, step
-from tests.simulation.engines import engine_of, nobody_hears
 from tests.simulation.explorer import Explorer
 from tests.simulation.play import Play
 from tests.simulation.test_histories import reason
@@ -34,15 +31,11 @@ BAIL = graph(parallel("q", step("a"), step("b", word="bail")))
 ASKS = graph(parallel("q", step("a", suspends=1), step("b", suspends=1)))
 
 
-def told(header: Header, dispatches: Any) -> None:
-    """The broker takes the messages; the test delivers them."""
-
-
 def test_a_time_travel_to_items_that_have_all_succeeded_runs_them_anew() -> None:
     """There is nothing of it to go on with: the foreach begins again, and what follows runs again."""
     play = Play(graph(foreach("each", 2, 2, step("item")), step("f")))
     assert play.through().status == RunState.SUCCESS
-    again.time_travel(engine_of(play, told), play.header, again.Itinerary(["item"]))
+    play.send(callers.travel_change(play.graph, play.store, "item", play.fresh))
     assert play.through().status == RunState.SUCCESS
     assert (play.header.life, play.status("0", "0.0", "1")) == (1, [Status.SUCCESS] * 3)
 
@@ -68,47 +61,51 @@ def test_a_sleep_that_was_held_back_is_slept_when_its_word_comes() -> None:
 def test_a_resume_that_is_taken_back_does_not_hide_what_others_did_meanwhile(fails: int) -> None:
     """Another step was resumed and has ended: the run rests anew, as what it has come to, and who waits hears of it."""
     play = Play(graph(parallel("q", step("a", suspends=1), step("b", suspends=1, fails=fails))))
-    play.through()
-    waits_for_more: list[int] = []
-
-    def others_come(header: Header, dispatches: Any) -> None:
-        answer = play.resume("0.1")
-        assert isinstance(answer, Committed)
-        waits_for_more.append(answer.header.rests)
-        play.go_on(play.claim("0.1"))
-        nobody_hears(header, dispatches)
-
-    with pytest.raises(BrokerUnavailable):
-        operations.resume(engine_of(play, others_come), play.header, "x", Target("a"), {})
+    before, held = play.through(), play.store.load(RUN, held=True)
+    resumed = play.resume("0.0")
+    assert isinstance(resumed, Committed)
+    other = play.resume("0.1")
+    assert isinstance(other, Committed)
+    play.go_on(play.claim("0.1"))
+    undo = commands.undo_resume(before, held[:1], held, resumed, (play.fresh(), play.fresh()))
+    assert any(isinstance(play.send(change), Committed) for change in undo)
     assert play.through().status == (RunState.FAILED if fails else RunState.SUSPENDED)
-    assert play.header.rests > waits_for_more[0]
+    assert play.header.rests > other.header.rests
 
 
-class Moving:
-    """A store in which something happens as soon as somebody has read records."""
+class Moving(MemoryStore):
+    """A store in which something happens, once, as soon as somebody has read records."""
 
-    def __init__(self, play: Play, then: Callable[[], Any]) -> None:
-        self._play, self._then = play, then
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._play.store, name)
+    then: Callable[[], Any] | None = None
 
     def load(self, *which: Any, **how: Any) -> list[Record]:
-        found = self._play.store.load(*which, **how)
-        self._then()
+        found, then = super().load(*which, **how), self.then
+        self.then = None
+        if then is not None:
+            then()
         return found
 
 
 def test_a_cancel_that_meets_the_end_of_a_start_still_cancels() -> None:
     """It has seen the run's own record; then the start is taken back, and the record is gone."""
-    play = Play(graph(step("a")), started=False)
-    change = acts.start_change(play.graph, play.header, play.fresh)
-    started = play.send(change)
-    assert isinstance(started, Committed)
-    undo = callers.start_undone(started, change, play.fresh)
-    moving = Moving(play, lambda: play.send(undo))
-    assert operations.cancel(engine_of(play, store=moving), play.header).status == RunState.CANCELED
-    assert (play.header.status, play.store.load(RUN)) == (RunState.CANCELED, [])
+
+    @as_step
+    def early(n: int) -> int:
+        return n
+
+    store = Moving()
+    workflow = Workflow("early", input=int).then(early).commit()
+    with Orchestrator(store=store, workflows=[workflow]) as orchestrator:
+        run = orchestrator.create_run(workflow)
+        header = run.header()
+        texts = StoredTexts({"input": "=1"})
+        start = commands.start(workflow.compiled, header, "input", "start", texts, CommitLimits())
+        started = store.commit(run.run_id, start)
+        assert isinstance(started, Committed)
+        store.then = lambda: store.commit(run.run_id, commands.undo_start(start, started, "undo"))
+        run.cancel()
+        assert run.status == "canceled"
+    assert store.load(run.run_id) == []
 
 
 def test_a_run_that_a_word_has_ended_can_be_restarted() -> None:
@@ -117,7 +114,8 @@ def test_a_run_that_a_word_has_ended_can_be_restarted() -> None:
     play.claim("0.0")  # its worker is lost too: what it does is not recorded any more
     rest = play.run("0.1")
     assert rest is not None
-    again.restart(engine_of(play, told), play.header)
+    records, now = play.store.load(RUN), play.store.now()
+    play.send(commands.restart(play.header, records, now, play.fresh(), acts.LIMITS))
     assert reason(play.send(play.outcome(rest))) == LOST
     assert play.through().status == RunState.SUCCESS
 

@@ -9,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from orchestrator.core import flow, travel
+from orchestrator.core import attempt_commands, commands, flow, travel
+from orchestrator.core.addressing import Target
 from orchestrator.core.apply import ENDED_RUN
-from orchestrator.core.changes import Caller, Change, Committed, Refused
-from orchestrator.core.records import ENDED, FINAL, HELD, LIVE, Header, Record, RunState, Status
-from orchestrator.engine.targets import Target
+from orchestrator.core.changes import Caller, Change, Claimed, Committed, Refused
+from orchestrator.core.records import ENDED, FINAL, HELD, Record, RunState, Status
 from orchestrator.errors import GraphChanged, ResumeAmbiguous, RunNotSuspended, StepNotSuspended
 from tests.simulation import acts, callers, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import Insists, Means, Place, Sends, State, Undoes, Violation
+from tests.simulation.state import Insists, Means, Parent, Place, Sends, State, Undoes, Violation
 from tests.simulation.world import Move, World
 
 
 class Users(World):
-    """Their moves, and who of them must win."""
-
-    judges = True  # whether it is a violation by itself if a user wins, or loses, who must not
+    """Their moves, and who of them must win. Their changes are the core's commands; a mutant gets those wrong."""
 
     def _users(self, state: State) -> Iterator[Move]:
         for means, cost in self._wishes(state):
@@ -44,6 +42,8 @@ class Users(World):
                     yield from self._insists(others, user)
                 case Sends():
                     yield from self._sends(others, user)
+                case Parent():
+                    yield from self._ends_claim(others, user)
         yield from self._reads_mail(state)
 
     # --- what users want --------------------------------------------------------------------------------------
@@ -55,16 +55,14 @@ class Users(World):
         if state.left("cancel") and header.status not in FINAL:
             yield Means("cancel", header, (), self._cancel(state)), "cancel"
         if header.status == RunState.RUNNING and (state.left("restart") or not self.auto_restart):
-            live = (record for record in state.records if record.status in LIVE)
-            meant = tuple(
-                record for record in live if not (header.closed and record.path)
-            )  # then only the rest follows
-            yield Means("restart", header, meant, self.restart(header, state.records)), "restart" * self.auto_restart
+            meant = tuple(commands.select_unfinished(header, state.records))
+            change = commands.restart(header, state.records, self.clock.now(), self.fresh(), acts.LIMITS)
+            yield Means("restart", header, meant, change), "restart" * self.auto_restart
         if header.status != RunState.RUNNING and state.left("travel"):
             for target in self.targets:
                 self.load(state)
                 try:
-                    change = self.travel(target)
+                    change = callers.travel_change(self.graph, self.store, target, self.fresh, per_step=self.per_step)
                 except GraphChanged:  # the run has not come so far
                     continue
                 yield Means(f"travel to {target}", header, state.records, change), "travel"
@@ -80,7 +78,8 @@ class Users(World):
     def _resume(self, state: State, records: tuple[Record, ...], how: str, data: str, per_step: bool) -> Means:
         word = f"resume {', '.join(record.path for record in records)}{how}"
         held = tuple(record for record in state.records if record.status in HELD)
-        return Means(word, state.header, records, self.resume(state.header, records, data, per_step), held)
+        change = acts.resume_all(state.header, records, self.fresh, data=data, per_step=per_step)
+        return Means(word, state.header, records, change, held)
 
     def _meant(self, state: State) -> Iterator[tuple[Record, ...]]:
         """Whom users may mean by a resume; each set of records once."""
@@ -89,7 +88,7 @@ class Users(World):
             if state.header.paused and not state.header.suspended:
                 yield self._named(state, Target(), per_step=True)
             return
-        wishes = self.wishes if state.header.status in acts.RESUMABLE else ()
+        wishes = self.wishes if state.header.status in commands.RESUMABLE else ()
         found = (self._named(state, target, per_step=self.per_step) for target in wishes)
         yield from {tuple(record.path for record in records): records for records in found if records}.values()
 
@@ -100,29 +99,7 @@ class Users(World):
             return ()
 
     def _cancel(self, state: State) -> Change:
-        return self.cancel(state.header, begun=bool(state.records))
-
-    # The changes. A mutant gets them wrong.
-
-    def resume(self, header: Header, records: Sequence[Record], data: str, per_step: bool) -> Change:
-        """The change by which a user resumes."""
-        return acts.resume_all(header, records, self.fresh, data=data, per_step=per_step)
-
-    def cancel(self, header: Header, *, begun: bool) -> Change:
-        """The change by which a user cancels."""
-        return acts.cancel_change(header, self.fresh, begun=begun)
-
-    def restart(self, header: Header, records: Sequence[Record]) -> Change:
-        """The change by which a user restarts what is unfinished."""
-        return callers.restart_change(header, records, self.clock.now(), self.fresh)
-
-    def travel(self, target: str) -> Change:
-        """The change by which a user travels, of what is stored now."""
-        return callers.travel_change(self.graph, self.store, target, self.fresh, per_step=self.per_step)
-
-    def undo(self, answer: Committed, means: Means) -> tuple[Change, ...]:
-        """The changes by which a user takes a resume back."""
-        return callers.suspend_again(answer, means.records, means.held, means.header, self.fresh)
+        return acts.cancel_change(state.header, self.fresh, begun=bool(state.records))
 
     # --- what comes of it -------------------------------------------------------------------------------------
 
@@ -151,8 +128,11 @@ class Users(World):
         waits = means.act in ("resume", "restart", "travel")
         awaited = max(state.awaited, answer.header.rests) if waits else state.awaited
         done = self.take(state, awaited=awaited)
+        if means.act == "resume":
+            checks.has_resumed(done, means.records)
         if means.act == "restart":
             checks.claims_taken(done, means.records)
+            checks.has_restarted(done, means.records)
         if means.act == "travel":
             target = travel.place(self.graph, means.word.removeprefix("travel to ").split("."))
             checks.arrived(self.graph, target, state, done)
@@ -171,7 +151,9 @@ class Users(World):
             if done.left("kill"):
                 yield f"{name} and dies", False, replace(done, budget=done.spent("kill"))
         if done.left("away") and means.act == "resume":
-            users = (*done.users, Undoes(means, self.undo(answer, means)))
+            ids = self.fresh(), self.fresh()
+            undo = commands.undo_resume(means.header, means.records, means.held, answer, ids)
+            users = (*done.users, Undoes(means, undo))
             alone = replace(done, awaited=before.awaited, budget=done.spent("away"), users=users)
             yield f"{name}, but the broker is away", False, alone
         if done.left("insist"):
@@ -182,10 +164,13 @@ class Users(World):
         self.load(state)
         answers = (self.store.commit(RUN, change) for change in user.changes)
         if any(isinstance(answer, Committed) for answer in answers):
-            begun = next((record.path for record in user.means.records if _is_held(state, record)), None)
+            of = state.records if user.means.act == "start" else user.means.records
+            begun = next((record.path for record in of if _is_held(state, record)), None)
             if begun is not None:
                 raise Violation(f"the wish to {user.means.word} is taken back, although {begun} has begun")
-            return f"a user takes it back, to {user.means.word}", False, self.take(state)
+            done = self.take(state, undone=True)
+            checks.is_as_before(done, user.means.records)
+            return f"a user takes it back, to {user.means.word}", False, done
         guard = user.changes[0].guard
         assert isinstance(guard, Caller)
         awaited = max(state.awaited, guard.rests or 0)  # it is as if somebody had been told
@@ -209,7 +194,7 @@ class Users(World):
         if any(isinstance(user, Sends) for user in state.users):
             return
         if state.left("send") and state.header.status not in FINAL:
-            first = acts.first_waiter(state.mail)
+            first = commands.find_first_waiter(state.mail)
             waiting = state.at(flow.waiter_path(first)) if first else None
             sends = Sends(state.mail, waiting, f"v{dict(state.budget)['send']}")
             late = replace(state, users=(*state.users, sends), budget=state.spent("send"))
@@ -225,10 +210,43 @@ class Users(World):
             yield word, False, state if answer.reason == ENDED_RUN else again
             return
         if not change.values:
-            yield "a user clears a waiter away", False, self.take(again)
+            cleared = self.take(again)
+            checks.has_cleared(cleared, sends.entries)
+            yield "a user clears a waiter away", False, cleared
             return
-        for how, _, end in self.publishes(self.take(state), f"U sends {sends.value};", answer.dispatches):
+        done = self.take(state)
+        checks.has_sent(state, done, sends)
+        for how, _, end in self.publishes(done, f"U sends {sends.value};", answer.dispatches):
             yield how, False, end
+
+    # --- the process around a worker --------------------------------------------------------------------------
+
+    def _ends_claim(self, state: State, parent: Parent) -> Iterator[Move]:
+        """It reads the record, and ends the claim that its child had, if that is there still."""
+        path, seq = parent.record.path, parent.record.seq
+        name = f"the parent of who had {path or 'the rest'}"
+        if parent.change is None:
+            now, change = state.at(path), None
+            if now is not None and parent.word == "releases":
+                change = attempt_commands.release(state.header, now, seq, acts.LIMITS)
+            elif now is not None and attempt_commands.may_fail_claim(now, seq):
+                change = acts.settled_for(self.graph, Claimed(state.header, now, {}, {}, {}))
+            lives = state.header.status == RunState.RUNNING and not state.header.closed
+            if change is None and lives and path and now is not None and now.token == parent.record.token:
+                raise Violation(f"a parent knows that {path} is left, and does not end its claim")
+            following = () if change is None else (replace(parent, change=change),)
+            yield f"{name} reads it", False, replace(state, users=(*state.users, *following))
+            return
+        self.load(state)
+        answer = self.store.commit(RUN, parent.change)
+        if isinstance(answer, Refused):
+            yield f"{name} is refused ({answer.reason})", False, state
+            return
+        checks.is_of_the_dead(state, parent.record)
+        done = self.take(state, ended=self._ended(state))
+        if parent.word == "releases":
+            checks.has_released(done, parent.record)
+        yield from self.publishes(done, f"{name} {parent.word} it;", self.at_once(answer.dispatches))
 
 
 # --- who must win ---------------------------------------------------------------------------------------------
@@ -239,6 +257,8 @@ def _why_not(state: State, means: Means) -> str:
     now, read = state.header, means.header
     if now.status in FINAL and means.act != "travel":
         return f"the run is {now.status}"
+    if means.act == "start":
+        return "" if now.status == RunState.PENDING else f"the run is {now.status}"
     if means.act == "cancel":
         return "" if now.rests == read.rests else "it has rested since"
     if now.life != read.life:

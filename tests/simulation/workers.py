@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from orchestrator.core.apply import MAIL
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Holder, Refused
-from orchestrator.core.records import ENDED, FINAL, LIVE, Header, Phase, Record, Status
+from orchestrator.core.records import FINAL, LIVE, Header, Phase, Record, RunState, Status
 from orchestrator.core.recovery import sweep
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import RESTING, Holds, Local, Place, Read, Repeats, State, Tells, Violation
+from tests.simulation.state import RESTING, Holds, Local, Parent, Read, Repeats, State, Tells, Violation
 from tests.simulation.world import Move, World
 
 
@@ -60,6 +60,13 @@ class Workers(World):
         if state.left("kill"):
             gone = replace(state, workers=self._worker(state, number, None), budget=state.spent("kill"))
             yield f"W{number} is killed in {_brief(local)}", False, gone
+            for word in ("release", "settle"):
+                if state.left(word) and isinstance(local, Holds):
+                    known = Parent(f"{word}s", local.claimed.record)
+                    told = replace(gone, users=(*gone.users, known), budget=gone.spent(word))
+                    yield f"W{number} is killed in {_brief(local)}, and its parent sees it", False, told
+        if isinstance(local, Holds) and not local.at:
+            yield from self._on_the_way(state, number, local)
         match local:
             case Holds(claimed=claimed, mail=None) if claimed.record.phase == Phase.LISTEN:
                 read = self._worker(state, number, replace(local, mail=state.mail))
@@ -80,6 +87,47 @@ class Workers(World):
                 yield f"W{number} repeats its commit", True, self.settled(done)
             case _:
                 raise AssertionError(local)
+
+    def _on_the_way(self, state: State, number: int, local: Holds) -> Iterator[Move]:
+        """Before its outcome a step may stream, and a worker that cannot run it gives it back."""
+        claimed = local.claimed
+        if local.unheard is not None:
+            self.load(state)
+            self.commit(state, local.unheard, claimed)
+            if self.store._runs[RUN].events:
+                raise Violation("what a step has streamed is appended twice")
+            heard = self._worker(state, number, replace(local, unheard=None))
+            yield f"W{number} repeats its flush", True, replace(state, workers=heard)
+            return
+        if state.left("flush") and claimed.record.phase == Phase.RUN:
+            yield from self._flushes(replace(state, budget=state.spent("flush")), number, local)
+        if state.left("defer"):
+            self.load(state)
+            answer = self.commit(state, acts.deferred(claimed), claimed)
+            done = self.take(state, workers=self._worker(state, number, None), budget=state.spent("defer"))
+            if isinstance(answer, Committed):
+                checks.is_deferred(done, claimed, self.clock.now())
+            yield f"W{number} cannot run {claimed.record.path or 'the rest'}", False, done
+
+    def _flushes(self, state: State, number: int, local: Holds) -> Iterator[Move]:
+        self.load(state)
+        change = acts.flushed(local.claimed, local.flushed + 1)
+        answer = self.commit(state, change, local.claimed)
+        if isinstance(answer, Refused):
+            yield f"W{number} flushes: refused ({answer.reason})", False, state
+            return
+        if not self.store._runs[RUN].events:
+            raise Violation("what a step has streamed is not in the log")
+        flushed = replace(local, flushed=local.flushed + 1)
+        done = self.take(state, workers=self._worker(state, number, flushed))
+        yield f"W{number} flushes", False, done
+        if state.left("resend"):
+            unheard = self._worker(state, number, replace(flushed, unheard=change))
+            yield (
+                f"W{number} flushes, but hears nothing",
+                False,
+                replace(done, workers=unheard, budget=state.spent("resend")),
+            )
 
     def _may_refuse(self, state: State, change: Change, answer: Committed | Refused) -> None:
         assert isinstance(change.guard, Holder)
@@ -119,6 +167,10 @@ class Workers(World):
         following = self._after(answer) if last else Holds(claimed, at + 1)
         done = self.take(state, workers=self._worker(state, number, following), ended=ended)
         checks.holds_back(state, done, claimed)
+        checks.gives_up(done, claimed)
+        checks.has_left_the_mailbox(done, claimed)
+        if last:
+            checks.has_items(done, claimed, todo)
         yield name, True, self.settled(done)
         if state.left("resend"):
             again = self._worker(state, number, Repeats(change))
@@ -127,37 +179,23 @@ class Workers(World):
     def commit(self, state: State, change: Change, claimed: Claimed) -> Committed | Refused:
         """Commit a worker's outcome, and see that it was the worker's to commit."""
         answer = self.store.commit(RUN, change)
+        mine = claimed.record
+        record = state.at(mine.path)
+        held = record is not None and record.status == Status.RUNNING and record.token == mine.token
         if isinstance(answer, Refused):
+            goes_on = state.header.status == RunState.RUNNING and not (state.header.closed and mine.path)
+            if self.judges and held and goes_on and answer.reason != MAIL:
+                raise Violation(f"a commit of {mine.path!r} is refused to who holds it ({answer.reason})")
             return answer
         if state.header.status in RESTING:
             raise Violation(f"a commit is accepted in a run that is {state.header.status}")
         if state.header.life != claimed.header.life:
             raise Violation(f"a commit of life {claimed.header.life} is accepted in life {state.header.life}")
-        if isinstance(change.guard, Holder):
-            record = state.at(change.guard.path)
-            held = record is not None and record.status == Status.RUNNING and record.token == change.guard.token
-            if self.owners and not held:
-                raise Violation(f"a commit of {change.guard.path!r} is accepted from who does not hold it")
-            if state.header.closed and change.guard.path:
-                raise Violation("a commit is accepted after a word that ends the run")
+        if self.owners and not held:
+            raise Violation(f"a commit of {mine.path!r} is accepted from who does not hold it")
+        if self.owners and state.header.closed and mine.path:
+            raise Violation("a commit is accepted after a word that ends the run")
         return answer
-
-    def _ended(self, state: State) -> frozenset[Place]:
-        """The places that have ended, this commit's included; none of them twice."""
-        before = {record.path: record for record in state.records}
-        now = set(state.ended)
-        for record in self.store._runs[RUN].records.values():
-            old = before.get(record.path)
-            if record.status not in ENDED or old is record:
-                continue
-            if old is not None and old.status in ENDED and old.visit == record.visit:
-                if (old.status, old.output, old.error) != (record.status, record.output, record.error):
-                    raise Violation(f"{record.path} ends again")
-                continue
-            if (record.path, record.visit) in now:
-                raise Violation(f"{record.path} of visit {record.visit!r} ends twice")
-            now.add((record.path, record.visit))
-        return frozenset(now)
 
     # --- time and the ticker ----------------------------------------------------------------------------------
 

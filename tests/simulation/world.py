@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.core import commands
+from orchestrator.core.addressing import Target
 from orchestrator.core.changes import Committed, Dispatch
 from orchestrator.core.graph import Graph
-from orchestrator.core.records import HELD
-from orchestrator.engine.targets import Target
+from orchestrator.core.records import ENDED, HELD
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
-from tests.simulation import acts, callers, checks
+from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import Holds, Local, Means, State, Tells, Undoes
+from tests.simulation.state import Holds, Local, Means, Place, State, Tells, Undoes, User, Violation
 
 Move = tuple[str, bool, State]
 
@@ -23,8 +24,11 @@ class World:
     """One graph, how its run is set up, and how much may happen to it.
 
     `wishes` are the ways in which users say whom they resume (else each record that is suspended is resumed), `targets`
-    the steps, as dotted paths of ids, that they travel to.
+    the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early.
     """
+
+    judges = True  # whether it is a violation by itself if somebody wins, or loses, who must not
+    hears = True  # whether it is a violation by itself if something is not told, or told in vain
 
     def __init__(
         self,
@@ -36,12 +40,13 @@ class World:
         auto_restart: bool = True,
         wishes: Sequence[Target] = (),
         targets: Sequence[str] = (),
+        delay: int = 0,
         **budget: int,
     ) -> None:
         self.graph, self.inline, self.budget = graph, inline, budget
         self.workers = workers
         self.per_step, self.auto_restart = per_step, auto_restart
-        self.wishes, self.targets = wishes, targets
+        self.wishes, self.targets, self.delay = wishes, targets, delay
         self.clock = VirtualClock()
         self.store = MemoryStore(self.clock)
         self.tokens = 0
@@ -53,15 +58,22 @@ class World:
         self.store._due.clear()
         header = self.store.create(replace(acts.new_header(), auto_restart=self.auto_restart))
         self.run = self.store._runs[RUN]
-        change = acts.start_change(self.graph, replace(header, per_step=self.per_step), self.fresh)
+        begins = replace(header, per_step=self.per_step)
+        change = acts.start_change(self.graph, begins, self.fresh, delay=self.delay)
         answer = self.store.commit(RUN, change)
         assert isinstance(answer, Committed)
         budget = tuple(sorted(self.budget.items()))
         state = self.take(State(header, (), frozenset(), (None,) * self.workers, None, budget, frozenset()))
+        if self.delay:
+            checks.is_delayed(self.graph, state, self.clock.now() + self.delay)
+        users: list[User] = []
+        if state.left("start"):
+            users.append(Means("start", header, (), acts.start_change(self.graph, begins, self.fresh)))
+            state = replace(state, users=tuple(users), budget=state.spent("start"))
         if state.left("unstart"):
             means = Means("start", header, (), change)
-            undone = Undoes(means, (callers.start_undone(answer, change, self.fresh),))
-            return replace(state, users=(undone,), budget=state.spent("unstart"))
+            users.append(Undoes(means, (commands.undo_start(change, answer, self.fresh()),)))
+            return replace(state, users=tuple(users), budget=state.spent("unstart"))
         messages = frozenset((d.path, d.seq) for d in answer.dispatches if not d.delay)
         return replace(state, messages=messages)
 
@@ -81,13 +93,19 @@ class World:
         self.store._runs = {RUN: run}
         self.store._due = {(RUN, record.path): record.due for record in state.records if record.due}
 
-    def take(self, state: State, **changes: Any) -> State:
-        """The state with what the store holds now."""
+    def take(self, state: State, *, undone: bool = False, **changes: Any) -> State:
+        """The state with what the store holds now. Values of an earlier moment come back where something is undone."""
         run = self.store._runs[RUN]
         records = tuple(run.records[path] for path in sorted(run.records))
         mail = tuple(run.mail.get(acts.EVENT, ()))
         taken = replace(state, **{"header": run.header, "records": records, "mail": mail, **changes})
-        checks.follows(state, taken, self.clock.now())
+        moved = checks.moved(state, taken)
+        checks.follows(state.header, run.header, moved, self.clock.now())
+        if self.hears:
+            checks.has_told(state.header, run.header, moved, [event.doc for event in run.events])
+        checks.counts_attempts(self.graph, moved)
+        if not undone:
+            checks.has_values(state, run.header, moved, run.values)
         return taken
 
     def settled(self, state: State) -> State:
@@ -110,6 +128,23 @@ class World:
         seqs = {record.path: record.seq for record in state.records}
         fresh = frozenset(message for message in state.messages if seqs.get(message[0]) == message[1])
         return state if fresh == state.messages else replace(state, messages=fresh)
+
+    def _ended(self, state: State) -> frozenset[Place]:
+        """The places that have ended, this commit's included; none of them twice."""
+        before = {record.path: record for record in state.records}
+        now = set(state.ended)
+        for record in self.store._runs[RUN].records.values():
+            old = before.get(record.path)
+            if record.status not in ENDED or old is record:
+                continue
+            if old is not None and old.status in ENDED and old.visit == record.visit:
+                if (old.status, old.output, old.error) != (record.status, record.output, record.error):
+                    raise Violation(f"{record.path} ends again")
+                continue
+            if (record.path, record.visit) in now:
+                raise Violation(f"{record.path} of visit {record.visit!r} ends twice")
+            now.add((record.path, record.visit))
+        return frozenset(now)
 
     # --- telling others ---------------------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ def test_many_chunks_cost_few_round_trips(opened: Opener) -> None:
     run.start(1_200)
     assert len(outputs(run)) == 60 * 1_200
     assert 60 * 2 <= len(store.parts) <= 60 * 4
-    assert max(len(change.events) for change in store.parts) <= module._MOST_CHUNKS
+    assert max(len(change.events) for change in store.parts) <= module._MAX_CHUNKS
 
 
 def test_a_slow_step_is_read_while_it_runs(opened: Opener) -> None:
@@ -108,7 +108,7 @@ def test_what_a_lost_worker_had_not_sent_is_lost(opened: Opener) -> None:
     run.submit(1)
     eventually(lambda: len(outputs(run)) == 1, 10, "the first chunk")
     flows.gate(run.run_id).set()
-    eventually(lambda: not orchestrator.local._lines, 10, "the worker's end")  # type: ignore[union-attr]
+    eventually(lambda: not orchestrator.engine.runtime._queues, 10, "the worker's end")  # type: ignore[attr-defined]
     assert run.restart().status == "success"
     assert outputs(run) == ["stored", "again"]
 
@@ -133,7 +133,7 @@ def test_a_canceled_run_has_no_chunks_after_its_end(opened: Opener, caplog: pyte
     eventually(lambda: len(outputs(run)) > 2, 10, "some chunks")
     with caplog.at_level(logging.INFO, "orchestrator"):
         other.get_run(run.run_id).cancel()
-        eventually(lambda: not orchestrator.local._lines, 10, "the step's end")  # type: ignore[union-attr]
+        eventually(lambda: not orchestrator.engine.runtime._queues, 10, "the step's end")  # type: ignore[attr-defined]
     types = [event.type for event in run.events()]
     assert types[-1] == "workflow-finish"
     refused = [record for record in caplog.records if "writes to its stream no more" in record.getMessage()]
@@ -187,11 +187,11 @@ def test_a_full_buffer_is_sent_by_whoever_fills_it() -> None:
     """By number or by size."""
     sink = _Sink()
     chunks = sink.chunks()
-    for number in range(module._MOST_CHUNKS):
+    for number in range(module._MAX_CHUNKS):
         chunks.add(_doc(number), 1)
     assert len(sink.parts) >= 1
     before = len(sink.parts)
-    chunks.add(_doc(0), module._MOST_TEXT)
+    chunks.add(_doc(0), module._MAX_TEXT)
     assert len(sink.parts) == before + 1
     assert chunks.close() == ()
 
@@ -202,7 +202,7 @@ def test_a_writer_waits_for_the_store_only_so_long() -> None:
     chunks = sink.chunks()
     sink.away = True
     with pytest.raises(StoreUnavailable):
-        chunks.add(_doc(0), module._MOST_TEXT)
+        chunks.add(_doc(0), module._MAX_TEXT)
     with pytest.raises(StoreUnavailable):
         chunks.close()
     sink.away = False
@@ -216,7 +216,7 @@ def test_after_a_refusal_nothing_is_sent() -> None:
     sink.answer = Refused("lost")
     chunks = sink.chunks()
     for number in range(3):
-        chunks.add(_doc(number), module._MOST_TEXT)
+        chunks.add(_doc(number), module._MAX_TEXT)
     assert (len(sink.parts), sink.refusals) == (1, ["lost"])
     assert chunks.close() == ()
 

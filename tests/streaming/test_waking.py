@@ -1,4 +1,4 @@
-"""Readers of SQL stores are woken through the broker; runs that nobody waits for pay nothing, and no bell is needed."""
+"""Readers of SQL stores are woken through the broker; runs that nobody waits for pay nothing, and none is needed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from celery import Celery
 
 from orchestrator import Orchestrator, Workflow, step
 from orchestrator.canvas import waking
-from orchestrator.canvas.waking import BrokerBell
-from orchestrator.stores.sql import SqlStore, vigil
+from orchestrator.canvas.waking import BrokerWakeups
+from orchestrator.ports import WakeupChannel
+from orchestrator.stores.sql import SqlStore, polling
 from tests.vendor import free_port, wait_until
 
 go_on = threading.Event()
@@ -34,18 +35,18 @@ waiting = Workflow("waiting", input=int).then(holds_on).commit()
 
 
 class Deaf:
-    """A bell that counts who rings, and is never heard."""
+    """A channel that counts notifications, and delivers none."""
 
     def __init__(self) -> None:
-        self.rung: Counter[str] = Counter()
+        self.notified: Counter[str] = Counter()
 
-    def ring(self, run_id: str) -> None:
-        self.rung[run_id] += 1
+    def notify(self, run_id: str) -> None:
+        self.notified[run_id] += 1
 
-    def heard(self, run_id: str) -> int:
+    def count(self, run_id: str) -> int:
         return 0
 
-    def wait(self, run_id: str, heard: int, seconds: float) -> bool:
+    def wait(self, run_id: str, count: int, seconds: float) -> bool:
         return False
 
 
@@ -66,33 +67,34 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["redis", "amqp"])
-def bell(request: pytest.FixtureRequest) -> Iterator[Callable[[], BrokerBell]]:
-    """Makes bells of apps of their own, as processes have them."""
+def channel(request: pytest.FixtureRequest) -> Iterator[Callable[[], BrokerWakeups]]:
+    """Makes channels of apps of their own, as processes have them."""
     server = request.getfixturevalue("redis_server" if request.param == "redis" else "rabbitmq_server")
     with ExitStack() as apps:
 
-        def make() -> BrokerBell:
-            app = Celery("bell", broker=server.url(), set_as_current=False)
+        def make() -> BrokerWakeups:
+            app = Celery("wakeups", broker=server.url(), set_as_current=False)
             apps.callback(app.close)
-            return BrokerBell(app)
+            return BrokerWakeups(app)
 
         yield make
 
 
-def a_store(url: str, bell: object = None) -> SqlStore:
+def a_store(url: str, channel: WakeupChannel) -> SqlStore:
     """A store as a process of its own has it."""
     store = SqlStore(url)
-    store.bell = bell  # type: ignore[assignment]
+    store.attach_wakeups(channel)
     return store
 
 
 @pytest.mark.parametrize("what", ["event", "rest"])
 def test_who_waits_is_woken_by_another_process(
-    what: str, url: str, bell: Callable[[], BrokerBell], monkeypatch: pytest.MonkeyPatch
+    what: str, url: str, channel: Callable[[], BrokerWakeups], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the broker alone: neither would look again by itself before the test is over."""
-    monkeypatch.setattr(vigil, "_RARE", NEVER)
-    here, there = a_store(url, bell()), a_store(url, bell())
+    monkeypatch.setattr(polling, "_LISTENING_PAUSE", NEVER)
+    listening = channel()
+    here, there = a_store(url, listening), a_store(url, channel())
     with Orchestrator(store=there, workflows=[waiting]) as orchestrator, ThreadPoolExecutor() as threads:
         run = orchestrator.create_run(waiting).submit(1)
         assert wait_until(lambda: len(there.events(run.run_id)) == 2, 20)  # the run's start and the step's
@@ -101,16 +103,16 @@ def test_who_waits_is_woken_by_another_process(
             reading = threads.submit(lambda: bool(here.follow(run.run_id, after, NEVER)))
         else:
             reading = threads.submit(lambda: getattr(here.wait(run.run_id, 0, NEVER), "rests", 0) == 1)
-        assert wait_until(lambda: here.bell is not None and here.bell.wait(run.run_id, 0, 0), 20)
+        assert wait_until(lambda: listening.wait(run.run_id, 0, 0), 20)
         time.sleep(0.2)  # long enough for the look after which it only listens
         go_on.set()
         assert reading.result(20)
     here.close()
 
 
-def test_a_run_is_rung_for_only_while_somebody_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that nobody reads is never rung for; one that is read is found, rung for or not."""
-    monkeypatch.setattr(vigil, "_QUICK", vigil._SLOW)
+def test_a_run_is_notified_only_while_somebody_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that nobody reads is never notified; one that is read is found, notified or not."""
+    monkeypatch.setattr(polling, "_MIN_PAUSE", polling._MAX_PAUSE)
     deaf = Deaf()
     here, there = a_store(url, deaf), a_store(url, deaf)
     with Orchestrator(store=there, workflows=[waiting]) as orchestrator, ThreadPoolExecutor() as threads:
@@ -119,18 +121,18 @@ def test_a_run_is_rung_for_only_while_somebody_waits(url: str, monkeypatch: pyte
         assert wait_until(lambda: len(there.events(run.run_id)) == 2, 20)
         reading = threads.submit(here.follow, run.run_id, there.last_event(run.run_id), NEVER)
         assert wait_until(lambda: bool(here._asked), 20)
-        assert not deaf.rung
+        assert not deaf.notified
         go_on.set()
         assert reading.result(20)
         assert unread.result(20).status == "success"
-    assert deaf.rung[run.run_id] > 0
-    assert unread.run_id not in deaf.rung
+    assert deaf.notified[run.run_id] > 0
+    assert unread.run_id not in deaf.notified
     here.close()
 
 
 def test_readers_ask_once_for_all_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cost for the run's row does not grow with the readers."""
-    monkeypatch.setattr(vigil, "_QUICK", vigil._SLOW)
+    monkeypatch.setattr(polling, "_MIN_PAUSE", polling._MAX_PAUSE)
     store = a_store(f"sqlite:///{tmp_path}/runs.db", Deaf())
     asked: Counter[str] = Counter()
     change = store._connections.change
@@ -144,9 +146,9 @@ def test_readers_ask_once_for_all_of_a_process(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_broker_that_is_away_makes_readers_look_by_themselves(tmp_path: Path) -> None:
-    """As often as without a bell; whoever commits waits for nothing."""
+    """As often as without a channel; whoever commits waits for nothing."""
     app = Celery("deaf", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
-    store = a_store(f"sqlite:///{tmp_path}/runs.db", BrokerBell(app))
+    store = a_store(f"sqlite:///{tmp_path}/runs.db", BrokerWakeups(app))
     with Orchestrator(store=store, workflows=[waiting]) as orchestrator:
         run = orchestrator.create_run(waiting).submit(1)
         threading.Timer(0.5, go_on.set).start()
@@ -157,17 +159,17 @@ def test_a_broker_that_is_away_makes_readers_look_by_themselves(tmp_path: Path) 
 
 
 def test_who_has_nothing_to_wait_for_listens_no_more(
-    bell: Callable[[], BrokerBell], monkeypatch: pytest.MonkeyPatch
+    channel: Callable[[], BrokerWakeups], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection and its thread go; they come back with the next who waits."""
     monkeypatch.setattr(waking, "_IDLE", 0.2)
     monkeypatch.setattr(waking, "_LOOK", 0.1)
-    one, other = bell(), bell()
+    one, other = channel(), channel()
     for _ in range(2):
-        heard = one.heard("run")
+        count = one.count("run")
         assert wait_until(lambda: one.wait("run", -1, 0), 20)
-        other.ring("run")
-        one.heard("run")
-        assert one.wait("run", heard, 20)
-        assert wait_until(lambda: one._thread is None, 20)
+        other.notify("run")
+        one.count("run")
+        assert one.wait("run", count, 20)
+        assert wait_until(lambda: not one._listener.is_started, 20)
         assert not one.wait("run", -1, 0)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from orchestrator import Orchestrator
-from orchestrator.engine import telemetry
+from orchestrator.engine.observe import observer
 from tests.telemetry.flows import WORKFLOWS
 from tests.telemetry.listening import Trace, seen
 
@@ -22,8 +22,8 @@ from tests.telemetry.listening import Trace, seen
 @pytest.fixture(autouse=True)
 def _look_always(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider that has just been set is seen at once."""
-    monkeypatch.setattr(telemetry, "SILENCE", 0.0)
-    monkeypatch.setattr(telemetry, "_silent_until", 0.0)
+    monkeypatch.setattr(observer, "SILENCE", 0.0)
+    monkeypatch.setattr(observer, "_silent_until", 0.0)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from opentelemetry import trace
 
 from orchestrator import Orchestrator
-from orchestrator.engine import telemetry
+from orchestrator.engine.observe import observer
 from tests.telemetry.flows import checkout, winding
 from tests.telemetry.test_spans import ORDER
 
@@ -50,7 +50,7 @@ def test_no_span_object_is_made(orchestrator: Orchestrator, monkeypatch: pytest.
     other.start(0)
 
     assert made == []
-    assert telemetry.telemetry() is None
+    assert observer.find_listeners() is None
     assert run.header().trace == ""
     assert {record.trace for record in orchestrator.store.load(run.run_id)} == {""}
 
@@ -61,7 +61,7 @@ def test_a_disabled_sdk_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider())
-    assert telemetry.telemetry() is None
+    assert observer.find_listeners() is None
 
 
 def test_the_api_is_not_imported() -> None:

@@ -258,10 +258,10 @@ def test_a_run_can_leave_every_state_again(heard: Heard) -> None:
     monitor = heard.monitor
 
     def now(header: Header) -> str | None:
-        return heard.after(lambda: monitor.seen(header))
+        return heard.after(lambda: monitor.on_progress(header))
 
     def end(header: Header, error: BaseException | None = None) -> str | None:
-        return heard.after(lambda: monitor.ended(header, lambda: "done", lambda: error))
+        return heard.after(lambda: monitor.on_end(header, lambda: "done", lambda: error))
 
     assert now(RUNNING) == "STARTED"
     assert now(replace(RUNNING, status="suspended", suspended=1, rests=1)) == "SUSPENDED"
@@ -283,7 +283,7 @@ def test_a_run_can_leave_every_state_again(heard: Heard) -> None:
 def test_a_stretch_is_told_once_per_process(heard: Heard) -> None:
     """However many steps a process runs between two rests."""
     for _ in range(3):
-        heard.after(lambda: heard.monitor.seen(RUNNING))
+        heard.after(lambda: heard.monitor.on_progress(RUNNING))
     assert heard.types == ["task-received", "task-started"]
 
 
@@ -292,9 +292,9 @@ def test_nothing_is_sent_while_events_are_disabled(heard: Heard) -> None:
     heard.monitor.switch(False)
 
     def ended() -> None:
-        heard.monitor.ended(replace(RUNNING, status="success"), lambda: pytest.fail("read"), lambda: None)
+        heard.monitor.on_end(replace(RUNNING, status="success"), lambda: pytest.fail("read"), lambda: None)
 
-    assert heard.after(lambda: heard.monitor.seen(RUNNING)) is None
+    assert heard.after(lambda: heard.monitor.on_progress(RUNNING)) is None
     assert heard.after(ended) is None
 
 
@@ -305,7 +305,7 @@ def test_a_broker_that_is_away_fails_no_step(caplog: pytest.LogCaptureFixture) -
     monitor.attend("worker@here")
     monitor.switch(True)
     for number in range(100):
-        monitor.seen(replace(RUNNING, run_id=f"r{number}"))
+        monitor.on_progress(replace(RUNNING, run_id=f"r{number}"))
     assert [record.getMessage() for record in caplog.records if record.name == "orchestrator"] == [
         "monitors were not told of run r0, and are not for the next 30 s"
     ]

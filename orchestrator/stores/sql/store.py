@@ -20,37 +20,40 @@ from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
 from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.core.recovery import worth_keeping
 from orchestrator.host import monotonic
-from orchestrator.ports import Bell, Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent, WakeupChannel
 from orchestrator.stores.common import NEVER, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Connections, Tx
-from orchestrator.stores.sql.vigil import Vigil
+from orchestrator.stores.sql.polling import PollingWait
 
 _SECRETS = frozenset({"password", "sslpassword"})
 _PAGE = 200  # runs of one renewal that are locked together
-_ASKED = 60.0  # seconds for which the bell is rung for a run once somebody has asked
+_ASKED = 60.0  # seconds for which changes of a run are notified once a reader has asked
 _SWEEPS = 10  # pages of dead entries that one sweep clears away
 
 
 class SqlStore:
     """Runs in SQLite (`sqlite:///path/to/file.db`) or PostgreSQL (`postgresql://…`), there in `schema` if one is named.
 
-    The tables are made, or brought up to date, at first use. `url` is without the password. With a `bell`, processes
-    that wait for a run are woken by those that change it.
+    The tables are made, or brought up to date, at first use. `url` is without the password. With a channel for
+    wake-ups, processes that wait for a run are woken by those that change it.
     """
-
-    bell: Bell | None = None
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
         parsed = _parse(url)
         self.url = _shown(parsed)
         self._connections = _open(parsed, self.url, schema)
+        self._wakeups: WakeupChannel | None = None
         self._asked: dict[tuple[str, str], float] = {}
         weakref.finalize(self, self._connections.close)
 
     def __repr__(self) -> str:
         return f"SqlStore({self.url!r})"
+
+    def attach_wakeups(self, channel: WakeupChannel) -> None:
+        """Notify, and wait, by this channel from now on. A store that has one keeps it: it may serve several apps."""
+        self._wakeups = self._wakeups or channel
 
     def create(self, header: Header) -> Header:
         run = rows.name(header.run_id)
@@ -83,7 +86,7 @@ class SqlStore:
             return rows.package(tx, run, answer.header, answer.records.get(ask.path) or held.records[ask.path])
 
         answer = self._connections.change(work)
-        self._ring(ask.run_id, rings)
+        self._notify(ask.run_id, rings)
         return answer
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
@@ -108,7 +111,7 @@ class SqlStore:
             return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None)
 
         answer = self._connections.change(work)
-        self._ring(run_id, rings)
+        self._notify(run_id, rings)
         return answer
 
     def header(self, run_id: str) -> Header | None:
@@ -146,10 +149,10 @@ class SqlStore:
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
-        vigil = Vigil(self.bell, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
+        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
         while True:
             found = self._rows(q.NEWEST, run=rows.name(run_id))
-            if not found or found[0][0] > seen or not vigil.goes_on():
+            if not found or found[0][0] > seen or not waiting.pause():
                 return self.events(run_id, after, limit)
 
     def last_event(self, run_id: str) -> str:
@@ -157,14 +160,14 @@ class SqlStore:
         return str(found[0][0]) if found and found[0][0] else ""
 
     def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
-        vigil = Vigil(self.bell, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
+        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
         while True:
             found = self._rows(q.RESTS, run=rows.name(run_id))
-            if not found or found[0][0] > rests or not vigil.goes_on():
+            if not found or found[0][0] > rests or not waiting.pause():
                 return self.header(run_id)
 
     def _ask(self, query: str, run_id: str) -> None:
-        """Have the bell rung for this run, for a while. Readers of this process ask once for all of them."""
+        """Have changes of this run notified, for a while. Readers of this process ask once for all of them."""
         now, key = monotonic(), (query, run_id)
         if now - self._asked.get(key, -_ASKED) < _ASKED / 2:
             return
@@ -177,9 +180,9 @@ class SqlStore:
 
         self._connections.change(work)
 
-    def _ring(self, run_id: str, rings: bool) -> None:
-        if rings and self.bell is not None:
-            self.bell.ring(run_id)
+    def _notify(self, run_id: str, is_awaited: bool) -> None:
+        if is_awaited and self._wakeups is not None:
+            self._wakeups.notify(run_id)
 
     def due(self, namespace: str, limit: int = 100) -> list[Due]:
         found: list[Due] = []

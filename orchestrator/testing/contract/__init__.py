@@ -28,4 +28,4 @@ __all__ = ["StoreContract"]
 
 
 class StoreContract(Concurrency, Listing, Timing, Resting, Logs, Parts, Bookkeeping, Committing, Claiming, Reading):
-    """What a store promises, condition by condition. `store` is a fixture that the subclass gives."""
+    """The promises of a store, condition by condition. `store` is a fixture that the subclass gives."""

@@ -1,4 +1,4 @@
-"""What a commit counts, numbers and stamps, and what the operations on blocks and headers do."""
+"""Counting, numbering and stamping by a commit, and the effect of the operations on blocks and headers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, a_
 
 
 class Bookkeeping(Conditions):
-    """What a commit counts, numbers and stamps, and what the operations on blocks and headers do."""
+    """Counting, numbering and stamping by a commit, and the effect of the operations on blocks and headers."""
 
     def test_commits_number_the_run(self, store: Store) -> None:
         """Each one, and each claim, counts once; a repeat and a refusal do not."""
@@ -30,7 +30,7 @@ class Bookkeeping(Conditions):
         assert run.record("1").seq == count + 2
 
     def test_a_record_is_stamped_as_its_status_says(self, store: Store) -> None:
-        """Who holds it, since when, until when, and under which number a message may ask for it."""
+        """The stamps say who holds it, since when, until when, and under which number a message may ask for it."""
         statuses = [status for status in Status if status is not Status.RUNNING]
         run = Begun(store, *(a_record(f"{n}") for n in range(len(statuses))))
         for n in range(len(statuses)):
@@ -195,7 +195,7 @@ class Bookkeeping(Conditions):
         assert run.header.outcome == "late"
 
     def test_the_header_is_stamped_as_its_status_says(self, store: Store) -> None:
-        """It begins once, and ends when it has ended for good, until somebody lets it go on."""
+        """A run begins once, and ends when it has ended for good, until somebody lets it go on."""
         run = Begun(store, a_record("0", status=Status.OPEN))
         begun = run.header.started_at
         assert run.header.created_at <= begun <= run.header.updated_at

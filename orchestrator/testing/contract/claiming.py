@@ -1,4 +1,4 @@
-"""Who gets a record to run, and with what."""
+"""Claims: the one who gets a record to run, and the values that come with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, a_
 
 
 class Claiming(Conditions):
-    """Who gets a record to run, and with what."""
+    """Claims: the one who gets a record to run, and the values that come with it."""
 
     def test_a_queued_record_is_claimed_with_all_that_it_needs(self, store: Store) -> None:
         """The answer holds the running record under the caller's token, its values, and the whole state and context."""
@@ -64,7 +64,7 @@ class Claiming(Conditions):
         assert told == {Phase.RUN, Phase.SPLIT, Phase.ENTER}
 
     def test_a_parked_record_is_claimed_without_a_word(self, store: Store) -> None:
-        """It has been told of before it was parked; with the claim the reason goes away."""
+        """Its start was told before it was parked; with the claim the reason goes away."""
         run = Begun(store, a_record("0", parked="no such workflow"))
         assert run.claim("0").record.parked == run.record("0").parked == ""
         assert run.told() == []

@@ -1,4 +1,4 @@
-"""What a commit writes, when it writes nothing, and what it answers when it comes again."""
+"""Commits: their writes, their refusals, and the answer to a repeat."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orchestrator.testing.contract.kit import (
 
 
 class Committing(Conditions):
-    """What a commit writes, when it writes nothing, and what it answers when it comes again."""
+    """Commits: their writes, their refusals, and the answer to a repeat."""
 
     def test_everything_in_a_commit_becomes_visible(self, store: Store) -> None:
         """Records, header, values, state, context, events and dispatches, all by one commit."""
@@ -194,7 +194,7 @@ class Committing(Conditions):
         assert store.values(run.id, ["a", "b", "c", "a"]) == {"a": "=1", "b": "=3"}
 
     def test_state_and_context_are_patched_key_by_key(self, store: Store) -> None:
-        """What a patch does not name stays, None deletes, and a key that never was may be deleted too."""
+        """A key that the patch does not name stays, None deletes, and a key that never was may be deleted too."""
         run = Begun(store, a_record("0"))
         run.caller(state={"a": "=1", "b": "=2"}, context={"a": "=3", "b": "=4"})
         run.caller(state={"b": None, "c": "=[]", "never": None}, context={"a": "={}", "b": None})

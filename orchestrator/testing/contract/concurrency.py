@@ -26,7 +26,7 @@ class Concurrency(Conditions):
     """Several at once."""
 
     def test_two_commits_of_one_claim_are_applied_once(self, store: Store) -> None:
-        """Whatever they say, one of them is written, and both hear its answer."""
+        """One of them is written, whatever they say, and both hear its answer."""
         run = Begun(store, a_record("0"))
         token = run.claim("0").record.token
         before = run.header.commits

@@ -1,4 +1,4 @@
-"""What the conditions are written with: runs that stand for themselves, short words for the port's verbs, threads."""
+"""The means of the conditions: runs that stand for themselves, short words for the port's verbs, threads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ OPAQUE = {
 
 
 class Conditions:
-    """What every part of the contract stands on."""
+    """The base of every part of the contract."""
 
     def advance(self, store: Store, ms: int) -> None:
         """Let `ms` pass on the store's clock: a real one is waited for; override it where the clock is virtual."""
@@ -111,7 +111,7 @@ class Begun:
 
     @property
     def header(self) -> Header:
-        """As it is now."""
+        """The header as it is now."""
         header = self.store.header(self.id)
         assert header is not None
         return header
@@ -122,12 +122,12 @@ class Begun:
         return record
 
     def counts(self) -> tuple[int, int, int, int]:
-        """How many records are live, suspended, waiting and paused."""
+        """The numbers of live, suspended, waiting and paused records."""
         header = self.header
         return header.live, header.suspended, header.waiting, header.paused
 
     def due(self) -> list[str]:
-        """Where records of its namespace are due."""
+        """The paths of due records of its namespace."""
         return [due.record.path for due in self.store.due(self.namespace)]
 
     def told(self, kind: str = "") -> list[Mapping[str, Any]]:
@@ -167,7 +167,7 @@ class Begun:
 
 
 def is_no_value(call: Callable[[], object]) -> bool:
-    """Whether the call raises ValueError."""
+    """Tell if the call raises ValueError."""
     try:
         call()
     except ValueError:

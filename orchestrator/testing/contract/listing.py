@@ -1,4 +1,4 @@
-"""Which runs there are, and how they go."""
+"""Listing the runs that there are, and deleting them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.testing.contract.kit import (
 
 
 def listed(store: Store, **query: Any) -> set[str]:
-    """Which runs the query finds."""
+    """The ids of the runs that the query finds."""
     page = store.runs(RunQuery(**query))
     ids = {header.run_id for header in page.headers}
     assert page.total == len(page.headers) == len(ids)
@@ -33,7 +33,7 @@ def listed(store: Store, **query: Any) -> set[str]:
 
 
 class Listing(Conditions):
-    """Which runs there are, and how they go."""
+    """Listing the runs that there are, and deleting them."""
 
     def test_runs_are_listed_newest_first_in_pages(self, store: Store) -> None:
         """A page holds headers as they are; the total counts all that match."""
@@ -53,7 +53,7 @@ class Listing(Conditions):
         assert ([*page.headers], page.total) == ([], 5)
 
     def test_what_happens_to_runs_does_not_change_their_order(self, store: Store) -> None:
-        """It goes by when they were created."""
+        """The order goes by the moment of their creation."""
         mine = new_run_id()
         runs: list[Begun] = []
         for _ in range(3):
@@ -84,7 +84,7 @@ class Listing(Conditions):
         assert found(workflow_id=new_run_id()) == set()
 
     def test_a_run_is_listed_by_the_resource_that_it_has_now(self, store: Store) -> None:
-        """It may get one with its start, another one later, and none again; pages and totals follow."""
+        """A run may get one with its start, another one later, and none again; pages and totals follow."""
         mine, one, other = new_run_id(), new_run_id(), new_run_id()
         found = partial(listed, store)
         late, early = Begun(store, a_record("0"), workflow_id=mine), a_header(workflow_id=mine, resource_id=one)

@@ -19,7 +19,7 @@ FAR_TOO_MANY = 1_500  # events: a log may be longer than it should, but not with
 
 
 def numbers(events: Sequence[StoredEvent]) -> list[Any]:
-    """What is in them; None stands for what was dropped."""
+    """The numbers in the events; None stands for what was dropped."""
     return [None if event.doc["type"] == TRIMMED else event.doc["n"] for event in events]
 
 
@@ -98,7 +98,7 @@ class Logs(Conditions):
         assert [event["type"] for event in run.told()] == ["first", "second", "workflow-step-start", "down", "tell"]
 
     def test_what_is_no_cursor_is_an_error(self, store: Store) -> None:
-        """It comes from outside, as a header of a browser does; whether there is such a run makes no difference."""
+        """A cursor comes from outside, as a browser's header does; whether there is such a run makes no difference."""
         run = Begun(store, a_record("0"))
         tell(run, 0, 1)
         for text in ("nonsense", "-", "1 2", "é", "\0", "½", "٣", " "):
@@ -109,7 +109,7 @@ class Logs(Conditions):
     # --- following ------------------------------------------------------------------------------------------------
 
     def test_following_returns_at_once_what_is_there(self, store: Store) -> None:
-        """It is the page that `events` returns."""
+        """The answer is the page that `events` returns."""
         run = Begun(store, a_record("0"))
         tell(run, 0, 3)
         begun = monotonic()
@@ -130,7 +130,7 @@ class Logs(Conditions):
         assert len(store.follow(run.id, "", 0.0)) == 1
 
     def test_following_wakes_up_with_the_next_event(self, store: Store) -> None:
-        """Whether a change from outside tells it, a claim or its holder, and never by another run's."""
+        """A reader wakes up by a change from outside, by a claim and by its holder, and never by another run's."""
         run, other = Begun(store, a_record("0")), Begun(store, a_record("0"))
         calls: tuple[Callable[[], Any], ...] = (
             lambda: tell(run, 0, 1),
@@ -184,7 +184,7 @@ class Logs(Conditions):
         assert found == []
 
     def test_the_last_event_is_the_cursor_of_all_that_comes(self, store: Store) -> None:
-        """It is empty until something is told, and then it leaves out what has been."""
+        """The cursor is empty until something is told, and then it leaves out what has been."""
         run = Begun(store, a_record("0"))
         assert store.last_event(run.id) == ""
         for count in (1, 7):

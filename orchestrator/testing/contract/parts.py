@@ -17,7 +17,7 @@ def a_part(path: str, token: str, number: int, *ops: Put | Run | Set) -> Change:
 
 
 class Parts(Conditions):
-    """What `Holder.part` promises."""
+    """The promises of `Holder.part`."""
 
     def test_a_part_lets_its_claim_go_on(self, store: Store) -> None:
         """Everything in it is written; of the record, nothing but the number changes."""
@@ -34,7 +34,7 @@ class Parts(Conditions):
         assert run.record("0").status == Status.SUCCESS
 
     def test_a_repeated_part_is_not_written_twice(self, store: Store) -> None:
-        """Whoever lost the answer sends it again and hears how the run stands, although what it expects has moved."""
+        """A sender who lost the answer sends it again and hears how the run stands, although things have moved."""
         run = Begun(store, a_record("0"), a_record("1", status=Status.SUSPENDED))
         token = run.claim("0").record.token
         expect = (Expect("1", Status.SUSPENDED, run.record("1").seq),)
@@ -59,7 +59,7 @@ class Parts(Conditions):
         assert run.header.commits == 2 + 4
 
     def test_a_change_without_a_number_is_written_each_time(self, store: Store) -> None:
-        """It neither counts among the parts nor is held back by them."""
+        """Such a change neither counts among the parts nor is held back by them."""
         run = Begun(store, a_record("0"))
         token = run.claim("0").record.token
         for number in (0, 1, 0, 0, 2):
@@ -83,7 +83,7 @@ class Parts(Conditions):
         assert [event["n"] for event in run.told("part")] == [1, 2, 1]
 
     def test_a_part_that_comes_after_its_claims_end_is_not_written(self, store: Store) -> None:
-        """It may have been overtaken by the outcome; what is answered is the outcome's answer."""
+        """A part may have been overtaken by the outcome; what is answered is the outcome's answer."""
         run = Begun(store, a_record("0"))
         token = run.claim("0").record.token
         committed_of(store.commit(run.id, a_part("0", token, 1)))

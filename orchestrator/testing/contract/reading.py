@@ -1,4 +1,4 @@
-"""What is created, and what is read."""
+"""Creating runs, and reading them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orchestrator.testing.contract.kit import (
 
 
 class Reading(Conditions):
-    """What is created, and what is read."""
+    """Creating runs, and reading them."""
 
     def test_a_new_run_is_stored_as_it_is_given_and_stamped(self, store: Store) -> None:
         """`create` keeps every field and writes the moment of creation by the store's clock."""
@@ -35,7 +35,7 @@ class Reading(Conditions):
         assert store.header(given.run_id) == stored
 
     def test_creating_a_run_again_returns_what_is_stored_and_changes_nothing(self, store: Store) -> None:
-        """Whoever comes second gets the first run, however far it has come."""
+        """The second caller gets the first run, however far it has come."""
         run = Begun(store, a_record("0"))
         again = store.create(a_header(run_id=run.id, workflow_id="another"))
         assert again == run.header
@@ -99,7 +99,7 @@ class Reading(Conditions):
         assert [record.path for record in store.load(run.id, held=True)] == ["0.9"]
 
     def test_every_field_of_a_record_survives(self, store: Store) -> None:
-        """What a commit puts is what a load reads, but for what the status stamps."""
+        """A load reads the fields that a commit has put, but for those that the status stamps."""
         full = a_record(
             "0.3", visit="1.2", quiet=True, input="i", output="o", error="e", needs="a b", scope=1, attempt=2,
             iteration=3, index=3, left=4, next=5, total=6, skipped=1, width=2, suspend="s", resume="r", resumed=True,

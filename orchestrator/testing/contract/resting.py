@@ -1,4 +1,4 @@
-"""How a run comes to rest, is closed, and goes on; and who waits for it."""
+"""A run comes to rest, is closed, and goes on; and others wait for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestrator.testing.contract.kit import (
 
 
 class Resting(Conditions):
-    """How a run comes to rest, is closed, and goes on; and who waits for it."""
+    """A run comes to rest, is closed, and goes on; and others wait for it."""
 
     def test_whoever_ends_the_last_live_record_claims_the_rest(self, store: Store) -> None:
         """The commit that takes the live count to zero holds the run's own record, and only that commit."""
@@ -67,7 +67,7 @@ class Resting(Conditions):
         assert run.header.status == RunState.SUCCESS
 
     def test_a_resume_takes_the_rest_away(self, store: Store) -> None:
-        """Who was about to bring the run to rest is refused; the resumed record's end claims it anew."""
+        """The one who was about to bring the run to rest is refused; the resumed record's end claims it anew."""
         run = Begun(store, a_record("0"), root=Status.OPEN)
         token = run.claim("0").record.token
         run.commit("0", token, Set("0", {"status": Status.SUSPENDED}), rest="rest 1", lease=LONG)
@@ -164,7 +164,7 @@ class Resting(Conditions):
         assert run.refused_commit("", "caller", Run({"status": RunState.SUCCESS})) == ENDED_RUN
 
     def test_waiting_for_a_rest_ends_when_the_run_rests(self, store: Store) -> None:
-        """Whoever waits is woken by the commit that counts the rest, in whatever thread it is made."""
+        """A waiting reader is woken by the commit that counts the rest, in whatever thread it is made."""
         run = Begun(store, a_record("0"))
 
         def rest() -> None:

@@ -71,7 +71,7 @@ class Timing(Conditions):
         assert [due.record.path for due in store.due(run.namespace, limit=2)] == ["1", "2"]
 
     def test_a_wait_is_due_in_a_run_at_rest(self, store: Store) -> None:
-        """It is not live, but its moment comes all the same."""
+        """A wait is not live, but its moment comes all the same."""
         run = Begun(store)
         run.caller(Put(a_record("0", status=Status.WAITING), delay=LEASE))
         run.caller(Run({"status": RunState.SUSPENDED}))
@@ -192,7 +192,7 @@ class Timing(Conditions):
         assert run.record("0").token == claimed.token
 
     def test_the_clock_tells_ms_since_1970(self, store: Store) -> None:
-        """It goes on, and all moments that are stored are its own."""
+        """The clock goes on, and all moments that are stored are its own."""
         before = store.now()
         assert before > 1_600_000_000_000
         self.advance(store, 5)

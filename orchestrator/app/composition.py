@@ -1,0 +1,84 @@
+"""Builds an application from what an `Orchestrator` was given: the one place that chooses a runtime and a store.
+
+Each part is built once everything that it needs is complete: the store, what wraps it, what wakes its readers, the
+runtime, the engine, the client. Nothing of them is changed afterwards, so everybody has the same store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.app.client import Client
+from orchestrator.app.configuration import CeleryApp
+from orchestrator.engine.contexts import Contexts
+from orchestrator.engine.delivery import Engine
+from orchestrator.engine.registry import Registry
+from orchestrator.engine.services import Services
+from orchestrator.engine.settings import Settings
+from orchestrator.host import SystemClock
+from orchestrator.local import LocalRuntime
+from orchestrator.ports import Clock, Runtime, Store, WantsWakeups
+from orchestrator.stores import open_store
+
+
+def compose(app: CeleryApp | None, store: str | Store, settings: Settings, owner: Any) -> Client:
+    """Build the application of `owner`, an `Orchestrator`: in this process, or on an app's workers.
+
+    Raises ValueError for a store's URL of an unknown kind, and where another orchestrator has the app.
+    """
+    opened = open_store(store) if isinstance(store, str) else store
+    owns_store = isinstance(store, str)
+    # An app in eager mode wants no messages: Celery runs its tasks where they are called, and so does this.
+    if app is None or app.conf.task_always_eager:
+        return _compose_local(app, opened, settings, owner, owns_store)
+    return _compose_on_celery(app, opened, settings, owner, owns_store)
+
+
+def _compose_local(app: CeleryApp | None, store: Store, settings: Settings, owner: Any, owns_store: bool) -> Client:
+    def register_task(workflow: Any) -> None:
+        if app is not None:  # eager mode: a task by its id, as on workers
+            from orchestrator.tasks.starting import register_workflow_task
+
+            register_workflow_task(app, owner, workflow)
+
+    clock, in_caller_thread = _clock_of(store), app is not None
+    runtime = LocalRuntime(store, settings, clock, in_caller_thread=in_caller_thread, on_register=register_task)
+    client = _build_client(store, settings, owner, owns_store, runtime)
+    runtime.bind(client.engine.deliver)
+    return client
+
+
+def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: Any, owns_store: bool) -> Client:
+    # Imported here, since they import Celery: an application in one process does without it.
+    from orchestrator.canvas.publication import publish_events_of
+    from orchestrator.canvas.waking import BrokerWakeups
+    from orchestrator.tasks import CeleryParts, install
+
+    if isinstance(store, WantsWakeups):
+        store.attach_wakeups(BrokerWakeups(app))
+    if settings.publish_events:
+        store = publish_events_of(store, app)
+    parts = CeleryParts(app, owner, store, settings)
+    client = _build_client(store, settings, owner, owns_store, parts.runtime, parts.is_stopping)
+    install(app, client.engine, parts)
+    return client
+
+
+def _build_client(
+    store: Store,
+    settings: Settings,
+    owner: Any,
+    owns_store: bool,
+    runtime: Runtime,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Client:
+    registry = Registry()
+    services = Services(store, settings, _clock_of(store), Contexts(settings), owner)
+    engine = Engine(services, registry, runtime, stopping=stopping)
+    return Client(store, settings, registry, engine, runtime, owner=owner, owns_store=owns_store)
+
+
+def _clock_of(store: Store) -> Clock:
+    """The clock of a store in this process, which a test may move on; else this process's own."""
+    return getattr(store, "clock", None) or SystemClock()

@@ -1,0 +1,128 @@
+"""The reading half of a handle to a run: its status, its result, and waiting for it."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from orchestrator.app.client import Client
+from orchestrator.core.records import FINAL, Header, RunState, undotted
+from orchestrator.engine.calling import refuse_inside_step
+from orchestrator.engine.read.results import RunResult, RunStatus
+from orchestrator.engine.read.run_reader import Reader
+from orchestrator.errors import RunNotFound
+from orchestrator.host import monotonic
+
+_CELERY_STATES = {
+    RunStatus.PENDING: "PENDING",
+    RunStatus.RUNNING: "STARTED",
+    RunStatus.WAITING: "STARTED",
+    RunStatus.SUSPENDED: "SUSPENDED",
+    RunStatus.PAUSED: "SUSPENDED",
+    RunStatus.SUCCESS: "SUCCESS",
+    RunStatus.FAILED: "FAILURE",
+    RunStatus.TRIPWIRE: "FAILURE",
+    RunStatus.CANCELED: "REVOKED",
+}
+_LOOK = 1.0  # seconds after which who waits for a run of this process sees if anybody is still at work on it
+_LONGEST_WAIT = 3_600.0  # seconds of one wait for a run of workers
+
+
+class RunHandle:
+    """Reads one run, and waits for it. It holds nothing but the id: any process may have one for the same run."""
+
+    def __init__(self, client: Client, run_id: str, workflow_id: str) -> None:
+        self.client = client
+        self.run_id = run_id
+        self.workflow_id = workflow_id
+        self.root_id, _, path = run_id.partition("/")
+        self._scope = undotted(path)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id} of {self.workflow_id}>"
+
+    @property
+    def orchestrator(self) -> Any:
+        """The `Orchestrator` that the handle is from."""
+        return self.client.owner
+
+    @property
+    def id(self) -> str:
+        """The run id."""
+        return self.run_id
+
+    def header(self) -> Header:
+        """The stored header of the run as a whole. Raises `RunNotFound`."""
+        found = self.client.store.header(self.root_id)
+        if found is None:
+            raise RunNotFound(f"there is no run {self.run_id!r}", run_id=self.run_id, workflow_id=self.workflow_id)
+        return found
+
+    def _reader(self, header: Header) -> Reader:
+        return self.client.reader(header, self._scope)
+
+    @property
+    def status(self) -> RunStatus:
+        """The run's status."""
+        return self._reader(self.header()).status()
+
+    @property
+    def resource_id(self) -> str | None:
+        """The id of the user, customer or thing that the run is for."""
+        return self.header().resource_id or None
+
+    @property
+    def state(self) -> str:
+        """The status in Celery's words: PENDING, STARTED, SUSPENDED, SUCCESS, FAILURE, REVOKED."""
+        return _CELERY_STATES[self.status]
+
+    def ready(self) -> bool:
+        """Return True once the run has ended."""
+        return self.status in {RunStatus(state) for state in FINAL}
+
+    def successful(self) -> bool:
+        """Return True if the run has ended well."""
+        return self.status == RunStatus.SUCCESS
+
+    def failed(self) -> bool:
+        """Return True if the run has failed."""
+        return self.status == RunStatus.FAILED
+
+    def result(self, timeout: float | None = None) -> RunResult:
+        """Wait until the present attempt rests. Raises `TimeoutError`, which leaves the run as it is."""
+        refuse_inside_step("run.result()")
+        header = self.header()
+        resting = header.status not in (RunState.RUNNING, RunState.PENDING)
+        return self.wait_for_rest(header.rests - 1 if resting else header.rests, timeout)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the run and return its result, or raise its error, as an `AsyncResult` does."""
+        return self.result(timeout).unwrap()
+
+    def wait_for_rest(
+        self, rests: int, timeout: float | None, *, final: bool = False, since: float | None = None
+    ) -> RunResult:
+        """Wait until the run has rested more often than `rests`; with `final`, until it has thereby ended.
+
+        The timeout counts from `since`, or from now. Raises `TimeoutError`, and in the default runtime what this
+        process died of while it worked on the run.
+        """
+        end = inf if timeout is None else (since or monotonic()) + timeout
+        longest = _LONGEST_WAIT if self.client.runtime.is_shared else _LOOK
+        while True:
+            left = min(longest, max(0.0, end - monotonic()))
+            header = self.client.store.wait(self.root_id, rests, left)
+            if header is None:
+                raise RunNotFound(f"run {self.run_id!r} has been deleted", run_id=self.run_id)
+            resting = header.status != RunState.RUNNING  # else somebody has let it go on: the next rest tells
+            if header.rests > rests and (header.status in FINAL or (resting and not final)):
+                return self._reader(header).run_result()
+            rests = max(rests, header.rests)
+            if (error := self.client.runtime.failure_of(self.root_id)) is not None:
+                raise error
+            if monotonic() >= end:
+                raise TimeoutError(f"run {self.run_id} is still {header.status} after {timeout} s")
+
+    def last_event_id(self) -> str:
+        """The cursor after the newest event."""
+        return self.client.store.last_event(self.root_id)

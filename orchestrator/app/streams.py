@@ -1,0 +1,254 @@
+"""Streams of a run's events: they replay what is recorded and then follow, and end by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self, TypeVar
+
+from orchestrator.app.handle import RunHandle
+from orchestrator.core.records import FINAL, Header
+from orchestrator.engine.read.events import Event, EventReader
+from orchestrator.engine.read.results import RunResult
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import monotonic
+
+log = logging.getLogger("orchestrator")
+_T = TypeVar("_T")
+
+_LOOK = 1.0  # seconds after which a reader who hears nothing looks whether the run is still there
+_RETRY_DELAY = 1.0  # seconds until a watcher asks a store that did not answer again
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """The stop condition of a stream: the run has rested more than `rests` times (and, with `final`, ended)."""
+
+    rests: int
+    final: bool = False
+
+    def is_met(self, header: Header | None) -> bool:
+        """All that the stream will have is recorded; so it is where the run has been deleted."""
+        return header is None or (header.rests > self.rests and (header.status in FINAL or not self.final))
+
+    def ends_with(self, doc: Mapping[str, Any]) -> bool:
+        """This recorded event is the stream's last."""
+        return "rest" in doc and doc["rest"] > self.rests and (doc["status"] in FINAL or not self.final)
+
+
+def pages(
+    run: RunHandle, after: str, until: Until, stopped: Callable[[], bool] = lambda: False
+) -> Iterator[list[Event]]:
+    """Events after the cursor, several at a time where there are several."""
+    store, runtime = run.client.store, run.client.runtime
+    reader = EventReader(store, run.root_id)
+    over = until.is_met(store.header(run.root_id))
+    while not stopped():
+        found = store.events(run.root_id, after) if over else store.follow(run.root_id, after, _LOOK)
+        last = next((place for place, stored in enumerate(found, 1) if until.ends_with(stored.doc)), 0)
+        if found:
+            yield reader.to_events(found[: last or None])
+            after = found[-1].id
+        if last or (over and not found):
+            return
+        over = over or (not found and until.is_met(store.header(run.root_id)))
+        if not found and not over and (error := runtime.failure_of(run.root_id)) is not None:
+            raise error
+
+
+class RunStream:
+    """An iterator over the events of one attempt; `result()` is its outcome.
+
+    It ends by itself: when the run ends or is deleted, and, unless it was asked to stay open, when the run is suspended
+    or paused. A reader whose store went away (`StoreUnavailable`) goes on with `run.events(after=event.id)`.
+    """
+
+    def __init__(self, run: RunHandle, after: str, rests: int, *, close_on_suspend: bool = True) -> None:
+        self.run = run
+        self._until = Until(rests, final=not close_on_suspend)
+        self._stopped = threading.Event()
+        self._pages = pages(run, after, self._until, self._stopped.is_set)
+        self._ready: deque[Event] = deque()
+
+    def __iter__(self) -> RunStream:
+        return self
+
+    def __next__(self) -> Event:
+        while not self._ready:
+            self._ready.extend(next(self._pages))
+        return self._ready.popleft()
+
+    def page(self) -> list[Event]:
+        """The next events, at least one; an empty list at the end."""
+        ready = [*self._ready] or next(self._pages, [])
+        self._ready.clear()
+        return ready
+
+    def stop(self) -> None:
+        """End it where it stands, soon; the run goes on."""
+        self._stopped.set()
+
+    def result(self, timeout: float | None = None) -> RunResult:
+        """Wait for the attempt's result. Events that were not read stay readable.
+
+        Of a stream that stays open over suspensions it is the run's result at its end. Raises `RunNotFound` where
+        the run has been deleted, and TimeoutError.
+        """
+        return self.run.wait_for_rest(self._until.rests, timeout, final=self._until.final)
+
+
+class AsyncRunStream:
+    """A `RunStream` for `async for`; `await stream.result()` is its outcome.
+
+    The run is started when the first event or the result is asked for, and what is wrong with its input is raised then.
+    All reading happens in other threads, so the event loop never waits for the store. A reader that is cancelled (by a
+    timeout, say) may go on reading: no event is lost. `aclose()`, leaving it as an async context manager, or letting
+    it go ends the reading; the run goes on.
+    """
+
+    def __init__(self, begin: Callable[[], RunStream]) -> None:
+        self._begin = begin
+        self._closed = False
+        self._begun: Future[RunStream] | None = None
+        self._reading: Future[list[Event]] | None = None
+        self._ready: deque[Event] = deque()
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        stream = await self._stream()
+        if not self._ready:
+            if self._reading is None:
+                self._reading = _in_thread(stream.page)
+            reading = self._reading
+            page = await _await_future(reading)
+            if self._reading is reading:
+                self._reading = None
+                self._ready.extend(page)
+        if not self._ready:
+            raise StopAsyncIteration
+        return self._ready.popleft()
+
+    async def result(self, timeout: float | None = None) -> RunResult:
+        """Wait for the attempt's result. Raises TimeoutError after `timeout` seconds."""
+        stream = await self._stream()
+        end = None if timeout is None else monotonic() + timeout
+        while True:
+            left = _LOOK if end is None else min(_LOOK, max(0.0, end - monotonic()))
+            try:
+                return await _await_future(_in_thread(partial(stream.result, left)))
+            except TimeoutError:
+                if end is not None and monotonic() >= end:
+                    raise
+
+    async def aclose(self) -> None:
+        """Read no more: the stream is at its end."""
+        self._closed = True
+        if self._begun is not None:
+            self._begun.add_done_callback(_stop)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    async def _stream(self) -> RunStream:
+        if self._begun is None:
+            if self._closed:
+                raise RuntimeError("the stream was closed before it began: the run has not been started")
+            self._begun = _in_thread(self._begin)
+            weakref.finalize(self, self._begun.add_done_callback, _stop)
+        return await _await_future(self._begun)
+
+
+def _stop(begun: Future[RunStream]) -> None:
+    if begun.exception() is None:
+        begun.result().stop()
+
+
+def _in_thread(call: Callable[[], _T]) -> Future[_T]:
+    """Call in a thread that nobody waits for: neither a loop that is closed nor a process that ends."""
+    future: Future[_T] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001  (a thread's border: it is raised where the future is awaited)
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="orchestrator-astream", daemon=True).start()
+    return future
+
+
+async def _await_future(future: Future[_T]) -> _T:
+    """Await work in a thread, which goes on when whoever awaits it is cancelled."""
+    return await asyncio.shield(asyncio.wrap_future(future))
+
+
+class EventWatcher:
+    """A thread that calls a function for each event of a run, from now on, until the run ends, or until `stop`.
+
+    The run does not wait for the function: the thread reads the recorded events at its own pace. An exception of the
+    function is logged. While the store does not answer it tries again, and goes on where it was.
+    """
+
+    def __init__(self, run: RunHandle, callback: Callable[[Event], Any]) -> None:
+        self._run = run
+        self._callback = callback
+        self._stopped = threading.Event()
+        header = run.header()
+        self._until = Until(header.rests - (header.status in FINAL), final=True)  # over already, where the run is
+        self._after = run.last_event_id()
+        self._about = {"run_id": run.root_id, "workflow_id": run.workflow_id}
+        self._thread = threading.Thread(target=self._watch, name=f"watch-{run.run_id}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing more will be called."""
+        return not self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Call the function no more; a call that has begun is not interrupted. Stopping twice is harmless."""
+        self._stopped.set()
+
+    def join(self) -> None:
+        """Wait until the thread has ended, unless this is that thread."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout=2 * _LOOK)
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._read()
+            except StoreUnavailable as error:
+                log.warning("watcher of run %s: %s", self._run.run_id, error, extra=self._about)
+                self._stopped.wait(_RETRY_DELAY)
+            except Exception:  # the end of a thread: nobody is there to raise to
+                log.exception("watcher of run %s ends", self._run.run_id, extra=self._about)
+                self._stopped.set()
+            else:
+                self._stopped.set()
+
+    def _read(self) -> None:
+        for page in pages(self._run, self._after, self._until, self._stopped.is_set):
+            for event in page:
+                if self._stopped.is_set():
+                    return
+                self._after = event.id
+                self._call(event)
+
+    def _call(self, event: Event) -> None:
+        try:
+            self._callback(event)
+        except Exception:  # a user's function
+            log.exception("watcher of run %s raised on %s", self._run.run_id, event.type, extra=self._about)

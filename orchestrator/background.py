@@ -1,0 +1,205 @@
+"""Threads and timers that outlive neither their process nor a fork.
+
+A child process has none of its parent's threads, but a copy of every object that says they run, and perhaps of a lock
+that one of those threads held. This is the one place that deals with it: an object that owns threads or locks
+registers itself with `on_fork`, and every child gives it new ones before anything else runs there.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from orchestrator.host import monotonic
+
+log = logging.getLogger("orchestrator")
+
+Item = TypeVar("Item")
+
+_LONGEST_WAIT = 3_600.0  # seconds that a thread waits in one go: a clock that is set forward is noticed by then
+_JOIN = 5.0  # seconds that `close` waits for a call that is being made
+
+
+class ForkSafe(Hashable, Protocol):
+    """An object with threads or locks of its process."""
+
+    def reset_after_fork(self) -> None:
+        """Replace threads, locks and whatever belonged to the parent's work. Called in the child, before its code."""
+        ...
+
+
+# Weak, so that registering keeps nothing alive: an orchestrator that is closed and dropped takes its threads along.
+_fork_safe: weakref.WeakSet[ForkSafe] = weakref.WeakSet()
+
+
+def on_fork(owner: ForkSafe) -> None:
+    """Call `owner.reset_after_fork` in every process that is forked from this one while `owner` lives."""
+    _fork_safe.add(owner)
+
+
+def _reset_after_fork() -> None:
+    for owner in list(_fork_safe):
+        owner.reset_after_fork()
+
+
+# A hook of the interpreter, not a look at the process id at each use: no method can be the one that forgot to look.
+os.register_at_fork(after_in_child=_reset_after_fork)
+
+
+class ForkAwareThread:
+    """A daemon thread that starts when it is first needed, in each process anew.
+
+    `run` may return when there is nothing left to do. It then calls `release` first, while it holds the lock under
+    which it has decided so: whoever needs it next starts another.
+    """
+
+    def __init__(self, run: Callable[[], None], name: str) -> None:
+        self._run = run
+        self._name = name
+        self.reset_after_fork()
+        on_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's thread."""
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_started(self) -> bool:
+        """True while this process has one at work."""
+        return self._thread is not None
+
+    def ensure_started(self) -> None:
+        """Start it, unless this process has one."""
+        if self._thread is not None:
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+                self._thread.start()
+
+    def release(self) -> None:
+        """Let the next `ensure_started` start another one; called by the thread that is about to end."""
+        self._thread = None
+
+    def join(self, timeout: float) -> None:
+        """Wait until it has ended, for `timeout` seconds at most; not at all in that thread itself."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+
+class TimerQueue(Generic[Item]):
+    """Items in the order of their moments. Of those with the same moment the first that was added comes first.
+
+    A moment is a number of whatever clock the owner reads. Not thread-safe: its owner has a lock.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Item]] = []
+        self._count = 0  # breaks ties, so that items are never compared
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def add(self, moment: float, item: Item) -> None:
+        """Have the item popped once `moment` has come."""
+        self._count += 1
+        heapq.heappush(self._heap, (moment, self._count, item))
+
+    @property
+    def next_moment(self) -> float | None:
+        """The earliest moment, None where there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def pop_due(self, now: float) -> list[Item]:
+        """Remove and return all items whose moment has come, in order."""
+        due: list[Item] = []
+        while self._heap and self._heap[0][0] <= now:
+            due.append(heapq.heappop(self._heap)[2])
+        return due
+
+    def clear(self) -> None:
+        """Remove all items."""
+        self._heap.clear()
+
+
+def monotonic_ms() -> float:
+    """Milliseconds of this process's own clock, which nobody sets back."""
+    return monotonic() * 1000
+
+
+class TimerThread(Generic[Item]):
+    """Calls back with an item when its moment has come, from one thread of each process.
+
+    `now` is a clock in milliseconds. One that somebody else moves on (a test's) cannot be slept by: `look_every` says
+    how many seconds pass between two looks at it. After a fork the child has no timers: they are the parent's to keep.
+    """
+
+    def __init__(
+        self,
+        call: Callable[[Item], None],
+        name: str,
+        now: Callable[[], float] = monotonic_ms,
+        look_every: float | None = None,
+    ) -> None:
+        self._call = call
+        self._now = now
+        self._look_every = look_every
+        self._closed = threading.Event()
+        self._thread = ForkAwareThread(self._run, name)
+        self.reset_after_fork()
+        on_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's timers."""
+        self._changed = threading.Condition()
+        self._timers: TimerQueue[Item] = TimerQueue()
+
+    def add(self, delay: float, item: Item) -> None:
+        """Call back with the item in `delay` milliseconds; never again once this is closed."""
+        with self._changed:
+            if self._closed.is_set():
+                return
+            self._timers.add(self._now() + delay, item)
+            self._thread.ensure_started()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Call back no more, and wait a moment for a call that is being made. Closing twice is harmless."""
+        with self._changed:
+            self._closed.set()
+            self._timers.clear()
+            self._changed.notify()
+        self._thread.join(_JOIN)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            for item in self._wait():
+                if self._closed.is_set():
+                    return
+                try:
+                    self._call(item)
+                except Exception:  # the thread must outlive whatever one timer finds
+                    log.exception("a timer of this process failed")
+
+    def _wait(self) -> list[Item]:
+        with self._changed:
+            while not self._closed.is_set():
+                if due := self._timers.pop_due(self._now()):
+                    return due
+                self._changed.wait(self._pause())
+            return []
+
+    def _pause(self) -> float | None:
+        moment = self._timers.next_moment
+        if moment is None:
+            return None
+        if self._look_every is not None:
+            return self._look_every
+        return min(max(0.0, moment - self._now()) / 1000, _LONGEST_WAIT)

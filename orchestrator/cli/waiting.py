@@ -1,0 +1,110 @@
+"""Lists everything that waits for somebody outside, over all runs: steps for a resume, waits for events, pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.app import Orchestrator
+from orchestrator.cli.access import Session
+from orchestrator.cli.rows import name_of
+from orchestrator.cli.texts import NONE, compact, milliseconds, plain, time_text
+from orchestrator.core.graph import Wait
+from orchestrator.core.records import Header, Record, RunState, Status
+from orchestrator.engine.read.results import moment
+from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.read.step_view import payload_dict
+from orchestrator.ports import RunQuery
+
+_PAGE = 200
+_MAX_PAYLOAD = 80
+_COLUMNS = ("RUN", "WORKFLOW", "RESOURCE", "STEP", "WAITS FOR", "SINCE", "UNTIL", "PAYLOAD")
+_STATES = (RunState.SUSPENDED, RunState.PAUSED, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One thing that waits. `kind` is `resume`, `event` or `pause`; what does not apply is None."""
+
+    run_id: str
+    workflow_id: str
+    resource_id: str | None
+    step: str
+    kind: str
+    since: datetime | None
+    until: datetime | None = None
+    label: str | None = None
+    event: str | None = None
+    payload: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them."""
+        about = {"run_id": self.run_id, "workflow_id": self.workflow_id, "resource_id": self.resource_id}
+        times = {"since": milliseconds(self.since), "until": milliseconds(self.until)}
+        said = {"label": self.label, "event": self.event, "payload": plain(self.payload)}
+        return about | {"step": self.step, "kind": self.kind} | times | said
+
+    def cells(self) -> list[str]:
+        """The row of a table."""
+        words = {"event": f"event {self.event}", "pause": "a word to go on"}
+        label = f" (label {self.label})" if self.label else ""
+        waits = words.get(self.kind, f"resume{label}")
+        payload = NONE if self.payload is None else compact(self.payload, _MAX_PAYLOAD)
+        about = [self.run_id, self.workflow_id, self.resource_id or NONE, self.step, waits]
+        return [*about, time_text(self.since), time_text(self.until), payload]
+
+
+def show(at: Session, workflow: str | None, resource: str | None) -> None:
+    """Print everything that waits, longest first."""
+    found = [
+        each
+        for header in _headers(at.orchestrator, workflow, resource)
+        for each in _waiting_in(at.orchestrator, header)
+    ]
+    found.sort(key=lambda each: (each.since is None, milliseconds(each.since) or 0))
+    if at.output.as_json:
+        at.output.json({"waiting": [each.to_dict() for each in found]})
+        return
+    at.output.table(_COLUMNS, [each.cells() for each in found])
+    if not found:
+        at.output.note("nothing waits for anybody")
+
+
+def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | None) -> Iterator[Header]:
+    """Runs in which something waits, each once. One that runs may have an arm that does."""
+    seen: set[str] = set()
+    for state in _STATES:
+        offset = 0
+        while page := orchestrator.store.runs(
+            RunQuery(workflow, state.value, resource, limit=_PAGE, offset=offset)
+        ).headers:
+            offset += len(page)
+            for header in page:
+                if header.run_id not in seen and header.suspended + header.waiting + header.paused:
+                    seen.add(header.run_id)
+                    yield header
+
+
+def _waiting_in(orchestrator: Orchestrator, header: Header) -> list[Waiting]:
+    reader = orchestrator.client.reader(header)
+    paused = [record for record in reader.records.values() if record.status == Status.PAUSED]
+    records = [*reader.held(), *paused]
+    reader.values.fetch(record.suspend for record in records)
+    return [_describe(reader, record) for record in records]
+
+
+def _describe(reader: Reader, record: Record) -> Waiting:
+    header, name = reader.header, name_of(reader, record)
+    about = (header.run_id, header.workflow_id, header.resource_id or None, name)
+    match record.status:
+        case Status.WAITING:
+            node = reader.graph.node(record.at) if reader.graph is not None else None
+            event = node.event if isinstance(node, Wait) else record.step
+            return Waiting(*about, "event", moment(record.suspended_at), moment(record.due), event=event)
+        case Status.PAUSED:
+            return Waiting(*about, "pause", moment(header.updated_at))
+        case _:
+            payload = payload_dict(reader.values.plain(record.suspend))
+            return Waiting(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=payload)

@@ -1,0 +1,192 @@
+"""Commits of a worker: the outcome of a claim, what it writes on the way, and how it gives a claim back.
+
+As in `commands`, each is a pure function of what was read. All but the last are guarded by the claim's token: whoever
+has lost the lease meanwhile is refused, so that a zombie writes nothing into the work of its successor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from orchestrator.core import flow
+from orchestrator.core.changes import Change, Doc, Holder, Mail, Set, mark
+from orchestrator.core.envelope import CommitLimits, StoredTexts
+from orchestrator.core.graph import Step, Wait
+from orchestrator.core.plan import Failed, Plan, Spot
+from orchestrator.core.records import Header, Phase, Record, Status
+from orchestrator.core.recovery import sweep
+
+# Claims in a row that ended without a commit. A step that kills its worker would else kill one worker per lease, for
+# ever; fewer than three would fail steps for two deployments in a row.
+MAX_ABANDONED_ATTEMPTS = 3
+
+MAX_DEFERRAL = 300_000  # milliseconds
+
+
+# --- outcomes --------------------------------------------------------------------------------------------------------
+
+
+def commit_outcome(
+    record: Record,
+    plan: Plan,
+    texts: StoredTexts,
+    limits: CommitLimits,
+    *,
+    mail: Mail | None = None,
+    settle_token: str = "",
+    chunks: Sequence[Doc] = (),
+) -> Change:
+    """Record the outcome of a claim together with all that follows from it.
+
+    One commit, because a worker may die behind it: a successor that was started in a second one could be lost.
+    `settle_token` claims the settling of the run for this worker, if nothing is live any more; without one it is
+    queued. `chunks` are what the step has streamed last: they come before the events of its end.
+    """
+    return Change(
+        # The token is the only guard: a seq may come again (time travel, a store's failover), a token never does.
+        Holder(record.path, record.token),
+        tuple(plan.ops),
+        # Values go with the commit that refers to them. One that nobody refers to would never be found and purged.
+        values={**plan.values, **texts.values},
+        state=texts.state,
+        context=texts.context,
+        events=(*chunks, *plan.events),
+        # The mailbox is compared in the same commit: an event that came since it was read is not overlooked.
+        mail=mail,
+        rest=settle_token,
+        rest_now=plan.rest_now,
+        lease=limits.lease,
+        grace=limits.redelivery_delay,
+        keep=limits.max_events,
+        keep_for=limits.max_event_age,
+    )
+
+
+def find_retry_pause(spot: Spot, chance: float, *, is_retryable: bool) -> float | None:
+    """Decide whether a failed attempt is followed by another: the seconds until it, or None.
+
+    `chance` in [0, 1) spreads a backoff. Abandoned attempts do not count: nobody knows whether the function had failed.
+    """
+    node = spot.node if spot.record.path else None
+    if not is_retryable or not isinstance(node, Step) or spot.record.attempt >= node.retry.attempts:
+        return None
+    return node.retry.pause(spot.record.attempt + 1, chance)
+
+
+def retry(spot: Spot, seconds: float) -> Plan:
+    """Let another attempt follow after so many seconds."""
+    # It gets a new number: an old message of the first attempt must not skip the pause.
+    return flow.retry(spot, round(seconds * 1000))
+
+
+def must_give_up(record: Record) -> bool:
+    """Decide whether a claim is to fail without another try. The settling of a run is tried for ever: it must end."""
+    return record.lost >= MAX_ABANDONED_ATTEMPTS and record.phase != Phase.REST
+
+
+def give_up(spot: Spot, error_id: str) -> Plan:
+    """Fail a step whose last attempts were all abandoned, whatever its own retries are."""
+    # A failure like any other: a parallel block that tolerates failures tolerates this one too.
+    return flow.finish(spot, Failed(error_id))
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+def await_event(spot: Spot, entries: Sequence[str]) -> tuple[Plan, Mail]:
+    """Take the oldest event that has been sent already, else begin to wait for one. `entries` is the mailbox as read.
+
+    The mark is the counterpart of the one in `commands.send_event`: neither side can miss the other.
+    """
+    name = _event_of(spot)
+    sent = next((entry for entry in entries if not entry.startswith(flow.WAITER)), None)
+    if sent is not None:
+        return flow.heard(spot, sent), Mail(name, mark(entries), pop=sent)
+    return flow.listening(spot), Mail(name, mark(entries), push=flow.waiter(spot.record))
+
+
+def time_out_event(spot: Spot, error_id: str) -> tuple[Plan, Mail]:
+    """End a wait whose time is over. Its entry leaves the mailbox, so that nobody sends an event into the void."""
+    # No mark is expected: an event that is sent now finds the record queued and clears the entry away by itself.
+    return flow.expired(spot, error_id), Mail(_event_of(spot), pop=spot.record.label)
+
+
+def _event_of(spot: Spot) -> str:
+    node = spot.node
+    if not isinstance(node, Wait):
+        raise TypeError(f"{spot.record.path} is not a wait")
+    return node.event
+
+
+# --- on the way ------------------------------------------------------------------------------------------------------
+
+
+def write_items(record: Record, page: Mapping[str, str], limits: CommitLimits) -> Change:
+    """Write some of the items of a foreach, each under an id of its own. The claim goes on.
+
+    No part number: the ids are the same whoever writes them, so a repeat writes what stands there already.
+    """
+    return Change(Holder(record.path, record.token), values=page, lease=limits.lease)
+
+
+def flush_events(record: Record, number: int, events: Sequence[Doc], limits: CommitLimits) -> Change:
+    """Append what a step has streamed. The claim goes on.
+
+    `number` counts the flushes of one claim from 1: one whose answer was lost is sent again, and appended once.
+    """
+    return Change(
+        Holder(record.path, record.token, number),
+        events=tuple(events),
+        lease=limits.lease,
+        keep=limits.max_events,
+        keep_for=limits.max_event_age,
+    )
+
+
+# --- giving back -----------------------------------------------------------------------------------------------------
+
+
+def find_deferral(header: Header, record: Record, first_delay: int) -> int:
+    """Compute how long a claim that cannot be run here is put off: the pause doubles from `first_delay` on.
+
+    It follows from how long the activation has waited already, so that nothing has to be counted.
+    """
+    since = max(record.started_at, record.resumed_at) or header.updated_at
+    waited = max(0, header.updated_at - since)
+    return min(MAX_DEFERRAL, max(first_delay, 2 * waited))
+
+
+def defer_unrunnable(record: Record, reason: str, delay: int) -> Change:
+    """Give back a claim that this process cannot run: it has no such workflow, or another graph of it.
+
+    No attempt is counted, and the run is never failed for it: during a rolling deployment the process that can run it
+    may just not be there yet.
+    """
+    # The reason is kept for operators, and tells a later claim that the step has been told to start before.
+    fields = {"status": Status.RETRYING.value, "parked": reason}
+    return Change(Holder(record.path, record.token), (Set(record.path, fields, delay=delay),))
+
+
+def is_claim(record: Record, seq: int) -> bool:
+    """Check that a record is still in the claim of this number, before somebody else ends it on its worker's behalf."""
+    return record.status == Status.RUNNING and record.seq == seq
+
+
+def may_fail_claim(record: Record, seq: int) -> bool:
+    """Decide whether a claim of this number may be ended as failed by somebody else than its worker.
+
+    The settling of a run cannot fail, whatever time limit it ran into: the end of its lease brings it back.
+    """
+    return is_claim(record, seq) and record.path != ""
+
+
+def release(header: Header, record: Record, seq: int, limits: CommitLimits) -> Change | None:
+    """Put a claim back in the queue whose process is known to be gone; None where the claim has ended.
+
+    The same as the end of its lease, only at once: the attempt counts as abandoned.
+    """
+    if not is_claim(record, seq):
+        return None
+    # The sweep is guarded by the moment that was read. A heartbeat that comes through proves that the worker lives.
+    swept = sweep(header, record, limits.redelivery_delay)
+    return swept.change if swept is not None else None

@@ -1,0 +1,14 @@
+"""The key under which user code tells others apart one activation from another."""
+
+from __future__ import annotations
+
+from orchestrator.core.records import Record, visits
+
+
+def idempotency_key(run_id: str, life: int, record: Record) -> str:
+    """Return the key of one activation, the same for every attempt of it: made of run, life, path and visit alone."""
+    # A step runs at least once, so an attempt may repeat what an earlier one has done outside; there the key says so.
+    # After a time travel the same step is to happen again, and an iteration of a loop is none of the one before.
+    key = f"{run_id}/{record.path}" if not life else f"{run_id}.life.{life}/{record.path}"
+    again = any(number > 1 for number in visits(record))
+    return f"{key}.iter.{record.visit}" if again else key

@@ -1,0 +1,169 @@
+"""The door to OpenTelemetry: what the engine and its callers tell of a run, which nobody hears without an SDK.
+
+Nothing here imports OpenTelemetry. Whoever has configured an SDK has imported its API, so a look into `sys.modules` and
+at the provider tells whether anybody listens; without one everything goes to `NULL_OBSERVER`, which does nothing. A
+"no" is believed for a second, and not for ever: an SDK may be configured late, as the children of a prefork pool do.
+What is told to OpenTelemetry stands in `tracing` and `metrics`, which are imported once somebody listens.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.core.records import Header
+from orchestrator.engine.observe.protocols import (
+    NULL_OBSERVER,
+    AttemptObserver,
+    CallObserver,
+    NullObserver,
+    ObservedAttempt,
+)
+from orchestrator.host import monotonic
+from orchestrator.ports import Store
+
+if TYPE_CHECKING:  # they import an optional library, which a process without an SDK never loads
+    from orchestrator.engine.observe.metrics import Metrics
+    from orchestrator.engine.observe.tracing import Tracing
+
+SILENCE = 1.0  # seconds between two looks at the providers while nobody listens: a look costs more than a word
+_STAND_INS = ("opentelemetry.trace", "opentelemetry.metrics")  # the API's modules; an SDK's are elsewhere
+_NOTHING: AbstractContextManager[NullObserver] = nullcontext(NULL_OBSERVER)
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """The listeners in this process: to spans, to numbers, or to both."""
+
+    # None where no tracer provider is set, or its SDK is switched off
+    tracing: Tracing | None
+    # None where no meter provider is set
+    metrics: Metrics | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The providers at the last look, and what that means."""
+
+    # the API's tracer provider
+    tracers: object
+    # the API's meter provider
+    meters: object
+    # made for these providers; None where both are stand-ins
+    listeners: Listeners | None
+
+
+_last_look = _Look(None, None, None)
+_silent_until = 0.0
+
+
+def find_listeners() -> Listeners | None:
+    """Find who listens, None where nobody does: no API is imported, or no provider is set but the API's own."""
+    # No lock: each of the two is replaced as a whole, and losing a race costs another look.
+    global _last_look, _silent_until  # noqa: PLW0603
+    trace, metrics = sys.modules.get("opentelemetry.trace"), sys.modules.get("opentelemetry.metrics")
+    if trace is None and metrics is None:
+        return None
+    if _silent_until and monotonic() < _silent_until:
+        return None
+    tracers, meters = _provider(trace, "get_tracer_provider"), _provider(metrics, "get_meter_provider")
+    look = _last_look
+    if look.tracers is not tracers or look.meters is not meters:
+        look = _last_look = _Look(tracers, meters, _make_listeners(tracers, meters))
+    _silent_until = monotonic() + SILENCE if look.listeners is None else 0.0
+    return look.listeners
+
+
+def _provider(api: ModuleType | None, name: str) -> object:
+    getter = getattr(api, name, None)  # absent while another thread is still importing the API
+    return getter() if getter is not None else None
+
+
+def _is_real(provider: object) -> bool:
+    """Return whether it is more than a stand-in of the API, which does nothing."""
+    # Asked by its module, not by `isinstance`: the classes of the stand-ins are private to the API.
+    return provider is not None and not type(provider).__module__.startswith(_STAND_INS)
+
+
+def _make_listeners(tracers: Any, meters: Any) -> Listeners | None:
+    # Imported here, because the library is optional: by now the process has loaded it itself.
+    tracing = counting = None
+    if _is_real(tracers):
+        from orchestrator.engine.observe.tracing import Tracing
+
+        tracing = Tracing.of(tracers)
+    if _is_real(meters):
+        from orchestrator.engine.observe.metrics import Metrics
+
+        counting = Metrics(meters)
+    return Listeners(tracing, counting) if tracing or counting else None
+
+
+# --- what the engine tells -------------------------------------------------------------------------------------------
+
+
+def observe_attempt(attempt: ObservedAttempt) -> AttemptObserver:
+    """Return the observer of this claim."""
+    found = find_listeners()
+    if found is None:
+        return NULL_OBSERVER
+    observer: AttemptObserver = NULL_OBSERVER if found.tracing is None else found.tracing.observe(attempt)
+    return observer if found.metrics is None else found.metrics.observe(attempt, observer)
+
+
+def use_run_span(header: Header) -> AbstractContextManager[Any]:
+    """Make the run's own span the current one inside: what is sent there belongs to the run's trace."""
+    found = find_listeners()
+    if found is None or found.tracing is None or not header.trace:
+        return _NOTHING
+    return found.tracing.use_run_span(header)
+
+
+# --- what callers tell -----------------------------------------------------------------------------------------------
+
+
+def observe_start(header: Header) -> AbstractContextManager[CallObserver]:
+    """Observe a caller who starts the run inside. What is raised there ends the run's span as an error."""
+    found = find_listeners()
+    return _NOTHING if found is None else _observe_start(found, header)
+
+
+@contextmanager
+def _observe_start(found: Listeners, header: Header) -> Iterator[CallObserver]:
+    with _NOTHING if found.tracing is None else found.tracing.observe_start(header) as observer:
+        yield observer
+    if found.metrics is not None:  # not reached where the start was refused: it counts no run
+        found.metrics.on_started(header)
+
+
+def observe_call(verb: str, header: Header) -> AbstractContextManager[CallObserver]:
+    """Observe a caller who lets the run go on inside: resumes or restarts it, or lets it travel."""
+    found = find_listeners()
+    if found is None or found.tracing is None:
+        return _NOTHING
+    return found.tracing.observe_call(verb, header)
+
+
+def on_canceled(header: Header) -> None:
+    """Tell that a caller has ended the run."""
+    found = find_listeners()
+    if found is None:
+        return
+    if found.tracing is not None:
+        found.tracing.on_canceled(header)
+    if found.metrics is not None:
+        found.metrics.on_ended(header)
+
+
+# --- what the ticker tells -------------------------------------------------------------------------------------------
+
+
+def on_swept(store: Store, moments: Sequence[int]) -> None:
+    """Tell that these entries were due, each since its moment."""
+    found = find_listeners()
+    if found is not None and found.metrics is not None:
+        found.metrics.on_swept(store, moments)

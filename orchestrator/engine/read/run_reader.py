@@ -1,0 +1,243 @@
+"""Reads a stored run for a caller, with its values as their declared types where the workflow is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from orchestrator.codec import ANY, Shape
+from orchestrator.core.graph import Graph, Path
+from orchestrator.core.records import FINAL, Header, Record, Role, Status, belongs, dotted
+from orchestrator.definitions.bodies import shape_made
+from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
+from orchestrator.engine.read.final_status import FinalStatus
+from orchestrator.engine.read.names import Names
+from orchestrator.engine.read.results import RunRecord, RunResult, RunStatus, StepResult, StepStatus, moment
+from orchestrator.engine.read.step_view import StepView
+from orchestrator.engine.read.value_reader import Values, decode_all
+from orchestrator.errors import InputInvalid, RunNotFound, TripWire
+from orchestrator.ports import Store
+
+# The status of a nested workflow as a run, by its status as a step.
+_AS_RUN = {StepStatus.QUEUED: RunStatus.PENDING, StepStatus.RETRYING: RunStatus.RUNNING}
+_AS_RUN |= {StepStatus.SKIPPED: RunStatus.PENDING}
+_AS_RUN |= {status: RunStatus(status) for status in StepStatus if status not in _AS_RUN}
+
+
+class Reader:
+    """Reads one run for a caller. `graph` is None where the workflow is not known here: then all is plain.
+
+    With a `scope`, the path of a nested workflow inside the run, it reads that one as if it were a run of its own. The
+    store is asked when something is asked for, and for records once: what one reader says fits together.
+    """
+
+    # More methods than most classes of ours: one for each thing that a caller may ask of a run. What they have to work
+    # out stands in `names`, `final_status` and `step_view`.
+
+    def __init__(self, store: Store, header: Header, graph: Graph | None, scope: Path = ()) -> None:
+        self.store = store
+        self.header = header
+        self.graph = graph
+        self.scope = scope
+        self.values = Values(store.values, header.run_id)
+
+    @cached_property
+    def records(self) -> dict[Path, Record]:
+        """The records of the present visits, by path."""
+        # A record of an earlier iteration stays in the store until its place is taken again. Outer ones come first, so
+        # that each can be held against the one around it.
+        found: dict[Path, Record] = {}
+        for record in self.store.load(self.header.run_id):
+            above = found.get(record.at[:-1]) if len(record.at) > 1 else None
+            if record.path and (above is None or belongs(record, above)):
+                found[record.at] = record
+        return found
+
+    @cached_property
+    def names(self) -> Names:
+        """Names the records of this run."""
+        return Names(self.records, self.scope)
+
+    @cached_property
+    def _final(self) -> FinalStatus:
+        return FinalStatus(self.header, self.graph, self.records)
+
+    @property
+    def run_id(self) -> str:
+        """The id under which what is read here can be looked up."""
+        return f"{self.header.run_id}/{dotted(self.scope)}" if self.scope else self.header.run_id
+
+    @property
+    def workflow_id(self) -> str:
+        """The id of the workflow that is read; where it is not known here, of the step that it is."""
+        if not self.scope:
+            return self.header.workflow_id
+        return workflow_at(self.graph, self.scope).id if self.graph else self.scope_record().step
+
+    def is_there(self) -> bool:
+        """Return False where the path leads to no nested workflow, or to one that never began."""
+        found = self.records.get(self.scope) if self.scope else None
+        return not self.scope or (found is not None and found.component == "NESTED")
+
+    def scope_record(self) -> Record:
+        """The record of the nested workflow that is read. Raises `RunNotFound` where there is none (any more)."""
+        found = self.records.get(self.scope)
+        if found is None or not self.is_there():
+            text = f"there is no run {self.run_id!r}"
+            raise RunNotFound(text, run_id=self.run_id, workflow_id=self.header.workflow_id)
+        return found
+
+    def status(self) -> RunStatus:
+        """The run's status."""
+        if not self.scope:
+            return RunStatus(self.header.status)
+        record = self.with_final_status(self.scope_record())
+        return RunStatus.TRIPWIRE if record.tripwire else _AS_RUN[self.step_status(record)]
+
+    def input(self) -> Any:
+        """The run's input."""
+        key = self.scope_record().input if self.scope else self.header.input
+        return self.values.as_type(key, shape_of(workflow_at(self.graph, self.scope).input) if self.graph else ANY)
+
+    def result(self) -> Any:
+        """The run's result, None unless it has ended well."""
+        # `bail` writes the output before the run's end is committed: until then it is no result.
+        if self.status() != RunStatus.SUCCESS:
+            return None
+        shape: Shape = ANY
+        if self.graph is not None:
+            workflow = workflow_at(self.graph, self.scope)
+            made = shape_made(self.graph.entries(self.scope)[-1])
+            shape = shape_of(workflow.output) if workflow.output is not None else made
+        return self.values.as_type(
+            self.with_final_status(self.scope_record()).output if self.scope else self.header.output, shape
+        )
+
+    def error(self) -> BaseException | None:
+        """The run's error."""
+        # A nested workflow has no header of its own: its record is read in its place.
+        key = self.with_final_status(self.scope_record()).error if self.scope else self.header.error
+        found = self.values.plain(key) if key else None
+        return found if isinstance(found, BaseException) else None
+
+    def state(self) -> dict[str, Any]:
+        """The run's state, as its model declares it where it fits. A nested workflow sees what its model declares."""
+        plain = decode_all(self.store.state(self.header.run_id))
+        if self.graph is None:
+            return plain
+        try:
+            seen = view_of_state(workflow_at(self.graph, self.scope), plain)
+        except InputInvalid:
+            return plain
+        # State that does not fit (any more) is shown as it is: whoever looks into a broken run wants to see it.
+        return seen if self.scope else {**plain, **seen}
+
+    def steps(self, *, nested: bool = False) -> dict[str, StepResult]:
+        """Step results by id.
+
+        With `nested`, those of nested workflows too, as `outer.inner` and `outer[item].inner`.
+        """
+        view = StepView(self.header.run_id, self.graph, self.records, self.names, self._final, self.values)
+        return view.results(record for record in self.records.values() if self._shows(record, nested))
+
+    def _shows(self, record: Record, nested: bool) -> bool:
+        # A step that no worker has begun yet is none that the caller has seen run.
+        if record.status == Status.PAUSED or (record.status == Status.QUEUED and not record.order):
+            return False
+        return record.role == Role.STEP and self._inside(record) and (nested or record.scope == len(self.scope))
+
+    def _inside(self, record: Record) -> bool:
+        return len(record.at) > len(self.scope) and record.at[: len(self.scope)] == self.scope
+
+    def with_final_status(self, record: Record) -> Record:
+        """The record; one that was open when its run ended, with what it came to by that."""
+        return self._final.with_final_status(record)
+
+    def step_status(self, record: Record) -> StepStatus:
+        """The record's status as a reader sees it."""
+        return self._final.step_status(record)
+
+    def held(self) -> list[Record]:
+        """The records that wait for somebody outside, in declaration order."""
+        if self.header.status in FINAL:
+            return []
+        # Paths are in declaration order; what is paused waits for the caller and for nobody outside.
+        held = [r for _, r in sorted(self.records.items()) if r.status in (Status.SUSPENDED, Status.WAITING)]
+        return [record for record in held if self._inside(record)]
+
+    def suspended_paths(self) -> list[list[str]]:
+        """The id paths of the steps that wait, each once."""
+        paths: list[list[str]] = []
+        for record in self.held():
+            ids = self.names.step_ids(record)
+            # Several items of one foreach have the same ids: its step is named once.
+            if ids not in paths:
+                paths.append(ids)
+        return paths
+
+    def resume_labels(self) -> dict[str, dict[str, Any]]:
+        """Labels, each with the step it belongs to (and the item of a foreach)."""
+        labels: dict[str, dict[str, Any]] = {}
+        for record in self.held():
+            if record.label and record.status == Status.SUSPENDED:  # that of a wait is its place in the mailbox
+                index = self.names.item_index(record)
+                where = {"step_id": ".".join(self.names.step_ids(record))}
+                labels[record.label] = where | ({"foreach_index": index} if index >= 0 else {})
+        return labels
+
+    def execution_path(self) -> list[str]:
+        """Ids of the workflow's own steps in the order in which they first ran, each once."""
+        # `order` counts the first attempts of a run in the store, so two workers' steps have an order too.
+        own = [r for r in self.records.values() if r.scope == len(self.scope) and self._inside(r)]
+        ran = [r for r in own if r.role == Role.STEP and r.order]
+        return list(dict.fromkeys(record.step for record in sorted(ran, key=lambda record: record.order)))
+
+    def run_result(self) -> RunResult:
+        """Everything a caller gets when the run rests."""
+        steps, error = self.steps(), self.error()
+        # From one reading of the records, so that the fields of a result fit together.
+        suspended = self.suspended_paths()
+        payloads = {ids[0]: steps[ids[0]].suspend_payload or {} for ids in suspended if ids[0] in steps}
+        return RunResult(
+            run_id=self.run_id,
+            status=self.status(),
+            input=self.input(),
+            result=self.result(),
+            error=None if isinstance(error, TripWire) else error,
+            steps=steps,
+            state=self.state(),
+            suspended=suspended,
+            suspend_payload=payloads,
+            resume_labels=self.resume_labels(),
+            tripwire=error if isinstance(error, TripWire) else None,
+            execution_path=self.execution_path(),
+        )
+
+    def run_record(self, wanted: Mapping[str, bool], nested: bool) -> RunRecord:
+        """The stored run with the fields that were asked for."""
+        header = self.header
+        created_at = self.scope_record().started_at if self.scope else header.created_at
+        record = RunRecord(
+            self.run_id,
+            self.workflow_id,
+            header.resource_id or None,
+            self.status(),
+            moment(created_at) or datetime.fromtimestamp(0, UTC),
+            moment(header.updated_at) or datetime.fromtimestamp(0, UTC),
+        )
+        makers = {
+            "input": self.input,
+            "result": self.result,
+            "error": self.error,
+            "state": self.state,
+            "steps": lambda: self.steps(nested=nested),
+            "suspended": self.suspended_paths,
+            "resume_labels": self.resume_labels,
+        }
+        # Only what was asked for is read: a page of runs would else read every value of each of them.
+        for name, make in makers.items():
+            if wanted.get(name):
+                setattr(record, name, make())
+        return record

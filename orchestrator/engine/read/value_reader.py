@@ -1,0 +1,82 @@
+"""Values of a run: from their ids to what user code sees, asking the store only for what is not at hand; and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from orchestrator.codec import ANY, Shape, decode, encode, restore
+from orchestrator.core import values as texts
+from orchestrator.errors import PayloadTooLarge, RemoteError
+
+_PAGE = 500  # values in one round trip
+_MAX_MESSAGE = 1_000  # characters of an error that is too large as it is
+
+
+class Values:
+    """The values of one run, read at most once each by `read`, a store's `values`. `known` is what a claim has
+    brought.
+    """
+
+    # Once is enough, because a value is written once under an id of its own and never changes.
+
+    def __init__(
+        self, read: Callable[[str, list[str]], Mapping[str, str]], run_id: str, known: Mapping[str, str] | None = None
+    ) -> None:
+        self._read = read
+        self._run_id = run_id
+        self._texts = dict(known or {})
+
+    def fetch(self, ids: Iterable[str]) -> None:
+        """Read these values, and all that they refer to, in pages."""
+        # Level by level: the result of a block refers to those of its children, which may be blocks again. So ten
+        # thousand results are a few round trips and not ten thousand.
+        wanted = list(ids)
+        while wanted:
+            missing = sorted({key for key in wanted if key and key not in self._texts})
+            for start in range(0, len(missing), _PAGE):
+                self._texts.update(self._read(self._run_id, missing[start : start + _PAGE]))
+            found = (self._texts[key] for key in wanted if key in self._texts)
+            wanted = [ref for text in found for ref in texts.references(text) if ref not in self._texts]
+
+    def plain(self, key: str) -> Any:
+        """The value in plain shapes; None for the empty id."""
+        if not key:
+            return None
+        if key not in self._texts:
+            self.fetch([key])
+        text = self._texts.get(key)
+        if text is None:  # deleted meanwhile, with its run
+            return None
+        if text.startswith(texts.OWN):
+            return decode(text[1:])
+        refs = json.loads(text)
+        self.fetch(texts.references(text))
+        if isinstance(refs, dict):
+            return {name: self.plain(ref) for name, ref in refs.items()}
+        return [self.plain(ref) for ref in refs]
+
+    def as_type(self, key: str, shape: Shape = ANY) -> Any:
+        """The value with its declared parts as their types."""
+        return restore(shape, self.plain(key))
+
+
+def encode_value(value: Any, where: str, limit: int) -> str:
+    """Encode a value as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming `where`."""
+    return texts.own(encode(value, where=where, limit=limit))
+
+
+def encode_error(error: BaseException, limit: int) -> str:
+    """Encode an exception as stored text; one that is too large loses all but its message."""
+    # Never refused: the step has failed, and a run that cannot record that would hang.
+    try:
+        return texts.own(encode(error, where="error", limit=limit))
+    except PayloadTooLarge:
+        cut = RemoteError(str(error)[:_MAX_MESSAGE], name=type(error).__qualname__)
+        return texts.own(encode(cut, where="error"))
+
+
+def decode_all(stored_texts: Mapping[str, str]) -> dict[str, Any]:
+    """Decode state or context: each key's stored text as a plain value."""
+    return {key: decode(text) for key, text in stored_texts.items()}

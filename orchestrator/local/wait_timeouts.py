@@ -1,0 +1,103 @@
+"""The timeouts of waits for events in runs of this process.
+
+A wait leaves its run suspended: nobody drives it, and no scheduler sweeps the runs of this runtime. So a thread of this
+process ends the wait when its time is over, as long as the process lives.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.background import TimerThread, on_fork
+from orchestrator.core.changes import Committed
+from orchestrator.core.records import Status
+from orchestrator.core.recovery import sweep
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import SystemClock
+from orchestrator.ports import Clock, Store
+
+log = logging.getLogger("orchestrator")
+
+_LOOK_EVERY = 0.02  # seconds between looks at a clock that somebody else moves on
+_RETRY_DELAY = 1_000  # ms until a timeout that the store did not answer is tried again
+
+
+@dataclass(frozen=True, slots=True)
+class WaitTimeout:
+    """A wait, and when its time is over."""
+
+    run_id: str
+    path: str
+    # By the store's clock, in ms. With the path it tells this wait from a later one of the same step.
+    deadline: int
+
+
+class WaitTimeouts:
+    """Ends waits whose time is over. `reopened` is called with the commit that has ended one."""
+
+    def __init__(self, store: Store, clock: Clock, grace: int, reopened: Callable[[Committed], None]) -> None:
+        self._store = store
+        self._grace = grace
+        self._reopened = reopened
+        look_every = None if isinstance(clock, SystemClock) else _LOOK_EVERY
+        self._timers: TimerThread[WaitTimeout] = TimerThread(
+            self._try_expire, "orchestrator-wait-timeouts", clock.now, look_every
+        )
+        self.reset_after_fork()
+        on_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Forget the parent's timeouts, as their timers are forgotten: else a child could not arm the same again."""
+        self._lock = threading.Lock()
+        self._armed: set[WaitTimeout] = set()
+
+    def arm(self, run_id: str) -> None:
+        """See to it that each wait of the run ends when its time is over. Idempotent."""
+        header = self._store.header(run_id)
+        if header is None or not header.waiting:
+            return
+        for record in self._store.load(run_id, held=True):
+            if record.status == Status.WAITING and record.due:
+                self._add(WaitTimeout(run_id, record.path, record.due), record.due - self._store.now())
+
+    def close(self) -> None:
+        """End no more waits, and let one that is being ended come to its end."""
+        self._timers.close()
+
+    def _add(self, timeout: WaitTimeout, delay: int) -> None:
+        with self._lock:
+            if timeout in self._armed:
+                return
+            self._armed.add(timeout)
+        self._timers.add(delay, timeout)
+
+    def _try_expire(self, timeout: WaitTimeout) -> None:
+        with self._lock:
+            self._armed.discard(timeout)
+        try:
+            self._expire(timeout)
+        except StoreUnavailable as error:
+            about = {"run_id": timeout.run_id}
+            log.warning("run %s: the time of a wait is over, and %s", timeout.run_id, error, extra=about)
+            self._add(timeout, _RETRY_DELAY)
+        except Exception:  # the thread must outlive whatever one wait finds
+            text = "run %s: the time of a wait is over, and it could not be ended"
+            log.exception(text, timeout.run_id, extra={"run_id": timeout.run_id})
+
+    def _expire(self, timeout: WaitTimeout) -> None:
+        """End the wait as a sweep does for the runs of workers."""
+        store, run_id = self._store, timeout.run_id
+        header, found = store.header(run_id), store.load(run_id, [timeout.path])
+        if header is None or not found or found[0].status != Status.WAITING or found[0].due != timeout.deadline:
+            return  # an event came first, or the step waits anew: that wait has a timeout of its own
+        # The thread goes by this process's clock and the deadline by the store's: the store decides.
+        if (left := timeout.deadline - store.now()) > 0:
+            self._add(timeout, left)
+            return
+        todo = sweep(header, found[0], self._grace)
+        answer = store.commit(run_id, todo.change) if todo is not None else None
+        if isinstance(answer, Committed):
+            self._reopened(answer)

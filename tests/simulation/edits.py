@@ -1,0 +1,140 @@
+"""What mutants do to the changes and plans that the core's commands make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.core.changes import Caller, Change, Mail, Op, Put, Run, Set
+from orchestrator.core.plan import Plan
+from orchestrator.core.records import RunState, Status
+from tests.simulation.mutants import Edit
+
+ANY = frozenset(RunState)
+
+# --- what a mutant does to a change ---------------------------------------------------------------------------
+
+
+def guard_is(**fields: Any) -> Edit:
+    """Other values in the guard."""
+    return lambda change: replace(change, guard=replace(change.guard, **fields))
+
+
+def nobody_holds(change: Change) -> Change:
+    """Whoever comes may commit, whether the claim is theirs or not."""
+    return replace(change, guard=Caller("", ANY))
+
+
+def nothing_is_expected(change: Change) -> Change:
+    return replace(change, expect=())
+
+
+def only_the_first_is_expected(change: Change) -> Change:
+    return replace(change, expect=change.expect[:1])
+
+
+def leave_out(*kinds: str) -> Edit:
+    """Nothing of these kinds is told."""
+    return lambda change: replace(change, events=tuple(e for e in change.events if e["type"] not in kinds))
+
+
+def without(unwanted: Callable[[Op], bool]) -> Edit:
+    """These operations are not done."""
+    return lambda change: replace(change, ops=tuple(op for op in change.ops if not unwanted(op)))
+
+
+def fields_without(*names: str, of: type[Set] | type[Run] = Set) -> Edit:
+    """These fields stay as they are."""
+
+    def edit(change: Change) -> Change:
+        ops = (
+            replace(op, fields={k: v for k, v in op.fields.items() if k not in names}) if isinstance(op, of) else op
+            for op in change.ops
+        )
+        return replace(change, ops=tuple(ops))
+
+    return edit
+
+
+def run_is(**fields: Any) -> Callable[[Op], bool]:
+    """An operation on the header that sets all of these."""
+    return lambda op: isinstance(op, Run) and fields.items() <= dict(op.fields).items()
+
+
+def is_move(op: Op) -> bool:
+    """An operation that moves a record which is not the run's own."""
+    return isinstance(op, Set) and op.path != ""
+
+
+def is_wake(op: Op) -> bool:
+    """An operation that opens the run's own record."""
+    return isinstance(op, Set) and op.path == ""
+
+
+def no_values(change: Change) -> Change:
+    return replace(change, values={})
+
+
+def nothing_goes_away(change: Change) -> Change:
+    return replace(change, drop=())
+
+
+def no_mail(change: Change) -> Change:
+    return replace(change, mail=None)
+
+
+def any_mail(change: Change) -> Change:
+    """The mark of the mailbox is not compared."""
+    return replace(change, mail=change.mail and replace(change.mail, expect=None))
+
+
+def one_page_less(change: Change) -> Change:
+    return replace(change, values=dict(list(change.values.items())[:-1]))
+
+
+def no_number(change: Change) -> Change:
+    return guard_is(part=0)(change)
+
+
+def at_once(change: Change) -> Change:
+    """What is given back is tried again without a pause."""
+    ops = (replace(op, delay=0) if isinstance(op, Set) else op for op in change.ops)
+    return replace(change, ops=tuple(ops))
+
+
+def begins_now(change: Change) -> Change:
+    """What is to begin later begins at once."""
+    ops = (
+        replace(op, record=replace(op.record, status=Status.QUEUED.value), delay=0)
+        if isinstance(op, Put) and op.record.status == Status.RETRYING
+        else op
+        for op in change.ops
+    )
+    return replace(change, ops=tuple(ops))
+
+
+def sleeps_now(change: Change) -> Change:
+    """A sleep that is to begin later begins at once."""
+    ops = (replace(op, delay=1000) if isinstance(op, Put) and op.delay else op for op in change.ops)
+    return replace(change, ops=tuple(ops))
+
+
+# --- what a mutant does to a plan or decision -----------------------------------------------------------------
+
+
+def planned(edit: Edit) -> Edit:
+    """The same edits of a plan, alone or beside its mail."""
+
+    def edited(made: Plan | tuple[Plan, Mail]) -> Any:
+        plan = made[0] if isinstance(made, tuple) else made
+        changed = edit(Change(Caller("", ANY), tuple(plan.ops), events=tuple(plan.events)))
+        plan.ops[:], plan.events[:] = changed.ops, changed.events
+        return made
+
+    return edited
+
+
+def posted(**fields: Any) -> Edit:
+    """Other values in the mail beside a plan."""
+    return lambda made: (made[0], replace(made[1], **fields))

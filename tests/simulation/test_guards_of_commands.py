@@ -1,0 +1,299 @@
+"""Each command with another precondition, a consequence less, or an event less: the explorer finds what it is for.
+
+Three mutants for each command. Some commands tell nothing of themselves by design; `SILENT` says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from orchestrator.core import attempt_commands, commands
+from orchestrator.core.changes import Run
+from orchestrator.core.graph import Graph
+from tests.simulation.acts import foreach, graph, parallel, sleep, step, wait
+from tests.simulation.edits import (
+    ANY,
+    any_mail,
+    at_once,
+    begins_now,
+    fields_without,
+    guard_is,
+    is_move,
+    is_wake,
+    leave_out,
+    no_mail,
+    no_number,
+    no_values,
+    nobody_holds,
+    nothing_goes_away,
+    nothing_is_expected,
+    one_page_less,
+    only_the_first_is_expected,
+    planned,
+    posted,
+    run_is,
+    sleeps_now,
+    without,
+)
+from tests.simulation.mutants import Edit, Mutant, Patch, commands_are
+
+ASK = graph(step("a", suspends=1))
+ASKS = graph(parallel("q", step("a", suspends=1), step("b", suspends=1)))
+BAIL = graph(parallel("q", step("a"), step("b", word="bail")))
+ITEMS = graph(foreach("each", 2, 1, step("item")))
+LATE = graph(wait("w", 1.0, step("late")))
+NAP = graph(sleep("nap"))
+ONE = graph(step("a"))
+STEPS = graph(step("a"), step("b"))
+TRIES = graph(step("a", fails=2, retries=2))
+TWO_TRIES = graph(step("a", fails=3, retries=2))
+WAITS = graph(parallel("q", wait("v"), wait("w")))
+EVENT = graph(wait("w"))
+TIMED = graph(wait("w", 1.0, None))
+
+PREPARED = {"delay": 60_000}
+STEPWISE = {"per_step": True}
+TO_A = {"targets": ("a",)}
+
+PRECONDITION, CONSEQUENCE, TELLS = "precondition", "consequence", "event"
+
+
+def decides(module: Any, name: str, answer: Callable[..., Any]) -> Callable[[Patch], None]:
+    """A decision of the core comes out otherwise."""
+    return lambda patch: patch.setattr(module, name, answer)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to get a command wrong, and what is seen of it."""
+
+    edit: Edit | Callable[[Patch], None]
+    graph: Graph
+    budget: Mapping[str, int]
+    seen: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    judges: bool = True
+
+
+NOT_TOLD = "it is not told that"
+RACE, CANCEL = {"race": 1}, {"race": 1, "cancel": 1}
+ZOMBIE = {"expire": 1}
+NOT_MINE = "from who does not hold it"
+FIRST = "somebody else was first"
+RESULTS = ("workflow-step-result", "workflow-step-finish")
+
+# command -> what is wrong -> how it is seen
+CASES: dict[str, dict[str, Case]] = {
+    "start": {
+        PRECONDITION: Case(guard_is(states=ANY), STEPS, {"start": 1}, "a user may start, although the run is running"),
+        CONSEQUENCE: Case(without(run_is(status="running")), STEPS, {}, "which is not so"),
+        TELLS: Case(leave_out("workflow-start"), STEPS, {}, NOT_TOLD),
+    },
+    "start, for later": {
+        PRECONDITION: Case(guard_is(states=ANY), STEPS, {"start": 1}, "although the run is running", PREPARED),
+        CONSEQUENCE: Case(begins_now, STEPS, {}, "begins before its moment", PREPARED),
+        TELLS: Case(leave_out("workflow-start"), STEPS, {}, NOT_TOLD, PREPARED),
+    },
+    "start, for later, with a sleep": {
+        PRECONDITION: Case(guard_is(states=ANY), NAP, {"start": 1}, "although the run is running", PREPARED),
+        CONSEQUENCE: Case(sleeps_now, NAP, {}, "begins before its moment", PREPARED),
+        TELLS: Case(leave_out("workflow-start"), NAP, {}, NOT_TOLD, PREPARED),
+    },
+    "undo_start": {
+        PRECONDITION: Case(nothing_is_expected, STEPS, {"unstart": 1, "lose": 1}, "has begun"),
+        CONSEQUENCE: Case(nothing_goes_away, STEPS, {"unstart": 1}, "has not been started, and has records"),
+    },
+    "resume": {
+        PRECONDITION: Case(nothing_is_expected, ASK, RACE, FIRST),
+        CONSEQUENCE: Case(without(is_move), ASK, {}, "0 is resumed, and is suspended"),
+    },
+    "resume, its data": {
+        PRECONDITION: Case(guard_is(states=ANY), ASK, CANCEL, "becomes running", judges=False),
+        CONSEQUENCE: Case(no_values, ASK, {}, "nobody has written ['data']"),
+    },
+    "resume, of a paused run": {
+        PRECONDITION: Case(nothing_is_expected, STEPS, RACE, FIRST, STEPWISE),
+        CONSEQUENCE: Case(without(is_move), STEPS, {}, "is resumed, and is paused", STEPWISE),
+    },
+    "undo_resume": {
+        PRECONDITION: Case(only_the_first_is_expected, ASKS, {"away": 1}, "suspended while something is live"),
+        CONSEQUENCE: Case(fields_without("resumed", "resume"), ASK, {"away": 1}, "is not as it was"),
+    },
+    "cancel": {
+        PRECONDITION: Case(guard_is(rests=None), ASK, CANCEL, "it has rested since"),
+        CONSEQUENCE: Case(fields_without("rests", of=Run), STEPS, {"cancel": 1}, "which is not so"),
+        TELLS: Case(leave_out("workflow-canceled"), STEPS, {"cancel": 1}, "not told that ['workflow-canceled']"),
+    },
+    "cancel, its end": {
+        PRECONDITION: Case(guard_is(states=ANY, rests=None), STEPS, CANCEL, "becomes canceled", judges=False),
+        CONSEQUENCE: Case(without(run_is(closed=True)), STEPS, {"cancel": 1}, "which is not so"),
+        TELLS: Case(leave_out("workflow-finish"), STEPS, {"cancel": 1}, "not told that ['workflow-finish canceled"),
+    },
+    "restart": {
+        PRECONDITION: Case(nothing_is_expected, STEPS, {"restart": 1, "race": 1}, "what it restarts has moved"),
+        CONSEQUENCE: Case(fields_without("restarted"), STEPS, {"restart": 1}, "cannot know it"),
+    },
+    "time_travel": {
+        PRECONDITION: Case(guard_is(states=ANY), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A),
+        CONSEQUENCE: Case(nothing_goes_away, STEPS, {"travel": 1}, "stands after the target", TO_A),
+        TELLS: Case(leave_out("workflow-start"), STEPS, {"travel": 1}, NOT_TOLD, TO_A),
+    },
+    "send_event, to who waits": {
+        PRECONDITION: Case(nothing_is_expected, LATE, {"send": 1}, "who does not wait any more"),
+        CONSEQUENCE: Case(without(is_wake), EVENT, {"send": 1}, "suspended while something is live"),
+    },
+    "send_event, to keep": {
+        PRECONDITION: Case(any_mail, EVENT, {"send": 1}, "waits although"),
+        CONSEQUENCE: Case(no_mail, EVENT, {"send": 1}, "is lost"),
+    },
+    "send_event, its value": {
+        PRECONDITION: Case(guard_is(states=ANY), EVENT, {"send": 1, "cancel": 1}, "is canceled"),
+        CONSEQUENCE: Case(no_values, EVENT, {"send": 1}, "is lost"),
+    },
+    "await_event": {
+        PRECONDITION: Case(posted(expect=None), EVENT, {"send": 1}, "waits although"),
+        CONSEQUENCE: Case(posted(push=""), EVENT, {"send": 1}, "waits although"),
+        TELLS: Case(planned(leave_out("workflow-step-waiting")), EVENT, {}, NOT_TOLD),
+    },
+    "await_event, that has been sent": {
+        PRECONDITION: Case(posted(expect=None), WAITS, {"send": 1}, "waits although"),
+        CONSEQUENCE: Case(posted(pop=""), WAITS, {"send": 1}, "heard the same event"),
+        TELLS: Case(planned(leave_out(*RESULTS)), EVENT, {"send": 1}, NOT_TOLD),
+    },
+    "time_out_event": {
+        PRECONDITION: Case(posted(expect="other"), TIMED, {}, "hangs"),
+        CONSEQUENCE: Case(posted(pop=""), TIMED, {}, "stands in the mailbox"),
+        TELLS: Case(planned(leave_out(*RESULTS)), TIMED, {}, NOT_TOLD),
+    },
+    "write_items": {
+        PRECONDITION: Case(nobody_holds, ITEMS, ZOMBIE, NOT_MINE),
+        CONSEQUENCE: Case(one_page_less, ITEMS, {}, "nobody has written the items [1]"),
+    },
+    "defer_unrunnable": {
+        PRECONDITION: Case(nobody_holds, ONE, {"defer": 1, "expire": 1}, NOT_MINE),
+        CONSEQUENCE: Case(fields_without("parked"), ONE, {"defer": 1}, "is not counted"),
+    },
+    "defer_unrunnable, its pause": {
+        PRECONDITION: Case(guard_is(token="other"), ONE, {"defer": 1}, "is refused to who holds it"),
+        CONSEQUENCE: Case(at_once, ONE, {"defer": 1}, "tried again at once"),
+    },
+    "give_up": {
+        PRECONDITION: Case(
+            decides(attempt_commands, "must_give_up", lambda record: record.lost >= 4), ONE, {"kill": 3}, "were lost"
+        ),
+        CONSEQUENCE: Case(planned(without(lambda op: isinstance(op, Run))), ONE, {"kill": 3}, "no outcome"),
+        TELLS: Case(planned(leave_out(*RESULTS)), ONE, {"kill": 3}, NOT_TOLD),
+    },
+    "give_up, too early": {
+        PRECONDITION: Case(
+            decides(attempt_commands, "must_give_up", lambda record: record.lost >= 1), ONE, {"kill": 1}, "were lost"
+        ),
+        CONSEQUENCE: Case(planned(fields_without("error")), ONE, {"kill": 3}, "were lost"),
+        TELLS: Case(planned(leave_out("workflow-step-finish")), ONE, {"kill": 3}, NOT_TOLD),
+    },
+    "retry": {
+        PRECONDITION: Case(
+            decides(attempt_commands, "find_retry_pause", lambda spot, chance, is_retryable: 1.0),
+            TWO_TRIES,
+            {},
+            "more attempts than it has",
+        ),
+        CONSEQUENCE: Case(planned(fields_without("attempt")), TRIES, {}, "is not counted"),
+    },
+    "commit_outcome": {
+        PRECONDITION: Case(nobody_holds, STEPS, ZOMBIE, NOT_MINE),
+        CONSEQUENCE: Case(lambda change: replace(change, rest_now=False), BAIL, {}, "hangs"),
+        TELLS: Case(leave_out("workflow-step-finish"), STEPS, {}, NOT_TOLD),
+    },
+    "commit_outcome, its value": {
+        PRECONDITION: Case(guard_is(token="other"), STEPS, {}, "is refused to who holds it"),
+        CONSEQUENCE: Case(no_values, STEPS, {}, "nobody has written"),
+        TELLS: Case(leave_out("workflow-step-result"), STEPS, {}, NOT_TOLD),
+    },
+    "commit_outcome, of the run": {
+        PRECONDITION: Case(nobody_holds, ONE, {"expire": 1, "cancel": 1}, "accepted in a run that is canceled"),
+        CONSEQUENCE: Case(fields_without("rests", of=Run), ONE, {}, "which is not so"),
+        TELLS: Case(leave_out("workflow-finish"), ONE, {}, NOT_TOLD),
+    },
+    "flush_events": {
+        PRECONDITION: Case(nobody_holds, ONE, {"flush": 1, "expire": 1}, NOT_MINE),
+        CONSEQUENCE: Case(no_number, ONE, {"flush": 1, "resend": 1}, "appended twice"),
+        TELLS: Case(leave_out("chunk"), ONE, {"flush": 1}, "is not in the log"),
+    },
+    "release": {
+        PRECONDITION: Case(
+            lambda change: change and nothing_is_expected(change), ONE, {"kill": 1, "release": 1}, "is at work on it"
+        ),
+        CONSEQUENCE: Case(
+            lambda change: change and fields_without("lost")(change), ONE, {"kill": 1, "release": 1}, "is not counted"
+        ),
+    },
+    "may_fail_claim": {
+        PRECONDITION: Case(
+            decides(attempt_commands, "may_fail_claim", lambda record, seq: record.path != ""),
+            STEPS,
+            {"kill": 1, "settle": 1},
+            "is at work on it",
+        ),
+        CONSEQUENCE: Case(
+            decides(attempt_commands, "may_fail_claim", lambda record, seq: False),
+            STEPS,
+            {"kill": 1, "settle": 1},
+            "does not end its claim",
+        ),
+    },
+}  # fmt: skip
+
+# What tells nothing of itself, and why.
+SILENT = {
+    "undo_start": "The log of a run is only ever appended to: the next start tells of itself again.",
+    "resume": "The claim that follows tells of it, with the data: a resume that is taken back must not be told.",
+    "undo_resume": "Nothing has been told that would have to be taken back.",
+    "restart": "The claims that follow tell of what starts; what had started is not told to start again.",
+    "send_event": "Who waits tells of its result, when it has been claimed.",
+    "write_items": "The items tell of themselves when they run.",
+    "defer_unrunnable": "For who follows the run nothing happens: it waits for a worker.",
+    "retry": "A step starts once, however many attempts it needs; it tells of its result.",
+    "release": "As the end of a lease: the step goes on elsewhere.",
+    "may_fail_claim": "It is a decision; what follows is told by `commit_outcome`.",
+}
+
+
+def _cases() -> list[Any]:
+    return [pytest.param(name, wrong, id=f"{name}: {wrong}") for name, wrongs in CASES.items() for wrong in wrongs]
+
+
+@pytest.mark.parametrize("name, wrong", _cases())
+def test_a_command_that_is_wrong_is_seen(name: str, wrong: str, monkeypatch: Patch) -> None:
+    """The same search finds nothing with the command as it is."""
+    case, command = CASES[name][wrong], name.partition(",")[0]
+    decided = getattr(case.edit, "__qualname__", "").startswith("decides")
+    take_away: Any = case.edit if decided else commands_are(case.edit, command, judges=case.judges)
+    Mutant(take_away, case.graph, case.budget, case.seen, case.options).must_be_seen(monkeypatch)
+
+
+def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
+    """A command that is added to the core is added here."""
+    made = {
+        name
+        for module in (commands, attempt_commands)
+        for name, value in vars(module).items()
+        if callable(value) and value.__module__ == module.__name__ and not name.startswith("_")
+    }
+    decisions = {
+        "find_first_waiter",
+        "select_unfinished",
+        "find_deferral",
+        "find_retry_pause",
+        "is_claim",
+        "must_give_up",
+    }
+    named = {name.partition(",")[0] for name in CASES}
+    assert named == made - decisions
+    for name, wrongs in CASES.items():
+        silent = name.partition(",")[0] in SILENT
+        assert wrongs.keys() == {PRECONDITION, CONSEQUENCE} | (set() if silent else {TELLS}), name
