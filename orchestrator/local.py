@@ -25,7 +25,7 @@ from typing import Any
 from orchestrator.core.changes import Committed, Dispatch
 from orchestrator.core.graph import Wait
 from orchestrator.core.records import Header, RunState, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.delivery import Engine
 from orchestrator.errors import StoreUnavailable
@@ -217,7 +217,7 @@ class LocalRuntime:
         if (left := alarm.due - store.now()) > 0:
             self._alarms.add(alarm, left)
             return
-        todo = sweep(header, found[0], self._engine.settings.grace)
+        todo = on_deadline(header, found[0], self._engine.settings.grace)
         answer = store.commit(run_id, todo.change) if todo is not None else None
         if isinstance(answer, Committed):
             self.publish(answer.header, answer.dispatches)

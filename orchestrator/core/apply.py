@@ -1,9 +1,9 @@
-"""What a commit or a claim does: the reference reading of a `Change`.
+"""The reference reading of a `Change`: what a commit, a claim or a renewal does to records.
 
 Stores that hold a lock on the run (memory, SQL) call these functions on the few records that the change names; the
 Redis script does the same on the server, and one test compares the two on generated histories. Only bookkeeping
-happens here: comparing guards, counting live and held records, stamping times, numbering. Where a run goes is
-decided in `flow`.
+happens here: comparing guards, counting live and held records, and stamping, as the table of `transitions` says. Where
+a run goes is decided in `flow`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from typing import Any, assert_never
 
 from orchestrator.core.changes import (
@@ -31,7 +32,8 @@ from orchestrator.core.changes import (
     Shut,
     Tell,
 )
-from orchestrator.core.records import ENDED, HELD, LIVE, Header, Phase, Record, RunState, Status
+from orchestrator.core.records import Header, Phase, Record, RunState, Status
+from orchestrator.core.transitions import ABSENT, TABLE, Claim, Deadline, Kind, Number, Row, Told, check_run, row_of
 
 UNKNOWN = "unknown"  # no such run, or no such record
 ENDED_RUN = "ended"  # the run is not active
@@ -43,7 +45,7 @@ MOVED = "moved"  # something that was read has changed since
 MAIL = "mail"  # the mailbox has changed since it was read
 TAKEN = "taken"  # a live record stands where a fresh one was to be put
 
-_REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves publishing to the due entries
+REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves publishing to the due entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,29 +67,64 @@ def claim(ask: Ask, header: Header | None, record: Record | None, now: int) -> A
     """Take a queued record, one whose moment has come, or one whose lease is over. A repeat gets the first answer."""
     if header is None or record is None:
         return Refused(UNKNOWN, header)
-    if header.status != RunState.RUNNING or (header.closed and record.path):
+    if is_shut(header, record.path):
         return Refused(ENDED_RUN, header)
+    # A client library may send a claim again whose answer was lost: its token tells it from somebody else's.
     if record.status == Status.RUNNING and record.token == ask.token:
         return Applied(header, {}, claimed=record.path, repeated=True)
     if record.seq != ask.seq:
         return Refused(STALE, header)
     over = record.due <= now
-    match record.status:
-        case Status.QUEUED:
-            pass
-        case Status.RETRYING | Status.SLEEPING if not over:
-            return Refused(EARLY, header)
-        case Status.RETRYING | Status.SLEEPING:
-            pass
-        case Status.RUNNING if not over or not header.auto_restart:
-            return Refused(BUSY, header)
-        case Status.RUNNING:
-            record = replace(record, lost=record.lost + 1, restarted=True)
-        case _:
+    match TABLE[record.status].claim:
+        case Claim.NEVER:
             return Refused(STALE, header)
+        # The first message of a step may come twice, the second time when it waits for its next attempt.
+        case Claim.AT_DEADLINE if not over:
+            return Refused(EARLY, header)
+        case Claim.LEASE_OVER if not over or not header.auto_restart:
+            return Refused(BUSY, header)
+        case Claim.LEASE_OVER:
+            record = replace(record, lost=record.lost + 1, restarted=True)
+        case Claim.AT_ONCE | Claim.AT_DEADLINE:
+            pass
+        case unknown:
+            assert_never(unknown)
     work = _Work(header, {record.path: record}, now, ask.lease, 0)
     work.put(record, {"status": Status.RUNNING}, ask.token, 0)
     return work.applied()
+
+
+def renew(
+    header: Header | None, record: Record | None, path: str, token: str, lease: int, now: int
+) -> Record | Refused:
+    """Push the lease of a claim on. A lease that is over but has not been taken is renewed.
+
+    After the store was away every lease is over at once, and nearly every worker is alive: the heartbeats of those save
+    what nobody has touched. A renewal is no commit: the run's number stays, and a sweep that read the record before is
+    refused by the moment that it expects.
+    """
+    if header is None:
+        return Refused(UNKNOWN)
+    if reason := _lease_refusal(header, record, path, token):
+        return Refused(reason, header)
+    assert record is not None
+    return replace(record, due=now + lease)
+
+
+def is_shut(header: Header, path: str) -> bool:
+    """Tell whether nothing may go on at `path`: the run is at rest, or is closed and this is not its settling."""
+    return header.status != RunState.RUNNING or (header.closed and path != "")
+
+
+def _lease_refusal(header: Header, record: Record | None, path: str, token: str) -> str:
+    """The reason why `token` does not hold the record (any more); empty where it does.
+
+    The token alone counts, and not the number that the message named: two claims of one message have the same number,
+    and the first of them may wake up when the second holds the record.
+    """
+    if is_shut(header, path):
+        return ENDED_RUN
+    return LOST if record is None or record.status != Status.RUNNING or record.token != token else ""
 
 
 def apply(
@@ -119,14 +156,18 @@ def apply(
 
 def started(record: Record) -> Doc | None:
     """The event that tells of a record's first run, or of its resumption."""
-    if record.quiet or record.phase not in _TOLD or record.attempt or record.lost or record.parked:
+    if record.quiet or record.phase not in STARTING or record.attempt or record.lost or record.parked:
         return None
     event: Doc = {"type": "workflow-step-start", "path": record.path, "visit": record.visit, "step": record.step}
     event["input"] = record.input
     return event | {"resume": record.resume} if record.resumed else event
 
 
-_TOLD = frozenset({Phase.RUN, Phase.SPLIT, Phase.ENTER})
+# The phases whose first claim tells of a step's start. The others are those of blocks and waits, which tell of themselves
+# where they open, or begin to wait.
+STARTING = frozenset({Phase.RUN, Phase.SPLIT, Phase.ENTER})
+_ASKED_FOR = frozenset({Claim.AT_ONCE, Claim.AT_DEADLINE})  # a message names the number
+_DEFAULTS = {field.name: field.default for field in dataclass_fields(Record)}
 
 
 def _guard(change: Change, header: Header, records: Mapping[str, Record]) -> Applied | Refused | None:
@@ -135,11 +176,9 @@ def _guard(change: Change, header: Header, records: Mapping[str, Record]) -> App
             record = records.get(path)
             if record is not None and record.was == token:
                 return _first_answer(header, records, record.answer)
-            if header.status != RunState.RUNNING or (header.closed and path):
-                return Refused(ENDED_RUN, header)
-            if record is None or record.status != Status.RUNNING or record.token != token:
-                return Refused(LOST, header)
-            if part and part <= record.part:
+            if reason := _lease_refusal(header, record, path, token):
+                return Refused(reason, header)
+            if part and record is not None and part <= record.part:
                 return Applied(header, {}, repeated=True)
         case Caller(id=id_, states=states, life=life, rests=rests):
             if id_ and header.last == id_:
@@ -195,7 +234,7 @@ class _Work:
         match op:
             case Put(record=record, claim=token, delay=delay):
                 self._leave(record.path)
-                self.put(replace(record, status=""), {"status": record.status}, token, delay)
+                self.put(replace(record, status=ABSENT), {"status": record.status}, token, delay)
             case Set(path=path, fields=fields, claim=token, delay=delay):
                 self.put(self.records[path], fields, token, delay)
             case Next(path=path, template=template, prefix=prefix):
@@ -243,7 +282,7 @@ class _Work:
     def applied(self, guard: Holder | Caller | None = None) -> Applied:
         dispatches = tuple(self.dispatches)
         if guard is not None:
-            told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:_REMEMBERED]]
+            told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:REMEMBERED]]
             token = self.records[self.claimed].token if self.claimed is not None else ""
             answer = json.dumps([told, self.claimed, token], separators=(",", ":")) if told or token else ""
             self._remember(guard, answer)
@@ -262,49 +301,53 @@ class _Work:
                     self._write(replace(record, part=part))
 
     def _stamp(self, record: Record, before: str, token: str, delay: int) -> Record:
-        """Times, numbers, lease and the word to others, as the new status asks."""
-        now, seq = self.now, self.header.commits
-        match record.status:
-            case Status.RUNNING:
-                due = now + self.lease
-                order = record.order or seq
-                begun = record.started_at or now
-                kept = record.seq if before in (Status.QUEUED, Status.RETRYING, Status.SLEEPING) else seq
-                if (event := started(record)) is not None:
-                    self.events.append(event)
-                self.claimed = record.path
-                fields: dict[str, Any] = {"order": order, "started_at": begun, "seq": kept}
-                return replace(record, token=token, due=due, part=0, parked="", **fields)
-            case Status.QUEUED:
-                resumed = now if before in HELD else record.resumed_at
-                record = replace(record, token="", seq=seq, queued_at=now, due=now + self.grace, resumed_at=resumed)
-                self.dispatches.append(Dispatch(record.path, seq, record.route))
-                return record
-            case Status.RETRYING | Status.SLEEPING:
-                begun, order = record.started_at or now, record.order or seq
-                record = replace(record, token="", seq=seq, due=now + delay, started_at=begun, order=order, lost=0)
-                self.dispatches.append(Dispatch(record.path, seq, record.route, max(delay, 1)))
-                return record
-            case Status.OPEN:
-                order = record.order or seq
-                return replace(record, token="", due=0, started_at=record.started_at or now, order=order, lost=0)
-            case Status.WAITING:
-                order = record.order or seq
-                due = now + delay if delay else 0
-                begun = record.started_at or now
-                return replace(
-                    record, token="", seq=seq, due=due, order=order, started_at=begun, suspended_at=now, lost=0
-                )
-            case Status.SUSPENDED:
-                return replace(record, token="", seq=seq, due=0, suspended_at=now, lost=0)
-            case Status.PAUSED:
-                return replace(record, token="", seq=seq, due=0)
-            case _ if record.status in ENDED:
-                return replace(record, token="", due=0, ended_at=now, started_at=record.started_at or now, lost=0)
+        """Give the record what the row of its new status says: times, numbers, lease, and the word to others."""
+        row, seq = row_of(before, record.status, record.path), self.header.commits
+        if row.due is Deadline.LEASE:
+            if (event := started(record)) is not None:
+                self.events.append(event)
+            self.claimed = record.path
+        fields: dict[str, Any] = {name: _DEFAULTS[name] for name in row.resets}
+        fields |= dict.fromkeys(row.stamps, self.now)
+        fields |= {name: self.now for name in row.first_stamps if not getattr(record, name)}
+        if TABLE[before].kind is Kind.AWAITING:
+            fields |= dict.fromkeys(row.answer_stamps, self.now)
+        if row.ordered and not record.order:
+            fields["order"] = seq
+        # A claim keeps the number of its message, so that a copy of the message meets the claim and may take it over once
+        # the lease is over. What no message spoke of gets a number of its own.
+        if row.seq is Number.NEW or (row.seq is Number.CLAIMED and TABLE[before].claim not in _ASKED_FOR):
+            fields["seq"] = seq
+        record = replace(record, **fields, token=token, due=self._deadline(row, delay))
+        match row.told:
+            case Told.NEVER:
+                pass
+            case Told.AT_ONCE:
+                self.dispatches.append(Dispatch(record.path, record.seq, record.route))
+            case Told.AFTER_DELAY:
+                # In a dispatch 0 means at once, and a timer whose moment has come is still a timer.
+                self.dispatches.append(Dispatch(record.path, record.seq, record.route, max(delay, 1)))
             case _:
-                raise ValueError(f"a record cannot be {record.status!r}")
+                assert_never(row.told)
+        return record
+
+    def _deadline(self, row: Row, delay: int) -> int:
+        match row.due:
+            case Deadline.NONE:
+                return 0
+            case Deadline.LEASE:
+                return self.now + self.lease
+            case Deadline.REDELIVERY:
+                return self.now + self.grace
+            case Deadline.DELAY:
+                return self.now + delay
+            case Deadline.TIMEOUT:
+                return self.now + delay if delay else 0
+            case _:
+                assert_never(row.due)
 
     def _stamp_header(self, header: Header) -> Header:
+        check_run(self.header.status, header.status)
         begun = header.started_at or (self.now if header.status == RunState.RUNNING else 0)
         return replace(header, started_at=begun, ended_at=self.now if header.final else 0)
 
@@ -315,7 +358,7 @@ class _Work:
         child = f"{path}.{block.next}"
         value = f"{prefix}.{block.next}"
         self._write(replace(block, next=block.next + 1))
-        item = replace(template, path=child, index=block.next, input=value, status="")
+        item = replace(template, path=child, index=block.next, input=value, status=ABSENT)
         self.put(item, {"status": template.status}, "", 0)
 
     def _down(self, path: str, then: Set, event: Doc | None) -> None:
@@ -335,16 +378,16 @@ class _Work:
         old = self.records.get(path)
         if old is not None:
             self._count(old.status, -1, path)
-            gone = replace(old, status="")
+            gone = replace(old, status=ABSENT)
             self.records[path] = gone
             self.touched[path] = gone
 
     def _count(self, status: str, by: int, path: str) -> None:
-        if not path:
-            return
-        if status in LIVE:
+        # The run's own record never counts: the settling would then keep the run from settling.
+        kind = TABLE[status].kind if path else Kind.ABSENT
+        if kind is Kind.LIVE:
             self.header = replace(self.header, live=self.header.live + by)
-        elif status in (Status.SUSPENDED, Status.WAITING, Status.PAUSED):
+        elif kind is Kind.AWAITING:
             self.header = replace(self.header, **{str(status): getattr(self.header, status) + by})
 
     def _write(self, record: Record) -> None:

@@ -14,44 +14,27 @@ from functools import lru_cache
 from typing import Any, Self
 
 from orchestrator.core.graph import Path, Route
+from orchestrator.core.transitions import ENDED, FINAL, HELD, LIVE, RunState, Status
 
-
-class Status(StrEnum):
-    """What a record is. The first four are live: somebody will go on with them without being asked."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    SLEEPING = "sleeping"
-    OPEN = "open"  # a block or a nested workflow whose children are not finished
-    SUSPENDED = "suspended"
-    WAITING = "waiting"
-    PAUSED = "paused"
-    SUCCESS = "success"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    CANCELED = "canceled"  # ended the run by its own word
-
-
-LIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.SLEEPING})
-HELD = frozenset({Status.SUSPENDED, Status.WAITING, Status.PAUSED})  # waits for somebody outside
-ENDED = frozenset({Status.SUCCESS, Status.FAILED, Status.SKIPPED, Status.CANCELED})
-
-
-class RunState(StrEnum):
-    """The stored status of a run."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    PAUSED = "paused"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELED = "canceled"
-    TRIPWIRE = "tripwire"
-
-
-FINAL = frozenset({RunState.SUCCESS, RunState.FAILED, RunState.CANCELED, RunState.TRIPWIRE})
+__all__ = [
+    "ENDED",
+    "FINAL",
+    "HELD",
+    "LIVE",
+    "Header",
+    "Phase",
+    "Record",
+    "Role",
+    "RunState",
+    "Status",
+    "belongs",
+    "changed",
+    "dotted",
+    "pack_route",
+    "undotted",
+    "unpack_route",
+    "visits",
+]
 
 
 class Phase(StrEnum):

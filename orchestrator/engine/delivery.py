@@ -13,7 +13,7 @@ from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch,
 from orchestrator.core.graph import Graph
 from orchestrator.core.plan import Failed, Plan
 from orchestrator.core.records import Header, Phase, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.activity import Activity, CallTask, Ending
@@ -212,7 +212,7 @@ class Engine:
         records = self.store.load(run_id, [path])
         if header is None or not records or records[0].status != Status.RUNNING or records[0].seq != seq:
             return
-        todo = sweep(header, records[0], self.settings.grace)
+        todo = on_deadline(header, records[0], self.settings.grace)
         answer = self.store.commit(run_id, todo.change) if todo is not None else None
         if isinstance(answer, Committed):
             self.tell(answer.header, answer.dispatches)

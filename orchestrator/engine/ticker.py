@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.changes import Refused
 from orchestrator.core.records import Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.engine import telemetry
 from orchestrator.engine.logs import about
 from orchestrator.engine.settings import Settings
@@ -102,7 +102,7 @@ class Ticker:
         if running and self._trusted_from and self._store.now() < self._trusted_from:
             return Swept()
         short = record.status != Status.QUEUED or self._is_short(record.where.queue)
-        todo = sweep(header, record, self._settings.grace, short=short)
+        todo = on_deadline(header, record, self._settings.grace, short=short)
         if todo is None:
             return Swept()
         answer = self._store.commit(header.run_id, todo.change)

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from orchestrator.core.apply import ENDED_RUN, LOST, UNKNOWN, Applied, apply, claim
+from orchestrator.core.apply import UNKNOWN, Applied, apply, claim, renew
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused, mark
-from orchestrator.core.records import HELD, LIVE, Header, Record, RunState, Status, undotted
-from orchestrator.core.recovery import worth_keeping
+from orchestrator.core.records import HELD, Header, Record, undotted
+from orchestrator.core.timers import SweepRight, has_timer, is_timer_live, take_sweep_right
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.ports import TRIMMED, Clock, Due, Holding, RunPageOf, RunQuery, StoredEvent
-from orchestrator.stores.common import NEVER, SLACK, matches, number_of
+from orchestrator.stores.common import SLACK, matches, number_of
 
 _T = TypeVar("_T")
 _STILL = 5.0  # seconds that a fork waits for a store; none of its verbs takes that long
@@ -46,7 +46,7 @@ class MemoryStore:
         self._clock = self.clock = clock or SystemClock()
         self._runs: dict[str, _Run] = {}
         self._due: dict[tuple[str, str], int] = {}
-        self._tickers: dict[str, tuple[str, int, int]] = {}
+        self._sweeps: dict[str, SweepRight] = {}
         self._workers: dict[tuple[str, str], int] = {}
         self.renew_locks()
         _forks.stores.add(self)
@@ -155,7 +155,7 @@ class MemoryStore:
                 run = self._runs[run_id]
                 if moment > now or len(found) >= limit:
                     break
-                if not worth_keeping(run.header, run.records[path]):
+                if not is_timer_live(run.header, run.records[path]):
                     del self._due[run_id, path]
                 elif run.header.namespace == namespace:
                     found.append(Due(run.header, run.records[path]))
@@ -169,12 +169,10 @@ class MemoryStore:
         run = self._runs.get(held.run_id)
         if run is None:
             return UNKNOWN
-        record = run.records.get(held.path)
-        if run.header.status != RunState.RUNNING or (run.header.closed and held.path):
-            return ENDED_RUN
-        if record is None or record.status != Status.RUNNING or record.token != held.token:
-            return LOST
-        self._keep(run, replace(record, due=self._clock.now() + lease))
+        answer = renew(run.header, run.records.get(held.path), held.path, held.token, lease, self._clock.now())
+        if isinstance(answer, Refused):
+            return answer.reason
+        self._keep(run, answer)
         return ""
 
     def runs(self, query: RunQuery) -> RunPageOf:
@@ -196,12 +194,11 @@ class MemoryStore:
 
     def tick(self, namespace: str, holder: str, lease: int) -> int:
         with self._changed:
-            now = self._clock.now()
-            owner, until, last = self._tickers.get(namespace, ("", 0, 0))
-            if owner not in ("", holder) and until > now:
-                return 0
-            self._tickers[namespace] = (holder, now + lease, now)
-            return max(1, now - last) if last else NEVER
+            right = self._sweeps.get(namespace, SweepRight())
+            since, taken = take_sweep_right(right, holder, lease, self._clock.now())
+            if taken is not None:
+                self._sweeps[namespace] = taken
+            return since
 
     def announce(self, namespace: str, worker: str, ttl: int) -> None:
         with self._changed:
@@ -261,7 +258,7 @@ class MemoryStore:
         run.records[record.path] = record
         if record.status in HELD:
             run.held.add(record.path)
-        if record.due and run.header.runtime != "local" and record.status in LIVE | {Status.WAITING}:
+        if has_timer(run.header, record):
             self._due[key] = record.due
 
 

@@ -23,11 +23,12 @@ from redis.retry import Retry
 
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
 from orchestrator.core.records import Header, Record, undotted
+from orchestrator.core.timers import NEVER
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic, new_token
 from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
 from orchestrator.stores import redis_wire as wire
-from orchestrator.stores.common import NEVER, matches
+from orchestrator.stores.common import matches
 from orchestrator.stores.redis_keys import Layout, index_prefix, parse_due
 from orchestrator.stores.redis_urls import client_url, shown_url
 

@@ -17,11 +17,11 @@ import redis
 
 from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Next, Put, Run, Set
 from orchestrator.core.records import Header, Phase, Record, Status
+from orchestrator.core.timers import NEVER
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import TRIMMED, Holding, RunQuery
 from orchestrator.stores import redis as module
-from orchestrator.stores.common import NEVER
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url

@@ -13,14 +13,13 @@ from typing import Any
 
 from orchestrator.core.apply import Applied
 from orchestrator.core.changes import Change, Claimed, Mail, mark
-from orchestrator.core.records import HELD, LIVE, Header, Record, Status
+from orchestrator.core.records import HELD, Header, Record
+from orchestrator.core.timers import has_timer, is_swept
 from orchestrator.host import chance
 from orchestrator.ports import TRIMMED
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql.link import Tx
-
-_WATCHED = LIVE | {Status.WAITING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ def keep_many(tx: Tx, of_runs: Sequence[tuple[Header, Sequence[Record]]]) -> Non
     if of_runs:
         each = [(name(of.run_id), of, kept) for of, records in of_runs for kept in records]
         tx.put(q.PUT_RECORDS, [_row(run, kept) for run, _, kept in each])
-        due = [_due_row(run, of, kept) for run, of, kept in each if _is_due(of, kept)]
+        due = [_due_row(run, of, kept) for run, of, kept in each if has_timer(of, kept)]
         if due:
             tx.put(q.PUT_DUE, due)
 
@@ -143,10 +142,10 @@ def _keep(tx: Tx, run: str, of: Header, records: Sequence[Record]) -> None:
         tx.put(q.PUT_RECORDS, [_row(run, record) for record in kept])
     if gone:
         tx.send(q.DROP_RECORDS, run=run, paths=gone)
-    if of.runtime == "local":
-        return
-    due = [_due_row(run, of, record) for record in kept if _is_due(of, record)]
-    quiet = gone + [name(record.path) for record in kept if not _is_due(of, record)]
+    if not is_swept(of):
+        return  # it has never had any, so there is nothing to drop
+    due = [_due_row(run, of, record) for record in kept if has_timer(of, record)]
+    quiet = gone + [name(record.path) for record in kept if not has_timer(of, record)]
     if due:
         tx.put(q.PUT_DUE, due)
     if quiet:
@@ -159,10 +158,6 @@ def _row(run: str, record: Record) -> tuple[Any, ...]:
 
 def _due_row(run: str, of: Header, record: Record) -> tuple[Any, ...]:
     return run, name(record.path), name(of.namespace), record.due
-
-
-def _is_due(of: Header, record: Record) -> bool:
-    return bool(record.due) and of.runtime != "local" and record.status in _WATCHED
 
 
 def write_extras(tx: Tx, run: str, change: Change) -> None:

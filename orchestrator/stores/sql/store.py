@@ -15,13 +15,13 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.core.apply import ENDED_RUN, LOST, UNKNOWN, apply, claim
+from orchestrator.core.apply import apply, claim, renew
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
-from orchestrator.core.records import Header, Record, RunState, Status
-from orchestrator.core.recovery import worth_keeping
+from orchestrator.core.records import Header, Record
+from orchestrator.core.timers import SweepRight, is_timer_live, take_sweep_right
 from orchestrator.host import monotonic
 from orchestrator.ports import Bell, Due, Holding, RunPageOf, RunQuery, StoredEvent
-from orchestrator.stores.common import NEVER, number_of
+from orchestrator.stores.common import number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Link, Tx
@@ -186,8 +186,8 @@ class SqlStore:
         for _ in range(_SWEEPS):
             page = self._rows(q.DUE, namespace=rows.name(namespace), limit=limit)
             read = [Due(rows.header(header), rows.record(record)) for _, header, record in page]
-            found = [due for due in read if worth_keeping(due.header, due.record)]
-            dead = [due for due in read if not worth_keeping(due.header, due.record)]
+            found = [due for due in read if is_timer_live(due.header, due.record)]
+            dead = [due for due in read if not is_timer_live(due.header, due.record)]
             if dead:
                 self._drop_dead(dead)
             if len(page) < limit or not dead:
@@ -202,7 +202,7 @@ class SqlStore:
         def work(tx: Tx) -> Callable[[], None]:
             for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.name, by_run))).fetchall():
                 header = rows.header(doc)  # as it is now, and stays until this ends
-                gone = [record for record in by_run[header.run_id] if not worth_keeping(header, record)]
+                gone = [record for record in by_run[header.run_id] if not is_timer_live(header, record)]
                 tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.name(record.path) for record in gone])
             return lambda: None
 
@@ -227,10 +227,11 @@ class SqlStore:
         kept: dict[str, list[Record]] = {}
         for held, run in zip(page, runs, strict=True):
             record = records.get((run, rows.name(held.path)))
-            if reason := _lost(held, headers.get(held.run_id), record):
-                reasons[held] = reason
-            elif record is not None:
-                kept.setdefault(held.run_id, []).append(replace(record, due=int(now) + lease))
+            answer = renew(headers.get(held.run_id), record, held.path, held.token, lease, int(now))
+            if isinstance(answer, Refused):
+                reasons[held] = answer.reason
+            else:
+                kept.setdefault(held.run_id, []).append(answer)
         rows.keep_many(tx, [(headers[run_id], records) for run_id, records in kept.items()])
         return lambda: reasons
 
@@ -264,12 +265,11 @@ class SqlStore:
             tx.send(q.MAKE_TICKER, namespace=space)
             found = tx.send(q.LOCK_TICKER, namespace=space)
             clock = tx.send(q.CLOCK)
-            owner, until, last = found.fetchall()[0]
-            now = clock.fetchall()[0][0]
-            if owner not in ("", mine) and until > now:
-                return lambda: 0
-            tx.send(q.TAKE_TICKER, namespace=space, holder=mine, until=now + lease, last=now)
-            return lambda: max(1, now - last) if last else NEVER
+            right = SweepRight(*found.fetchall()[0])
+            since, taken = take_sweep_right(right, mine, lease, clock.fetchall()[0][0])
+            if taken is not None:
+                tx.send(q.TAKE_TICKER, namespace=space, holder=taken.holder, until=taken.until, last=taken.last)
+            return lambda: since
 
         return self._link.change(work)
 
@@ -337,13 +337,3 @@ def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
         wanted["before"] = query.before
         where.append("updated_at < :before")
     return " AND ".join(where) or "true", wanted
-
-
-def _lost(held: Holding, header: Header | None, record: Record | None) -> str:
-    if header is None:
-        return UNKNOWN
-    if header.status != RunState.RUNNING or (header.closed and held.path):
-        return ENDED_RUN
-    if record is None or record.status != Status.RUNNING or record.token != held.token:
-        return LOST
-    return ""

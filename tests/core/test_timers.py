@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.core.changes import Caller, Expect, Set
 from orchestrator.core.records import Header, Record, RunState, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 
 HEADER = Header(run_id="run", status=RunState.RUNNING, updated_at=1_000)
 
@@ -20,7 +20,7 @@ def record(status: Status, **fields: Any) -> Record:
 
 def moved(of: Record, header: Header = HEADER, **how: Any) -> Set:
     """How the record itself is moved."""
-    todo = sweep(header, of, 100, **how)
+    todo = on_deadline(header, of, 100, **how)
     assert todo is not None
     return next(op for op in todo.change.ops if isinstance(op, Set) and op.path == of.path)
 
@@ -28,7 +28,7 @@ def moved(of: Record, header: Header = HEADER, **how: Any) -> Set:
 @pytest.mark.parametrize("status", [Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.SLEEPING, Status.WAITING])
 def test_every_sweep_is_guarded_by_what_was_read(status: Status) -> None:
     """Status, number and moment; it is upkeep, which has no id."""
-    todo = sweep(HEADER, record(status), 100)
+    todo = on_deadline(HEADER, record(status), 100)
     assert todo is not None
     assert isinstance(todo.change.guard, Caller)
     assert todo.change.guard.id == ""
@@ -55,12 +55,12 @@ def test_a_lost_lease_waits_where_nothing_restarts_by_itself() -> None:
 
 def test_a_queued_record_is_told_of_again_later_and_later() -> None:
     """Under the same number, and only where its queue has been short."""
-    todo = sweep(HEADER, record(Status.QUEUED, queued_at=900), 100)
+    todo = on_deadline(HEADER, record(Status.QUEUED, queued_at=900), 100)
     assert todo is not None
     assert [(dispatch.path, dispatch.seq) for dispatch in todo.again] == [("0", 5)]
     pauses = [moved(record(Status.QUEUED, queued_at=1_000 - waited)).delay for waited in (100, 300, 900)]
     assert pauses == [200, 600, 1800]
-    held_back = sweep(HEADER, record(Status.QUEUED), 100, short=False)
+    held_back = on_deadline(HEADER, record(Status.QUEUED), 100, short=False)
     assert held_back is not None
     assert held_back.again == ()
     assert moved(record(Status.QUEUED), short=False).delay == 100
@@ -79,16 +79,16 @@ def test_a_queued_record_is_told_of_again_later_and_later() -> None:
 )
 def test_what_nobody_waits_for_is_left(status: Status, header: Header) -> None:
     """The store drops it."""
-    assert sweep(header, record(status), 100) is None
+    assert on_deadline(header, record(status), 100) is None
 
 
 def test_the_rest_of_a_closed_run_is_looked_after() -> None:
     """It alone is still to come."""
-    assert sweep(Header(status=RunState.RUNNING, closed=True), record(Status.RUNNING, path=""), 100) is not None
+    assert on_deadline(Header(status=RunState.RUNNING, closed=True), record(Status.RUNNING, path=""), 100) is not None
 
 
 def test_a_wait_that_is_over_wakes_the_run() -> None:
     """Also one that rests: the rest is taken away."""
-    todo = sweep(Header(status=RunState.SUSPENDED), record(Status.WAITING), 100)
+    todo = on_deadline(Header(status=RunState.SUSPENDED), record(Status.WAITING), 100)
     assert todo is not None
     assert [op.path for op in todo.change.ops if isinstance(op, Set)] == ["", "0"]
