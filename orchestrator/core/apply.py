@@ -163,10 +163,9 @@ def started(record: Record) -> Doc | None:
     return event | {"resume": record.resume} if record.resumed else event
 
 
-# The phases whose first claim tells of a step's start. The others are those of blocks and waits, which tell of themselves
-# where they open, or begin to wait.
+# The phases whose first claim tells of a step's start. The others are those of blocks and waits, which tell of
+# themselves where they open, or begin to wait.
 STARTING = frozenset({Phase.RUN, Phase.SPLIT, Phase.ENTER})
-_ASKED_FOR = frozenset({Claim.AT_ONCE, Claim.AT_DEADLINE})  # a message names the number
 _DEFAULTS = {field.name: field.default for field in dataclass_fields(Record)}
 
 
@@ -314,9 +313,9 @@ class _Work:
             fields |= dict.fromkeys(row.answer_stamps, self.now)
         if row.ordered and not record.order:
             fields["order"] = seq
-        # A claim keeps the number of its message, so that a copy of the message meets the claim and may take it over once
-        # the lease is over. What no message spoke of gets a number of its own.
-        if row.seq is Number.NEW or (row.seq is Number.CLAIMED and TABLE[before].claim not in _ASKED_FOR):
+        # A claim keeps the number of its message, so that a copy of the message meets the claim and may take it over
+        # once the lease is over. What no message spoke of gets a number of its own.
+        if row.seq is Number.NEW or (row.seq is Number.CLAIMED and not TABLE[before].asked_for):
             fields["seq"] = seq
         record = replace(record, **fields, token=token, due=self._deadline(row, delay))
         match row.told:

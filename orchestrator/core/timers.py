@@ -13,12 +13,13 @@ from orchestrator.core.flow import overdue
 from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.core.transitions import TABLE, Deadline
 
-# Runs of these runtimes live in the process of their caller, and no worker has to know their workflows. A sweep would hand
-# their steps to workers all the same; `restart` alone takes them over.
+# Runs of these runtimes live in the process of their caller, and no worker has to know their workflows. A sweep would
+# hand their steps to workers all the same; `restart` alone takes them over.
 UNSWEPT_RUNTIMES = frozenset({"local"})
 NEVER = 1 << 50  # ms since a sweep that never was
 
-_SWEPT = frozenset({RunState.RUNNING.value, RunState.SUSPENDED.value})
+# Runs whose timers may mean something. One that is suspended may wait for an event whose time is limited.
+SWEPT = frozenset({RunState.RUNNING.value, RunState.SUSPENDED.value})
 _SLOWEST = 3_600_000  # a queued record is looked at again at least this often
 
 
@@ -43,7 +44,7 @@ def is_timer_live(header: Header, record: Record) -> bool:
     """
     if header.status == RunState.RUNNING:
         return not header.closed or not record.path
-    return header.status in _SWEPT and TABLE[record.status].due is Deadline.TIMEOUT
+    return header.status in SWEPT and TABLE[record.status].due is Deadline.TIMEOUT
 
 
 # --- who sweeps them -------------------------------------------------------------------------------------------------
@@ -117,5 +118,5 @@ def on_deadline(header: Header, record: Record, grace: int, *, short: bool = Tru
 
 
 def _guarded(record: Record, ops: tuple[Op, ...], grace: int) -> Change:
-    guard = Caller("", _SWEPT)  # without an id: it must not push the answer of a caller out, who may repeat it
+    guard = Caller("", SWEPT)  # without an id: it must not push the answer of a caller out, who may repeat it
     return Change(guard, ops, expect=(Expect(record.path, record.status, record.seq, record.due),), grace=grace)

@@ -24,6 +24,7 @@ from redis.retry import Retry
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
 from orchestrator.core.records import Header, Record, undotted
 from orchestrator.core.timers import NEVER
+from orchestrator.core.transitions import IllegalTransition
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic, new_token
 from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
@@ -39,6 +40,9 @@ _MOST_CONNECTIONS = 10_000  # of one process, one for each reader that waits: th
 _BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
 
 _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
+_ILLEGAL = re.compile(
+    r"ILLEGAL (.*?)( script: |$)", re.DOTALL
+)  # servers say behind it where in the script it was raised
 
 logger = logging.getLogger("orchestrator")
 _warned: set[str] = set()
@@ -320,6 +324,10 @@ class _Link:
         try:
             _, client, patient = self._clients()
             return ask(patient if blocking else client)
+        except ResponseError as error:
+            if found := _ILLEGAL.match(str(error)):
+                raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
+            raise self._unavailable(str(error)) from error
         except RedisError as error:
             raise self._unavailable(str(error)) from error
 

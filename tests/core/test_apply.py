@@ -251,6 +251,7 @@ def test_an_answer_remembers_a_bounded_number_of_dispatches() -> None:
 
 # --- stamps ------------------------------------------------------------------------------------------------
 
+CAME_FROM: dict[Status, dict[str, Any]] = {Status.PAUSED: {"status": Status.OPEN, "token": ""}}
 BUSY_RECORD = record(Status.RUNNING, token="mine", lost=2, started_at=3, order=2)
 
 
@@ -266,13 +267,13 @@ BUSY_RECORD = record(Status.RUNNING, token="mine", lost=2, started_at=3, order=2
         (Status.PAUSED, {"token": "", "seq": 11, "due": 0}),
         (Status.SUCCESS, {"token": "", "due": 0, "lost": 0, "ended_at": NOW, "started_at": 3, "seq": 5}),
         (Status.FAILED, {"token": "", "due": 0, "lost": 0, "ended_at": NOW}),
-        (Status.SKIPPED, {"token": "", "due": 0, "ended_at": NOW}),
         (Status.CANCELED, {"token": "", "due": 0, "ended_at": NOW}),
     ],
 )
 def test_a_status_brings_its_times_and_numbers(status: Status, fields: dict[str, Any]) -> None:
     """As the store's clock and the commit's number say."""
-    done = applied(Change(HOLDS, (Set("0", {"status": status}, delay=50),), grace=200), BUSY_RECORD)
+    before = replace(BUSY_RECORD, **CAME_FROM.get(status, {}))
+    done = applied(by_caller(Set("0", {"status": status}, delay=50), grace=200), before)
     now = done.records["0"]
     assert {name: getattr(now, name) for name in fields} == fields
     told = [(d.path, d.seq, d.delay) for d in done.dispatches]
@@ -282,7 +283,8 @@ def test_a_status_brings_its_times_and_numbers(status: Status, fields: dict[str,
 
 def test_a_wait_without_a_moment_is_never_due() -> None:
     """And a retry at once is still told of as a timer."""
-    assert applied(by_caller(Put(record(Status.WAITING)))).records["0"].due == 0
+    wait = Set("0", {"status": Status.WAITING})
+    assert applied(by_caller(wait), BUSY_RECORD).records["0"].due == 0
     now = applied(by_caller(Put(record(Status.RETRYING))))
     assert [d.delay for d in now.dispatches] == [1]
 

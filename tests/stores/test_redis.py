@@ -25,6 +25,7 @@ from orchestrator.stores import redis as module
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url
+from orchestrator.testing.contract.kit import born
 from tests.servers import RedisServer
 from tests.stores.wire import Wire
 from tests.vendor import redis_command, wait_until
@@ -265,7 +266,7 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None
 def test_all_keys_of_a_run_share_its_shards_hash_tag(client: redis.Redis, store: RedisStore) -> None:
     """One script touches one node of a cluster."""
     walk = _Walk(store)
-    walk.commit(Change(Caller("a", frozenset({"running"})), (Put(Record(path="9", status=Status.SUSPENDED)),)))
+    walk.commit(Change(Caller("a", frozenset({"running"})), born(Record(path="9", status=Status.SUSPENDED))))
     walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
     walk.steps(1)
     layout = Layout("orchestrator", 16)
@@ -313,7 +314,7 @@ def test_a_deleted_run_leaves_no_key_and_no_entry(client: redis.Redis, store: Re
     """Also when its events, mail, held records and rests had keys, and somebody still waits for it."""
     walk = _Walk(store)
     walk.steps(1)
-    walk.commit(Change(Caller("a", frozenset({"running"})), (Put(Record(path="9", status=Status.SUSPENDED)),)))
+    walk.commit(Change(Caller("a", frozenset({"running"})), born(Record(path="9", status=Status.SUSPENDED))))
     walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
     assert store.delete(walk.run_id)
     assert store.wait(walk.run_id, 1, 0.01) is None
