@@ -40,9 +40,8 @@ _MOST_CONNECTIONS = 10_000  # of one process, one for each reader that waits: th
 _BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
 
 _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
-_ILLEGAL = re.compile(
-    r"ILLEGAL (.*?)( script: |$)", re.DOTALL
-)  # servers say behind it where in the script it was raised
+# Behind it servers say where in the script it was raised.
+_ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
 
 logger = logging.getLogger("orchestrator")
 _warned: set[str] = set()

@@ -103,7 +103,8 @@ class Pair:
         """Create the run, or once more; it says itself where it belongs when it begins."""
         flags = {name: self.pick([False, False, True]) for name in ("quiet", "per_step")}
         about = {"workflow_id": self.run_id, "namespace": f"{self.run_id}/old", "resource_id": self.pick(["", "r"])}
-        header = Header(run_id=self.run_id, auto_restart=self.pick([True, True, False]), **flags, **about, **fields)
+        about |= {"run_id": self.run_id, "auto_restart": self.pick([True, True, False])}
+        header = Header(**{**flags, **about, **fields})
         stored = self.memory.create(header)
         assert _plain(self.other.create(header).doc()) == _plain(stored.doc())
         return stored
