@@ -10,6 +10,7 @@ No I/O, no clock, no randomness, no logging: a function here takes the little it
 * `promises`     what a time travel has promised to steps that the run has not come to
 * `plan`         what starting a node means, and the plan of a commit
 * `flow`         what follows from an outcome: the only place that decides where a run goes next
+* `stamps`       the reading of one row of that table
 * `apply`        what a commit, a claim or a renewal does to records: the reference reading of a `Change`
 * `timers`       which records have a moment at which somebody looks at them again, and what follows when it comes
 * `past`         what stands before the target of a time travel

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from dataclasses import fields as dataclass_fields
 from typing import Any, assert_never
 
 from orchestrator.core.changes import (
@@ -33,7 +32,8 @@ from orchestrator.core.changes import (
     Tell,
 )
 from orchestrator.core.records import Header, Phase, Record, RunState, Status
-from orchestrator.core.transitions import ABSENT, TABLE, Claim, Deadline, Kind, Number, Row, Told, check_run, row_of
+from orchestrator.core.stamps import Stamps, dispatch_of, start_event
+from orchestrator.core.transitions import ABSENT, TABLE, Claim, Kind, check_run
 
 UNKNOWN = "unknown"  # no such run, or no such record
 ENDED_RUN = "ended"  # the run is not active
@@ -50,7 +50,7 @@ REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What to write: the header, the records that changed, what goes away, events, and the answer for the caller.
+    """Everything to write: the header, the records that changed, what goes away, events, and the answer for the caller.
 
     `repeated` says that nothing is to be written: the change had been applied before, and this is its first answer.
     """
@@ -89,7 +89,7 @@ def claim(ask: Ask, header: Header | None, record: Record | None, now: int) -> A
             pass
         case unknown:
             assert_never(unknown)
-    work = _Work(header, {record.path: record}, now, ask.lease, 0)
+    work = _Work(header, {record.path: record}, Stamps(now, ask.lease, 0))
     work.put(record, {"status": Status.RUNNING}, ask.token, 0)
     return work.applied()
 
@@ -139,12 +139,15 @@ def apply(
     guarded = _guard(change, header, records)
     if guarded is not None:
         return guarded
+    # Sender and listener each read the mailbox before they write: without its mark both could find it empty, one would
+    # put the event in it, and the other would wait for ever.
     if change.mail is not None and change.mail.expect not in (None, mail):
         return Refused(MAIL, header)
+    # A fresh record over a live one would leave two claims on one activation, or count it twice.
     standing = records.keys() - set(change.drop)
     if any(isinstance(op, Put) and op.record.path in standing and records[op.record.path].live for op in change.ops):
         return Refused(TAKEN, header)
-    work = _Work(header, dict(records), now, change.lease, change.grace)
+    work = _Work(header, dict(records), Stamps(now, change.lease, change.grace))
     work.drop(change.drop)
     for event in change.events:
         work.events.append(event)
@@ -154,32 +157,21 @@ def apply(
     return work.applied(change.guard)
 
 
-def started(record: Record) -> Doc | None:
-    """The event that tells of a record's first run, or of its resumption."""
-    if record.quiet or record.phase not in STARTING or record.attempt or record.lost or record.parked:
-        return None
-    event: Doc = {"type": "workflow-step-start", "path": record.path, "visit": record.visit, "step": record.step}
-    event["input"] = record.input
-    return event | {"resume": record.resume} if record.resumed else event
-
-
-# The phases whose first claim tells of a step's start. The others are those of blocks and waits, which tell of
-# themselves where they open, or begin to wait.
-STARTING = frozenset({Phase.RUN, Phase.SPLIT, Phase.ENTER})
-_DEFAULTS = {field.name: field.default for field in dataclass_fields(Record)}
-
-
 def _guard(change: Change, header: Header, records: Mapping[str, Record]) -> Applied | Refused | None:
     match change.guard:
         case Holder(path=path, token=token, part=part):
             record = records.get(path)
+            # The answer of a commit may get lost on the way. Its token has ended here by a commit, and by no other: so
+            # this is that commit, sent again.
             if record is not None and record.was == token:
                 return _first_answer(header, records, record.answer)
             if reason := _lease_refusal(header, record, path, token):
                 return Refused(reason, header)
+            # Parts come one after the other, so a lower number is one that was sent again.
             if part and record is not None and part <= record.part:
                 return Applied(header, {}, repeated=True)
         case Caller(id=id_, states=states, life=life, rests=rests):
+            # One answer is enough: a caller repeats a change before it makes another.
             if id_ and header.last == id_:
                 return _first_answer(header, records, header.answer)
             if header.status not in states or life not in (None, header.life) or rests not in (None, header.rests):
@@ -192,7 +184,7 @@ def _guard(change: Change, header: Header, records: Mapping[str, Record]) -> App
 
 
 def _is_too_late(change: Change, header: Header) -> bool:
-    """Whether a resume comes into a closed run: it would take the rest away, and nothing else follows there."""
+    """Tell whether a resume comes into a closed run: it would take the rest away, and nothing else follows there."""
     return header.closed and header.status == RunState.RUNNING and any(expect.path for expect in change.expect)
 
 
@@ -203,7 +195,7 @@ def _holds(expect: Expect, record: Record | None) -> bool:
 
 
 def _first_answer(header: Header, records: Mapping[str, Record], answer: str) -> Applied:
-    """What the change answered when it was applied; a claim that it made is told of while it holds."""
+    """Answer as the change was answered when it was applied; a claim that it made is told of while it holds."""
     told, claimed, token = json.loads(answer) if answer else ([], None, "")
     held = records.get(claimed) if claimed is not None else None
     if held is None or held.status != Status.RUNNING or held.token != token:
@@ -218,16 +210,14 @@ class _Work:
 
     header: Header
     records: dict[str, Record]
-    now: int
-    lease: int
-    grace: int
+    stamps: Stamps
     touched: dict[str, Record] = field(default_factory=dict)
     events: list[Doc] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     claimed: str | None = None
 
     def __post_init__(self) -> None:
-        self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.now)
+        self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
 
     def do(self, op: Op) -> None:
         match op:
@@ -240,6 +230,8 @@ class _Work:
                 self._next(path, template, prefix)
             case Shut(path=path):
                 block = self.records[path]
+                # An item has failed. Those that have not begun are finished by that, so that the last of the others
+                # brings the join about.
                 never = block.total - block.next
                 self._write(replace(block, left=block.left - never, next=block.total, skipped=block.skipped + never))
             case Down(path=path, then=then, event=event):
@@ -247,6 +239,7 @@ class _Work:
             case Tell(path=path, event=event):
                 self._tell(self.records[path], event)
             case Run(fields=fields, unless=unless):
+                # The first failure stands: those that come later are what it has led to.
                 if not unless or not getattr(self.header, unless):
                     self.header = self._stamp_header(replace(self.header, **fields))
             case _:
@@ -261,7 +254,7 @@ class _Work:
         if "status" in fields or token:
             record = self._stamp(record, before, token, delay)
         elif delay:
-            record = replace(record, due=self.now + delay)
+            record = replace(record, due=self.stamps.now + delay)
         self._count(before, -1, record.path)
         self._count(record.status, +1, record.path)
         self._write(record)
@@ -272,6 +265,8 @@ class _Work:
 
     def rest(self, token: str, at_once: bool) -> None:
         """Claim the run's rest activation if nothing is live any more, or at once where the run ends by a word."""
+        # The commit that takes the count to zero claims it itself: were it left to somebody else, a crash in between
+        # would leave a run in which nobody moves.
         root = self.records.get("")
         if root is None or self.header.status != RunState.RUNNING:
             return
@@ -294,63 +289,31 @@ class _Work:
                     self.header = replace(self.header, last=id_, answer=answer)
             case Holder(path=path, token=token, part=part):
                 record = self.records[path]
-                if record.token != token:  # the claim has ended
+                # A claim that goes on has nothing to repeat by: its next commit is another one.
+                if record.token != token:
                     self._write(replace(record, was=token, answer=answer))
                 elif part:
                     self._write(replace(record, part=part))
 
     def _stamp(self, record: Record, before: str, token: str, delay: int) -> Record:
-        """Give the record what the row of its new status says: times, numbers, lease, and the word to others."""
-        row, seq = row_of(before, record.status, record.path), self.header.commits
-        if row.due is Deadline.LEASE:
-            if (event := started(record)) is not None:
-                self.events.append(event)
+        """Give the record what the row of its new status says, and tell those who have to know."""
+        if record.status == Status.RUNNING:
             self.claimed = record.path
-        fields: dict[str, Any] = {name: _DEFAULTS[name] for name in row.resets}
-        fields |= dict.fromkeys(row.stamps, self.now)
-        fields |= {name: self.now for name in row.first_stamps if not getattr(record, name)}
-        if TABLE[before].kind is Kind.AWAITING:
-            fields |= dict.fromkeys(row.answer_stamps, self.now)
-        if row.ordered and not record.order:
-            fields["order"] = seq
-        # A claim keeps the number of its message, so that a copy of the message meets the claim and may take it over
-        # once the lease is over. What no message spoke of gets a number of its own.
-        if row.seq is Number.NEW or (row.seq is Number.CLAIMED and not TABLE[before].asked_for):
-            fields["seq"] = seq
-        record = replace(record, **fields, token=token, due=self._deadline(row, delay))
-        match row.told:
-            case Told.NEVER:
-                pass
-            case Told.AT_ONCE:
-                self.dispatches.append(Dispatch(record.path, record.seq, record.route))
-            case Told.AFTER_DELAY:
-                # In a dispatch 0 means at once, and a timer whose moment has come is still a timer.
-                self.dispatches.append(Dispatch(record.path, record.seq, record.route, max(delay, 1)))
-            case _:
-                assert_never(row.told)
+            if (event := start_event(record)) is not None:
+                self.events.append(event)
+        record = self.stamps.stamp(replace(record, token=token), before, delay, self.header.commits)
+        if (dispatch := dispatch_of(record, delay)) is not None:
+            self.dispatches.append(dispatch)
         return record
-
-    def _deadline(self, row: Row, delay: int) -> int:
-        match row.due:
-            case Deadline.NONE:
-                return 0
-            case Deadline.LEASE:
-                return self.now + self.lease
-            case Deadline.REDELIVERY:
-                return self.now + self.grace
-            case Deadline.DELAY:
-                return self.now + delay
-            case Deadline.TIMEOUT:
-                return self.now + delay if delay else 0
-            case _:
-                assert_never(row.due)
 
     def _stamp_header(self, header: Header) -> Header:
         check_run(self.header.status, header.status)
-        begun = header.started_at or (self.now if header.status == RunState.RUNNING else 0)
-        return replace(header, started_at=begun, ended_at=self.now if header.final else 0)
+        begun = header.started_at or (self.stamps.now if header.status == RunState.RUNNING else 0)
+        return replace(header, started_at=begun, ended_at=self.stamps.now if header.final else 0)
 
     def _next(self, path: str, template: Record, prefix: str) -> None:
+        # The place is read here, under the lock. Read at the claim, two items that end together would both take it; had
+        # it come back from the commit, a crash after it would lose an item.
         block = self.records[path]
         if block.next >= block.total:
             return
@@ -366,6 +329,7 @@ class _Work:
         self._write(block)
         if event is not None:
             self._tell(block, event)
+        # The consequence is in the same commit as the count. The last child may die right after it.
         if block.left == 0:
             self.do(then)
 

@@ -1,6 +1,6 @@
 """The table of statuses: which may follow which, and what a record is stamped with as it takes one.
 
-`apply` interprets the table, and so do the Redis scripts, to which it is shipped as JSON. The sets of statuses, the
+`stamps` and `apply` interpret the table, and so do the Redis scripts, in whose text it stands. The sets of statuses, the
 timers (`timers`) and the state diagram of the documentation derive from it. A status is added here, and nowhere else.
 """
 
@@ -296,13 +296,11 @@ class IllegalTransition(ValueError):
 
 def row_of(before: str, after: str, path: str) -> Row:
     """Return the row of the status `after`. Raise `IllegalTransition` where it may not follow `before`."""
-    row = TABLE.get(after)
-    if row is None or not after:
-        raise IllegalTransition(f"the record at {path!r} cannot be '{after}'")
     came_from = TABLE[before]
-    if after not in came_from.next and (path or after not in came_from.root_next):
-        raise IllegalTransition(f"the record at {path!r} cannot be '{after}' after '{before or 'nothing'}'")
-    return row
+    if after in came_from.next or (not path and after in came_from.root_next):
+        return TABLE[after]
+    known = before or "nothing"
+    raise IllegalTransition(f"the record at '{path}' cannot be '{after}' after '{known}'")
 
 
 def check_run(before: str, after: str) -> None:

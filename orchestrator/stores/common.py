@@ -1,4 +1,4 @@
-"""What several stores have in common. It knows none of them."""
+"""Rules and limits that several stores have in common. It knows none of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def number_of(cursor: str) -> int:
 
 
 def matches(header: Header, query: RunQuery) -> bool:
-    """Whether the query asks for this run."""
+    """Tell whether the query asks for this run."""
     return (
         query.workflow_id in (None, header.workflow_id)
         and query.status in (None, header.status)

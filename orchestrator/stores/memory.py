@@ -271,7 +271,7 @@ class _Forks:
         os.register_at_fork(before=self.before, after_in_parent=self.parent, after_in_child=self.child)
 
     def before(self) -> None:
-        """Wait for whoever is in the middle of something; whoever forks from there has to take it as it is."""
+        """Acquire the lock of every store before the fork; give up after `_STILL` seconds each."""
         self._held.extend(store for store in list(self.stores) if store.lock.acquire(timeout=_STILL))
 
     def parent(self) -> None:
@@ -297,13 +297,13 @@ def _page(run: _Run, seen: int, limit: int) -> list[StoredEvent]:
 
 
 def _trim(run: _Run, keep: int) -> None:
-    """Where the log is too long its oldest events go, some at a time."""
+    """Drop the oldest events of a log that is too long, some at a time."""
     if keep and len(run.events) > keep + SLACK:
         _cut(run, len(run.events) - keep)
 
 
 def _age(run: _Run, keep_for: int) -> None:
-    """Events go that are older by so much than the newest, which has just come: some at a time, too."""
+    """Drop events that are older by so much than the newest, which has just come: some at a time, too."""
     if keep_for and len(run.events) > SLACK:
         young = run.events[-1].at - keep_for
         if run.events[SLACK].at < young:
@@ -311,7 +311,7 @@ def _age(run: _Run, keep_for: int) -> None:
 
 
 def _cut(run: _Run, first: int) -> None:
-    """The events before this place go. The newest of them stays, to mark the gap from now on."""
+    """Drop the events before this place. The newest of them stays, to mark the gap from now on."""
     if first > 1:
         del run.events[: first - 1]
         run.events[0] = replace(run.events[0], doc={"type": TRIMMED})

@@ -1,4 +1,4 @@
-"""How changes and answers travel to the Redis scripts and back. It knows neither a connection nor a key.
+"""The way of changes and answers to the Redis scripts and back. It knows neither a connection nor a key.
 
 A change goes as one JSON document that the script decodes (guards, operations, flat records), followed by the texts
 that it must never decode: values, state, context and events.
@@ -15,7 +15,7 @@ from typing import Any, assert_never
 
 from pydantic_core import from_json, to_json
 
-from orchestrator.core.apply import REMEMBERED, STARTING
+from orchestrator.core.apply import REMEMBERED
 from orchestrator.core.changes import (
     Caller,
     Change,
@@ -34,6 +34,7 @@ from orchestrator.core.changes import (
     Tell,
 )
 from orchestrator.core.records import Header, Record
+from orchestrator.core.stamps import STARTING
 from orchestrator.core.timers import SWEPT, UNSWEPT_RUNTIMES
 from orchestrator.core.transitions import tables
 from orchestrator.ports import TRIMMED, StoredEvent
@@ -215,7 +216,7 @@ def texts_of(words: Sequence[bytes]) -> dict[str, str]:
 
 
 def found_of(names: Iterable[str], texts: Iterable[bytes | None]) -> dict[str, str]:
-    """What was found of `names`."""
+    """The texts that were found, by their names."""
     return {name: text.decode() for name, text in zip(names, texts, strict=True) if text is not None}
 
 

@@ -1,4 +1,4 @@
-"""What a claim and a commit do: each guard, and what each status is stamped with."""
+"""Claims and commits: each guard, and what each status is stamped with."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def claimed(of: Record | None, header: Header | None = HEADER, seq: int = 5, tok
 
 
 def applied(change: Change, *records: Record, header: Header = HEADER, mail: str = "") -> Applied:
-    """What a change that is taken does."""
+    """Apply a change that is taken."""
     answer = apply(change, header, {r.path: r for r in (ROOT, *records)}, mail, NOW)
     assert isinstance(answer, Applied), answer
     return answer

@@ -1,4 +1,4 @@
-"""What the ticker makes of each record whose moment has come."""
+"""The timers of records: who has one, what follows when its moment comes, and who may look after them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def record(status: Status, **fields: Any) -> Record:
 
 
 def moved(of: Record, header: Header = HEADER, **how: Any) -> Set:
-    """How the record itself is moved."""
+    """Return the move of the record itself."""
     todo = on_deadline(header, of, 100, **how)
     assert todo is not None
     return next(op for op in todo.change.ops if isinstance(op, Set) and op.path == of.path)

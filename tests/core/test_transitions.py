@@ -192,7 +192,7 @@ def check_runs() -> None:
 
 
 def test_the_table_says_what_it_should() -> None:
-    """Which status may follow, what it is stamped with, how it counts, who is told, and who may claim it."""
+    """A status may follow, is stamped, counts, is told of and may be claimed as is written above."""
     assert set(TABLE) == {ABSENT, *Status}
     check_table()
 

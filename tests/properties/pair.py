@@ -53,7 +53,7 @@ def _answer(answer: Claimed | Committed | Refused | None) -> Any:
 
 
 def _log(store: Store, run_id: str) -> tuple[bool, list[Any]]:
-    """Whether the log has lost its beginning, and the rest of it."""
+    """Return True if the log has lost its beginning, and the rest of it."""
     docs = [dict(event.doc) for event in store.events(run_id, limit=_ALL)]
     assert store.events(run_id, store.last_event(run_id)) == []
     cut = bool(docs) and docs[0]["type"] == TRIMMED
@@ -110,7 +110,7 @@ class Pair:
         return stored
 
     def begins(self) -> dict[str, Any]:
-        """What the start of a run says of it."""
+        """Give the fields that the start of a run sets."""
         return {"namespace": self.run_id, "resource_id": self.resource()}
 
     def resource(self) -> str:
@@ -148,7 +148,7 @@ class Pair:
         return mine.claimed
 
     def _has_ended(self, change: Change) -> bool:
-        """Whether the claim by whose holder it is has ended by a commit."""
+        """Tell whether the claim by whose holder it is has ended by a commit."""
         guard = change.guard
         if not isinstance(guard, Holder):
             return False

@@ -99,7 +99,8 @@ end
 local function row_of(record, before)
   local status, came_from = record.status, STATUS[before]
   if came_from.next[status] or (record.path == '' and came_from.root_next[status]) then return STATUS[status] end
-  error({err = string.format("ILLEGAL the record at '%s' cannot be '%s' after '%s'", record.path, tostring(status), before)})
+  local words = "ILLEGAL the record at '%s' cannot be '%s' after '%s'"
+  error({err = string.format(words, record.path, tostring(status), before == '' and 'nothing' or before)})
 end
 
 -- Give the record what the row of its new status says: times, numbers, lease, and the word to others.

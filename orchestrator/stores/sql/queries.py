@@ -111,7 +111,7 @@ def quoted(name: str) -> str:
 
 
 class Dialect(ABC):
-    """How the words in braces are written for one database."""
+    """The form of the words in braces for one database."""
 
     now: str
     lock: str
@@ -160,7 +160,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def rows(self, types: list[str]) -> str:
-        """What stands for the rows of an insert."""
+        """The words that stand for the rows of an insert."""
 
 
 class Sqlite(Dialect):

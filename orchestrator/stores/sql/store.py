@@ -53,7 +53,7 @@ class SqlStore:
         return f"SqlStore({self.url!r})"
 
     def create(self, header: Header) -> Header:
-        run = rows.name(header.run_id)
+        run = rows.encode_name(header.run_id)
 
         def work(tx: Tx) -> Callable[[], Header]:
             found = tx.send(q.HEADER, run=run)
@@ -62,14 +62,14 @@ class SqlStore:
                 return lambda: rows.header(stored[0][0])
             now = clock.fetchall()[0][0]
             made = replace(header, created_at=now, updated_at=now)
-            tx.send(q.INSERT_RUN, run=run, namespace=rows.name(made.namespace), **rows.columns(made))
+            tx.send(q.INSERT_RUN, run=run, namespace=rows.encode_name(made.namespace), **rows.columns(made))
             kept = tx.send(q.HEADER, run=run)
             return lambda: rows.header(kept.fetchall()[0][0])
 
         return self._link.change(work)
 
     def claim(self, ask: Ask) -> Claimed | Refused:
-        run = rows.name(ask.run_id)
+        run = rows.encode_name(ask.run_id)
         rings = False
 
         def work(tx: Tx) -> Callable[[], Claimed | Refused]:
@@ -87,7 +87,7 @@ class SqlStore:
         return answer
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
-        run = rows.name(run_id)
+        run = rows.encode_name(run_id)
         paths = sorted(change.reads())
         rings = False
 
@@ -112,11 +112,11 @@ class SqlStore:
         return answer
 
     def header(self, run_id: str) -> Header | None:
-        found = self._rows(q.HEADER, run=rows.name(run_id))
+        found = self._rows(q.HEADER, run=rows.encode_name(run_id))
         return rows.header(found[0][0]) if found else None
 
     def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
-        run = rows.name(run_id)
+        run = rows.encode_name(run_id)
         if held:
             found = self._rows(q.RECORDS_HELD, run=run)
         elif paths is None:
@@ -127,39 +127,39 @@ class SqlStore:
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
-        found = dict(self._rows(q.VALUES, run=rows.name(run_id), ids=[rows.name(id_) for id_ in wanted]))
-        return {id_: found[key] for id_ in wanted if (key := rows.name(id_)) in found}
+        found = dict(self._rows(q.VALUES, run=rows.encode_name(run_id), ids=[rows.encode_name(id_) for id_ in wanted]))
+        return {id_: found[key] for id_ in wanted if (key := rows.encode_name(id_)) in found}
 
     def state(self, run_id: str) -> dict[str, str]:
-        return {rows.original(key): text for key, text in self._rows(q.STATE, run=rows.name(run_id))}
+        return {rows.decode_name(key): text for key, text in self._rows(q.STATE, run=rows.encode_name(run_id))}
 
     def context(self, run_id: str) -> dict[str, str]:
-        return {rows.original(key): text for key, text in self._rows(q.CONTEXT, run=rows.name(run_id))}
+        return {rows.decode_name(key): text for key, text in self._rows(q.CONTEXT, run=rows.encode_name(run_id))}
 
     def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._rows(q.LETTERS, run=rows.name(run_id), name=rows.name(name))
-        return [rows.original(value) for (value,) in found]
+        found = self._rows(q.LETTERS, run=rows.encode_name(run_id), name=rows.encode_name(name))
+        return [rows.decode_name(value) for (value,) in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
-        found = self._rows(q.EVENTS, run=rows.name(run_id), after=number_of(after), limit=limit)
+        found = self._rows(q.EVENTS, run=rows.encode_name(run_id), after=number_of(after), limit=limit)
         return [StoredEvent(str(number), at, json.loads(doc)) for number, at, doc in found]
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
         vigil = Vigil(self.bell, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
         while True:
-            found = self._rows(q.NEWEST, run=rows.name(run_id))
+            found = self._rows(q.NEWEST, run=rows.encode_name(run_id))
             if not found or found[0][0] > seen or not vigil.goes_on():
                 return self.events(run_id, after, limit)
 
     def last_event(self, run_id: str) -> str:
-        found = self._rows(q.NEWEST, run=rows.name(run_id))
+        found = self._rows(q.NEWEST, run=rows.encode_name(run_id))
         return str(found[0][0]) if found and found[0][0] else ""
 
     def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
         vigil = Vigil(self.bell, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
         while True:
-            found = self._rows(q.RESTS, run=rows.name(run_id))
+            found = self._rows(q.RESTS, run=rows.encode_name(run_id))
             if not found or found[0][0] > rests or not vigil.goes_on():
                 return self.header(run_id)
 
@@ -172,7 +172,7 @@ class SqlStore:
         self._asked[key] = now
 
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(query, run=rows.name(run_id), ttl=round(_ASKED * 1000))
+            tx.send(query, run=rows.encode_name(run_id), ttl=round(_ASKED * 1000))
             return lambda: None
 
         self._link.change(work)
@@ -184,7 +184,7 @@ class SqlStore:
     def due(self, namespace: str, limit: int = 100) -> list[Due]:
         found: list[Due] = []
         for _ in range(_SWEEPS):
-            page = self._rows(q.DUE, namespace=rows.name(namespace), limit=limit)
+            page = self._rows(q.DUE, namespace=rows.encode_name(namespace), limit=limit)
             read = [Due(rows.header(header), rows.record(record)) for _, header, record in page]
             found = [due for due in read if is_timer_live(due.header, due.record)]
             dead = [due for due in read if not is_timer_live(due.header, due.record)]
@@ -200,10 +200,10 @@ class SqlStore:
             by_run.setdefault(entry.header.run_id, []).append(entry.record)
 
         def work(tx: Tx) -> Callable[[], None]:
-            for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.name, by_run))).fetchall():
+            for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
                 header = rows.header(doc)  # as it is now, and stays until this ends
                 gone = [record for record in by_run[header.run_id] if not is_timer_live(header, record)]
-                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.name(record.path) for record in gone])
+                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.encode_name(record.path) for record in gone])
             return lambda: None
 
         self._link.change(work)
@@ -217,16 +217,16 @@ class SqlStore:
 
     @staticmethod
     def _renew(tx: Tx, page: Sequence[Holding], lease: int) -> Callable[[], dict[Holding, str]]:
-        runs = [rows.name(held.run_id) for held in page]
+        runs = [rows.encode_name(held.run_id) for held in page]
         locked = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
-        found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.name(held.path) for held in page])
+        found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.encode_name(held.path) for held in page])
         headers = {(header := rows.header(doc)).run_id: header for _, doc in locked.fetchall()}
         (_, _, _, now), *read = found.fetchall()
         records = {(run, path): rows.record(doc) for _, run, path, doc in read}
         reasons: dict[Holding, str] = {}
         kept: dict[str, list[Record]] = {}
         for held, run in zip(page, runs, strict=True):
-            record = records.get((run, rows.name(held.path)))
+            record = records.get((run, rows.encode_name(held.path)))
             answer = renew(headers.get(held.run_id), record, held.path, held.token, lease, int(now))
             if isinstance(answer, Refused):
                 reasons[held] = answer.reason
@@ -246,7 +246,7 @@ class SqlStore:
         return self._link.read(work)
 
     def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
-        run = rows.name(run_id)
+        run = rows.encode_name(run_id)
 
         def work(tx: Tx) -> Callable[[], bool]:
             found = tx.send(q.LOCK, run=run).fetchall()
@@ -259,7 +259,7 @@ class SqlStore:
         return self._link.change(work)
 
     def tick(self, namespace: str, holder: str, lease: int) -> int:
-        space, mine = rows.name(namespace), rows.name(holder)
+        space, mine = rows.encode_name(namespace), rows.encode_name(holder)
 
         def work(tx: Tx) -> Callable[[], int]:
             tx.send(q.MAKE_TICKER, namespace=space)
@@ -275,14 +275,16 @@ class SqlStore:
 
     def announce(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(q.ANNOUNCE, namespace=rows.name(namespace), worker=rows.name(worker), ttl=ttl)
-            tx.send(q.FORGET_WORKERS, namespace=rows.name(namespace))
+            tx.send(q.ANNOUNCE, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
+            tx.send(q.FORGET_WORKERS, namespace=rows.encode_name(namespace))
             return lambda: None
 
         self._link.change(work)
 
     def workers(self, namespace: str) -> list[str]:
-        return sorted(rows.original(worker) for (worker,) in self._rows(q.WORKERS, namespace=rows.name(namespace)))
+        return sorted(
+            rows.decode_name(worker) for (worker,) in self._rows(q.WORKERS, namespace=rows.encode_name(namespace))
+        )
 
     def now(self) -> int:
         now: int = self._rows(q.CLOCK)[0][0]
@@ -328,7 +330,7 @@ def _open(url: URL, shown: str, schema: str | None) -> Link:
 
 def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
     wanted: dict[str, Any] = {
-        key: rows.name(value)
+        key: rows.encode_name(value)
         for key in ("workflow_id", "status", "resource_id")
         if (value := getattr(query, key)) is not None
     }
