@@ -1,7 +1,8 @@
 """The table of statuses: which may follow which, and what a record is stamped with as it takes one.
 
-`stamps` and `apply` interpret the table, and so do the Redis scripts, in whose text it stands. The sets of statuses, the
-timers (`timers`) and the state diagram of the documentation derive from it. A status is added here, and nowhere else.
+`stamps` and `apply` interpret the table, and so do the Redis scripts, in whose text it stands. The sets of statuses,
+the timers (`timers`) and the state diagram of the documentation derive from it. A status is added here, and nowhere
+else.
 """
 
 from __future__ import annotations

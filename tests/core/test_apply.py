@@ -21,6 +21,7 @@ from orchestrator.core.apply import (
     Applied,
     apply,
     claim,
+    renew,
 )
 from orchestrator.core.changes import (
     Ask,
@@ -143,6 +144,35 @@ def test_the_first_claim_tells_of_the_start(fields: dict[str, Any], kind: bool) 
     assert isinstance(answer, Applied)
     assert [event["type"] for event in answer.events] == ["workflow-step-start"] * kind
     assert [event.get("resume") for event in answer.events if "resume" in event] == ["r"] * bool(fields.get("resume"))
+
+
+# --- renewals ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "of, header, token, reason",
+    [
+        (record(Status.RUNNING, token="mine"), None, "mine", UNKNOWN),
+        (None, HEADER, "mine", LOST),
+        (record(Status.RUNNING, token="mine"), HEADER, "other", LOST),
+        (record(Status.QUEUED, token="mine"), HEADER, "mine", LOST),
+        (record(Status.RUNNING, token="mine"), replace(HEADER, status=RunState.SUSPENDED), "mine", ENDED_RUN),
+        (record(Status.RUNNING, token="mine"), replace(HEADER, closed=True), "mine", ENDED_RUN),
+    ],
+)
+def test_a_lease_that_is_not_held_is_not_renewed(
+    of: Record | None, header: Header | None, token: str, reason: str
+) -> None:
+    """The reason is the one that a commit would hear."""
+    assert renew(header, of, "0", token, 100, NOW) == Refused(reason, header)
+
+
+def test_a_lease_is_renewed_by_its_token_also_when_it_is_over() -> None:
+    """Nothing changes but the moment. In a closed run the settling goes on."""
+    held = record(Status.RUNNING, token="mine", due=NOW - 7)
+    assert renew(HEADER, held, "0", "mine", 100, NOW) == replace(held, due=NOW + 100)
+    settling = replace(held, path="")
+    assert renew(replace(HEADER, closed=True), settling, "", "mine", 100, NOW) == replace(settling, due=NOW + 100)
 
 
 # --- guards ------------------------------------------------------------------------------------------------

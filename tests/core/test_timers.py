@@ -8,7 +8,16 @@ import pytest
 
 from orchestrator.core.changes import Caller, Expect, Set
 from orchestrator.core.records import Header, Record, RunState, Status
-from orchestrator.core.timers import on_deadline
+from orchestrator.core.timers import (
+    NEVER,
+    UNSWEPT_RUNTIMES,
+    SweepRight,
+    has_timer,
+    is_timer_live,
+    on_deadline,
+    take_sweep_right,
+)
+from orchestrator.local import LocalRuntime
 
 HEADER = Header(run_id="run", status=RunState.RUNNING, updated_at=1_000)
 
@@ -92,3 +101,44 @@ def test_a_wait_that_is_over_wakes_the_run() -> None:
     todo = on_deadline(Header(status=RunState.SUSPENDED), record(Status.WAITING), 100)
     assert todo is not None
     assert [op.path for op in todo.change.ops if isinstance(op, Set)] == ["", "0"]
+
+
+# --- who has one, and who looks after it -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_record_has_a_timer_while_somebody_has_to_look_at_it(status: Status) -> None:
+    """All that is live, and a wait whose time is limited; a moment that is left over from before means nothing."""
+    timed = {Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.SLEEPING, Status.WAITING}
+    assert has_timer(HEADER, record(status)) is (status in timed)
+    assert not has_timer(HEADER, record(status, due=0))
+
+
+def test_the_timers_of_a_local_run_are_its_own_process_s() -> None:
+    """Stores keep none of them, so that no worker finds one."""
+    assert LocalRuntime.name in UNSWEPT_RUNTIMES
+    assert not has_timer(
+        Header(run_id="run", status=RunState.RUNNING, runtime=LocalRuntime.name), record(Status.QUEUED)
+    )
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_a_timer_is_live_while_its_run_goes_on(state: RunState) -> None:
+    """Only that of a wait outlasts the run's settling, and in a closed run only that of the settling is left."""
+    goes_on, header = state == RunState.RUNNING, Header(status=state)
+    assert is_timer_live(header, record(Status.QUEUED)) is goes_on
+    assert is_timer_live(header, record(Status.WAITING)) is (goes_on or state == RunState.SUSPENDED)
+    assert not is_timer_live(header, record(Status.SUSPENDED)) or goes_on
+    closed = Header(status=state, closed=True)
+    assert is_timer_live(closed, record(Status.QUEUED, path="")) is goes_on
+    assert not is_timer_live(closed, record(Status.QUEUED))
+
+
+def test_one_holds_the_right_to_sweep_until_its_time_is_over() -> None:
+    """Whoever takes or keeps it hears how long ago the last sweep was: 1 ms at least, or that there was none."""
+    since, right = take_sweep_right(SweepRight(), "a", 100, 1_000)
+    assert (since, right) == (NEVER, SweepRight("a", 1_100, 1_000))
+    assert right is not None
+    assert take_sweep_right(right, "b", 100, 1_099) == (0, None)
+    assert take_sweep_right(right, "a", 100, 1_000) == (1, SweepRight("a", 1_100, 1_000))
+    assert take_sweep_right(right, "b", 100, 1_100) == (100, SweepRight("b", 1_200, 1_100))
