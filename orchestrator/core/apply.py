@@ -301,7 +301,7 @@ class _Work:
             self.claimed = record.path
             if (event := start_event(record)) is not None:
                 self.events.append(event)
-        record = self.stamps.stamp(replace(record, token=token), before, delay, self.header.commits)
+        record = self.stamps.stamp(record, before, token, delay, self.header.commits)
         if (dispatch := dispatch_of(record, delay)) is not None:
             self.dispatches.append(dispatch)
         return record

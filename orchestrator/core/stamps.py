@@ -23,16 +23,20 @@ class Stamps:
     lease: int  # at one that is running
     grace: int  # at one that is queued
 
-    def stamp(self, record: Record, before: str, delay: int, number: int) -> Record:
+    def stamp(self, record: Record, before: str, token: str, delay: int, number: int) -> Record:
         """Stamp a record that has just taken its status. Raise `IllegalTransition` where it may not have it.
 
-        `before` is the status that it had, `number` that of the commit. A token stays with a claim alone: whoever holds
-        one that was taken away can write nothing any more.
+        `before` is the status that it had, `number` that of the commit. The token is that of a claim and else empty:
+        who holds one that was taken away can write nothing any more.
         """
         row, came_from = row_of(before, record.status, record.path), TABLE[before]
-        more: dict[str, Any] = {name: _DEFAULTS[name] for name in row.resets}
-        more |= dict.fromkeys(row.stamps, self.now)
-        more |= {name: self.now for name in row.first_stamps if not getattr(record, name)}
+        more: dict[str, Any] = {"token": token, "due": self._deadline(row, delay)}
+        for name in row.resets:
+            more[name] = _DEFAULTS[name]
+        for name in row.stamps:
+            more[name] = self.now
+        for name in row.first_stamps:
+            more[name] = getattr(record, name) or self.now
         if came_from.kind is Kind.AWAITING:
             more |= dict.fromkeys(row.answer_stamps, self.now)
         if row.ordered and not record.order:
@@ -41,7 +45,7 @@ class Stamps:
         # once the lease is over. What no message spoke of gets a number of its own.
         if row.seq is Number.NEW or (row.seq is Number.CLAIMED and not came_from.asked_for):
             more["seq"] = number
-        return replace(record, **more, due=self._deadline(row, delay))
+        return replace(record, **more)
 
     def _deadline(self, row: Row, delay: int) -> int:
         match row.due:

@@ -310,17 +310,21 @@ def check_run(before: str, after: str) -> None:
         raise IllegalTransition(f"a run cannot be '{after}' after '{before}'")
 
 
-def tables() -> dict[str, Any]:
-    """Both tables as plain data, for those who interpret them in another language."""
+def tables() -> dict[str, dict[str, dict[str, Any]]]:
+    """Both tables as plain data, for those who interpret them in another language.
+
+    Cells that have their default are left out, and several statuses stand in one text between blanks: a script makes
+    the tables anew in each call.
+    """
     return {
         "status": {
-            status: {**_plain(row, "next", "root_next"), "asked_for": row.asked_for} for status, row in TABLE.items()
+            status: {**_plain(row), **({"asked_for": True} if row.asked_for else {})} for status, row in TABLE.items()
         },
-        "run": {state: _plain(row, "next") for state, row in RUN_TABLE.items()},
+        "run": {state: _plain(row) for state, row in RUN_TABLE.items()},
     }
 
 
-def _plain(row: Row | RunRow, *sets: str) -> dict[str, Any]:
-    """A row without what is empty; sets as dicts, in which a script finds a member at once."""
-    plain = {field.name: value for field in fields(row) if (value := getattr(row, field.name))}
-    return plain | {name: dict.fromkeys(plain.get(name, ()), True) for name in sets}
+def _plain(row: Row | RunRow) -> dict[str, Any]:
+    cells = {field.name: getattr(row, field.name) for field in fields(row)}
+    texts = {name: f" {' '.join(cells[name])} " for name in ("next", "root_next") if cells.get(name)}
+    return {field.name: cells[field.name] for field in fields(row) if cells[field.name] != field.default} | texts

@@ -11,7 +11,7 @@ if is_shut(header, path) then return {'ended', header_text} end
 if record.status == 'running' and record.token == token then return package({'', header_text}, path) end
 if record.seq ~= seq then return {'stale', header_text} end
 local over, claimable = record.due <= now, STATUS[record.status].claim
-if claimable == 'never' then return {'stale', header_text} end
+if not claimable then return {'stale', header_text} end
 if claimable == 'at_deadline' and not over then return {'early', header_text} end
 if claimable == 'lease_over' then
   if not over or not header.auto_restart then return {'busy', header_text} end

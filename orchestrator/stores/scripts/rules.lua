@@ -6,6 +6,8 @@ local STATUS, RUN = RULES.status, RULES.run
 local RECORD, HEADER = {__index = RULES.record}, {__index = RULES.header}
 local NOTHING = {}
 
+-- A cell of a table that is nil has its default: nothing is stamped, nobody is told.
+
 -- A document as a record or a header: what it leaves out has its default. Whoever sets a default takes the field away.
 local function as_record(doc, path)
   doc.path = path
@@ -14,6 +16,11 @@ end
 
 local function as_header(doc)
   return setmetatable(doc, HEADER)
+end
+
+-- A status stands in a text of several, each between blanks.
+local function has(statuses, status)
+  return statuses ~= nil and string.find(statuses, ' ' .. status .. ' ', 1, true) ~= nil
 end
 
 -- Nothing may go on at `path`: the run is at rest, or is closed and this is not its settling.
@@ -29,7 +36,7 @@ local function lease_refusal(header, record, path, token)
 end
 
 local function has_timer(header, record)
-  return record.due ~= 0 and STATUS[record.status].due ~= 'none' and not RULES.unswept[header.runtime]
+  return record.due ~= 0 and STATUS[record.status].due ~= nil and not RULES.unswept[header.runtime]
 end
 
 -- The timer still means something. Only a wait for an event outlasts the run's settling.
