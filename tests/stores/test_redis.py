@@ -1,4 +1,4 @@
-"""What is the Redis store's own: keys, scripts, round trips, resends, and what it says of its server."""
+"""The Redis store's own: keys, scripts, round trips, resends, and what it says of its server."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_plain_step_costs_two_round_trips_and_an_inline_one_costs_one(wire: Wi
 
 
 def test_a_step_costs_as_many_bytes_at_the_thousandth_place_as_at_the_tenth(wire: Wire, wired: RedisStore) -> None:
-    """What a step writes and reads does not grow with the run, apart from the digits of its numbers."""
+    """A step's bytes do not grow with the run, apart from the digits of its numbers."""
     walk = _Walk(wired)
     walk.steps(9)
     costs = []

@@ -1,4 +1,4 @@
-"""How long events are kept: from the settings to the store, and to whoever reads too late."""
+"""The age and number of events that are kept: from the settings to the store, and to whoever reads too late."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_settings_are_in_all_that_steps_commit() -> None:
 
 
 def test_who_reads_too_late_is_told_that_events_were_too_old() -> None:
-    """What the last steps told is there, and so is what is young enough."""
+    """The events of the last steps are there, and so is what is young enough."""
     counts = {}
     for age in (0, 3_599, 3_601):
         store = MemoryStore(clock)
@@ -73,7 +73,7 @@ def test_who_reads_too_late_is_told_that_events_were_too_old() -> None:
 
 @pytest.mark.parametrize("age", [-1, -0.001, math.inf, math.nan])
 def test_an_age_that_cannot_be_is_refused(age: float) -> None:
-    """When the settings are made, and not by the first step that commits."""
+    """The settings refuse it, and not the first step that commits."""
     with pytest.raises(ValueError, match="orchestrator_events_max_age_seconds"):
         Settings(events_max_age_seconds=age)
 

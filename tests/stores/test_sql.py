@@ -1,4 +1,4 @@
-"""What is the SQL store's own: its schema, its locks, its connections, and what a step costs."""
+"""The SQL store's own: its schema, its locks, its connections, and what a step costs."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def test_stores_that_commit_on_one_run_exclude_each_other(place: Place) -> None:
 
 
 def test_a_commit_waits_for_a_lock_and_is_tried_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the database gives up waiting for, the store asks for again."""
+    """The store asks again for whatever the database gives up waiting for."""
     impatient(monkeypatch)
     store = place.open()
     run_id = begin(store, "0")
@@ -550,7 +550,7 @@ def test_a_plain_step_takes_four_round_trips(wire: Wire, on_postgresql: Place) -
 
 
 def test_cutting_a_log_costs_no_round_trip(wire: Wire, on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether by number or by age: nobody waits for the answer."""
+    """By number or by age: nobody waits for the answer."""
     monkeypatch.setattr(rows, "chance", lambda: 0.0)
     store = on_postgresql.open()
     run_id = begin(store, "0")
@@ -579,7 +579,7 @@ def test_a_big_commit_takes_two_round_trips(wire: Wire, on_postgresql: Place) ->
 def test_a_step_sends_as_many_bytes_at_position_1000_as_at_10(
     postgres_server: PostgresServer, wire: Wire, on_postgresql: Place
 ) -> None:
-    """What a step costs does not grow with the run."""
+    """The cost of a step does not grow with the run."""
     beside = SqlStore(postgres_server.url(), schema=on_postgresql.schema)  # not slowed down by the wire
     store = on_postgresql.open()
     run_id = begin(store, "10")
