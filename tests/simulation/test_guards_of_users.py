@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.core import apply as core
-from orchestrator.core import flow, travel
+from orchestrator.core import flow, stamps, travel
 from orchestrator.core.changes import Caller, Change, Run, Set
 from orchestrator.core.plan import Gate
 from orchestrator.core.records import RunState, Status
@@ -131,7 +131,7 @@ def callers_are_not_remembered(patch: Patch) -> None:
 
 def transitions_are_not_checked(patch: Patch) -> None:
     """The table says what a status is stamped with, and not which one it may follow."""
-    patch.setattr(core, "row_of", lambda before, after, path: TABLE[after])
+    patch.setattr(stamps, "row_of", lambda before, after, path: TABLE[after])
     patch.setattr(core, "check_run", lambda before, after: None)
 
 
