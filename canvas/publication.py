@@ -15,9 +15,9 @@ from celery import Celery
 from kombu import Exchange
 
 from orchestrator.canvas.sending import FLUSH_SECONDS, RETRY_ONCE, BackgroundPublisher
-from orchestrator.core.apply import started
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Doc, Down, Op, Refused, Tell
 from orchestrator.core.records import Header
+from orchestrator.core.stamps import start_event
 from orchestrator.engine.read.events import WORKFLOW, call_id
 from orchestrator.ports import Store
 
@@ -76,7 +76,7 @@ def _payload(run_id: str, doc: Doc) -> Doc:
 def events_of(change: Change, answer: Committed) -> list[Doc]:
     """The events of a change that was committed, in their order but for those that count a block's children."""
     counted = [event for op in change.ops if (event := _event_of(op)) is not None]
-    begun = started(answer.claimed.record) if answer.claimed is not None else None
+    begun = start_event(answer.claimed.record) if answer.claimed is not None else None
     return [*change.events, *counted, *([begun] if begun is not None else [])]
 
 
@@ -97,7 +97,7 @@ class PublishingStore:
     def claim(self, ask: Ask) -> Claimed | Refused:
         """Claim, and publish the start of a step that begins by it."""
         answer = self._store.claim(ask)
-        if isinstance(answer, Claimed) and (event := started(answer.record)) is not None:
+        if isinstance(answer, Claimed) and (event := start_event(answer.record)) is not None:
             self._publisher.publish(answer.header, [event])
         return answer
 

@@ -4,15 +4,17 @@ No I/O, no clock, no randomness, no logging: a function here takes the little it
 
 * `values`           the forms in which values are stored
 * `graph`            what a workflow is: a tree of blocks, addressed by paths
+* `transitions`      the table of statuses: which may follow which, and what an activation is stamped with
 * `records`          what a run is: one header, one record for each activation
 * `changes`          what a commit says: guards, and what becomes of records, counters, values and events
 * `envelope`         what goes around the operations of a change: texts and limits
+* `stamps`           the reading of one row of that table
 * `apply`            what a commit or a claim does to records: the reference reading of a `Change`
 * `promises`         resume data for steps that a time travel has not reached yet
 * `plan`             what starting a node means, and the plan of a commit
 * `flow`             what follows from an outcome
 * `past`, `travel`   what a run looks like when it goes on from one of its steps
-* `recovery`         what the ticker makes of a record whose moment has come
+* `timers`           which activations have a timer, and what follows from its deadline
 * `addressing`       which suspended records a caller means
 * `commands`         requests from outside, as changes: start, resume, cancel, restart, time travel, events
 * `attempt_commands` what a worker commits, as changes

@@ -1,9 +1,9 @@
-"""What a commit or a claim does: the reference reading of a `Change`.
+"""The reference reading of a `Change`: what a commit, a claim or a renewal does to records.
 
 Stores that hold a lock on the run (memory, SQL) call these functions on the few records that the change names; the
 Redis script does the same on the server, and one test compares the two on generated histories. Only bookkeeping
-happens here: comparing guards, counting live and held records, stamping times, numbering. Where a run goes is
-decided in `flow`.
+happens here: comparing guards, counting live and held records, and stamping, as the table of `transitions` says. Where
+a run goes is decided in `flow`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from orchestrator.core.changes import (
     Shut,
     Tell,
 )
-from orchestrator.core.records import ENDED, HELD, LIVE, Header, Phase, Record, RunState, Status
+from orchestrator.core.records import Header, Phase, Record, RunState, Status
+from orchestrator.core.stamps import Stamps, dispatch_of, start_event
+from orchestrator.core.transitions import ABSENT, TABLE, Claim, Kind, check_run
 
 UNKNOWN = "unknown"  # no such run, or no such record
 ENDED_RUN = "ended"  # the run is not active
@@ -43,12 +45,12 @@ MOVED = "moved"  # something that was read has changed since
 MAIL = "mail"  # the mailbox has changed since it was read
 TAKEN = "taken"  # a live record stands where a fresh one was to be put
 
-_REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves publishing to the due entries
+REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves publishing to the due entries
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What to write: the header, the records that changed, what goes away, events, and the answer for the caller.
+    """Everything to write: the header, the records that changed, what goes away, events, and the answer for the caller.
 
     `repeated` says that nothing is to be written: the change had been applied before, and this is its first answer.
     """
@@ -65,29 +67,64 @@ def claim(ask: Ask, header: Header | None, record: Record | None, now: int) -> A
     """Take a queued record, one whose moment has come, or one whose lease is over. A repeat gets the first answer."""
     if header is None or record is None:
         return Refused(UNKNOWN, header)
-    if header.status != RunState.RUNNING or (header.closed and record.path):
+    if is_shut(header, record.path):
         return Refused(ENDED_RUN, header)
+    # A client library may send a claim again whose answer was lost: its token tells it from somebody else's.
     if record.status == Status.RUNNING and record.token == ask.token:
         return Applied(header, {}, claimed=record.path, repeated=True)
     if record.seq != ask.seq:
         return Refused(STALE, header)
     over = record.due <= now
-    match record.status:
-        case Status.QUEUED:
-            pass
-        case Status.RETRYING | Status.SLEEPING if not over:
-            return Refused(EARLY, header)
-        case Status.RETRYING | Status.SLEEPING:
-            pass
-        case Status.RUNNING if not over or not header.auto_restart:
-            return Refused(BUSY, header)
-        case Status.RUNNING:
-            record = replace(record, lost=record.lost + 1, restarted=True)
-        case _:
+    match TABLE[record.status].claim:
+        case Claim.NEVER:
             return Refused(STALE, header)
-    work = _Work(header, {record.path: record}, now, ask.lease, 0)
+        # The first message of a step may come twice, the second time when it waits for its next attempt.
+        case Claim.AT_DEADLINE if not over:
+            return Refused(EARLY, header)
+        case Claim.LEASE_OVER if not over or not header.auto_restart:
+            return Refused(BUSY, header)
+        case Claim.LEASE_OVER:
+            record = replace(record, lost=record.lost + 1, restarted=True)
+        case Claim.AT_ONCE | Claim.AT_DEADLINE:
+            pass
+        case unknown:
+            assert_never(unknown)
+    work = _Work(header, {record.path: record}, Stamps(now, ask.lease, 0))
     work.put(record, {"status": Status.RUNNING}, ask.token, 0)
     return work.applied()
+
+
+def renew(
+    header: Header | None, record: Record | None, path: str, token: str, lease: int, now: int
+) -> Record | Refused:
+    """Push the lease of a claim on. A lease that is over but has not been taken is renewed.
+
+    After the store was away every lease is over at once, and nearly every worker is alive: the heartbeats of those save
+    what nobody has touched. A renewal is no commit: the run's number stays, and a sweep that read the record before is
+    refused by the moment that it expects.
+    """
+    if header is None:
+        return Refused(UNKNOWN)
+    if reason := _lease_refusal(header, record, path, token):
+        return Refused(reason, header)
+    assert record is not None
+    return replace(record, due=now + lease)
+
+
+def is_shut(header: Header, path: str) -> bool:
+    """Tell whether nothing may go on at `path`: the run is at rest, or is closed and this is not its settling."""
+    return header.status != RunState.RUNNING or (header.closed and path != "")
+
+
+def _lease_refusal(header: Header, record: Record | None, path: str, token: str) -> str:
+    """The reason why `token` does not hold the record (any more); empty where it does.
+
+    The token alone counts, and not the number that the message named: two claims of one message have the same number,
+    and the first of them may wake up when the second holds the record.
+    """
+    if is_shut(header, path):
+        return ENDED_RUN
+    return LOST if record is None or record.status != Status.RUNNING or record.token != token else ""
 
 
 def apply(
@@ -102,12 +139,15 @@ def apply(
     guarded = _guard(change, header, records)
     if guarded is not None:
         return guarded
+    # Sender and listener each read the mailbox before they write: without its mark both could find it empty, one would
+    # put the event in it, and the other would wait for ever.
     if change.mail is not None and change.mail.expect not in (None, mail):
         return Refused(MAIL, header)
+    # A fresh record over a live one would leave two claims on one activation, or count it twice.
     standing = records.keys() - set(change.drop)
     if any(isinstance(op, Put) and op.record.path in standing and records[op.record.path].live for op in change.ops):
         return Refused(TAKEN, header)
-    work = _Work(header, dict(records), now, change.lease, change.grace)
+    work = _Work(header, dict(records), Stamps(now, change.lease, change.grace))
     work.drop(change.drop)
     for event in change.events:
         work.events.append(event)
@@ -117,31 +157,21 @@ def apply(
     return work.applied(change.guard)
 
 
-def started(record: Record) -> Doc | None:
-    """The event that tells of a record's first run, or of its resumption."""
-    if record.quiet or record.phase not in _TOLD or record.attempt or record.lost or record.parked:
-        return None
-    event: Doc = {"type": "workflow-step-start", "path": record.path, "visit": record.visit, "step": record.step}
-    event["input"] = record.input
-    return event | {"resume": record.resume} if record.resumed else event
-
-
-_TOLD = frozenset({Phase.RUN, Phase.SPLIT, Phase.ENTER})
-
-
 def _guard(change: Change, header: Header, records: Mapping[str, Record]) -> Applied | Refused | None:
     match change.guard:
         case Holder(path=path, token=token, part=part):
             record = records.get(path)
+            # The answer of a commit may get lost on the way. Its token has ended here by a commit, and by no other: so
+            # this is that commit, sent again.
             if record is not None and record.was == token:
                 return _first_answer(header, records, record.answer)
-            if header.status != RunState.RUNNING or (header.closed and path):
-                return Refused(ENDED_RUN, header)
-            if record is None or record.status != Status.RUNNING or record.token != token:
-                return Refused(LOST, header)
-            if part and part <= record.part:
+            if reason := _lease_refusal(header, record, path, token):
+                return Refused(reason, header)
+            # Parts come one after the other, so a lower number is one that was sent again.
+            if part and record is not None and part <= record.part:
                 return Applied(header, {}, repeated=True)
         case Caller(id=id_, states=states, life=life, rests=rests):
+            # One answer is enough: a caller repeats a change before it makes another.
             if id_ and header.last == id_:
                 return _first_answer(header, records, header.answer)
             if header.status not in states or life not in (None, header.life) or rests not in (None, header.rests):
@@ -154,7 +184,7 @@ def _guard(change: Change, header: Header, records: Mapping[str, Record]) -> App
 
 
 def _is_too_late(change: Change, header: Header) -> bool:
-    """Whether a resume comes into a closed run: it would take the rest away, and nothing else follows there."""
+    """Tell whether a resume comes into a closed run: it would take the rest away, and nothing else follows there."""
     return header.closed and header.status == RunState.RUNNING and any(expect.path for expect in change.expect)
 
 
@@ -165,7 +195,7 @@ def _holds(expect: Expect, record: Record | None) -> bool:
 
 
 def _first_answer(header: Header, records: Mapping[str, Record], answer: str) -> Applied:
-    """What the change answered when it was applied; a claim that it made is told of while it holds."""
+    """Answer as the change was answered when it was applied; a claim that it made is told of while it holds."""
     told, claimed, token = json.loads(answer) if answer else ([], None, "")
     held = records.get(claimed) if claimed is not None else None
     if held is None or held.status != Status.RUNNING or held.token != token:
@@ -180,28 +210,28 @@ class _Work:
 
     header: Header
     records: dict[str, Record]
-    now: int
-    lease: int
-    grace: int
+    stamps: Stamps
     touched: dict[str, Record] = field(default_factory=dict)
     events: list[Doc] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     claimed: str | None = None
 
     def __post_init__(self) -> None:
-        self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.now)
+        self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
 
     def do(self, op: Op) -> None:
         match op:
             case Put(record=record, claim=token, delay=delay):
                 self._leave(record.path)
-                self.put(replace(record, status=""), {"status": record.status}, token, delay)
+                self.put(replace(record, status=ABSENT), {"status": record.status}, token, delay)
             case Set(path=path, fields=fields, claim=token, delay=delay):
                 self.put(self.records[path], fields, token, delay)
             case Next(path=path, template=template, prefix=prefix):
                 self._next(path, template, prefix)
             case Shut(path=path):
                 block = self.records[path]
+                # An item has failed. Those that have not begun are finished by that, so that the last of the others
+                # brings the join about.
                 never = block.total - block.next
                 self._write(replace(block, left=block.left - never, next=block.total, skipped=block.skipped + never))
             case Down(path=path, then=then, event=event):
@@ -209,6 +239,7 @@ class _Work:
             case Tell(path=path, event=event):
                 self._tell(self.records[path], event)
             case Run(fields=fields, unless=unless):
+                # The first failure stands: those that come later are what it has led to.
                 if not unless or not getattr(self.header, unless):
                     self.header = self._stamp_header(replace(self.header, **fields))
             case _:
@@ -223,7 +254,7 @@ class _Work:
         if "status" in fields or token:
             record = self._stamp(record, before, token, delay)
         elif delay:
-            record = replace(record, due=self.now + delay)
+            record = replace(record, due=self.stamps.now + delay)
         self._count(before, -1, record.path)
         self._count(record.status, +1, record.path)
         self._write(record)
@@ -234,6 +265,8 @@ class _Work:
 
     def rest(self, token: str, at_once: bool) -> None:
         """Claim the run's rest activation if nothing is live any more, or at once where the run ends by a word."""
+        # The commit that takes the count to zero claims it itself: were it left to somebody else, a crash in between
+        # would leave a run in which nobody moves.
         root = self.records.get("")
         if root is None or self.header.status != RunState.RUNNING:
             return
@@ -243,7 +276,7 @@ class _Work:
     def applied(self, guard: Holder | Caller | None = None) -> Applied:
         dispatches = tuple(self.dispatches)
         if guard is not None:
-            told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:_REMEMBERED]]
+            told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:REMEMBERED]]
             token = self.records[self.claimed].token if self.claimed is not None else ""
             answer = json.dumps([told, self.claimed, token], separators=(",", ":")) if told or token else ""
             self._remember(guard, answer)
@@ -256,66 +289,38 @@ class _Work:
                     self.header = replace(self.header, last=id_, answer=answer)
             case Holder(path=path, token=token, part=part):
                 record = self.records[path]
-                if record.token != token:  # the claim has ended
+                # A claim that goes on has nothing to repeat by: its next commit is another one.
+                if record.token != token:
                     self._write(replace(record, was=token, answer=answer))
                 elif part:
                     self._write(replace(record, part=part))
 
     def _stamp(self, record: Record, before: str, token: str, delay: int) -> Record:
-        """Times, numbers, lease and the word to others, as the new status asks."""
-        now, seq = self.now, self.header.commits
-        match record.status:
-            case Status.RUNNING:
-                due = now + self.lease
-                order = record.order or seq
-                begun = record.started_at or now
-                kept = record.seq if before in (Status.QUEUED, Status.RETRYING, Status.SLEEPING) else seq
-                if (event := started(record)) is not None:
-                    self.events.append(event)
-                self.claimed = record.path
-                fields: dict[str, Any] = {"order": order, "started_at": begun, "seq": kept}
-                return replace(record, token=token, due=due, part=0, parked="", **fields)
-            case Status.QUEUED:
-                resumed = now if before in HELD else record.resumed_at
-                record = replace(record, token="", seq=seq, queued_at=now, due=now + self.grace, resumed_at=resumed)
-                self.dispatches.append(Dispatch(record.path, seq, record.route))
-                return record
-            case Status.RETRYING | Status.SLEEPING:
-                begun, order = record.started_at or now, record.order or seq
-                record = replace(record, token="", seq=seq, due=now + delay, started_at=begun, order=order, lost=0)
-                self.dispatches.append(Dispatch(record.path, seq, record.route, max(delay, 1)))
-                return record
-            case Status.OPEN:
-                order = record.order or seq
-                return replace(record, token="", due=0, started_at=record.started_at or now, order=order, lost=0)
-            case Status.WAITING:
-                order = record.order or seq
-                due = now + delay if delay else 0
-                begun = record.started_at or now
-                return replace(
-                    record, token="", seq=seq, due=due, order=order, started_at=begun, suspended_at=now, lost=0
-                )
-            case Status.SUSPENDED:
-                return replace(record, token="", seq=seq, due=0, suspended_at=now, lost=0)
-            case Status.PAUSED:
-                return replace(record, token="", seq=seq, due=0)
-            case _ if record.status in ENDED:
-                return replace(record, token="", due=0, ended_at=now, started_at=record.started_at or now, lost=0)
-            case _:
-                raise ValueError(f"a record cannot be {record.status!r}")
+        """Give the record what the row of its new status says, and tell those who have to know."""
+        if record.status == Status.RUNNING:
+            self.claimed = record.path
+            if (event := start_event(record)) is not None:
+                self.events.append(event)
+        record = self.stamps.stamp(record, before, token, delay, self.header.commits)
+        if (dispatch := dispatch_of(record, delay)) is not None:
+            self.dispatches.append(dispatch)
+        return record
 
     def _stamp_header(self, header: Header) -> Header:
-        begun = header.started_at or (self.now if header.status == RunState.RUNNING else 0)
-        return replace(header, started_at=begun, ended_at=self.now if header.final else 0)
+        check_run(self.header.status, header.status)
+        begun = header.started_at or (self.stamps.now if header.status == RunState.RUNNING else 0)
+        return replace(header, started_at=begun, ended_at=self.stamps.now if header.final else 0)
 
     def _next(self, path: str, template: Record, prefix: str) -> None:
+        # The place is read here, under the lock. Read at the claim, two items that end together would both take it; had
+        # it come back from the commit, a crash after it would lose an item.
         block = self.records[path]
         if block.next >= block.total:
             return
         child = f"{path}.{block.next}"
         value = f"{prefix}.{block.next}"
         self._write(replace(block, next=block.next + 1))
-        item = replace(template, path=child, index=block.next, input=value, status="")
+        item = replace(template, path=child, index=block.next, input=value, status=ABSENT)
         self.put(item, {"status": template.status}, "", 0)
 
     def _down(self, path: str, then: Set, event: Doc | None) -> None:
@@ -324,6 +329,7 @@ class _Work:
         self._write(block)
         if event is not None:
             self._tell(block, event)
+        # The consequence is in the same commit as the count. The last child may die right after it.
         if block.left == 0:
             self.do(then)
 
@@ -335,16 +341,16 @@ class _Work:
         old = self.records.get(path)
         if old is not None:
             self._count(old.status, -1, path)
-            gone = replace(old, status="")
+            gone = replace(old, status=ABSENT)
             self.records[path] = gone
             self.touched[path] = gone
 
     def _count(self, status: str, by: int, path: str) -> None:
-        if not path:
-            return
-        if status in LIVE:
+        # The run's own record never counts: the settling would then keep the run from settling.
+        kind = TABLE[status].kind if path else Kind.ABSENT
+        if kind is Kind.LIVE:
             self.header = replace(self.header, live=self.header.live + by)
-        elif status in (Status.SUSPENDED, Status.WAITING, Status.PAUSED):
+        elif kind is Kind.AWAITING:
             self.header = replace(self.header, **{str(status): getattr(self.header, status) + by})
 
     def _write(self, record: Record) -> None:

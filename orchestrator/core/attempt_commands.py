@@ -14,7 +14,7 @@ from orchestrator.core.envelope import CommitLimits, StoredTexts
 from orchestrator.core.graph import Step, Wait
 from orchestrator.core.plan import Failed, Plan, Spot
 from orchestrator.core.records import Header, Phase, Record, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 
 # Claims in a row that ended without a commit. A step that kills its worker would else kill one worker per lease, for
 # ever; fewer than three would fail steps for two deployments in a row.
@@ -188,5 +188,5 @@ def release(header: Header, record: Record, seq: int, limits: CommitLimits) -> C
     if not is_claim(record, seq):
         return None
     # The sweep is guarded by the moment that was read. A heartbeat that comes through proves that the worker lives.
-    swept = sweep(header, record, limits.redelivery_delay)
-    return swept.change if swept is not None else None
+    action = on_deadline(header, record, limits.redelivery_delay)
+    return action.change if action is not None else None

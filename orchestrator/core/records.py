@@ -1,4 +1,4 @@
-"""What a run is: one header, and one record for each activation, addressed by its path.
+"""A run: one header, and one record for each activation, addressed by its path.
 
 Both are flat (strings, numbers, truth values), so that every store keeps them as one small document and a script can
 read them. Values (inputs, outputs, errors) are never inside: records name them by their ids. Times are milliseconds
@@ -14,48 +14,31 @@ from functools import lru_cache
 from typing import Any, Self
 
 from orchestrator.core.graph import Path, Route
+from orchestrator.core.transitions import ENDED, FINAL, HELD, LIVE, RunState, Status
 
-
-class Status(StrEnum):
-    """What a record is. The first four are live: somebody will go on with them without being asked."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    RETRYING = "retrying"
-    SLEEPING = "sleeping"
-    OPEN = "open"  # a block or a nested workflow whose children are not finished
-    SUSPENDED = "suspended"
-    WAITING = "waiting"
-    PAUSED = "paused"
-    SUCCESS = "success"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    CANCELED = "canceled"  # ended the run by its own word
-
-
-LIVE = frozenset({Status.QUEUED, Status.RUNNING, Status.RETRYING, Status.SLEEPING})
-HELD = frozenset({Status.SUSPENDED, Status.WAITING, Status.PAUSED})  # waits for somebody outside
-ENDED = frozenset({Status.SUCCESS, Status.FAILED, Status.SKIPPED, Status.CANCELED})
-
-
-class RunState(StrEnum):
-    """The stored status of a run."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-    PAUSED = "paused"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELED = "canceled"
-    TRIPWIRE = "tripwire"
-
-
-FINAL = frozenset({RunState.SUCCESS, RunState.FAILED, RunState.CANCELED, RunState.TRIPWIRE})
+__all__ = [
+    "ENDED",
+    "FINAL",
+    "HELD",
+    "LIVE",
+    "Header",
+    "Phase",
+    "Record",
+    "Role",
+    "RunState",
+    "Status",
+    "belongs",
+    "changed",
+    "dotted",
+    "pack_route",
+    "undotted",
+    "unpack_route",
+    "visits",
+]
 
 
 class Phase(StrEnum):
-    """What an activation has to do when it is claimed."""
+    """The work of an activation that is claimed."""
 
     RUN = "run"  # call the function of a step, mapping or task
     ENTER = "enter"  # validate the input of a nested workflow
@@ -72,7 +55,7 @@ class Phase(StrEnum):
 
 
 class Role(StrEnum):
-    """How a record shows in a scope's step results."""
+    """The way in which a record shows in a scope's step results."""
 
     STEP = "step"
     BLOCK = "block"  # not at all: its children do
@@ -165,13 +148,13 @@ class Record(_Flat):
 
     @property
     def live(self) -> bool:
-        """Whether somebody will go on with it without being asked. The run's own record never counts."""
+        """True where somebody will go on with it without being asked. The run's own record never counts."""
         return self.status in LIVE and self.path != ""
 
 
 @dataclass(frozen=True, slots=True)
 class Header(_Flat):
-    """What is known of a run as a whole. The counts say how many of its records are in each of these states."""
+    """All that is known of a run as a whole. The counts say how many of its records are in each of these states."""
 
     run_id: str = ""
     workflow_id: str = ""
@@ -180,7 +163,7 @@ class Header(_Flat):
     namespace: str = ""
     runtime: str = ""
     status: str = RunState.PENDING.value
-    life: int = 0  # restarts and time travels so far
+    life: int = 0  # time travels so far
     commits: int = 0
     rests: int = 0
     live: int = 0
@@ -208,7 +191,7 @@ class Header(_Flat):
 
     @property
     def final(self) -> bool:
-        """Whether the run has ended for good."""
+        """True where the run has ended for good."""
         return self.status in FINAL
 
 
@@ -230,7 +213,7 @@ def visits(record: Record) -> tuple[int, ...]:
 
 
 def belongs(child: Record, ancestor: Record) -> bool:
-    """Whether `child` is of the ancestor's present visit, and not left over from an earlier iteration."""
+    """Tell whether `child` is of the ancestor's present visit, and not left over from an earlier iteration."""
     mine, theirs = visits(child), visits(ancestor)
     return mine[: len(theirs)] == theirs
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from orchestrator.core.changes import Refused
 from orchestrator.core.records import Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.engine.logs import about
 from orchestrator.engine.observe import observer
 from orchestrator.engine.settings import Settings
@@ -110,7 +110,7 @@ class Ticker:
             return Swept()
         # In a long queue a message that was not seen is waiting, and not lost: another would make the queue longer.
         short = record.status != Status.QUEUED or self._is_short(record.where.queue)
-        todo = sweep(header, record, self._settings.grace, short=short)
+        todo = on_deadline(header, record, self._settings.grace, short=short)
         if todo is None:
             return Swept()
         # Committed first, then published: a crash in between leaves an entry that is due again. The other way round, a

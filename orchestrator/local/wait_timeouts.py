@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from orchestrator.background import TimerThread, on_fork
 from orchestrator.core.changes import Committed
 from orchestrator.core.records import Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import SystemClock
 from orchestrator.ports import Clock, Store
@@ -97,7 +97,7 @@ class WaitTimeouts:
         if (left := timeout.deadline - store.now()) > 0:
             self._add(timeout, left)
             return
-        todo = sweep(header, found[0], self._grace)
+        todo = on_deadline(header, found[0], self._grace)
         answer = store.commit(run_id, todo.change) if todo is not None else None
         if isinstance(answer, Committed):
             self._reopened(answer)

@@ -7,7 +7,6 @@ import re
 from orchestrator.core.records import Header
 from orchestrator.ports import RunQuery
 
-NEVER = 1 << 50  # ms since a sweep that never was
 SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
 
 _NUMBER = re.compile(r"[0-9]{1,18}")

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from orchestrator.core.apply import ENDED_RUN, LOST, UNKNOWN, Applied, apply, claim
+from orchestrator.core.apply import UNKNOWN, Applied, apply, claim, renew
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused, mark
-from orchestrator.core.records import HELD, LIVE, Header, Record, RunState, Status, undotted
-from orchestrator.core.recovery import worth_keeping
+from orchestrator.core.records import HELD, Header, Record, undotted
+from orchestrator.core.timers import SweepRight, has_timer, is_timer_live, take_sweep_right
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.ports import TRIMMED, Clock, Due, Holding, RunPageOf, RunQuery, StoredEvent
-from orchestrator.stores.common import NEVER, SLACK, matches, number_of
+from orchestrator.stores.common import SLACK, matches, number_of
 
 _T = TypeVar("_T")
 _STILL = 5.0  # seconds that a fork waits for a store; none of its verbs takes that long
@@ -46,7 +46,7 @@ class MemoryStore:
         self._clock = self.clock = clock or SystemClock()
         self._runs: dict[str, _Run] = {}
         self._due: dict[tuple[str, str], int] = {}
-        self._tickers: dict[str, tuple[str, int, int]] = {}
+        self._sweeps: dict[str, SweepRight] = {}
         self._workers: dict[tuple[str, str], int] = {}
         self.renew_locks()
         _forks.stores.add(self)
@@ -155,7 +155,7 @@ class MemoryStore:
                 run = self._runs[run_id]
                 if moment > now or len(found) >= limit:
                     break
-                if not worth_keeping(run.header, run.records[path]):
+                if not is_timer_live(run.header, run.records[path]):
                     del self._due[run_id, path]
                 elif run.header.namespace == namespace:
                     found.append(Due(run.header, run.records[path]))
@@ -169,12 +169,10 @@ class MemoryStore:
         run = self._runs.get(held.run_id)
         if run is None:
             return UNKNOWN
-        record = run.records.get(held.path)
-        if run.header.status != RunState.RUNNING or (run.header.closed and held.path):
-            return ENDED_RUN
-        if record is None or record.status != Status.RUNNING or record.token != held.token:
-            return LOST
-        self._keep(run, replace(record, due=self._clock.now() + lease))
+        answer = renew(run.header, run.records.get(held.path), held.path, held.token, lease, self._clock.now())
+        if isinstance(answer, Refused):
+            return answer.reason
+        self._keep(run, answer)
         return ""
 
     def runs(self, query: RunQuery) -> RunPageOf:
@@ -196,12 +194,11 @@ class MemoryStore:
 
     def tick(self, namespace: str, holder: str, lease: int) -> int:
         with self._changed:
-            now = self._clock.now()
-            owner, until, last = self._tickers.get(namespace, ("", 0, 0))
-            if owner not in ("", holder) and until > now:
-                return 0
-            self._tickers[namespace] = (holder, now + lease, now)
-            return max(1, now - last) if last else NEVER
+            right = self._sweeps.get(namespace, SweepRight())
+            since, taken = take_sweep_right(right, holder, lease, self._clock.now())
+            if taken is not None:
+                self._sweeps[namespace] = taken
+            return since
 
     def announce(self, namespace: str, worker: str, ttl: int) -> None:
         with self._changed:
@@ -261,7 +258,7 @@ class MemoryStore:
         run.records[record.path] = record
         if record.status in HELD:
             run.held.add(record.path)
-        if record.due and run.header.runtime != "local" and record.status in LIVE | {Status.WAITING}:
+        if has_timer(run.header, record):
             self._due[key] = record.due
 
 
@@ -274,7 +271,7 @@ class _Forks:
         os.register_at_fork(before=self.before, after_in_parent=self.parent, after_in_child=self.child)
 
     def before(self) -> None:
-        """Wait for whoever is in the middle of something; whoever forks from there has to take it as it is."""
+        """Acquire the lock of every store before the fork; give up after `_STILL` seconds each."""
         self._held.extend(store for store in list(self.stores) if store.lock.acquire(timeout=_STILL))
 
     def parent(self) -> None:
@@ -300,13 +297,13 @@ def _page(run: _Run, seen: int, limit: int) -> list[StoredEvent]:
 
 
 def _trim(run: _Run, keep: int) -> None:
-    """Where the log is too long its oldest events go, some at a time."""
+    """Drop the oldest events of a log that is too long, some at a time."""
     if keep and len(run.events) > keep + SLACK:
         _cut(run, len(run.events) - keep)
 
 
 def _age(run: _Run, keep_for: int) -> None:
-    """Events go that are older by so much than the newest, which has just come: some at a time, too."""
+    """Drop events that are older by so much than the newest, which has just come: some at a time, too."""
     if keep_for and len(run.events) > SLACK:
         young = run.events[-1].at - keep_for
         if run.events[SLACK].at < young:
@@ -314,7 +311,7 @@ def _age(run: _Run, keep_for: int) -> None:
 
 
 def _cut(run: _Run, first: int) -> None:
-    """The events before this place go. The newest of them stays, to mark the gap from now on."""
+    """Drop the events before this place. The newest of them stays, to mark the gap from now on."""
     if first > 1:
         del run.events[: first - 1]
         run.events[0] = replace(run.events[0], doc={"type": TRIMMED})

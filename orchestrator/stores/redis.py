@@ -23,21 +23,25 @@ from redis.retry import Retry
 
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
 from orchestrator.core.records import Header, Record, undotted
+from orchestrator.core.timers import NEVER
+from orchestrator.core.transitions import IllegalTransition
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic, new_token
 from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
 from orchestrator.stores import redis_wire as wire
-from orchestrator.stores.common import NEVER, matches
+from orchestrator.stores.common import matches
 from orchestrator.stores.redis_keys import Layout, index_prefix, parse_due
 from orchestrator.stores.redis_urls import client_url, shown_url
 
 FORMAT = 1  # of keys and documents; another one is not read
 _REMEMBER_TICKS = 7 * 24 * 3600 * 1000  # ms; a longer gap in the sweeps counts as never
 _PAGE = 500  # values or headers in one command: a long one would hold up the whole server
-_MOST_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
+_MAX_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
 _BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
 
 _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
+# Behind it servers say where in the script it was raised.
+_ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
 
 logger = logging.getLogger("orchestrator")
 _warned: set[str] = set()
@@ -66,7 +70,7 @@ class RedisStore:
     ) -> None:
         self.url = url
         self._keys = Layout(prefix, shards)
-        self._link = _Link(url, self._keys, strict=strict, timeout=timeout, retries=retries)
+        self._link = _RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
 
     def create(self, header: Header) -> Header:
         keys = self._keys.run(header.run_id)
@@ -250,7 +254,7 @@ def _cursor(text: str) -> str:
     return text
 
 
-class _Link:
+class _RedisConnections:
     """Connections of this process to one server, checked at first use.
 
     It remembers whose they are: after a fork the child opens its own and leaves the parent's alone. A request that got
@@ -265,7 +269,7 @@ class _Link:
         self._timeout = timeout
         self._retries = retries
         # Replaced as a whole and never locked: a lock held by another thread at a fork would stay locked in the child.
-        self._own: tuple[int, _Client, _Client] | None = None
+        self._connected: tuple[int, _Client, _Client] | None = None
 
     def call(self, *call: Any, blocking: bool = False) -> Any:
         """One command, one round trip."""
@@ -281,10 +285,10 @@ class _Link:
 
     def close(self) -> None:
         """Close the connections that this process made."""
-        own, self._own = self._own, None
-        if own and own[0] == os.getpid():
-            own[1].close()
-            own[2].close()
+        made, self._connected = self._connected, None
+        if made and made[0] == os.getpid():
+            made[1].close()
+            made[2].close()
 
     def _run(self, client: _Client, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
         script = wire.script(name)
@@ -319,6 +323,10 @@ class _Link:
         try:
             _, client, patient = self._clients()
             return ask(patient if blocking else client)
+        except ResponseError as error:
+            if found := _ILLEGAL.match(str(error)):
+                raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
+            raise self._unavailable(str(error)) from error
         except RedisError as error:
             raise self._unavailable(str(error)) from error
 
@@ -326,12 +334,12 @@ class _Link:
         return StoreUnavailable(f"The store at {self._shown} cannot be used: {why}", url=self._shown)
 
     def _clients(self) -> tuple[int, _Client, _Client]:
-        own = self._own
-        if own is None or own[0] != os.getpid():
-            own = os.getpid(), self._client(self._timeout), self._client(self._timeout + _BLOCK)
-            self._check(own[1])
-            self._own = own
-        return own
+        made = self._connected
+        if made is None or made[0] != os.getpid():
+            made = os.getpid(), self._client(self._timeout), self._client(self._timeout + _BLOCK)
+            self._check(made[1])
+            self._connected = made
+        return made
 
     def _client(self, timeout: float) -> _Client:
         return Redis.from_url(
@@ -339,7 +347,7 @@ class _Link:
             protocol=2,
             socket_timeout=timeout,
             socket_connect_timeout=self._timeout,
-            max_connections=_MOST_CONNECTIONS,
+            max_connections=_MAX_CONNECTIONS,
             retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), self._retries),
             health_check_interval=0,
         )
@@ -364,7 +372,7 @@ class _Link:
 
 
 def _doubts(client: _Client) -> list[str]:
-    """What speaks against keeping runs on this server; nothing where it does not let us ask."""
+    """The reasons against keeping runs on this server; none where it does not let us ask."""
     try:
         settings = {name: client.config_get(name).get(name, "") for name in ("maxmemory-policy", "appendonly", "save")}
     except ResponseError:

@@ -1,4 +1,4 @@
-"""Where the Redis store keeps what: the names of keys, and the members of the listing index.
+"""The places of the Redis store: the names of keys, and the members of the listing index.
 
 A run belongs to one of a fixed number of shards. All keys of a shard share a hash tag, so that a script stays on one
 node of a cluster, and each name follows from shard and run alone.
@@ -32,12 +32,12 @@ class RunKeys:
 
     @property
     def claim(self) -> tuple[str, ...]:
-        """What a claim touches, in the order of its script."""
+        """The keys that a claim touches, in the order of its script."""
         return (self.header, self.records, self.values, self.state, self.context, self.events, self.due)
 
     @property
     def commit(self) -> tuple[str, ...]:
-        """What a commit (and a deletion) touches, in the order of their scripts."""
+        """The keys that a commit (and a deletion) touches, in the order of their scripts."""
         return (*self.claim, self.held, self.mail, self.rests, self.index)
 
 
@@ -49,7 +49,7 @@ class Layout:
     shards: int
 
     def tag(self, shard: int) -> str:
-        """What the keys of a shard begin with."""
+        """The beginning of all keys of a shard."""
         return f"{{{self.prefix}:{shard}}}"
 
     def shard(self, run_id: str) -> int:
@@ -82,7 +82,7 @@ class Layout:
         return f"{self.tag(shard)}:index"
 
     def tick(self, namespace: str) -> str:
-        """Who sweeps a namespace."""
+        """The right to sweep a namespace."""
         return f"{self.tag(self.shard(namespace))}:tick:{namespace}"
 
     def workers(self, namespace: str) -> str:
@@ -106,7 +106,7 @@ def _part(text: str) -> str:
 
 
 def index_prefix(query: RunQuery) -> tuple[str, bool]:
-    """What the index members of the runs asked for begin with, and whether that is all that was asked.
+    """The beginning of the index members of the runs asked for; True where that is all that was asked.
 
     Members are `<prefix><created_at, 15 digits>:<run id>`. There is one for all runs, one by workflow, one by status,
     one by both and one by resource; what is asked besides is compared with the headers.

@@ -1,4 +1,4 @@
-"""How changes and answers travel to the Redis scripts and back. It knows neither a connection nor a key.
+"""The way of changes and answers to the Redis scripts and back. It knows neither a connection nor a key.
 
 A change goes as one JSON document that the script decodes (guards, operations, flat records), followed by the texts
 that it must never decode: values, state, context and events.
@@ -7,6 +7,7 @@ that it must never decode: values, state, context and events.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -14,6 +15,7 @@ from typing import Any, assert_never
 
 from pydantic_core import from_json, to_json
 
+from orchestrator.core.apply import REMEMBERED
 from orchestrator.core.changes import (
     Caller,
     Change,
@@ -32,25 +34,67 @@ from orchestrator.core.changes import (
     Tell,
 )
 from orchestrator.core.records import Header, Record
+from orchestrator.core.stamps import STARTING
+from orchestrator.core.timers import SWEPT, UNSWEPT_RUNTIMES
+from orchestrator.core.transitions import tables
 from orchestrator.ports import TRIMMED, StoredEvent
 
 
 class Script:
     """A Lua script: its text, and the digest by which the server knows it."""
 
-    def __init__(self, *names: str) -> None:
-        folder = files(__package__).joinpath("scripts")
-        self.text = "\n".join(folder.joinpath(name + ".lua").read_text(encoding="utf-8") for name in names)
+    def __init__(self, *texts: str) -> None:
+        self.text = "\n".join(texts)
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-_PARTS = {"claim": ("run", "claim"), "commit": ("run", "commit")}
+# Scripts that read headers or records stand behind the rules, those that change them behind `run` too.
+_PARTS = {
+    "claim": ("rules", "run", "claim"),
+    "commit": ("rules", "run", "commit"),
+    "create": ("rules", "create"),
+    "delete": ("rules", "delete"),
+    "peek": ("rules", "peek"),
+    "renew": ("rules", "renew"),
+}
 
 
 @cache
 def script(name: str) -> Script:
     """The script of this name, read once."""
-    return Script(*_PARTS.get(name, (name,)))
+    parts = _PARTS.get(name, (name,))
+    texts = [files(__package__).joinpath("scripts", f"{part}.lua").read_text(encoding="utf-8") for part in parts]
+    return Script(*([rules()] if "rules" in parts else []), *texts)
+
+
+def rules() -> str:
+    """All that the scripts know of statuses, timers and defaults, from the core, as the Lua table RULES.
+
+    It is written as a constructor and not as JSON text in a string: a server runs one a third as long as it decodes the
+    other, and it does so in each call of a script.
+    """
+    known = {
+        **tables(),
+        "record": {field.name: field.default for field in fields(Record)},
+        "header": {field.name: field.default for field in fields(Header)},
+        "starting": dict.fromkeys(STARTING, True),
+        "swept": dict.fromkeys(SWEPT, True),
+        "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
+        "remembered": REMEMBERED,
+    }
+    return f"local RULES = {_lua(known)}"
+
+
+def _lua(value: Any) -> str:
+    match value:
+        case dict():
+            return "{" + ",".join(f"[{_lua(name)}]={_lua(value[name])}" for name in sorted(value)) + "}"
+        case tuple():
+            return "{" + ",".join(map(_lua, value)) + "}"
+        case str() | int():  # texts here are names; numbers and truth values look alike in both languages
+            return dumps(value)
+        case _:
+            raise TypeError(f"{value!r} has no form in a script")
 
 
 def dumps(value: Any) -> str:
@@ -172,7 +216,7 @@ def texts_of(words: Sequence[bytes]) -> dict[str, str]:
 
 
 def found_of(names: Iterable[str], texts: Iterable[bytes | None]) -> dict[str, str]:
-    """What was found of `names`."""
+    """The texts that were found, by their names."""
     return {name: text.decode() for name, text in zip(names, texts, strict=True) if text is not None}
 
 

@@ -1,4 +1,4 @@
-"""What a claim and a commit do: each guard, and what each status is stamped with."""
+"""Claims and commits: each guard, and what each status is stamped with."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from orchestrator.core.apply import (
     Applied,
     apply,
     claim,
+    renew,
 )
 from orchestrator.core.changes import (
     Ask,
@@ -57,7 +58,7 @@ def claimed(of: Record | None, header: Header | None = HEADER, seq: int = 5, tok
 
 
 def applied(change: Change, *records: Record, header: Header = HEADER, mail: str = "") -> Applied:
-    """What a change that is taken does."""
+    """Apply a change that is taken."""
     answer = apply(change, header, {r.path: r for r in (ROOT, *records)}, mail, NOW)
     assert isinstance(answer, Applied), answer
     return answer
@@ -143,6 +144,35 @@ def test_the_first_claim_tells_of_the_start(fields: dict[str, Any], kind: bool) 
     assert isinstance(answer, Applied)
     assert [event["type"] for event in answer.events] == ["workflow-step-start"] * kind
     assert [event.get("resume") for event in answer.events if "resume" in event] == ["r"] * bool(fields.get("resume"))
+
+
+# --- renewals ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "of, header, token, reason",
+    [
+        (record(Status.RUNNING, token="mine"), None, "mine", UNKNOWN),
+        (None, HEADER, "mine", LOST),
+        (record(Status.RUNNING, token="mine"), HEADER, "other", LOST),
+        (record(Status.QUEUED, token="mine"), HEADER, "mine", LOST),
+        (record(Status.RUNNING, token="mine"), replace(HEADER, status=RunState.SUSPENDED), "mine", ENDED_RUN),
+        (record(Status.RUNNING, token="mine"), replace(HEADER, closed=True), "mine", ENDED_RUN),
+    ],
+)
+def test_a_lease_that_is_not_held_is_not_renewed(
+    of: Record | None, header: Header | None, token: str, reason: str
+) -> None:
+    """The reason is the one that a commit would hear."""
+    assert renew(header, of, "0", token, 100, NOW) == Refused(reason, header)
+
+
+def test_a_lease_is_renewed_by_its_token_also_when_it_is_over() -> None:
+    """Nothing changes but the moment. In a closed run the settling goes on."""
+    held = record(Status.RUNNING, token="mine", due=NOW - 7)
+    assert renew(HEADER, held, "0", "mine", 100, NOW) == replace(held, due=NOW + 100)
+    settling = replace(held, path="")
+    assert renew(replace(HEADER, closed=True), settling, "", "mine", 100, NOW) == replace(settling, due=NOW + 100)
 
 
 # --- guards ------------------------------------------------------------------------------------------------
@@ -251,6 +281,7 @@ def test_an_answer_remembers_a_bounded_number_of_dispatches() -> None:
 
 # --- stamps ------------------------------------------------------------------------------------------------
 
+CAME_FROM: dict[Status, dict[str, Any]] = {Status.PAUSED: {"status": Status.OPEN, "token": ""}}
 BUSY_RECORD = record(Status.RUNNING, token="mine", lost=2, started_at=3, order=2)
 
 
@@ -266,13 +297,13 @@ BUSY_RECORD = record(Status.RUNNING, token="mine", lost=2, started_at=3, order=2
         (Status.PAUSED, {"token": "", "seq": 11, "due": 0}),
         (Status.SUCCESS, {"token": "", "due": 0, "lost": 0, "ended_at": NOW, "started_at": 3, "seq": 5}),
         (Status.FAILED, {"token": "", "due": 0, "lost": 0, "ended_at": NOW}),
-        (Status.SKIPPED, {"token": "", "due": 0, "ended_at": NOW}),
         (Status.CANCELED, {"token": "", "due": 0, "ended_at": NOW}),
     ],
 )
 def test_a_status_brings_its_times_and_numbers(status: Status, fields: dict[str, Any]) -> None:
     """As the store's clock and the commit's number say."""
-    done = applied(Change(HOLDS, (Set("0", {"status": status}, delay=50),), grace=200), BUSY_RECORD)
+    before = replace(BUSY_RECORD, **CAME_FROM.get(status, {}))
+    done = applied(by_caller(Set("0", {"status": status}, delay=50), grace=200), before)
     now = done.records["0"]
     assert {name: getattr(now, name) for name in fields} == fields
     told = [(d.path, d.seq, d.delay) for d in done.dispatches]
@@ -282,7 +313,8 @@ def test_a_status_brings_its_times_and_numbers(status: Status, fields: dict[str,
 
 def test_a_wait_without_a_moment_is_never_due() -> None:
     """And a retry at once is still told of as a timer."""
-    assert applied(by_caller(Put(record(Status.WAITING)))).records["0"].due == 0
+    wait = Set("0", {"status": Status.WAITING})
+    assert applied(by_caller(wait), BUSY_RECORD).records["0"].due == 0
     now = applied(by_caller(Put(record(Status.RETRYING))))
     assert [d.delay for d in now.dispatches] == [1]
 

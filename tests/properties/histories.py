@@ -1,4 +1,4 @@
-"""Histories of runs as the engine writes them: what `core.flow` and `core.recovery` say, in any order."""
+"""Histories of runs as the engine writes them: what `core.flow` and `core.timers` say, in any order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.core.changes import Caller, Change, Claimed, Expect, Holder, M
 from orchestrator.core.graph import Branch, Graph
 from orchestrator.core.plan import Done, Failed, Plan, Spot
 from orchestrator.core.records import HELD, Header, Phase, Record, Role, RunState, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.ports import Store
 from tests.properties.pair import ACTIVE, Pair
 from tests.properties.small_graphs import LONG
@@ -133,7 +133,7 @@ class History(Pair):
 
     def _swept(self, store: Store, path: str, short: bool) -> Change | None:
         header, (record,) = store.header(self.run_id) or Header(), store.load(self.run_id, [path])
-        swept = sweep(header, record, LONG, short=short)
+        swept = on_deadline(header, record, LONG, short=short)
         return swept and swept.change
 
     def resume(self) -> None:

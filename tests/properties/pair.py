@@ -53,7 +53,7 @@ def _answer(answer: Claimed | Committed | Refused | None) -> Any:
 
 
 def _log(store: Store, run_id: str) -> tuple[bool, list[Any]]:
-    """Whether the log has lost its beginning, and the rest of it."""
+    """Return True if the log has lost its beginning, and the rest of it."""
     docs = [dict(event.doc) for event in store.events(run_id, limit=_ALL)]
     assert store.events(run_id, store.last_event(run_id)) == []
     cut = bool(docs) and docs[0]["type"] == TRIMMED
@@ -103,13 +103,14 @@ class Pair:
         """Create the run, or once more; it says itself where it belongs when it begins."""
         flags = {name: self.pick([False, False, True]) for name in ("quiet", "per_step")}
         about = {"workflow_id": self.run_id, "namespace": f"{self.run_id}/old", "resource_id": self.pick(["", "r"])}
-        header = Header(run_id=self.run_id, auto_restart=self.pick([True, True, False]), **flags, **about, **fields)
+        about |= {"run_id": self.run_id, "auto_restart": self.pick([True, True, False])}
+        header = Header(**{**flags, **about, **fields})
         stored = self.memory.create(header)
         assert _plain(self.other.create(header).doc()) == _plain(stored.doc())
         return stored
 
     def begins(self) -> dict[str, Any]:
-        """What the start of a run says of it."""
+        """Give the fields that the start of a run sets."""
         return {"namespace": self.run_id, "resource_id": self.resource()}
 
     def resource(self) -> str:
@@ -147,7 +148,7 @@ class Pair:
         return mine.claimed
 
     def _has_ended(self, change: Change) -> bool:
-        """Whether the claim by whose holder it is has ended by a commit."""
+        """Tell whether the claim by whose holder it is has ended by a commit."""
         guard = change.guard
         if not isinstance(guard, Holder):
             return False

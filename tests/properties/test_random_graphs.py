@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
 from orchestrator.core.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Sleep, Step
 from orchestrator.core.records import ENDED, LIVE, RunState, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts
@@ -312,7 +312,7 @@ class World:
             return
         self.clock.advance(max(0, min(moments) - self.clock.now()) / 1000)
         for due in self.store.due(acts.NAMESPACE):
-            todo = sweep(due.header, due.record, acts.GRACE)
+            todo = on_deadline(due.header, due.record, acts.GRACE)
             assert todo is not None
             answer = self.store.commit(RUN, todo.change)
             if isinstance(answer, Committed) and not self.fault():

@@ -1,4 +1,4 @@
-"""What `core.apply` makes of a change, the SQL store writes as the memory store does.
+"""The SQL store writes the answer of `core.apply` as the memory store does.
 
 The two call the same function, so what is compared is what they read for it and how they keep its answer.
 """

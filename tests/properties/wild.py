@@ -1,79 +1,75 @@
-"""Changes that no engine would write: any operations on any records, in any order. Stores read those alike, too."""
+"""Changes that no engine would write: any operations on any records, in any order. Stores read those alike, too.
+
+Operations, guards and fields are not listed here. They are taken from the types, and each value is drawn as its own
+type says, so that a new field is written and compared from the day on which it is added. Only what has a form of its
+own (a path, a route, a token …) is said by its name; `test_wild_changes_cover_every_field` proves that nothing is left
+out.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import re
+import types
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import strategies as st
 
-from orchestrator.core.changes import (
-    Caller,
-    Change,
-    Down,
-    Expect,
-    Holder,
-    Mail,
-    Next,
-    Op,
-    Put,
-    Run,
-    Set,
-    Shut,
-    Tell,
-    mark,
-)
-from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status
+from orchestrator.core.changes import Caller, Change, Claimed, Expect, Holder, Mail, Op, Put, Run, Set, mark
+from orchestrator.core.records import HELD, Header, Phase, Record, Role, RunState, Status
+from orchestrator.core.transitions import ABSENT, RUN_TABLE, TABLE, IllegalTransition
 from orchestrator.errors import StoreUnavailable
-from tests.properties.pair import Pair
+from tests.properties.pair import AGES, KEEPS, Pair
 from tests.properties.small_graphs import LONG
 
-STATUSES = [status for status in Status if status is not Status.RUNNING]  # that takes a claim
 TEXTS = ["", "x", "a b", 'é/"\\\n\u2028\x7f{}']
-_FIELDS: dict[str, list[Any]] = {
+NUMBERS = [0, 1, 3]
+FAR = 10_000_000_000_000  # ms: a moment that comes for no clock
+IDS = ["", "in", "v1", "v2"]
+
+# Fields whose texts and numbers have a form, by name; all others are drawn as their types say.
+_FORMS: dict[str, list[Any]] = {
     "phase": list(Phase),
+    "role": list(Role),
     "visit": ["", "1", "1.2"],
     "route": ["", '{"name":"r"}'],
-    "quiet": [False, True],
-    "input": ["", "in", "v1"],
     "needs": ["", "in v1 none"],
-    "suspend": ["", "v1"],
-    "resume": ["", "v2"],
-    "resumed": [False, True],
     "token": ["", "stolen"],
-    "attempt": [0, 1],
-    "lost": [0, 2],
+    "answer": ["", '[[],null,""]', '[[["1",2,"",0]],null,""]'],
     "index": [-1, 0, 3],
-    "left": [0, 1, 3],
-    "next": [0, 2],
-    "total": [0, 2, 4],
-    "skipped": [0, 1],
-    "width": [0, 2],
-    "label": TEXTS,
-    "parked": TEXTS,
-    "tripwire": [False, True],
-    "order": [0, 3],
-    "due": [0],
+    "due": [0, 1, FAR],
+    "closed": [False, False, False, True],  # in a closed run little is accepted
+    **dict.fromkeys(("input", "output", "error", "suspend", "resume", "failure"), IDS),
 }
-_WORDS: dict[str, list[Any]] = {
-    "status": list(RunState),
-    "life": [0, 1],
-    "rests": [0, 1, 2],
-    "outcome": ["", "success"],
-    "failure": ["", "v1"],
-    "tripwire": [False, True],
-    "closed": [False, False, True],
-    "auto_restart": [False, True],
-    "quiet": [False, True],
-    "started_at": [0],
-    "trace": TEXTS,
-}
+KEYS = {"path", "status"}  # of a record: where it is, and what the table of statuses says
+# A run keeps these from its creation, or at least from its start on: stores file it under them.
+FIXED = {"run_id", "workflow_id", "namespace", "runtime", "created_at"}
+COUNTS = {"live", *HELD}  # of a run's records
+_EVENTS = [None, {"type": "told", "list": [], "text": TEXTS[-1]}, {"type": "told", "dict": {}, "float": 0.5}]
+_BY_TYPE: dict[Any, list[Any]] = {bool: [False, True], int: NUMBERS, str: TEXTS}
+
+_HINTS: dict[type[Any], dict[str, Any]] = {}
+
+
+def types_of(kind: type[Any]) -> dict[str, Any]:
+    """Return the fields of a dataclass with their types."""
+    if kind not in _HINTS:
+        _HINTS[kind] = {name: hint for name, hint in get_type_hints(kind).items() if name in kind.__dataclass_fields__}
+    return _HINTS[kind]
 
 
 @dataclass
 class Wild(Pair):
-    """A run to which anything may happen."""
+    """A run to which anything may happen.
+
+    `written` are the fields that have been given another value than their default, with the type that they are in.
+    """
+
+    written: set[tuple[str, str]] = field(default_factory=set)
+    at: dict[str, str] = field(default_factory=dict)  # the statuses as they will be after the operations drawn so far
 
     def begin(self) -> None:
         self.create(runtime=self.pick(["celery", "celery", "local"]))
@@ -84,53 +80,162 @@ class Wild(Pair):
 
     # What is drawn.
 
-    def some(self, of: dict[str, list[Any]], most: int = 3) -> dict[str, Any]:
-        names = self.draw(st.lists(st.sampled_from(sorted(of)), max_size=most, unique=True))
-        return {name: self.pick(of[name]) for name in names}
+    def value(self, name: str, hint: Any) -> Any:
+        """A value for the field of this name and type."""
+        if name in _FORMS:
+            return self.pick(_FORMS[name])
+        own = getattr(self, f"draw_{name}", None)
+        if own is not None:
+            return own() if type(None) in get_args(hint) or name != "event" else self.draw_event(optional=False)
+        if is_dataclass(hint):
+            return self.build(hint)  # type: ignore[arg-type]
+        if hint in _BY_TYPE:
+            return self.pick(_BY_TYPE[hint])
+        return self._composed(name, hint)
+
+    def _composed(self, name: str, hint: Any) -> Any:
+        kind, inside = get_origin(hint), get_args(hint)
+        if kind in (Union, types.UnionType):
+            one = self.pick(inside)
+            return None if one is type(None) else self.value(name, one)
+        if kind is tuple:
+            return tuple(self.value(name, inside[0]) for _ in range(self.draw(st.integers(0, 2))))
+        if isinstance(kind, type) and issubclass(kind, Mapping):
+            keys = self.draw(st.lists(st.sampled_from(["k", "l", "é"]), max_size=2, unique=True))
+            return {key: self.value(name, inside[1]) for key in keys}
+        if isinstance(kind, type) and issubclass(kind, AbstractSet):
+            return kind({self.value(name, inside[0])})
+        raise TypeError(f"say in `wild` how {name}: {hint} is to be drawn")
+
+    def build(self, kind: type[Any], **given: Any) -> Any:
+        """An object of this type; what is not given is drawn."""
+        drawn = {name: self.value(name, hint) for name, hint in types_of(kind).items() if name not in given}
+        return kind(**drawn, **given)
+
+    def some(self, kind: type[Any], without: AbstractSet[str], most: int = 3) -> dict[str, Any]:
+        """Values for some fields of this type."""
+        hints = {name: hint for name, hint in types_of(kind).items() if name not in without}
+        names = self.draw(st.lists(st.sampled_from(sorted(hints)), max_size=most, unique=True))
+        return {name: self.value(name, hints[name]) for name in names}
 
     def record(self, path: str) -> Record:
-        status = self.pick([Status.QUEUED, *STATUSES])
-        return Record(path=path, step=f"s{path}", component="STEP", **{**self.some(_FIELDS), "status": status})
+        """A record that is put afresh."""
+        begins = [status for status in TABLE[ABSENT].next if status is not Status.RUNNING]  # that takes a claim
+        status = self.pick([Status.QUEUED, *begins, *([Status.FAILED] if self.rarely() else [])])
+        known = {"step": f"s{path}", "component": "STEP"}
+        return Record(**{**known, **self.some(Record, KEYS, 6), "path": path, "status": status})
 
-    def patch(self) -> dict[str, str | None]:
-        return self.draw(st.dictionaries(st.sampled_from(["k", "l", "é"]), st.sampled_from([None, "=[]", "=1"])))
+    def rarely(self) -> bool:
+        return bool(self.pick([False] * 15 + [True]))
+
+    def draw_claim(self) -> str:
+        return str(self.pick(["", "", "", self.token()]))
+
+    def draw_rest(self) -> str:
+        return str(self.pick(["", self.token()]))
+
+    def draw_delay(self) -> int:
+        return int(self.pick([0, 0, LONG]))
+
+    draw_lease = draw_grace = Pair.lease
+
+    def draw_keep(self) -> int:
+        return int(self.pick(KEEPS))
+
+    def draw_keep_for(self) -> int:
+        return int(self.pick(AGES))
+
+    def draw_rest_now(self) -> bool:
+        return bool(self.pick([False] * 7 + [True]))
+
+    def draw_values(self) -> dict[str, str]:
+        return {self.pick(["v1", "v2", self.token()]): self.pick(["=1", "=[]"])}
+
+    def draw_event(self, *, optional: bool = True) -> dict[str, Any] | None:
+        return self.pick(_EVENTS[not optional :])  # type: ignore[no-any-return]
+
+    def draw_events(self) -> tuple[dict[str, Any], ...]:
+        return self.pick([(), (), ({"type": "told"}, {"type": "told again"}), self.burst()])  # type: ignore[no-any-return]
+
+    def draw_drop(self) -> tuple[str, ...]:
+        gone = tuple(self.draw(st.lists(st.sampled_from([*self.paths(), "8"]), max_size=2)))
+        for path in gone:
+            self.at.pop(path, None)
+        return gone
+
+    def draw_mail(self) -> Mail | None:
+        box = self.memory.mail(self.run_id, "event")
+        expect, pop = self.pick([None, None, mark(box), "1:x"]), self.pick(["", "é/", *box])
+        mail = self.build(Mail, name="event", expect=expect, push=self.pick(["", "v1", "é/"]), pop=pop)
+        return self.pick([None, mail])  # type: ignore[no-any-return]
+
+    def draw_unless(self) -> str:
+        return str(self.pick(["", "", "failure", "live", *types_of(Header)]))
+
+    def draw_prefix(self) -> str:
+        return str(self.pick(["", "0@@0", "é"]))
 
     def paths(self) -> list[str]:
         return [record.path for record in self.memory.load(self.run_id)]
 
-    def op(self, paths: list[str]) -> Op:
-        """Any operation on what is there, or on what those before it put there."""
-        path, delay, claim = self.pick(paths or [""]), self.pick([0, 0, LONG]), self.pick(["", "", "", self.token()])
-        kinds = [Put, Put, Run, *([Set, Set, Set, Shut, Down, Tell] if paths else ()), *([Next] if path else ())]
-        match self.pick(kinds):
-            case kind if kind is Put:
-                fresh = self.pick([*paths, "3", "0.0", "0.10", "1.1"])
-                paths.append(fresh)
-                return Put(self.record(fresh), claim, delay)
-            case kind if kind is Set:
-                return self.set(path, claim, delay)
-            case kind if kind is Next:
-                return Next(path, self.record(f"{path}.0"), f"{path}@@0")
-            case kind if kind is Shut:
-                return Shut(path)
-            case kind if kind is Down:
-                event = self.pick([None, {"type": "down", "list": [], "text": TEXTS[-1]}])
-                return Down(path, self.set(self.pick(paths), claim, delay), event)
-            case kind if kind is Tell:
-                return Tell(path, {"type": "tell", "dict": {}, "float": 0.5})
-            case _:
-                return Run(self.some(_WORDS, 2), self.pick(["", "", "failure", "live", "closed"]))
+    # Operations.
 
-    def set(self, path: str, claim: str, delay: int) -> Set:
-        status = self.pick([{}, {"status": self.pick(STATUSES)}])
-        return Set(path, {**self.some(_FIELDS), **status}, claim, delay)
+    def op(self) -> Op:
+        """Any operation on what is there, or on what those before it put there."""
+        kinds = [kind for kind in get_args(Op) if self.places(kind)]
+        kind = self.pick([*kinds, Put, *([Set, Set] if Set in kinds else [])])
+        if kind is Put:
+            return self.put()
+        if kind is Set:
+            return self.set()
+        if kind is Run:
+            words = {**self.some(Header, FIXED | {"status"}, 2), **self.run_status()}
+            return self.build(Run, fields=words)  # type: ignore[no-any-return]
+        given: dict[str, Any] = {}
+        if "path" in types_of(kind):
+            given["path"] = self.pick(self.places(kind))
+        if "template" in types_of(kind):
+            given["template"] = self.record(f"{given['path']}.0")
+        if "then" in types_of(kind):
+            given["then"] = self.set()
+        return self.build(kind, **given)  # type: ignore[no-any-return]
+
+    def places(self, kind: type[Any]) -> list[str]:
+        """The paths of which an operation of this kind may speak."""
+        if "path" not in types_of(kind):
+            return ["anywhere"]
+        return [path for path in self.at if path or "template" not in types_of(kind)]  # the run itself has no items
+
+    def put(self) -> Put:
+        record, claim = self.record(self.pick([*self.at, "3", "0.0", "0.10", "1.1"])), self.draw_claim()
+        self.at[record.path] = Status.RUNNING if claim else record.status
+        return self.build(Put, record=record, claim=claim)  # type: ignore[no-any-return]
+
+    def set(self) -> Set:
+        """Other values, perhaps another status, and mostly one that may follow."""
+        path = self.pick(list(self.at))
+        before = TABLE[self.at[path]]
+        follows = {*before.next, *(before.root_next if not path else ())}
+        claim = self.draw_claim() if Status.RUNNING in follows or self.rarely() else ""
+        options = [*(status for status in Status if status in follows), *([*Status] if self.rarely() else [])]
+        options = [status for status in options if status is not Status.RUNNING]
+        status = {"status": self.pick(options)} if options and self.draw(st.booleans()) else {}
+        self.at[path] = Status.RUNNING if claim else status.get("status", self.at[path])
+        words = {**self.some(Record, KEYS), **status}
+        return self.build(Set, path=path, fields=words, claim=claim)  # type: ignore[no-any-return]
+
+    def run_status(self) -> dict[str, RunState]:
+        """Another status of the run, and mostly one that may follow."""
+        if not self.pick([False, False, True]):
+            return {}
+        header = self.memory.header(self.run_id) or Header()
+        return {"status": self.pick([*RUN_TABLE[header.status].next, *([*RunState] if self.rarely() else [])])}
 
     def ops(self) -> tuple[Op, ...]:
-        paths = self.paths()
-        ops = [self.op(paths) for _ in range(self.draw(st.integers(0, 5)))]
+        ops = [self.op() for _ in range(self.draw(st.integers(0, 5)))]
         if self.pick([False] * 9 + [True]):  # more than an answer remembers
             ops += [Put(Record(path=f"9.{n}", route='{"name":"r"}')) for n in range(55)]
-        if ops and self.draw(st.booleans()):
+        if ops and not isinstance(ops[-1], Set) and self.draw(st.booleans()):
             ops.append(ops[-1])
         return tuple(ops)
 
@@ -138,40 +243,68 @@ class Wild(Pair):
         records = self.memory.load(self.run_id)
         picked = self.draw(st.lists(st.sampled_from(records), max_size=2)) if records else []
         wrong = self.pick([0] * 6 + [1])
-        expect = [Expect(record.path, record.status, record.seq + wrong) for record in picked]
-        return (*expect, Expect("8", Status.QUEUED, 1)) if self.pick([False] * 15 + [True]) else tuple(expect)
+        expect = [
+            self.build(Expect, path=record.path, status=record.status, seq=record.seq + wrong, due=self.moment(record))
+            for record in picked
+        ]
+        return (*expect, Expect("8", Status.QUEUED, 1)) if self.rarely() else tuple(expect)
+
+    def moment(self, record: Record) -> int | None:
+        """The record's moment as it may be expected: one that a clock has made is another in each store."""
+        known = record.due if record.due in _FORMS["due"] else None
+        return self.pick([None, None, known, *([7] if self.rarely() else [])])  # type: ignore[no-any-return]
 
     def guard(self) -> Holder | Caller:
         mine = [record for record in self.claims[-4:] if record.token]
-        holders = [Holder(record.path, record.token, self.draw(st.integers(0, 3))) for record in mine]
+        holders = [
+            self.build(Holder, path=one.path, token=one.token, part=self.draw(st.integers(0, 3))) for one in mine
+        ]
         header = self.memory.header(self.run_id) or Header()
         states = self.pick([frozenset(RunState), frozenset({RunState.RUNNING})])
         life, rests = self.pick([None, None, header.life, 1]), self.pick([None, None, header.rests])
-        caller = Caller(self.pick(["", self.token()]), states, life, rests)
+        caller = self.build(Caller, id=self.pick(["", self.token()]), states=states, life=life, rests=rests)
         return self.pick([caller, *holders])  # type: ignore[no-any-return]
 
     # What may happen.
 
+    def create(self, **known: Any) -> Header:
+        """Create the run with any fields, but as one in which there are no records yet."""
+        known = {**self.some(Header, FIXED | {"status"} | COUNTS, 4), **known}
+        self.written |= {("Header", name) for name in known}
+        return super().create(**known)
+
+    def commit(self, change: Change, as_theirs: Change | None = None) -> Claimed | None:
+        """Commit to both. What the table has no way for is an error in both, and writes nothing."""
+        self.note(change)
+        try:
+            return super().commit(change, as_theirs)
+        except IllegalTransition as error:
+            illegal = str(error)
+        with pytest.raises(IllegalTransition, match=f"^{re.escape(illegal)}$"):
+            self.other.commit(self.run_id, as_theirs or change)
+        return None
+
+    def note(self, value: Any) -> None:
+        """Remember what has been written, field by field."""
+        if isinstance(value, tuple | list):
+            for one in value:
+                self.note(one)
+        if not is_dataclass(value):
+            return
+        kind = type(value).__name__
+        for about in fields(value):
+            drawn = getattr(value, about.name)
+            if drawn and drawn != about.default:
+                self.written.add((kind, about.name))
+            self.note(drawn)
+        if isinstance(value, Set | Run):
+            self.written |= {(f"{kind}.fields", name) for name in value.fields}
+
     def anything(self) -> None:
         """A change of any kind."""
-        box = self.memory.mail(self.run_id, "event")
-        expect, pop = self.pick([None, None, mark(box), "1:x"]), self.pick(["", "é/", *box])
-        events = self.pick([(), (), ({"type": "told"}, {"type": "told again"}), self.burst()])
-        change = Change(
-            self.guard(),
-            self.ops(),
-            self.expected(),
-            values={self.pick(["v1", "v2", self.token()]): self.pick(["=1", "=[]"])},
-            state=self.patch(),
-            context=self.patch(),
-            events=events,
-            mail=self.pick([None, Mail("event", expect, self.pick(["", "v1", "é/"]), pop)]),
-            drop=tuple(self.draw(st.lists(st.sampled_from([*self.paths(), "8"]), max_size=2))),
-            rest=self.pick(["", self.token()]),
-            rest_now=self.pick([False] * 7 + [True]),
-            **self.spans(),
-        )
-        self.commit(change)
+        self.at = {record.path: record.status for record in self.memory.load(self.run_id)}
+        drop = self.draw_drop()
+        self.commit(self.build(Change, guard=self.guard(), drop=drop, ops=self.ops(), expect=self.expected()))
 
     def again(self) -> None:
         """A change is sent again. If it names a record that has gone since, that is an error and writes nothing."""

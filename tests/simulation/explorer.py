@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.core.records import RunState
+from orchestrator.core.transitions import IllegalTransition
 from tests.simulation import canonical, checks
 from tests.simulation.state import RESTING, State, Violation
 from tests.simulation.users import Users
@@ -100,7 +101,7 @@ class Explorer(Workers, Users):
                         todo.append((other, following))
                     if natural:
                         back[other].append(number)
-            except Violation as violation:
+            except (Violation, IllegalTransition) as violation:
                 found.states = len(keys)
                 found.violation, found.way = str(violation), _way(came, number)
                 return found

@@ -8,7 +8,7 @@ from itertools import count
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
 from orchestrator.core.graph import Graph
 from orchestrator.core.records import Header, Record, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts
@@ -108,7 +108,7 @@ class Play:
         """One sweep; the paths of which somebody is told again."""
         told: list[Dispatch] = []
         for due in self.store.due(acts.NAMESPACE):
-            todo = sweep(due.header, due.record, acts.GRACE)
+            todo = on_deadline(due.header, due.record, acts.GRACE)
             answer = self.store.commit(RUN, todo.change) if todo else None
             if todo and isinstance(answer, Committed):
                 told += (*answer.dispatches, *todo.again)

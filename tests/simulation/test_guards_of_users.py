@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from orchestrator.core import apply as core
-from orchestrator.core import flow, travel
+from orchestrator.core import flow, stamps, travel
 from orchestrator.core.addressing import Target
 from orchestrator.core.changes import Caller, Change, Run, Set
 from orchestrator.core.plan import Gate
 from orchestrator.core.records import RunState, Status
+from orchestrator.core.transitions import TABLE
 from orchestrator.stores import memory
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
 from tests.simulation.edits import (
@@ -91,6 +92,12 @@ def callers_are_not_remembered(patch: Patch) -> None:
     commands_are(nothing_is_expected, "resume")(patch)
 
 
+def transitions_are_not_checked(patch: Patch) -> None:
+    """The table says what a status is stamped with, and not which one it may follow."""
+    patch.setattr(stamps, "row_of", lambda before, after, path: TABLE[after])
+    patch.setattr(core, "check_run", lambda before, after: None)
+
+
 def nothing_is_held_back(patch: Patch) -> None:
     original = flow._plan
 
@@ -140,7 +147,14 @@ MUTANTS = {
     # resume
     "resume, expects": Mutant(commands_are(nothing_is_expected, "resume"), ASK, {"race": 1}, FIRST),
     "resume, expects, what comes of it": Mutant(
-        commands_are(nothing_is_expected, "resume", judges=False), ASK, {"race": 1}, "ends twice"
+        commands_are(nothing_is_expected, "resume", judges=False),
+        ASK,
+        {"race": 1},
+        "ends twice",
+        already=transitions_are_not_checked,
+    ),
+    "resume, expects, what the table says": Mutant(
+        commands_are(nothing_is_expected, "resume", judges=False), ASK, {"race": 1}, "cannot be 'queued' after"
     ),
     "resume, numbers": Mutant(numbers_are_not_compared, ASK, {"race": 1, "again": 1}, FIRST),
     "resume, all items": Mutant(commands_are(only_the_first_is_expected, "resume"), ITEMS, {"race": 1}, FIRST, ALL),
@@ -170,13 +184,30 @@ MUTANTS = {
         STEPS,
         {"race": 1, "cancel": 1},
         "becomes canceled",
+        already=transitions_are_not_checked,
+    ),
+    "cancel, status, what the table says": Mutant(
+        commands_are(guard_is(states=ANY, rests=None), "cancel", judges=False),
+        STEPS,
+        {"race": 1, "cancel": 1},
+        "cannot be 'canceled' after 'success'",
     ),
     # restart
     "restart, expects": Mutant(
         commands_are(nothing_is_expected, "restart"), STEPS, {"restart": 1, "race": 1}, "what it restarts has moved"
     ),
     "restart, expects, what comes of it": Mutant(
-        commands_are(nothing_is_expected, "restart", judges=False), STEPS, {"restart": 1, "race": 1}, "ends twice"
+        commands_are(nothing_is_expected, "restart", judges=False),
+        STEPS,
+        {"restart": 1, "race": 1},
+        "ends twice",
+        already=transitions_are_not_checked,
+    ),
+    "restart, expects, what the table says": Mutant(
+        commands_are(nothing_is_expected, "restart", judges=False),
+        STEPS,
+        {"restart": 1, "race": 1},
+        "cannot be 'queued' after 'success'",
     ),
     "restart takes claims away": Mutant(
         commands_are(no_claim_is_taken, "restart"), STEPS, {"restart": 1}, "still held"

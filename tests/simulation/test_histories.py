@@ -9,7 +9,7 @@ import pytest
 from orchestrator.core.apply import BUSY, EARLY, ENDED_RUN, LOST, MAIL, MOVED, STALE
 from orchestrator.core.changes import Claimed, Committed, Refused
 from orchestrator.core.records import RunState, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from orchestrator.ports import Holding
 from tests.simulation import acts
 from tests.simulation.acts import EVENT, RUN, foreach, graph, loop, nested, parallel, sleep, step, wait
@@ -285,7 +285,7 @@ def test_of_two_tickers_one_moves_an_entry_on() -> None:
     play = Play(graph(step("a")))
     play.pass_time()
     (due,) = play.store.due(acts.NAMESPACE)
-    changes = [sweep(due.header, due.record, acts.GRACE) for _ in range(2)]
+    changes = [on_deadline(due.header, due.record, acts.GRACE) for _ in range(2)]
     answers = [play.send(todo.change) for todo in changes if todo]
     assert isinstance(answers[0], Committed)
     assert reason(answers[1]) == MOVED
@@ -297,7 +297,7 @@ def test_a_heartbeat_saves_a_claim_from_a_ticker_that_has_read_it() -> None:
     claimed = play.claim("0")
     play.clock.advance(acts.LEASE / 1000)
     (due,) = play.store.due(acts.NAMESPACE)
-    todo = sweep(due.header, due.record, acts.GRACE)
+    todo = on_deadline(due.header, due.record, acts.GRACE)
     assert play.store.renew([Holding(RUN, "0", claimed.record.token)], acts.LEASE) == {}
     assert todo is not None
     assert reason(play.send(todo.change)) == MOVED
@@ -311,7 +311,7 @@ def test_entries_that_nobody_takes_do_not_stand_at_the_head_for_ever() -> None:
     seen = []
     for _ in range(6):
         (due,) = play.store.due(acts.NAMESPACE, limit=1)
-        todo = sweep(due.header, due.record, acts.GRACE)
+        todo = on_deadline(due.header, due.record, acts.GRACE)
         assert todo is not None
         play.send(todo.change)
         seen.append(due.record.path)
@@ -331,7 +331,7 @@ def test_a_queue_that_has_not_been_short_gets_no_second_message() -> None:
     play = Play(graph(step("a")))
     play.pass_time()
     (due,) = play.store.due(acts.NAMESPACE)
-    todo = sweep(due.header, due.record, acts.GRACE, short=False)
+    todo = on_deadline(due.header, due.record, acts.GRACE, short=False)
     assert todo is not None
     answer = play.send(todo.change)
     assert isinstance(answer, Committed)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from orchestrator.core.apply import MAIL
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Holder, Refused
 from orchestrator.core.records import FINAL, LIVE, Header, Phase, Record, RunState, Status
-from orchestrator.core.recovery import sweep
+from orchestrator.core.timers import on_deadline
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
 from tests.simulation.state import RESTING, Holds, Local, Parent, Read, Repeats, State, Tells, Violation
@@ -248,7 +248,7 @@ class Workers(World):
                 raise AssertionError(state.ticker)
 
     def _sweeps(self, state: State, header: Header, record: Record) -> Iterator[Move]:
-        todo = sweep(header, record, acts.GRACE)
+        todo = on_deadline(header, record, acts.GRACE)
         name = f"the ticker sweeps {record.path or 'the rest'} ({record.status})"
         if todo is None:
             yield f"{name}: nothing to do", True, replace(state, ticker=None)

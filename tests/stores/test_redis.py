@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import redis
 
 from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Next, Put, Run, Set
-from orchestrator.core.records import Header, Phase, Record, Status
+from orchestrator.core.records import Header, Phase, Record, RunState, Status
+from orchestrator.core.timers import NEVER
+from orchestrator.core.transitions import tables
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import TRIMMED, Holding, RunQuery
 from orchestrator.stores import redis as module
-from orchestrator.stores.common import NEVER
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url
+from orchestrator.stores.redis_wire import rules, script
+from orchestrator.testing.contract.kit import born
 from tests.servers import RedisServer
 from tests.stores.wire import Wire
 from tests.vendor import redis_command, wait_until
@@ -119,6 +124,33 @@ class _Walk:
             answer = self.commit(self.change(claimed, new_token() if inline else ""))
             self.claimed, self.place = answer.claimed, self.place + 1
             self.seq = answer.dispatches[0].seq if answer.dispatches else 0
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_scripts_are_told_the_rules_of_the_core(client: redis.Redis) -> None:
+    """The tables of statuses and the defaults of all fields arrive as they are there."""
+    reply = json.loads(client.eval(f"{rules()} return cjson.encode(RULES)", 0))
+    assert set(reply["status"]) == {"", *Status}
+    for status, row in tables()["status"].items():
+        said = {name: value for name, value in reply["status"][status].items() if value}
+        assert said == {name: _as_json(value) for name, value in row.items() if value}
+    assert reply["run"].keys() == set(RunState)
+    for kind in (Record, Header):
+        assert reply[kind.__name__.lower()] == {field.name: field.default for field in fields(kind)}
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+@pytest.mark.parametrize("name", ["claim", "commit", "create", "delete", "peek", "renew"])
+def test_no_script_lists_statuses_or_defaults_of_its_own(name: str) -> None:
+    """It would be a second copy of the table. The few that a rule has to name are compared one by one."""
+    lines = script(name).text.partition("\n")[2].splitlines()
+    words = {f"'{status}'" for status in [*Status, *RunState]}
+    assert not [line for line in lines if sum(word in line for word in words) > 1]
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------
@@ -265,7 +297,7 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None
 def test_all_keys_of_a_run_share_its_shards_hash_tag(client: redis.Redis, store: RedisStore) -> None:
     """One script touches one node of a cluster."""
     walk = _Walk(store)
-    walk.commit(Change(Caller("a", frozenset({"running"})), (Put(Record(path="9", status=Status.SUSPENDED)),)))
+    walk.commit(Change(Caller("a", frozenset({"running"})), born(Record(path="9", status=Status.SUSPENDED))))
     walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
     walk.steps(1)
     layout = Layout("orchestrator", 16)
@@ -313,7 +345,7 @@ def test_a_deleted_run_leaves_no_key_and_no_entry(client: redis.Redis, store: Re
     """Also when its events, mail, held records and rests had keys, and somebody still waits for it."""
     walk = _Walk(store)
     walk.steps(1)
-    walk.commit(Change(Caller("a", frozenset({"running"})), (Put(Record(path="9", status=Status.SUSPENDED)),)))
+    walk.commit(Change(Caller("a", frozenset({"running"})), born(Record(path="9", status=Status.SUSPENDED))))
     walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
     assert store.delete(walk.run_id)
     assert store.wait(walk.run_id, 1, 0.01) is None

@@ -73,7 +73,7 @@ def test_who_reads_too_late_is_told_that_events_were_too_old() -> None:
 
 @pytest.mark.parametrize("age", [-1, -0.001, math.inf, math.nan])
 def test_an_age_that_cannot_be_is_refused(age: float) -> None:
-    """When the settings are made, and not by the first step that commits."""
+    """The settings refuse it, and not the first step that commits."""
     with pytest.raises(ValueError, match="orchestrator_events_max_age_seconds"):
         Settings(events_max_age_seconds=age)
 

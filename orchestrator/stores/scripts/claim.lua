@@ -7,17 +7,15 @@ lease = tonumber(ARGV[5])
 if not load_header() then return {'unknown'} end
 local record = find(path)
 if not record then return {'unknown', header_text} end
-if header.status ~= 'running' or (header.closed and path ~= '') then return {'ended', header_text} end
+if is_shut(header, path) then return {'ended', header_text} end
 if record.status == 'running' and record.token == token then return package({'', header_text}, path) end
-if (record.seq or 0) ~= seq then return {'stale', header_text} end
-local over = (record.due or 0) <= now
-if record.status == 'running' then
-  if not over or header.auto_restart == false then return {'busy', header_text} end
-  record.lost, record.restarted = (record.lost or 0) + 1, true
-elseif record.status == 'retrying' or record.status == 'sleeping' then
-  if not over then return {'early', header_text} end
-elseif record.status ~= 'queued' then
-  return {'stale', header_text}
+if record.seq ~= seq then return {'stale', header_text} end
+local over, claimable = record.due <= now, STATUS[record.status].claim
+if not claimable then return {'stale', header_text} end
+if claimable == 'at_deadline' and not over then return {'early', header_text} end
+if claimable == 'lease_over' then
+  if not over or not header.auto_restart then return {'busy', header_text} end
+  record.lost, record.restarted = record.lost + 1, true
 end
 begin()
 put(record, {status = 'running'}, token, 0)

@@ -4,12 +4,11 @@
 -- Answers {'', header, answer[, record, values, state, context]} or {reason[, header]}.
 
 local change = cjson.decode(ARGV[2])
-local REMEMBERED = 50 -- dispatches that an answer keeps
 lease, grace = change.lease, change.grace
 
 -- [[path, seq, route, delay] …], the path that was claimed, the token that claimed it.
 local function answer(most)
-  local token = claimed and (records[claimed].token or '') or ''
+  local token = claimed and records[claimed].token or ''
   if #dispatches == 0 and token == '' then return '' end
   local told = dispatches
   if #told > most then
@@ -22,7 +21,6 @@ end
 
 -- What the change answered when it was applied; a claim that it made is told of while it holds.
 local function first_answer(text)
-  text = text or ''
   local reply = {'', header_text, text}
   if text == '' then return reply end
   local first = cjson.decode(text)
@@ -54,21 +52,21 @@ local function guard()
   if change.holder then
     local record = find(by[1])
     if record and record.was == by[2] then return first_answer(record.answer) end
-    if header.status ~= 'running' or (header.closed and by[1] ~= '') then return {'ended', header_text} end
-    if not record or record.status ~= 'running' or record.token ~= by[2] then return {'lost', header_text} end
-    if by[3] > 0 and by[3] <= (record.part or 0) then return {'', header_text, ''} end
+    local refusal = lease_refusal(header, record, by[1], by[2])
+    if refusal then return {refusal, header_text} end
+    if by[3] > 0 and by[3] <= record.part then return {'', header_text, ''} end
   else
     local id, states, life, rests = by[1], by[2], by[3], by[4]
     if id ~= '' and header.last == id then return first_answer(header.answer) end
     local fits = listed(states, header.status)
-      and (life == cjson.null or life == (header.life or 0))
-      and (rests == cjson.null or rests == (header.rests or 0))
+      and (life == cjson.null or life == header.life)
+      and (rests == cjson.null or rests == header.rests)
     if not fits or (id ~= '' and too_late()) then return {'ended', header_text} end
   end
   for _, expect in ipairs(change.expect or {}) do
     local record = find(expect[1])
-    if not record or record.status ~= expect[2] or (record.seq or 0) ~= expect[3] then return {'moved', header_text} end
-    if expect[4] and (record.due or 0) ~= expect[4] then return {'moved', header_text} end
+    if not record or record.status ~= expect[2] or record.seq ~= expect[3] then return {'moved', header_text} end
+    if expect[4] and record.due ~= expect[4] then return {'moved', header_text} end
   end
   return nil
 end
@@ -85,7 +83,7 @@ local function obstacle()
     if op[1] == 'p' then
       local path = op[2].path or ''
       local record = find(path)
-      if record and LIVE[record.status] and path ~= '' and not listed(change.drop or {}, path) then return {'taken', header_text} end
+      if record and STATUS[record.status].kind == 'live' and path ~= '' and not listed(change.drop or {}, path) then return {'taken', header_text} end
     end
   end
   return nil
@@ -101,11 +99,14 @@ local function leave(path)
   end
 end
 
+local function some(value)
+  return value ~= 0 and value ~= '' and value ~= false
+end
+
 local DO = {}
 
 function DO.p(op) -- put: record, claim, delay
-  local record = op[2]
-  adopt(record, record.path or '')
+  local record = as_record(op[2], op[2].path or '')
   leave(record.path)
   local status = record.status
   record.status = ''
@@ -119,14 +120,14 @@ end
 function DO.n(op) -- next: path, template, prefix, how many times
   local block = must(op[2])
   for _ = 1, op[5] do
-    local place = block.next or 0
-    if place >= (block.total or 0) then return end
+    local place = block.next
+    if place >= block.total then return end
     block.next = place + 1
     touch(block)
     local item = {}
     for name, value in pairs(op[3]) do item[name] = value end
-    local status = item.status or 'queued'
-    adopt(item, op[2] .. '.' .. string.format('%d', place))
+    as_record(item, op[2] .. '.' .. string.format('%d', place))
+    local status = item.status
     item.index, item.input, item.status = place, op[4] .. '.' .. string.format('%d', place), ''
     put(item, {status = status}, '', 0)
   end
@@ -134,15 +135,14 @@ end
 
 function DO.u(op) -- shut: path
   local block = must(op[2])
-  local never = (block.total or 0) - (block.next or 0)
-  block.left, block.next, block.skipped = (block.left or 0) - never, block.total, (block.skipped or 0) + never
+  local never = block.total - block.next
+  block.left, block.next, block.skipped = block.left - never, block.total, block.skipped + never
   touch(block)
 end
 
 local function tell(block, event)
-  local total = block.total or 0
-  local completed = total - (block.left or 0) - (block.skipped or 0)
-  events[#events + 1] = string.format('%s,"completed":%d,"total":%d}', event, completed, total)
+  local completed = block.total - block.left - block.skipped
+  events[#events + 1] = string.format('%s,"completed":%d,"total":%d}', event, completed, block.total)
 end
 
 function DO.t(op) -- tell: path, event without its closing brace
@@ -151,7 +151,7 @@ end
 
 function DO.d(op) -- down: path, what then, event without its closing brace or ''
   local block = must(op[2])
-  block.left = (block.left or 0) - 1
+  block.left = block.left - 1
   touch(block)
   if op[4] ~= '' then tell(block, op[4]) end
   if block.left == 0 then DO.s(op[3]) end
@@ -159,13 +159,18 @@ end
 
 function DO.r(op) -- run: fields, unless
   if op[3] ~= '' and some(header[op[3]]) then return end
-  assign(header, op[2])
-  if not some(header.started_at) then header.started_at = header.status == 'running' and now or nil end
-  header.ended_at = FINAL[header.status] and now or nil
+  local before = header.status
+  assign(header, op[2], RULES.header)
+  local status = header.status
+  if status ~= before and not has(RUN[before].next, status) then
+    error({err = string.format("ILLEGAL a run cannot be '%s' after '%s'", status, before)})
+  end
+  if header.started_at == 0 and status == 'running' then header.started_at = now end
+  header.ended_at = RUN[status].final and now or nil
 end
 
 local function rest()
-  if header.status ~= 'running' or not (change.rest_now or (header.live or 0) == 0) then return end
+  if header.status ~= 'running' or not (change.rest_now or header.live == 0) then return end
   local root = find('')
   if root and (change.rest_now or root.status == 'open') then
     put(root, {status = 'queued', phase = 'rest', lost = 0}, change.rest, 0)
@@ -173,7 +178,7 @@ local function rest()
 end
 
 local function remember()
-  local text = answer(REMEMBERED)
+  local text = answer(RULES.remembered)
   if change.holder then
     local record = records[change.by[1]]
     if record.token ~= change.by[2] then -- the claim has ended
@@ -238,18 +243,18 @@ local function save_extras()
 end
 
 local function save_resource(before)
-  local now_of = header.resource_id or ''
+  local now_of = header.resource_id
   if now_of == before then return end
-  local tail = string.format('%015d:%s', header.created_at or 0, run_id)
+  local tail = string.format('%015d:%s', header.created_at, run_id)
   if before ~= '' then redis.call('ZREM', KEYS[11], string.format('r%d:%s:', #before, before) .. tail) end
   if now_of ~= '' then redis.call('ZADD', KEYS[11], 0, string.format('r%d:%s:', #now_of, now_of) .. tail) end
 end
 
 local function save_index(before)
   if header.status == before then return end
-  local workflow = header.workflow_id or ''
+  local workflow = header.workflow_id
   local both = string.format('b%d:%s:', #workflow, workflow)
-  local tail = string.format('%015d:%s', header.created_at or 0, run_id)
+  local tail = string.format('%015d:%s', header.created_at, run_id)
   local function place(status)
     local size = string.format('%d:', #status) .. status .. ':' .. tail
     return 's' .. size, both .. size
@@ -263,7 +268,7 @@ if not load_header() then return {'unknown'} end
 local refused = guard() or obstacle()
 if refused then return refused end
 
-local status, rests, resource = header.status, header.rests or 0, header.resource_id or ''
+local status, rests, resource = header.status, header.rests, header.resource_id
 begin()
 for _, path in ipairs(change.drop or {}) do leave(path) end
 for place = #ARGV - change.n[6] + 1, #ARGV do events[#events + 1] = ARGV[place] end
@@ -276,6 +281,6 @@ trim()
 save()
 save_index(status)
 save_resource(resource)
-if (header.rests or 0) > rests then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.rests) end
+if header.rests > rests then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.rests) end
 local reply = {'', header_text, told}
 return claimed and package(reply, claimed) or reply

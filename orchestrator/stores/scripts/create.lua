@@ -4,7 +4,7 @@
 local stored = redis.call('GET', KEYS[1])
 if stored then return stored end
 local clock = redis.call('TIME')
-local header = cjson.decode(ARGV[1])
+local header = as_header(cjson.decode(ARGV[1]))
 header.created_at = clock[1] * 1000 + math.floor(clock[2] / 1000)
 header.updated_at = header.created_at
 local text = cjson.encode(header)
@@ -15,8 +15,8 @@ local function part(value)
 end
 
 local tail = string.format('%015d:%s', header.created_at, header.run_id)
-local workflow, status, resource = part(header.workflow_id or ''), part(header.status or 'pending'), header.resource_id
+local workflow, status, resource = part(header.workflow_id), part(header.status), header.resource_id
 redis.call('ZADD', KEYS[2], 0, 'a' .. tail, 0, 'w' .. workflow .. tail, 0, 's' .. status .. tail,
   0, 'b' .. workflow .. status .. tail)
-if resource then redis.call('ZADD', KEYS[2], 0, 'r' .. part(resource) .. tail) end
+if resource ~= '' then redis.call('ZADD', KEYS[2], 0, 'r' .. part(resource) .. tail) end
 return text

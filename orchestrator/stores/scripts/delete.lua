@@ -4,8 +4,8 @@
 
 local text = redis.call('GET', KEYS[1])
 if not text then return 0 end
-local header = cjson.decode(text)
-local status = header.status or 'pending'
+local header = as_header(cjson.decode(text))
+local status = header.status
 local allowed = ARGV[2] == '*'
 for place = 2, #ARGV do allowed = allowed or ARGV[place] == status end
 if not allowed then return 0 end
@@ -14,15 +14,15 @@ local function part(value)
   return string.format('%d:%s:', #value, value)
 end
 
-local paths, mine = redis.call('HKEYS', KEYS[2]), (header.namespace or '') .. '\31' .. ARGV[1] .. '\31'
+local paths, mine = redis.call('HKEYS', KEYS[2]), header.namespace .. '\31' .. ARGV[1] .. '\31'
 for from = 1, #paths, 4000 do
   local members = {}
   for place = from, math.min(from + 3999, #paths) do members[#members + 1] = mine .. paths[place] end
   redis.call('ZREM', KEYS[7], unpack(members))
 end
-local tail = string.format('%015d:%s', header.created_at or 0, ARGV[1])
-local workflow, state = part(header.workflow_id or ''), part(status)
+local tail = string.format('%015d:%s', header.created_at, ARGV[1])
+local workflow, state = part(header.workflow_id), part(status)
 redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. state .. tail, 'b' .. workflow .. state .. tail,
-  'r' .. part(header.resource_id or '') .. tail)
+  'r' .. part(header.resource_id) .. tail)
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10])
 return 1

@@ -4,18 +4,18 @@
 local clock = redis.call('TIME')
 local due = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[2])
 local text = redis.call('GET', KEYS[1])
-local header = text and cjson.decode(text)
+local header = text and as_header(cjson.decode(text))
 
 local function renew(path, token)
   if not header then return 'unknown' end
-  if header.status ~= 'running' or (header.closed and path ~= '') then return 'ended' end
   local doc = redis.call('HGET', KEYS[2], path)
-  local record = doc and cjson.decode(doc)
-  if not record or record.status ~= 'running' or record.token ~= token then return 'lost' end
+  local record = doc and as_record(cjson.decode(doc), path)
+  local refusal = lease_refusal(header, record, path, token)
+  if refusal then return refusal end
   record.due = due
   redis.call('HSET', KEYS[2], path, cjson.encode(record))
-  if header.runtime ~= 'local' then
-    redis.call('ZADD', KEYS[3], due, (header.namespace or '') .. '\31' .. ARGV[1] .. '\31' .. path)
+  if has_timer(header, record) then
+    redis.call('ZADD', KEYS[3], due, header.namespace .. '\31' .. ARGV[1] .. '\31' .. path)
   end
   return ''
 end

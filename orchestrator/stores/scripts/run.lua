@@ -4,11 +4,6 @@
 -- decided is decided on tables; `save` writes at the end, so that a script that fails has written nothing.
 -- KEYS: header, records, values, state, context, events, due; commit adds held, mail, rests, index. ARGV[1] is the run's id.
 
-local LIVE = {queued = true, running = true, retrying = true, sleeping = true}
-local HELD = {suspended = true, waiting = true, paused = true}
-local ENDED = {success = true, failed = true, skipped = true, canceled = true}
-local FINAL = {success = true, failed = true, canceled = true, tripwire = true}
-local TOLD = {run = true, split = true, enter = true}
 local LAST_MOMENT = 99999999999999 -- cjson writes whole numbers of up to 14 digits
 local CHUNK = 4000 -- unpack fails at about 8,000
 
@@ -25,30 +20,17 @@ local claimed = nil
 local function load_header()
   header_text = redis.call('GET', KEYS[1])
   if not header_text then return false end
-  header = cjson.decode(header_text)
-  header.status = header.status or 'pending'
-  namespace = header.namespace or ''
+  header = as_header(cjson.decode(header_text))
+  namespace = header.namespace
   return true
-end
-
-local function adopt(record, path)
-  record.path = path
-  record.status = record.status or 'queued'
-  record.phase = record.phase or 'run'
-  return record
 end
 
 local function find(path)
   local record = records[path]
   if record == nil then
     local text = redis.call('HGET', KEYS[2], path)
-    record = false
-    if text then
-      record = adopt(cjson.decode(text), path)
-      stored[path] = {status = record.status, due = record.due, text = text}
-    else
-      stored[path] = false
-    end
+    record = text and as_record(cjson.decode(text), path) or false
+    stored[path] = record and {status = record.status, due = record.due, text = text}
     records[path] = record
   end
   return record
@@ -58,17 +40,12 @@ local function must(path)
   return find(path) or error({err = 'ERR no record at ' .. path .. ' in run ' .. run_id})
 end
 
--- Defaults are left out of a document. Those of `index`, `status` and `auto_restart` are not empty.
-local function assign(doc, fields)
+-- Defaults are left out of a document.
+local function assign(doc, fields, defaults)
   for name, value in pairs(fields) do
-    local empty = value == '' or value == 0 or value == false
-    if empty and name ~= 'index' and name ~= 'status' and name ~= 'auto_restart' then value = nil end
+    if value == defaults[name] then value = nil end
     doc[name] = value
   end
-end
-
-local function some(value)
-  return value ~= nil and value ~= 0 and value ~= '' and value ~= false
 end
 
 local function moment(delay)
@@ -83,90 +60,79 @@ local function touch(record)
   records[record.path] = record
 end
 
+-- The run's own record never counts: the settling would then keep the run from settling.
 local function count(status, by, path)
-  if path == '' then return end
-  if LIVE[status] then
-    header.live = (header.live or 0) + by
-  elseif HELD[status] then
-    header[status] = (header[status] or 0) + by
+  local kind = path ~= '' and STATUS[status].kind
+  if kind == 'live' then
+    header.live = header.live + by
+  elseif kind == 'awaiting' then
+    header[status] = header[status] + by
   end
 end
 
 local function tell_start(record)
-  if record.quiet or not TOLD[record.phase] or some(record.attempt) or some(record.lost) or record.parked then return end
+  if record.quiet or not RULES.starting[record.phase] then return end
+  if record.attempt ~= 0 or record.lost ~= 0 or record.parked ~= '' then return end
   events[#events + 1] = cjson.encode({
-    type = 'workflow-step-start', path = record.path, visit = record.visit or '', step = record.step or '',
-    input = record.input or '', resume = record.resumed and (record.resume or '') or nil,
+    type = 'workflow-step-start', path = record.path, visit = record.visit, step = record.step,
+    input = record.input, resume = record.resumed and record.resume or nil,
   })
 end
 
-local function dispatch(record, seq, delay)
-  dispatches[#dispatches + 1] = {record.path, seq, record.route or '', delay}
+local function dispatch(record, delay)
+  dispatches[#dispatches + 1] = {record.path, record.seq, record.route, delay}
 end
 
--- Times, numbers, lease and the word to others, as the new status asks.
-local STAMPS = {}
+local DEADLINE = {
+  lease = function() return moment(lease) end,
+  redelivery = function() return moment(grace) end,
+  delay = function(delay) return moment(delay) end,
+  timeout = function(delay) return delay ~= 0 and moment(delay) or nil end,
+}
 
-function STAMPS.running(record, before, token)
-  tell_start(record)
-  local seq = header.commits
-  local kept = before == 'queued' or before == 'retrying' or before == 'sleeping'
-  record.token, record.due, record.part, record.parked = token, moment(lease), nil, nil
-  record.order = record.order or seq
-  record.started_at = record.started_at or now
-  if not kept then record.seq = seq end
-  claimed = record.path
+local function set_all(record, names, value)
+  for _, name in ipairs(names or NOTHING) do record[name] = value end
 end
 
-function STAMPS.queued(record, before)
-  if HELD[before] then record.resumed_at = now end
-  record.token, record.seq, record.queued_at, record.due = nil, header.commits, now, moment(grace)
-  dispatch(record, header.commits, 0)
+-- The row of the record's new status, if the table has a way to it.
+local function row_of(record, before)
+  local status, came_from = record.status, STATUS[before]
+  if has(came_from.next, status) or (record.path == '' and has(came_from.root_next, status)) then return STATUS[status] end
+  local words = "ILLEGAL the record at '%s' cannot be '%s' after '%s'"
+  error({err = string.format(words, record.path, tostring(status), before == '' and 'nothing' or before)})
 end
 
-local function later(record, before, token, delay)
-  record.token, record.seq, record.due, record.lost = nil, header.commits, moment(delay), nil
-  record.started_at = record.started_at or now
-  record.order = record.order or header.commits
-  dispatch(record, header.commits, math.max(delay, 1))
+-- Give the record what the row of its new status says: times, numbers, lease, and the word to others.
+local function stamp(record, before, token, delay)
+  local row, came_from, seq = row_of(record, before), STATUS[before], header.commits
+  if row.due == 'lease' then
+    tell_start(record)
+    claimed = record.path
+  end
+  set_all(record, row.resets, nil)
+  set_all(record, row.stamps, now)
+  for _, name in ipairs(row.first_stamps or NOTHING) do
+    if record[name] == 0 then record[name] = now end
+  end
+  if came_from.kind == 'awaiting' then set_all(record, row.answer_stamps, now) end
+  if row.ordered and record.order == 0 then record.order = seq end
+  if row.seq == 'new' or (row.seq == 'claimed' and not came_from.asked_for) then record.seq = seq end
+  record.token = token ~= '' and token or nil
+  record.due = row.due and DEADLINE[row.due](delay)
+  if row.told == 'at_once' then
+    dispatch(record, 0)
+  elseif row.told == 'after_delay' then
+    dispatch(record, math.max(delay, 1))
+  end
 end
-STAMPS.retrying, STAMPS.sleeping = later, later
-
-function STAMPS.open(record)
-  record.token, record.due, record.lost = nil, nil, nil
-  record.order = record.order or header.commits
-  record.started_at = record.started_at or now
-end
-
-function STAMPS.waiting(record, before, token, delay)
-  record.token, record.seq, record.lost, record.suspended_at = nil, header.commits, nil, now
-  record.due = delay ~= 0 and moment(delay) or nil
-  record.order = record.order or header.commits
-  record.started_at = record.started_at or now
-end
-
-function STAMPS.suspended(record)
-  record.token, record.seq, record.due, record.lost, record.suspended_at = nil, header.commits, nil, nil, now
-end
-
-function STAMPS.paused(record)
-  record.token, record.seq, record.due = nil, header.commits, nil
-end
-
-local function ended(record)
-  record.token, record.due, record.lost, record.ended_at = nil, nil, nil, now
-  record.started_at = record.started_at or now
-end
-for status in pairs(ENDED) do STAMPS[status] = ended end
 
 -- Move `record` to what `fields` say, with all that its new status brings along.
 local function put(record, fields, token, delay)
   local before = record.status
-  assign(record, fields)
+  assign(record, fields, RULES.record)
   if token ~= '' then record.status = 'running' end
   if fields.status or token ~= '' then
-    local stamp = STAMPS[record.status] or error({err = 'ERR a record cannot be ' .. tostring(record.status)})
-    stamp(record, before, token ~= '' and token or nil, delay)
+    stamp(record, before, token, delay)
   elseif delay ~= 0 then
     record.due = moment(delay)
   end
@@ -176,7 +142,7 @@ local function put(record, fields, token, delay)
 end
 
 local function begin()
-  header.commits = (header.commits or 0) + 1
+  header.commits = header.commits + 1
   header.updated_at = now
 end
 
@@ -193,7 +159,7 @@ local function bulk(command, key, words, first)
 end
 
 local function save_records()
-  local here = (header.namespace or '') .. '\31' .. run_id .. '\31'
+  local here = header.namespace .. '\31' .. run_id .. '\31'
   local there = namespace .. '\31' .. run_id .. '\31'
   local docs, gone, due, undue, held, unheld = {}, {}, {}, {}, {}, {}
   for _, path in ipairs(order) do
@@ -206,16 +172,16 @@ local function save_records()
       docs[#docs + 1] = path
       docs[#docs + 1] = texts[path]
     end
-    if some(record.due) and (LIVE[status] or status == 'waiting') and header.runtime ~= 'local' then
+    if has_timer(header, record) then
       due[#due + 1] = record.due
       due[#due + 1] = here .. path
       if here ~= there then undue[#undue + 1] = there .. path end
-    elseif old == nil or (old and old.due) then
+    elseif old == nil or (old and old.due ~= 0) then
       undue[#undue + 1] = there .. path
     end
-    if HELD[status] then
+    if STATUS[status].kind == 'awaiting' then
       held[#held + 1] = path
-    elseif old == nil or (old and HELD[old.status]) then
+    elseif old == nil or (old and STATUS[old.status].kind == 'awaiting') then
       unheld[#unheld + 1] = path
     end
   end
@@ -244,7 +210,7 @@ local function package(reply, path)
   if not record or record.status == '' then return reply end
   local ids, seen = {}, {}
   local function want(id)
-    if some(id) and not seen[id] then
+    if id ~= '' and not seen[id] then
       seen[id] = true
       ids[#ids + 1] = id
     end
@@ -252,7 +218,7 @@ local function package(reply, path)
   want(record.input)
   want(record.suspend)
   want(record.resume)
-  for id in string.gmatch(record.needs or '', '%S+') do want(id) end
+  for id in string.gmatch(record.needs, '%S+') do want(id) end
   local values = {}
   for from = 1, #ids, CHUNK do
     local found = redis.call('HMGET', KEYS[3], unpack(ids, from, math.min(from + CHUNK - 1, #ids)))

@@ -13,14 +13,13 @@ from typing import Any
 
 from orchestrator.core.apply import Applied
 from orchestrator.core.changes import Change, Claimed, Mail, mark
-from orchestrator.core.records import HELD, LIVE, Header, Record, Status
+from orchestrator.core.records import HELD, Header, Record
+from orchestrator.core.timers import has_timer, is_swept
 from orchestrator.host import chance
 from orchestrator.ports import TRIMMED
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql.link import Tx
-
-_WATCHED = LIVE | {Status.WAITING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +35,13 @@ class Locked:
     awaited: int  # until when somebody waits for it to rest
 
 
-def name(text: str) -> str:
-    """A name as it is stored."""
+def encode_name(text: str) -> str:
+    """Write a name as it is stored."""
     return json.dumps(text)[1:-1]
 
 
-def original(stored: str) -> str:
-    """The opposite of `name`."""
+def decode_name(stored: str) -> str:
+    """Read a name that `encode_name` wrote."""
     text: str = json.loads(f'"{stored}"')
     return text
 
@@ -65,8 +64,8 @@ def pack(doc: Mapping[str, Any]) -> str:
 def columns(of: Header) -> dict[str, Any]:
     """Return the columns that are stored of a header, except those that never change."""
     return {
-        "workflow_id": name(of.workflow_id),
-        "resource_id": name(of.resource_id),
+        "workflow_id": encode_name(of.workflow_id),
+        "resource_id": encode_name(of.resource_id),
         "status": of.status,
         "updated_at": of.updated_at,
         "rests": of.rests,
@@ -77,11 +76,11 @@ def columns(of: Header) -> dict[str, Any]:
 def lock(tx: Tx, run: str, paths: Sequence[str], mail: Mail | None = None) -> Locked:
     """Lock the run and read what is wanted of it: one round trip."""
     locked = tx.send(q.LOCK, run=run)
-    read = tx.send(q.READ, run=run, paths=[name(path) for path in paths])
-    letters = tx.send(q.LETTERS, run=run, name=name(mail.name)) if mail else None
+    read = tx.send(q.READ, run=run, paths=[encode_name(path) for path in paths])
+    letters = tx.send(q.LETTERS, run=run, name=encode_name(mail.name)) if mail else None
     found = locked.fetchall()
     (_, _, now), *records = read.fetchall()
-    box = mark([original(value) for (value,) in letters.fetchall()]) if letters else ""
+    box = mark([decode_name(value) for (value,) in letters.fetchall()]) if letters else ""
     doc, events, followed, awaited = found[0] if found else ("", 0, 0, 0)
     stored = header(doc) if found else None
     parsed = (record(doc) for _, _, doc in records)
@@ -130,24 +129,24 @@ def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, keep_for: int)
 def keep_many(tx: Tx, of_runs: Sequence[tuple[Header, Sequence[Record]]]) -> None:
     """Write live records of several runs."""
     if of_runs:
-        each = [(name(of.run_id), of, kept) for of, records in of_runs for kept in records]
+        each = [(encode_name(of.run_id), of, kept) for of, records in of_runs for kept in records]
         tx.put(q.PUT_RECORDS, [_row(run, kept) for run, _, kept in each])
-        due = [_due_row(run, of, kept) for run, of, kept in each if _is_due(of, kept)]
+        due = [_due_row(run, of, kept) for run, of, kept in each if has_timer(of, kept)]
         if due:
             tx.put(q.PUT_DUE, due)
 
 
 def _keep(tx: Tx, run: str, of: Header, records: Sequence[Record]) -> None:
     kept = [record for record in records if record.status]
-    gone = [name(record.path) for record in records if not record.status]
+    gone = [encode_name(record.path) for record in records if not record.status]
     if kept:
         tx.put(q.PUT_RECORDS, [_row(run, record) for record in kept])
     if gone:
         tx.write(q.DROP_RECORDS, run=run, paths=gone)
-    if of.runtime == "local":
-        return
-    due = [_due_row(run, of, record) for record in kept if _is_due(of, record)]
-    quiet = gone + [name(record.path) for record in kept if not _is_due(of, record)]
+    if not is_swept(of):
+        return  # it has never had any, so there is nothing to drop
+    due = [_due_row(run, of, record) for record in kept if has_timer(of, record)]
+    quiet = gone + [encode_name(record.path) for record in kept if not has_timer(of, record)]
     if due:
         tx.put(q.PUT_DUE, due)
     if quiet:
@@ -155,35 +154,33 @@ def _keep(tx: Tx, run: str, of: Header, records: Sequence[Record]) -> None:
 
 
 def _row(run: str, record: Record) -> tuple[Any, ...]:
-    return run, name(record.path), record.status, int(record.status in HELD), pack(record.doc())
+    return run, encode_name(record.path), record.status, int(record.status in HELD), pack(record.doc())
 
 
 def _due_row(run: str, of: Header, record: Record) -> tuple[Any, ...]:
-    return run, name(record.path), name(of.namespace), record.due
-
-
-def _is_due(of: Header, record: Record) -> bool:
-    return bool(record.due) and of.runtime != "local" and record.status in _WATCHED
+    return run, encode_name(record.path), encode_name(of.namespace), record.due
 
 
 def write_extras(tx: Tx, run: str, change: Change) -> None:
     """Write the values, patches and mail of a change."""
     if change.values:
-        tx.put(q.PUT_VALUES, [(run, name(key), text) for key, text in change.values.items()])
+        tx.put(q.PUT_VALUES, [(run, encode_name(key), text) for key, text in change.values.items()])
     _patch(tx, run, change.state, q.PUT_STATE, q.DROP_STATE)
     _patch(tx, run, change.context, q.PUT_CONTEXT, q.DROP_CONTEXT)
     if change.mail is not None:
-        box = name(change.mail.name)
+        box = encode_name(change.mail.name)
         if change.mail.push:
             # A letter that is taken out in the same change has to be there by then.
-            (tx.send if change.mail.pop else tx.write)(q.PUSH_MAIL, run=run, name=box, value=name(change.mail.push))
+            (tx.send if change.mail.pop else tx.write)(
+                q.PUSH_MAIL, run=run, name=box, value=encode_name(change.mail.push)
+            )
         if change.mail.pop:
-            tx.write(q.POP_MAIL, run=run, name=box, value=name(change.mail.pop))
+            tx.write(q.POP_MAIL, run=run, name=box, value=encode_name(change.mail.pop))
 
 
 def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: str) -> None:
-    kept = [(run, name(key), text) for key, text in patch.items() if text is not None]
-    gone = [name(key) for key, text in patch.items() if text is None]
+    kept = [(run, encode_name(key), text) for key, text in patch.items() if text is not None]
+    gone = [encode_name(key) for key, text in patch.items() if text is None]
     if kept:
         tx.put(put, kept)
     if gone:
@@ -196,12 +193,12 @@ def package(tx: Tx, run: str, of: Header, claimed: Record, change: Change | None
     What the claiming change itself writes is known without asking, so the question can travel with the writes.
     """
     wanted = [id_ for id_ in (claimed.input, claimed.suspend, claimed.resume, *claimed.needs.split()) if id_]
-    asked = tx.send_with_writes(q.PACKAGE, run=run, ids=[name(id_) for id_ in wanted])
+    asked = tx.send_with_writes(q.PACKAGE, run=run, ids=[encode_name(id_) for id_ in wanted])
 
     def put_together() -> Claimed:
         found: dict[str, dict[str, str]] = {"value": {}, "state": {}, "context": {}}
         for kind, key, text in asked.fetchall():
-            found[kind][original(key)] = text
+            found[kind][decode_name(key)] = text
         values, state, context = found["value"], found["state"], found["context"]
         if change is not None:
             # A stored value stays when it is written again; of state and context, the later text counts.

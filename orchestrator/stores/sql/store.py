@@ -15,13 +15,13 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.core.apply import ENDED_RUN, LOST, UNKNOWN, apply, claim
+from orchestrator.core.apply import apply, claim, renew
 from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
-from orchestrator.core.records import Header, Record, RunState, Status
-from orchestrator.core.recovery import worth_keeping
+from orchestrator.core.records import Header, Record
+from orchestrator.core.timers import SweepRight, is_timer_live, take_sweep_right
 from orchestrator.host import monotonic
 from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent, WakeupChannel
-from orchestrator.stores.common import NEVER, number_of
+from orchestrator.stores.common import number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Connections, Tx
@@ -56,7 +56,7 @@ class SqlStore:
         self._wakeups = self._wakeups or channel
 
     def create(self, header: Header) -> Header:
-        run = rows.name(header.run_id)
+        run = rows.encode_name(header.run_id)
 
         def work(tx: Tx) -> Callable[[], Header]:
             found = tx.send(q.HEADER, run=run)
@@ -65,14 +65,14 @@ class SqlStore:
                 return lambda: rows.header(stored[0][0])
             now = clock.fetchall()[0][0]
             made = replace(header, created_at=now, updated_at=now)
-            tx.send(q.INSERT_RUN, run=run, namespace=rows.name(made.namespace), **rows.columns(made))
+            tx.send(q.INSERT_RUN, run=run, namespace=rows.encode_name(made.namespace), **rows.columns(made))
             kept = tx.send(q.HEADER, run=run)
             return lambda: rows.header(kept.fetchall()[0][0])
 
         return self._connections.change(work)
 
     def claim(self, ask: Ask) -> Claimed | Refused:
-        run = rows.name(ask.run_id)
+        run = rows.encode_name(ask.run_id)
         rings = False
 
         def work(tx: Tx) -> Callable[[], Claimed | Refused]:
@@ -90,7 +90,7 @@ class SqlStore:
         return answer
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
-        run = rows.name(run_id)
+        run = rows.encode_name(run_id)
         paths = sorted(change.reads())
         rings = False
 
@@ -115,11 +115,11 @@ class SqlStore:
         return answer
 
     def header(self, run_id: str) -> Header | None:
-        found = self._rows(q.HEADER, run=rows.name(run_id))
+        found = self._rows(q.HEADER, run=rows.encode_name(run_id))
         return rows.header(found[0][0]) if found else None
 
     def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
-        run = rows.name(run_id)
+        run = rows.encode_name(run_id)
         if held:
             found = self._rows(q.RECORDS_HELD, run=run)
         elif paths is None:
@@ -130,39 +130,39 @@ class SqlStore:
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
-        found = dict(self._rows(q.VALUES, run=rows.name(run_id), ids=[rows.name(id_) for id_ in wanted]))
-        return {id_: found[key] for id_ in wanted if (key := rows.name(id_)) in found}
+        found = dict(self._rows(q.VALUES, run=rows.encode_name(run_id), ids=[rows.encode_name(id_) for id_ in wanted]))
+        return {id_: found[key] for id_ in wanted if (key := rows.encode_name(id_)) in found}
 
     def state(self, run_id: str) -> dict[str, str]:
-        return {rows.original(key): text for key, text in self._rows(q.STATE, run=rows.name(run_id))}
+        return {rows.decode_name(key): text for key, text in self._rows(q.STATE, run=rows.encode_name(run_id))}
 
     def context(self, run_id: str) -> dict[str, str]:
-        return {rows.original(key): text for key, text in self._rows(q.CONTEXT, run=rows.name(run_id))}
+        return {rows.decode_name(key): text for key, text in self._rows(q.CONTEXT, run=rows.encode_name(run_id))}
 
     def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._rows(q.LETTERS, run=rows.name(run_id), name=rows.name(name))
-        return [rows.original(value) for (value,) in found]
+        found = self._rows(q.LETTERS, run=rows.encode_name(run_id), name=rows.encode_name(name))
+        return [rows.decode_name(value) for (value,) in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
-        found = self._rows(q.EVENTS, run=rows.name(run_id), after=number_of(after), limit=limit)
+        found = self._rows(q.EVENTS, run=rows.encode_name(run_id), after=number_of(after), limit=limit)
         return [StoredEvent(str(number), at, json.loads(doc)) for number, at, doc in found]
 
     def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
         waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
         while True:
-            found = self._rows(q.NEWEST, run=rows.name(run_id))
+            found = self._rows(q.NEWEST, run=rows.encode_name(run_id))
             if not found or found[0][0] > seen or not waiting.pause():
                 return self.events(run_id, after, limit)
 
     def last_event(self, run_id: str) -> str:
-        found = self._rows(q.NEWEST, run=rows.name(run_id))
+        found = self._rows(q.NEWEST, run=rows.encode_name(run_id))
         return str(found[0][0]) if found and found[0][0] else ""
 
     def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
         waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
         while True:
-            found = self._rows(q.RESTS, run=rows.name(run_id))
+            found = self._rows(q.RESTS, run=rows.encode_name(run_id))
             if not found or found[0][0] > rests or not waiting.pause():
                 return self.header(run_id)
 
@@ -175,7 +175,7 @@ class SqlStore:
         self._asked[key] = now
 
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(query, run=rows.name(run_id), ttl=round(_ASKED * 1000))
+            tx.send(query, run=rows.encode_name(run_id), ttl=round(_ASKED * 1000))
             return lambda: None
 
         self._connections.change(work)
@@ -187,10 +187,10 @@ class SqlStore:
     def due(self, namespace: str, limit: int = 100) -> list[Due]:
         found: list[Due] = []
         for _ in range(_SWEEPS):
-            page = self._rows(q.DUE, namespace=rows.name(namespace), limit=limit)
+            page = self._rows(q.DUE, namespace=rows.encode_name(namespace), limit=limit)
             read = [Due(rows.header(header), rows.record(record)) for _, header, record in page]
-            found = [due for due in read if worth_keeping(due.header, due.record)]
-            dead = [due for due in read if not worth_keeping(due.header, due.record)]
+            found = [due for due in read if is_timer_live(due.header, due.record)]
+            dead = [due for due in read if not is_timer_live(due.header, due.record)]
             if dead:
                 self._drop_dead(dead)
             if len(page) < limit or not dead:
@@ -203,10 +203,10 @@ class SqlStore:
             by_run.setdefault(entry.header.run_id, []).append(entry.record)
 
         def work(tx: Tx) -> Callable[[], None]:
-            for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.name, by_run))).fetchall():
+            for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
                 header = rows.header(doc)  # as it is now, and stays until this ends
-                gone = [record for record in by_run[header.run_id] if not worth_keeping(header, record)]
-                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.name(record.path) for record in gone])
+                gone = [record for record in by_run[header.run_id] if not is_timer_live(header, record)]
+                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.encode_name(record.path) for record in gone])
             return lambda: None
 
         self._connections.change(work)
@@ -220,20 +220,21 @@ class SqlStore:
 
     @staticmethod
     def _renew(tx: Tx, page: Sequence[Holding], lease: int) -> Callable[[], dict[Holding, str]]:
-        runs = [rows.name(held.run_id) for held in page]
+        runs = [rows.encode_name(held.run_id) for held in page]
         locked = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
-        found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.name(held.path) for held in page])
+        found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.encode_name(held.path) for held in page])
         headers = {(header := rows.header(doc)).run_id: header for _, doc in locked.fetchall()}
         (_, _, _, now), *read = found.fetchall()
         records = {(run, path): rows.record(doc) for _, run, path, doc in read}
         reasons: dict[Holding, str] = {}
         kept: dict[str, list[Record]] = {}
         for held, run in zip(page, runs, strict=True):
-            record = records.get((run, rows.name(held.path)))
-            if reason := _lost(held, headers.get(held.run_id), record):
-                reasons[held] = reason
-            elif record is not None:
-                kept.setdefault(held.run_id, []).append(replace(record, due=int(now) + lease))
+            record = records.get((run, rows.encode_name(held.path)))
+            answer = renew(headers.get(held.run_id), record, held.path, held.token, lease, int(now))
+            if isinstance(answer, Refused):
+                reasons[held] = answer.reason
+            else:
+                kept.setdefault(held.run_id, []).append(answer)
         rows.keep_many(tx, [(headers[run_id], records) for run_id, records in kept.items()])
         return lambda: reasons
 
@@ -248,7 +249,7 @@ class SqlStore:
         return self._connections.read(work)
 
     def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
-        run = rows.name(run_id)
+        run = rows.encode_name(run_id)
 
         def work(tx: Tx) -> Callable[[], bool]:
             found = tx.send(q.LOCK, run=run).fetchall()
@@ -261,31 +262,32 @@ class SqlStore:
         return self._connections.change(work)
 
     def tick(self, namespace: str, holder: str, lease: int) -> int:
-        space, mine = rows.name(namespace), rows.name(holder)
+        space, mine = rows.encode_name(namespace), rows.encode_name(holder)
 
         def work(tx: Tx) -> Callable[[], int]:
             tx.send(q.MAKE_TICKER, namespace=space)
             found = tx.send(q.LOCK_TICKER, namespace=space)
             clock = tx.send(q.CLOCK)
-            owner, until, last = found.fetchall()[0]
-            now = clock.fetchall()[0][0]
-            if owner not in ("", mine) and until > now:
-                return lambda: 0
-            tx.send(q.TAKE_TICKER, namespace=space, holder=mine, until=now + lease, last=now)
-            return lambda: max(1, now - last) if last else NEVER
+            right = SweepRight(*found.fetchall()[0])
+            since, taken = take_sweep_right(right, mine, lease, clock.fetchall()[0][0])
+            if taken is not None:
+                tx.send(q.TAKE_TICKER, namespace=space, holder=taken.holder, until=taken.until, last=taken.last)
+            return lambda: since
 
         return self._connections.change(work)
 
     def announce(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(q.ANNOUNCE, namespace=rows.name(namespace), worker=rows.name(worker), ttl=ttl)
-            tx.send(q.FORGET_WORKERS, namespace=rows.name(namespace))
+            tx.send(q.ANNOUNCE, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
+            tx.send(q.FORGET_WORKERS, namespace=rows.encode_name(namespace))
             return lambda: None
 
         self._connections.change(work)
 
     def workers(self, namespace: str) -> list[str]:
-        return sorted(rows.original(worker) for (worker,) in self._rows(q.WORKERS, namespace=rows.name(namespace)))
+        return sorted(
+            rows.decode_name(worker) for (worker,) in self._rows(q.WORKERS, namespace=rows.encode_name(namespace))
+        )
 
     def now(self) -> int:
         now: int = self._rows(q.CLOCK)[0][0]
@@ -331,7 +333,7 @@ def _open(url: URL, shown: str, schema: str | None) -> Connections:
 
 def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
     wanted: dict[str, Any] = {
-        key: rows.name(value)
+        key: rows.encode_name(value)
         for key in ("workflow_id", "status", "resource_id")
         if (value := getattr(query, key)) is not None
     }
@@ -340,13 +342,3 @@ def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
         wanted["before"] = query.before
         where.append("updated_at < :before")
     return " AND ".join(where) or "true", wanted
-
-
-def _lost(held: Holding, header: Header | None, record: Record | None) -> str:
-    if header is None:
-        return UNKNOWN
-    if header.status != RunState.RUNNING or (header.closed and held.path):
-        return ENDED_RUN
-    if record is None or record.status != Status.RUNNING or record.token != held.token:
-        return LOST
-    return ""

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from orchestrator.core.changes import Change, Down, Holder, Next, Put, Run, Set, Shut, Tell
 from orchestrator.core.records import ENDED, HELD, Phase, Role, RunState, Status
+from orchestrator.core.transitions import TABLE
 from orchestrator.ports import Store
-from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, a_record
+from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, a_record, born
 
 
 class Bookkeeping(Conditions):
@@ -31,7 +32,7 @@ class Bookkeeping(Conditions):
 
     def test_a_record_is_stamped_as_its_status_says(self, store: Store) -> None:
         """The stamps say who holds it, since when, until when, and under which number a message may ask for it."""
-        statuses = [status for status in Status if status is not Status.RUNNING]
+        statuses = [status for status in TABLE[Status.RUNNING].next if status is not Status.RUNNING]
         run = Begun(store, *(a_record(f"{n}") for n in range(len(statuses))))
         for n in range(len(statuses)):
             run.claim(f"{n}", lease=LONG)
@@ -53,8 +54,16 @@ class Bookkeeping(Conditions):
             assert record.ended_at == (updated if status in ENDED else 0)
             wait = 2 * LONG if status is Status.QUEUED else LONG if status in later else 0
             assert record.due == (updated + wait if wait else 0)
-            assert record.lost == (2 if status in {Status.QUEUED, Status.PAUSED} else 0)
+            assert record.lost == (2 if status is Status.QUEUED else 0)
         assert start <= updated <= store.now()
+
+    def test_a_record_that_begins_held_back_or_ended_is_stamped(self, store: Store) -> None:
+        """One that is held back has begun nothing; one that counts for nothing begins as it ends."""
+        run = Begun(store, a_record("0", status=Status.PAUSED), a_record("1", status=Status.SKIPPED))
+        number, updated = run.header.commits, run.header.updated_at
+        paused, skipped = run.record("0"), run.record("1")
+        assert (paused.seq, paused.due, paused.started_at, paused.suspended_at) == (number, 0, 0, 0)
+        assert (skipped.seq, skipped.due, skipped.started_at, skipped.ended_at) == (0, 0, updated, updated)
 
     def test_a_record_that_goes_on_without_having_run_has_begun_nothing(self, store: Store) -> None:
         """Its first run is stamped once, and its number in the order of first runs too."""
@@ -73,7 +82,7 @@ class Bookkeeping(Conditions):
         answer = run.caller(
             Put(a_record("0", status=Status.SLEEPING, route='{"name":"a"}'), delay=LONG),
             Put(a_record("1", status=Status.RETRYING)),
-            Put(a_record("2", status=Status.WAITING), delay=LONG),
+            *born(a_record("2", status=Status.WAITING), LONG),
             Put(a_record("3")),
         )
         number = answer.header.commits
@@ -93,13 +102,15 @@ class Bookkeeping(Conditions):
         assert run.counts() == (2, 1, 1, 0)
         run.caller(Put(a_record("5", status=Status.PAUSED)), Set("3", {}, delay=LONG))
         assert run.counts() == (2, 1, 1, 1)
-        run.caller(Set("0", {"status": Status.QUEUED}), Set("1", {"status": Status.SUCCESS}))
+        run.caller(Set("0", {"status": Status.QUEUED}), Put(a_record("1", status=Status.SUCCESS)))
         assert run.counts() == (3, 0, 0, 1)
-        run.caller(Set("2", {"status": Status.FAILED}), Set("5", {"status": Status.QUEUED}))
+        run.caller(Set("5", {"status": Status.QUEUED}))
+        assert run.counts() == (4, 0, 0, 0)
+        run.commit("5", run.claim("5").record.token, Set("5", {"status": Status.FAILED}))
         assert run.counts() == (3, 0, 0, 0)
-        run.caller(drop=("0", "3", "5"))
+        run.caller(drop=("0", "2", "3"))
         assert run.counts() == (0, 0, 0, 0)
-        assert [record.path for record in store.load(run.id)] == ["", "1", "2", "4"]
+        assert [record.path for record in store.load(run.id)] == ["", "1", "4", "5"]
 
     def test_dropped_records_go_away_with_their_due_entries(self, store: Store) -> None:
         """A record that was dropped and put again in the same commit is a fresh one."""
@@ -163,12 +174,14 @@ class Bookkeeping(Conditions):
         """Those never begun count as finished, so that the last of the others brings the join about."""
         run = Begun(store, a_record("0", status=Status.OPEN, left=5, total=5, next=2), a_record("0.0"), a_record("0.1"))
         join = Set("0", {"status": Status.QUEUED, "phase": Phase.JOIN})
-        run.caller(Set("0.0", {"status": Status.FAILED}), Shut("0"), Down("0", join, {"type": "progress"}))
+        first, second = (run.claim(path).record.token for path in ("0.0", "0.1"))
+        down = Down("0", join, {"type": "progress"})
+        run.commit("0.0", first, Set("0.0", {"status": Status.FAILED}), Shut("0"), down)
         block = run.record("0")
         assert (block.left, block.next, block.skipped, block.status) == (1, 5, 3, Status.OPEN)
         answer = run.caller(Next("0", a_record("0.0"), "x"))
         assert answer.dispatches == ()
-        run.caller(Set("0.1", {"status": Status.SUCCESS}), Shut("0"), Down("0", join, {"type": "progress"}))
+        run.commit("0.1", second, Set("0.1", {"status": Status.SUCCESS}), Shut("0"), down)
         assert run.record("0").status == Status.QUEUED
         assert [(e["completed"], e["total"]) for e in run.told("progress")] == [(1, 5), (2, 5)]
 

@@ -17,6 +17,7 @@ from orchestrator.testing.contract.kit import (
     Begun,
     Conditions,
     a_record,
+    born,
     committed_of,
 )
 
@@ -142,7 +143,7 @@ class Committing(Conditions):
         states = [Status.QUEUED, Status.RETRYING, Status.SLEEPING]
         run = Begun(store, *(a_record(f"{n}", status=state) for n, state in enumerate(states)))
         run.claim("0", lease=LONG)
-        run.caller(Put(a_record("3", status=Status.SUSPENDED)), Put(a_record("4", status=Status.SUCCESS)))
+        run.caller(*born(a_record("3", status=Status.SUSPENDED)), Put(a_record("4", status=Status.SUCCESS)))
         seen = run.snapshot()
         for path in ("0", "1", "2"):
             change = Change(Caller(new_token(), ACTIVE), (Put(a_record("5")), Put(a_record(path))), **EXTRAS)

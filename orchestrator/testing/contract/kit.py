@@ -7,11 +7,13 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Op, Put, Refused, Run
+from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Op, Put, Refused, Run, Set
 from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status
+from orchestrator.core.transitions import ABSENT, TABLE
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import Store
 
@@ -74,6 +76,18 @@ def a_record(path: str, **fields: Any) -> Record:
     return Record(path=path, step="s" + path, component="STEP", status=status, **fields)
 
 
+def born(record: Record, delay: int = 0) -> tuple[Op, ...]:
+    """Operations that write a record of any status. A status that none may begin with is come to by way of a claim.
+
+    Nothing is to be seen of the claim: no event, and no moment.
+    """
+    if record.status in TABLE[ABSENT].next:
+        return (Put(record, delay=delay),)
+    begun = replace(record, status=Status.QUEUED, quiet=True)
+    as_it_is = {name: getattr(record, name) for name in ("status", "quiet", "part", "parked", "order", "started_at")}
+    return Put(begun, new_token()), Set(record.path, as_it_is, delay=delay)
+
+
 def claimed_of(answer: Claimed | Refused) -> Claimed:
     """The answer, which is no refusal."""
     assert isinstance(answer, Claimed), answer
@@ -105,7 +119,8 @@ class Begun:
         self.store, self.id, self.namespace, self.workflow = store, header.run_id, header.namespace, header.workflow_id
         store.create(header)
         own = Record(path="", step="contract", component="RUN", role=Role.BLOCK, phase=Phase.REST, status=root)
-        ops: tuple[Op, ...] = (Put(own), Run({"status": RunState.RUNNING}), *map(Put, records))
+        births = [op for record in records for op in born(record)]
+        ops: tuple[Op, ...] = (Put(own), Run({"status": RunState.RUNNING}), *births)
         guard = Caller(new_token(), frozenset({RunState.PENDING}))
         committed_of(store.commit(self.id, Change(guard, ops, grace=grace)))
 

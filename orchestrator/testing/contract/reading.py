@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.core.apply import UNKNOWN
-from orchestrator.core.changes import Ask, Caller, Change, Doc, Set
+from orchestrator.core.changes import Ask, Caller, Change, Doc, Put, Set
 from orchestrator.core.records import Phase, Role, RunState, Status
 from orchestrator.host import new_run_id
 from orchestrator.ports import Holding, Store
@@ -95,7 +95,7 @@ class Reading(Conditions):
             store, *held, a_record("1", status=Status.PAUSED), a_record("2"), a_record("3", status=Status.SLEEPING)
         )
         assert [record.path for record in store.load(run.id, held=True)] == ["0.9", "0.10", "1"]
-        run.caller(Set("0.10", {"status": Status.QUEUED}), Set("1", {"status": Status.SUCCESS}))
+        run.caller(Set("0.10", {"status": Status.QUEUED}), Put(a_record("1", status=Status.SUCCESS)))
         assert [record.path for record in store.load(run.id, held=True)] == ["0.9"]
 
     def test_every_field_of_a_record_survives(self, store: Store) -> None:

@@ -17,6 +17,7 @@ from orchestrator.testing.contract.kit import (
     Conditions,
     a_header,
     a_record,
+    born,
     committed_of,
     each,
 )
@@ -59,9 +60,9 @@ class Timing(Conditions):
         run.caller(
             Put(a_record("0", status=Status.SLEEPING), delay=LEASE),
             Put(a_record("1", status=Status.RETRYING), delay=LEASE - 40),
-            Put(a_record("2", status=Status.WAITING), delay=LEASE - 20),
-            Put(a_record("3", status=Status.WAITING)),
-            Put(a_record("4", status=Status.SUSPENDED), delay=1),
+            *born(a_record("2", status=Status.WAITING), LEASE - 20),
+            *born(a_record("3", status=Status.WAITING)),
+            *born(a_record("4", status=Status.SUSPENDED), 1),
             Put(a_record("5", status=Status.OPEN), delay=1),
             Put(a_record("6", status=Status.PAUSED), delay=1),
             Put(a_record("7", status=Status.SLEEPING), delay=LONG),
@@ -73,18 +74,18 @@ class Timing(Conditions):
     def test_a_wait_is_due_in_a_run_at_rest(self, store: Store) -> None:
         """A wait is not live, but its moment comes all the same."""
         run = Begun(store)
-        run.caller(Put(a_record("0", status=Status.WAITING), delay=LEASE))
+        run.caller(*born(a_record("0", status=Status.WAITING), LEASE))
         run.caller(Run({"status": RunState.SUSPENDED}))
         self.advance(store, LEASE)
         assert run.due() == ["0"]
-        run.caller(Set("0", {"status": Status.SUCCESS}))
+        run.caller(Put(a_record("0", status=Status.SUCCESS)))
         assert run.due() == []
 
     def test_due_entries_of_ended_runs_are_dropped(self, store: Store) -> None:
         """They do not stand in the way of others, whatever their records are."""
         namespace = new_run_id()
         ended = Begun(store, a_record("0"), namespace=namespace, grace=LEASE)
-        ended.caller(Put(a_record("1", status=Status.WAITING), delay=LEASE))
+        ended.caller(*born(a_record("1", status=Status.WAITING), LEASE))
         ended.caller(Run({"status": RunState.CANCELED}))
         self.advance(store, 2)
         active = Begun(store, a_record("0"), namespace=namespace, grace=LEASE)
@@ -117,7 +118,7 @@ class Timing(Conditions):
     def test_due_entries_of_closed_runs_are_dropped(self, store: Store) -> None:
         """All but that of the rest, which is still to be claimed."""
         run = Begun(store, a_record("0"), a_record("1"), a_record("2"), root=Status.OPEN, grace=LEASE)
-        run.caller(Put(a_record("3", status=Status.WAITING), delay=LEASE))
+        run.caller(*born(a_record("3", status=Status.WAITING), LEASE))
         run.caller(Run({"outcome": "canceled", "closed": True}), rest_now=True, grace=LEASE)
         self.advance(store, LEASE)
         assert run.due() == [""]
