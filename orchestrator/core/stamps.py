@@ -43,7 +43,7 @@ class Stamps:
             more["order"] = number
         # A claim keeps the number of its message, so that a copy of the message meets the claim and may take it over
         # once the lease is over. What no message spoke of gets a number of its own.
-        if row.seq is Number.NEW or (row.seq is Number.CLAIMED and not came_from.asked_for):
+        if row.seq is Number.NEW or (row.seq is Number.CLAIMED and not came_from.is_asked_for):
             more["seq"] = number
         return replace(record, **more)
 

@@ -97,8 +97,8 @@ class Row:
     """All there is to know of one status of a record. Fields of records stand here by their names."""
 
     kind: Kind
-    next: tuple[Status, ...] = ()  # what may follow; anything else is a bug of whoever wrote the change
-    root_next: tuple[Status, ...] = ()  # what else may follow in the run's own record
+    may_follow: tuple[Status, ...] = ()  # what may follow; anything else is a bug of whoever wrote the change
+    root_may_follow: tuple[Status, ...] = ()  # what else may follow in the run's own record
     claim: Claim = Claim.NEVER
     seq: Number = Number.KEPT
     due: Deadline = Deadline.NONE  # a lease brings the claim's token along; every other status takes the token away
@@ -110,7 +110,7 @@ class Row:
     told: Told = Told.NEVER
 
     @property
-    def asked_for(self) -> bool:
+    def is_asked_for(self) -> bool:
         """True where a message has spoken of the record by its number."""
         return self.claim in (Claim.AT_ONCE, Claim.AT_DEADLINE)
 
@@ -131,7 +131,7 @@ _ENDED = Row(
 TABLE: Mapping[str, Row] = {
     ABSENT: Row(
         Kind.ABSENT,
-        next=(
+        may_follow=(
             Status.QUEUED,
             Status.RUNNING,  # claimed by the commit that starts it: control activations, and steps that go on inline
             Status.RETRYING,  # a countdown
@@ -144,14 +144,14 @@ TABLE: Mapping[str, Row] = {
     ),
     Status.QUEUED: Row(
         Kind.LIVE,
-        next=(
+        may_follow=(
             Status.RUNNING,
             Status.QUEUED,  # a restart, which makes the messages of before stale
             Status.SUSPENDED,  # a resume that nobody could be told of is taken back
             Status.PAUSED,
         ),
         # Whoever lets a settled run go on opens it again, and so takes away a settling that had been put in the queue.
-        root_next=(Status.OPEN,),
+        root_may_follow=(Status.OPEN,),
         claim=Claim.AT_ONCE,
         seq=Number.NEW,
         due=Deadline.REDELIVERY,
@@ -162,7 +162,7 @@ TABLE: Mapping[str, Row] = {
     ),
     Status.RUNNING: Row(
         Kind.LIVE,
-        next=(
+        may_follow=(
             Status.RUNNING,  # taken over once the lease is over
             Status.QUEUED,  # swept once the lease is over, given back by a worker that stops, or restarted
             Status.RETRYING,  # the attempt failed, or this release cannot run it
@@ -185,8 +185,8 @@ TABLE: Mapping[str, Row] = {
     Status.RETRYING: Row(
         Kind.LIVE,
         # A restart leaves a countdown its moment: `retrying` follows itself.
-        next=(Status.RUNNING, Status.QUEUED, Status.RETRYING),
-        root_next=(Status.OPEN,),
+        may_follow=(Status.RUNNING, Status.QUEUED, Status.RETRYING),
+        root_may_follow=(Status.OPEN,),
         claim=Claim.AT_DEADLINE,
         seq=Number.NEW,
         due=Deadline.DELAY,
@@ -197,7 +197,7 @@ TABLE: Mapping[str, Row] = {
     ),
     Status.SLEEPING: Row(
         Kind.LIVE,
-        next=(Status.RUNNING, Status.QUEUED, Status.SLEEPING),
+        may_follow=(Status.RUNNING, Status.QUEUED, Status.SLEEPING),
         claim=Claim.AT_DEADLINE,
         seq=Number.NEW,
         due=Deadline.DELAY,
@@ -208,7 +208,7 @@ TABLE: Mapping[str, Row] = {
     ),
     Status.OPEN: Row(
         Kind.OPEN,
-        next=(
+        may_follow=(
             Status.RUNNING,  # the join, or the loop's condition, claimed by the last child
             Status.QUEUED,  # the same where the last child's commit has no claim to give
             Status.PAUSED,  # a loop's condition, held back in a run that goes step by step
@@ -216,21 +216,21 @@ TABLE: Mapping[str, Row] = {
             Status.FAILED,
         ),
         # Two may let a settled run go on, one after the other: the second finds it open.
-        root_next=(Status.OPEN,),
+        root_may_follow=(Status.OPEN,),
         first_stamps=("started_at",),
         ordered=True,
         resets=("lost",),
     ),
     Status.SUSPENDED: Row(
         Kind.AWAITING,
-        next=(Status.QUEUED,),
+        may_follow=(Status.QUEUED,),
         seq=Number.NEW,
         stamps=("suspended_at",),
         resets=("lost",),
     ),
     Status.WAITING: Row(
         Kind.AWAITING,
-        next=(Status.QUEUED,),
+        may_follow=(Status.QUEUED,),
         seq=Number.NEW,
         due=Deadline.TIMEOUT,
         stamps=("suspended_at",),
@@ -239,7 +239,7 @@ TABLE: Mapping[str, Row] = {
         resets=("lost",),
     ),
     # What is held back has not run, so it has nothing to clear.
-    Status.PAUSED: Row(Kind.AWAITING, next=(Status.QUEUED,), seq=Number.NEW),
+    Status.PAUSED: Row(Kind.AWAITING, may_follow=(Status.QUEUED,), seq=Number.NEW),
     Status.SUCCESS: _ENDED,
     Status.FAILED: _ENDED,
     Status.SKIPPED: _ENDED,
@@ -251,17 +251,17 @@ TABLE: Mapping[str, Row] = {
 class RunRow:
     """All there is to know of one status of a run."""
 
-    next: tuple[RunState, ...]  # what may follow; saying a status again is no move
+    may_follow: tuple[RunState, ...]  # what may follow; saying a status again is no move
     final: bool = False  # the run has ended
 
 
 # Only a time travel lets a run go on that has ended.
-_FINAL = RunRow(next=(RunState.RUNNING,), final=True)
+_FINAL = RunRow(may_follow=(RunState.RUNNING,), final=True)
 
 RUN_TABLE: Mapping[str, RunRow] = {
-    RunState.PENDING: RunRow(next=(RunState.RUNNING, RunState.CANCELED)),
+    RunState.PENDING: RunRow(may_follow=(RunState.RUNNING, RunState.CANCELED)),
     RunState.RUNNING: RunRow(
-        next=(
+        may_follow=(
             RunState.PENDING,  # a start that nobody could be told of is taken back
             RunState.SUSPENDED,
             RunState.PAUSED,
@@ -271,8 +271,8 @@ RUN_TABLE: Mapping[str, RunRow] = {
             RunState.TRIPWIRE,
         )
     ),
-    RunState.SUSPENDED: RunRow(next=(RunState.RUNNING, RunState.CANCELED)),
-    RunState.PAUSED: RunRow(next=(RunState.RUNNING, RunState.CANCELED)),
+    RunState.SUSPENDED: RunRow(may_follow=(RunState.RUNNING, RunState.CANCELED)),
+    RunState.PAUSED: RunRow(may_follow=(RunState.RUNNING, RunState.CANCELED)),
     RunState.SUCCESS: _FINAL,
     RunState.FAILED: _FINAL,
     RunState.CANCELED: _FINAL,
@@ -298,7 +298,7 @@ class IllegalTransition(ValueError):
 def row_of(before: str, after: str, path: str) -> Row:
     """Return the row of the status `after`. Raise `IllegalTransition` where it may not follow `before`."""
     came_from = TABLE[before]
-    if after in came_from.next or (not path and after in came_from.root_next):
+    if after in came_from.may_follow or (not path and after in came_from.root_may_follow):
         return TABLE[after]
     known = before or "nothing"
     raise IllegalTransition(f"the record at '{path}' cannot be '{after}' after '{known}'")
@@ -306,7 +306,7 @@ def row_of(before: str, after: str, path: str) -> Row:
 
 def check_run(before: str, after: str) -> None:
     """Raise `IllegalTransition` where a run may not go from one status to the other."""
-    if after != before and after not in RUN_TABLE[before].next:
+    if after != before and after not in RUN_TABLE[before].may_follow:
         raise IllegalTransition(f"a run cannot be '{after}' after '{before}'")
 
 
@@ -318,7 +318,8 @@ def tables() -> dict[str, dict[str, dict[str, Any]]]:
     """
     return {
         "status": {
-            status: {**_plain(row), **({"asked_for": True} if row.asked_for else {})} for status, row in TABLE.items()
+            status: {**_plain(row), **({"is_asked_for": True} if row.is_asked_for else {})}
+            for status, row in TABLE.items()
         },
         "run": {state: _plain(row) for state, row in RUN_TABLE.items()},
     }
@@ -326,5 +327,5 @@ def tables() -> dict[str, dict[str, dict[str, Any]]]:
 
 def _plain(row: Row | RunRow) -> dict[str, Any]:
     cells = {field.name: getattr(row, field.name) for field in fields(row)}
-    texts = {name: f" {' '.join(cells[name])} " for name in ("next", "root_next") if cells.get(name)}
+    texts = {name: f" {' '.join(cells[name])} " for name in ("may_follow", "root_may_follow") if cells.get(name)}
     return {field.name: cells[field.name] for field in fields(row) if cells[field.name] != field.default} | texts

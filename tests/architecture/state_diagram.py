@@ -17,9 +17,9 @@ END = "<!-- end of the state diagram -->"
 
 def draw() -> str:
     """Draw what may follow what: first the statuses of an activation, then those of a run."""
-    steps = [f"    {before or '[*]'} --> {after}" for before, row in TABLE.items() for after in row.next]
+    steps = [f"    {before or '[*]'} --> {after}" for before, row in TABLE.items() for after in row.may_follow]
     ends = [f"    {status} --> [*]" for status, row in TABLE.items() if row.kind is Kind.ENDED]
-    runs = [f"    {before} --> {after}" for before, row in RUN_TABLE.items() for after in row.next]
+    runs = [f"    {before} --> {after}" for before, row in RUN_TABLE.items() for after in row.may_follow]
     return "\n".join([*_figure(steps + ends), "", "And of a run:", "", *_figure(["    [*] --> pending", *runs])])
 
 

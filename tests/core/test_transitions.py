@@ -235,7 +235,7 @@ def _broken(row: Any) -> Iterator[Any]:
         elif isinstance(cell, Enum):
             others = [other for other in type(cell) if other is not cell]
         else:
-            members: list[Any] = list(Status) if about.name.endswith("next") else [OTHER_FIELDS[about.name]]
+            members: list[Any] = list(Status) if about.name.endswith("may_follow") else [OTHER_FIELDS[about.name]]
             members = list(RunState) if isinstance(row, RunRow) else members
             others = [tuple(one for one in cell if one != other) for other in cell]
             others += [(*cell, other) for other in members if other not in cell]
@@ -256,13 +256,15 @@ def _is_looked_at(status: str, row: Row, mutant: Row) -> bool:
     somebody, no stamp waits for one.
     """
     broken = {name for name, _ in _cells(mutant) - _cells(row)}
-    if status == ABSENT and not broken <= {"kind", "next", "root_next"}:
-        return mutant.asked_for
+    if status == ABSENT and not broken <= {"kind", "may_follow", "root_may_follow"}:
+        return mutant.is_asked_for
     if broken == {"answer_stamps"} and not any(status in FOLLOWS[held].split() for held in HELD_ONES):
         return False
     if broken == {"seq"} and Number.KEPT not in (row.seq, mutant.seq):  # the same, where no message has spoken before
-        return any(status in FOLLOWS[before].split() for before, known in TABLE.items() if known.asked_for)
-    return not (broken == {"root_next"} and set(mutant.root_next) - set(row.root_next) <= set(row.next))
+        return any(status in FOLLOWS[before].split() for before, known in TABLE.items() if known.is_asked_for)
+    return not (
+        broken == {"root_may_follow"} and set(mutant.root_may_follow) - set(row.root_may_follow) <= set(row.may_follow)
+    )
 
 
 @pytest.mark.parametrize("status", [status or "absent" for status in TABLE])
@@ -287,7 +289,7 @@ def test_a_broken_cell_of_runs_is_noticed(status: RunState, monkeypatch: pytest.
     """But that a run stays what it is is no move."""
     row, unseen = RUN_TABLE[status], []
     for mutant in _broken(row):
-        if set(mutant.next) ^ set(row.next) == {status}:
+        if set(mutant.may_follow) ^ set(row.may_follow) == {status}:
             continue
         monkeypatch.setitem(RUN_TABLE, status, mutant)  # type: ignore[call-overload]
         try:

@@ -120,7 +120,7 @@ class Wild(Pair):
 
     def record(self, path: str) -> Record:
         """A record that is put afresh."""
-        begins = [status for status in TABLE[ABSENT].next if status is not Status.RUNNING]  # that takes a claim
+        begins = [status for status in TABLE[ABSENT].may_follow if status is not Status.RUNNING]  # that takes a claim
         status = self.pick([Status.QUEUED, *begins, *([Status.FAILED] if self.rarely() else [])])
         known = {"step": f"s{path}", "component": "STEP"}
         return Record(**{**known, **self.some(Record, KEYS, 6), "path": path, "status": status})
@@ -215,7 +215,7 @@ class Wild(Pair):
         """Other values, perhaps another status, and mostly one that may follow."""
         path = self.pick(list(self.at))
         before = TABLE[self.at[path]]
-        follows = {*before.next, *(before.root_next if not path else ())}
+        follows = {*before.may_follow, *(before.root_may_follow if not path else ())}
         claim = self.draw_claim() if Status.RUNNING in follows or self.rarely() else ""
         options = [*(status for status in Status if status in follows), *([*Status] if self.rarely() else [])]
         options = [status for status in options if status is not Status.RUNNING]
@@ -229,7 +229,7 @@ class Wild(Pair):
         if not self.pick([False, False, True]):
             return {}
         header = self.memory.header(self.run_id) or Header()
-        return {"status": self.pick([*RUN_TABLE[header.status].next, *([*RunState] if self.rarely() else [])])}
+        return {"status": self.pick([*RUN_TABLE[header.status].may_follow, *([*RunState] if self.rarely() else [])])}
 
     def ops(self) -> tuple[Op, ...]:
         ops = [self.op() for _ in range(self.draw(st.integers(0, 5)))]

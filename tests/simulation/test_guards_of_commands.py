@@ -40,6 +40,7 @@ from tests.simulation.edits import (
     without,
 )
 from tests.simulation.mutants import Edit, Mutant, Patch, commands_are
+from tests.simulation.test_guards_of_users import transitions_are_not_checked
 
 ASK = graph(step("a", suspends=1))
 ASKS = graph(parallel("q", step("a", suspends=1), step("b", suspends=1)))
@@ -77,6 +78,7 @@ class Case:
     seen: str
     options: Mapping[str, Any] = field(default_factory=dict)
     judges: bool = True
+    already: Callable[[Patch], None] | None = None  # a rule that stands before this one, and would see it first
 
 
 NOT_TOLD = "it is not told that"
@@ -129,7 +131,14 @@ CASES: dict[str, dict[str, Case]] = {
         TELLS: Case(leave_out("workflow-canceled"), STEPS, {"cancel": 1}, "not told that ['workflow-canceled']"),
     },
     "cancel, its end": {
-        PRECONDITION: Case(guard_is(states=ANY, rests=None), STEPS, CANCEL, "becomes canceled", judges=False),
+        PRECONDITION: Case(
+            guard_is(states=ANY, rests=None),
+            STEPS,
+            CANCEL,
+            "becomes canceled",
+            judges=False,
+            already=transitions_are_not_checked,
+        ),
         CONSEQUENCE: Case(without(run_is(closed=True)), STEPS, {"cancel": 1}, "which is not so"),
         TELLS: Case(leave_out("workflow-finish"), STEPS, {"cancel": 1}, "not told that ['workflow-finish canceled"),
     },
@@ -174,7 +183,9 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(one_page_less, ITEMS, {}, "nobody has written the items [1]"),
     },
     "defer_unrunnable": {
-        PRECONDITION: Case(nobody_holds, ONE, {"defer": 1, "expire": 1}, NOT_MINE),
+        PRECONDITION: Case(
+            nobody_holds, ONE, {"defer": 1, "expire": 1}, NOT_MINE, already=transitions_are_not_checked
+        ),
         CONSEQUENCE: Case(fields_without("parked"), ONE, {"defer": 1}, "is not counted"),
     },
     "defer_unrunnable, its pause": {
@@ -205,7 +216,7 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(planned(fields_without("attempt")), TRIES, {}, "is not counted"),
     },
     "commit_outcome": {
-        PRECONDITION: Case(nobody_holds, STEPS, ZOMBIE, NOT_MINE),
+        PRECONDITION: Case(nobody_holds, STEPS, ZOMBIE, NOT_MINE, already=transitions_are_not_checked),
         CONSEQUENCE: Case(lambda change: replace(change, rest_now=False), BAIL, {}, "hangs"),
         TELLS: Case(leave_out("workflow-step-finish"), STEPS, {}, NOT_TOLD),
     },
@@ -273,7 +284,7 @@ def test_a_command_that_is_wrong_is_seen(name: str, wrong: str, monkeypatch: Pat
     case, command = CASES[name][wrong], name.partition(",")[0]
     decided = getattr(case.edit, "__qualname__", "").startswith("decides")
     take_away: Any = case.edit if decided else commands_are(case.edit, command, judges=case.judges)
-    Mutant(take_away, case.graph, case.budget, case.seen, case.options).must_be_seen(monkeypatch)
+    Mutant(take_away, case.graph, case.budget, case.seen, case.options, case.already).must_be_seen(monkeypatch)
 
 
 def test_each_command_is_wrong_in_three_ways_or_silent() -> None:

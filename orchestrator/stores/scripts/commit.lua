@@ -162,7 +162,7 @@ function DO.r(op) -- run: fields, unless
   local before = header.status
   assign(header, op[2], RULES.header)
   local status = header.status
-  if status ~= before and not has(RUN[before].next, status) then
+  if status ~= before and not has(RUN[before].may_follow, status) then
     error({err = string.format("ILLEGAL a run cannot be '%s' after '%s'", status, before)})
   end
   if header.started_at == 0 and status == 'running' then header.started_at = now end

@@ -97,7 +97,7 @@ end
 -- The row of the record's new status, if the table has a way to it.
 local function row_of(record, before)
   local status, came_from = record.status, STATUS[before]
-  if has(came_from.next, status) or (record.path == '' and has(came_from.root_next, status)) then return STATUS[status] end
+  if has(came_from.may_follow, status) or (record.path == '' and has(came_from.root_may_follow, status)) then return STATUS[status] end
   local words = "ILLEGAL the record at '%s' cannot be '%s' after '%s'"
   error({err = string.format(words, record.path, tostring(status), before == '' and 'nothing' or before)})
 end
@@ -116,7 +116,7 @@ local function stamp(record, before, token, delay)
   end
   if came_from.kind == 'awaiting' then set_all(record, row.answer_stamps, now) end
   if row.ordered and record.order == 0 then record.order = seq end
-  if row.seq == 'new' or (row.seq == 'claimed' and not came_from.asked_for) then record.seq = seq end
+  if row.seq == 'new' or (row.seq == 'claimed' and not came_from.is_asked_for) then record.seq = seq end
   record.token = token ~= '' and token or nil
   record.due = row.due and DEADLINE[row.due](delay)
   if row.told == 'at_once' then

@@ -32,7 +32,7 @@ class Bookkeeping(Conditions):
 
     def test_a_record_is_stamped_as_its_status_says(self, store: Store) -> None:
         """The stamps say who holds it, since when, until when, and under which number a message may ask for it."""
-        statuses = [status for status in TABLE[Status.RUNNING].next if status is not Status.RUNNING]
+        statuses = [status for status in TABLE[Status.RUNNING].may_follow if status is not Status.RUNNING]
         run = Begun(store, *(a_record(f"{n}") for n in range(len(statuses))))
         for n in range(len(statuses)):
             run.claim(f"{n}", lease=LONG)

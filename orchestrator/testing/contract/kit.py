@@ -81,7 +81,7 @@ def born(record: Record, delay: int = 0) -> tuple[Op, ...]:
 
     Nothing is to be seen of the claim: no event, and no moment.
     """
-    if record.status in TABLE[ABSENT].next:
+    if record.status in TABLE[ABSENT].may_follow:
         return (Put(record, delay=delay),)
     begun = replace(record, status=Status.QUEUED, quiet=True)
     as_it_is = {name: getattr(record, name) for name in ("status", "quiet", "part", "parked", "order", "started_at")}
