@@ -11,9 +11,9 @@ from typing import Any
 
 from celery import Celery
 
-from orchestrator.core.changes import Dispatch
-from orchestrator.core.graph import Route
-from orchestrator.core.records import Header, unpack_route
+from orchestrator.rules.change import Dispatch
+from orchestrator.rules.graph import Route
+from orchestrator.rules.model import RunHeader, unpack_route
 
 log = logging.getLogger("orchestrator")
 
@@ -71,7 +71,7 @@ def is_readable(request: Any) -> bool:
     return bool(known)
 
 
-def message(app: Celery, header: Header, dispatch: Dispatch) -> Message:
+def message(app: Celery, header: RunHeader, dispatch: Dispatch) -> Message:
     """The message that tells a worker of a dispatch.
 
     The step's own name is the message's `shadow`, which logs and monitors show, and the name by which the app's router

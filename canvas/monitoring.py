@@ -22,10 +22,10 @@ from celery.utils.imports import symbol_by_name
 from celery.utils.saferepr import saferepr
 from celery.worker.request import Request
 
-from orchestrator.core.records import Header, RunState, Status
-from orchestrator.engine.logs import about
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.outcome import Ending
 from orchestrator.host import SystemClock, monotonic
+from orchestrator.rules.model import ActivationStatus, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
@@ -62,21 +62,21 @@ class Monitor:
         on = self._on.value if self._hostname else self._app.conf.worker_send_task_events
         return bool(on) and monotonic() >= self._mute_until
 
-    def on_progress(self, header: Header) -> None:
+    def on_progress(self, header: RunHeader) -> None:
         """Show a run that goes on here, or has come to a rest that is not its end."""
         if not self.is_enabled:
             return
         match header.status:
-            case RunState.RUNNING:
+            case StoredStatus.RUNNING:
                 self._send_running(header)
-            case RunState.SUSPENDED | RunState.PAUSED:
+            case StoredStatus.SUSPENDED | StoredStatus.PAUSED:
                 self._send(header, ("task-suspended", {"result": _waiting_counts(header)}))
             case _:
                 pass
 
-    def _send_running(self, header: Header) -> None:
+    def _send_running(self, header: RunHeader) -> None:
         """Emit once per (run, life, rest count) and process; idempotent for monitors."""
-        stretch = (header.run_id, header.life, header.rests)
+        stretch = (header.run_id, header.generation, header.settle_count)
         if stretch in self._shown:
             return
         if len(self._shown) >= _MAX_REMEMBERED:
@@ -84,25 +84,27 @@ class Monitor:
         self._shown[stretch] = None
         fresh = {"result": None, "exception": None, "traceback": None, "runtime": None, "retried": None}
         times = {"received": header.created_at / 1000, "started": header.started_at / 1000}
-        retried: list[tuple[str, dict[str, Any]]] = [("task-retried", {})] if header.life or header.rests else []
+        retried: list[tuple[str, dict[str, Any]]] = (
+            [("task-retried", {})] if header.generation or header.settle_count else []
+        )
         self._send(header, *retried, ("task-received", times), ("task-started", {**times, **fresh}))
 
-    def on_end(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+    def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
         """Show a run that has ended, or is about to be recorded as ended."""
         if not self.is_enabled:
             return
         match header.status:
-            case RunState.SUCCESS:
+            case StoredStatus.SUCCESS:
                 event = ("task-succeeded", {"result": saferepr(result(), _MAX_TEXT), "runtime": _seconds(header)})
                 self._send(header, event)
-            case RunState.CANCELED:
+            case StoredStatus.CANCELED:
                 gone = {"terminated": False, "signum": None, "expired": False, "retried": None, "result": None}
                 self._send(header, ("task-retried", {}), ("task-revoked", gone))
             case _:
                 failure = {"exception": saferepr(error(), _MAX_TEXT), "traceback": None, "runtime": _seconds(header)}
                 self._send(header, ("task-failed", failure))
 
-    def _send(self, header: Header, *events: tuple[str, dict[str, Any]]) -> None:
+    def _send(self, header: RunHeader, *events: tuple[str, dict[str, Any]]) -> None:
         common = {
             "uuid": header.run_id,
             "name": header.workflow_id,
@@ -110,7 +112,7 @@ class Monitor:
             "kwargs": f"{{'run': '{header.run_id}'}}",  # what monitors search
             "root_id": header.run_id,
             "parent_id": None,
-            "retries": header.life,
+            "retries": header.generation,
         }
         try:
             hostname = self._hostname or next(iter(self._workers()), "")
@@ -122,15 +124,15 @@ class Monitor:
         except Exception:  # a broker that is away has many faces
             self._mute_until = monotonic() + _MUTE_SECONDS
             text = "monitors were not told of run %s, and are not for the next %d s"
-            log.warning(text, header.run_id, _MUTE_SECONDS, exc_info=True, extra=about(header))
+            log.warning(text, header.run_id, _MUTE_SECONDS, exc_info=True, extra=log_context(header))
 
 
-def _waiting_counts(header: Header) -> str:
+def _waiting_counts(header: RunHeader) -> str:
     counts = {"suspended": header.suspended, "waiting for an event": header.waiting, "paused": header.paused}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _seconds(header: Header) -> float:
+def _seconds(header: RunHeader) -> float:
     return max(0.0, (SystemClock().now() - header.started_at) / 1000)
 
 
@@ -155,9 +157,9 @@ def raise_if_failed(ending: Ending | None) -> str | None:
     if ending is None:
         return None
     match ending.status:
-        case Status.FAILED:
+        case ActivationStatus.FAILED:
             event = "task-failed"
-        case Status.RETRYING:
+        case ActivationStatus.RETRYING:
             event = "task-retried"
         case status:
             return status

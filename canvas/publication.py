@@ -15,11 +15,21 @@ from celery import Celery
 from kombu import Exchange
 
 from orchestrator.canvas.sending import FLUSH_SECONDS, RETRY_ONCE, BackgroundPublisher
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Doc, Down, Op, Refused, Tell
-from orchestrator.core.records import Header
-from orchestrator.core.stamps import start_event
 from orchestrator.engine.read.events import WORKFLOW, call_id
 from orchestrator.ports import Store
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Committed,
+    CountDown,
+    Doc,
+    EmitProgress,
+    Op,
+    Refused,
+)
+from orchestrator.rules.model import RunHeader
+from orchestrator.rules.stamps import start_event
 
 EXCHANGE = "orchestrator.events"
 VERSION = 1
@@ -38,7 +48,7 @@ def routing_key(body: Doc) -> str:
     return f"{body['workflow_id']}.{body['type']}".encode()[:_MAX_KEY].decode(errors="ignore")
 
 
-def event_messages(header: Header, docs: Iterable[Doc]) -> Iterator[Doc]:
+def event_messages(header: RunHeader, docs: Iterable[Doc]) -> Iterator[Doc]:
     """The events of one commit as they are published; `header` is the run's as the commit has left it."""
     at = datetime.fromtimestamp(header.updated_at / 1000, UTC).isoformat(timespec="milliseconds")
     for index, doc in enumerate(docs):
@@ -76,12 +86,12 @@ def _payload(run_id: str, doc: Doc) -> Doc:
 def events_of(change: Change, answer: Committed) -> list[Doc]:
     """The events of a change that was committed, in their order but for those that count a block's children."""
     counted = [event for op in change.ops if (event := _event_of(op)) is not None]
-    begun = start_event(answer.claimed.record) if answer.claimed is not None else None
+    begun = start_event(answer.claimed.activation) if answer.claimed is not None else None
     return [*change.events, *counted, *([begun] if begun is not None else [])]
 
 
 def _event_of(op: Op) -> Doc | None:
-    return op.event if isinstance(op, Down | Tell) else None
+    return op.event if isinstance(op, CountDown | EmitProgress) else None
 
 
 class PublishingStore:
@@ -94,10 +104,10 @@ class PublishingStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def claim(self, ask: Ask) -> Claimed | Refused:
+    def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         """Claim, and publish the start of a step that begins by it."""
         answer = self._store.claim(ask)
-        if isinstance(answer, Claimed) and (event := start_event(answer.record)) is not None:
+        if isinstance(answer, Claimed) and (event := start_event(answer.activation)) is not None:
             self._publisher.publish(answer.header, [event])
         return answer
 
@@ -120,7 +130,7 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self._background: BackgroundPublisher[Doc] = BackgroundPublisher(app, "event(s) of runs", _send)
 
-    def publish(self, header: Header, docs: Sequence[Doc]) -> None:
+    def publish(self, header: RunHeader, docs: Sequence[Doc]) -> None:
         """Have these events of one commit sent. Never waits, never raises."""
         self._background.put(event_messages(header, docs))
 

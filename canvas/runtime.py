@@ -16,12 +16,12 @@ from orchestrator.background import TimerThread
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
 from orchestrator.codec import as_json
-from orchestrator.core.changes import Dispatch
-from orchestrator.core.records import Header, RunState
-from orchestrator.engine.logs import about
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe.observer import use_run_span
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import BrokerUnavailable
+from orchestrator.rules.change import Dispatch
+from orchestrator.rules.model import RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
@@ -29,7 +29,7 @@ _BATCH = 50  # messages that go to the broker together, where its transport can
 
 
 class CeleryRuntime:
-    """Publishes dispatches. One whose moment is near gets a timer in this process; the ticker sees to the others.
+    """Publishes dispatches. One whose moment is near gets a timer in this process; the scheduler sees to the others.
 
     `on_register` is called with each workflow that is registered.
     """
@@ -43,7 +43,7 @@ class CeleryRuntime:
         self._on_register = on_register
         self._near = 2 * settings.tick_seconds * 1000
         # A timer that its process takes along when it dies is no loss: the stored one is still swept.
-        self._timers: TimerThread[tuple[Header, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")
+        self._timers: TimerThread[tuple[RunHeader, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")
 
     def register_workflow(self, workflow: Any) -> None:
         """Make the workflow a task of the app, and let the app's tasks among its entries be steps."""
@@ -54,7 +54,7 @@ class CeleryRuntime:
         if not isinstance(self._app.backend, DisabledBackend):
             self._app.backend.forget(run_id)
 
-    def publish(self, header: Header, dispatches: Sequence[Dispatch]) -> None:
+    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         """Send a message for each dispatch whose moment has come. Raises `BrokerUnavailable`."""
         now = [dispatch for dispatch in dispatches if not dispatch.delay]
         for dispatch in dispatches:
@@ -69,7 +69,7 @@ class CeleryRuntime:
             text = f"the broker does not answer: {error}"
             raise BrokerUnavailable(text, run_id=header.run_id, workflow_id=header.workflow_id) from error
 
-    def _send_all(self, producer: Any, header: Header, dispatches: Sequence[Dispatch]) -> None:
+    def _send_all(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         if len(dispatches) > 1:
             try:
                 with producer.batch(_BATCH):  # small: the first are at work while the last are written
@@ -77,49 +77,51 @@ class CeleryRuntime:
                 return
             except BatchPublishError as error:
                 # How many have arrived is unknown, and a message too many is harmless.
-                log.warning("run %s: %s; each message is sent by itself", header.run_id, error, extra=about(header))
+                log.warning(
+                    "run %s: %s; each message is sent by itself", header.run_id, error, extra=log_context(header)
+                )
         self._send(producer, header, dispatches)
 
-    def _send(self, producer: Any, header: Header, dispatches: Sequence[Dispatch]) -> None:
+    def _send(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         for dispatch in dispatches:
             made = message(self._app, header, dispatch)
             self._app.send_task(made.name, made.args, producer=producer, add_to_parent=False, **made.options)
 
-    def _publish_due(self, timer: tuple[Header, Dispatch]) -> None:
+    def _publish_due(self, timer: tuple[RunHeader, Dispatch]) -> None:
         header, dispatch = timer
         try:
             self.publish(header, [Dispatch(dispatch.path, dispatch.seq, dispatch.route)])
         except BrokerUnavailable as error:
-            log.warning("run %s: %s; the ticker will publish it", header.run_id, error, extra=about(header))
+            log.warning("run %s: %s; the ticker will publish it", header.run_id, error, extra=log_context(header))
         except Exception:  # the thread must outlive whatever one timer finds
-            log.exception("a timer of run %s failed", header.run_id, extra=about(header))
+            log.exception("a timer of run %s failed", header.run_id, extra=log_context(header))
 
-    def on_progress(self, header: Header) -> None:
+    def on_progress(self, header: RunHeader) -> None:
         """Show in monitors that the run goes on, or waits."""
         self._monitor.on_progress(header)
 
-    def on_end(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+    def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
         """Write the end of the run into the app's result backend, under the run's id, and show it in monitors."""
         result = cache(result)
         self._store_result(header, result, error)
         self._monitor.on_end(header, result, error)
 
     def _store_result(
-        self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]
+        self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]
     ) -> None:
         backend = self._app.backend
         if isinstance(backend, DisabledBackend):
             return
-        match RunState(header.status):
-            case RunState.SUCCESS:
+        match StoredStatus(header.status):
+            case StoredStatus.SUCCESS:
                 backend.store_result(header.run_id, as_json(result()), states.SUCCESS)
-            case RunState.CANCELED:
+            case StoredStatus.CANCELED:
                 backend.store_result(header.run_id, TaskRevokedError("canceled"), states.REVOKED)
             case _:
                 failure = error() or RuntimeError(f"run {header.run_id} has failed")
                 backend.store_result(header.run_id, failure, states.FAILURE)
 
-    # --- no-ops: workers execute the runs, and the ticker sweeps their timers ----------------------------------------
+    # --- no-ops: workers execute the runs, and the scheduler sweeps their timers ----------------------------------------
 
     def drive(self, run_id: str, timeout: float | None = None) -> None:
         """Do nothing: workers execute the run."""
@@ -135,7 +137,7 @@ class CeleryRuntime:
         return
 
     def arm_timeouts(self, run_id: str) -> None:
-        """Do nothing: the ticker ends waits whose time is over."""
+        """Do nothing: the scheduler ends waits whose time is over."""
 
     def close(self) -> None:
         """Do nothing: timers that are near are still published while the process lives."""

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
-from orchestrator.core.records import Header, Record
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
+from orchestrator.rules.model import Activation, RunHeader
 
 TRIMMED = "workflow-events-trimmed"  # the type of the event that stands for older ones that are kept no longer
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class LeaseRef:
     """One claim of this process, to be renewed."""
 
     run_id: str
@@ -25,11 +25,11 @@ class Holding:
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
-    """A record whose moment has come, with its run's header, as they were read together."""
+class DueTimer:
+    """An activation whose moment has come, with its run's header, as they were read together."""
 
-    header: Header
-    record: Record
+    header: RunHeader
+    activation: Activation
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class RunQuery:
 class RunPageOf:
     """Headers of one page, and how many runs match in all."""
 
-    headers: Sequence[Header]
+    headers: Sequence[RunHeader]
     total: int
 
 
@@ -73,17 +73,17 @@ class Store(Protocol):
     raised it the outcome is unknown, and the same change may be sent again.
     """
 
-    def create(self, header: Header) -> Header:
+    def create(self, header: RunHeader) -> RunHeader:
         """Insert a pending run, or return what is stored under its id, untouched.
 
         Stamps `created_at` and `updated_at`.
         """
         ...
 
-    def claim(self, ask: Ask) -> Claimed | Refused:
+    def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         """Run `core.apply.claim` atomically and bring everything the activation needs, in one round trip if it can.
 
-        A repeat under the same token gets the first answer and changes nothing. `Claimed.values` holds the record's
+        A repeat under the same token gets the first answer and changes nothing. `Claimed.values` holds the activation's
         input and all its `needs` that exist, also its suspend payload and resume data; `state` and `context` are whole.
         """
         ...
@@ -95,15 +95,15 @@ class Store(Protocol):
         first answer was lost on the way; a repeat gets no more than the first 50 of its dispatches.
         `Committed.claimed` is what `claim` would have returned. Commits of one run exclude each other. Values are
         written under their ids; one that exists already is left as it is. A repeat of a change that let its claim go on
-        is one with the same `Holder.part` or a lower one.
+        is one with the same `LeaseGuard.part` or a lower one.
         """
         ...
 
-    def header(self, run_id: str) -> Header | None:
+    def header(self, run_id: str) -> RunHeader | None:
         """The run's header, or None."""
         ...
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
         """Records in path order (as numbers): those at `paths` as far as they exist, or all. Consistent in itself.
 
         With `held` those that wait for somebody outside, without reading the others; `paths` means nothing then.
@@ -135,7 +135,7 @@ class Store(Protocol):
         """
         ...
 
-    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+    def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         """Return the page that `events` returns, as soon as there is one; nothing after `timeout` seconds.
 
         Any number of readers may wait. Runs that nobody follows pay nothing for it.
@@ -146,16 +146,16 @@ class Store(Protocol):
         """The cursor after the newest event, without reading the log; empty where there is none."""
         ...
 
-    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+    def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
         """The header as soon as the run has rested more often than `rests`, or as it is after `timeout` seconds."""
         ...
 
-    def due(self, namespace: str, limit: int = 100) -> list[Due]:
-        """Evented runs' records of this namespace whose moment has come, most overdue first. Entries of runs that
+    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
+        """Evented runs' activations of this namespace whose moment has come, most overdue first. Entries of runs that
         are no longer active are dropped on the way."""
         ...
 
-    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
+    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         """Push the leases on by `lease` ms from now. Returns those that are not held any more, with `core.apply`'s
         reason.
 
@@ -173,12 +173,12 @@ class Store(Protocol):
         """
         ...
 
-    def tick(self, namespace: str, holder: str, lease: int) -> int:
+    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
         """Take or keep the right to sweep this namespace for `lease` ms. Returns 0 where another holds it, else the
         ms since the last sweep (1 at least; a very large number where there was none)."""
         ...
 
-    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+    def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         """Note that this worker lives, for `ttl` ms."""
         ...
 
@@ -254,7 +254,7 @@ class Runtime(Protocol):
         """Make ready what the entries of a committed workflow need. Idempotent."""
         ...
 
-    def publish(self, header: Header, dispatches: Sequence[Dispatch]) -> None:
+    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         """Tell somebody of each dispatch; one with a `delay` only if it is near. Raises `BrokerUnavailable`."""
         ...
 
@@ -262,13 +262,13 @@ class Runtime(Protocol):
         """Forget whatever was delivered of the run's end: the run goes on after it."""
         ...
 
-    def on_progress(self, header: Header) -> None:
+    def on_progress(self, header: RunHeader) -> None:
         """Show watchers the run's header as a claim or a rest in this process has left it. Never raises.
 
         Many times for one run, and not in every process that its steps pass through."""
         ...
 
-    def on_end(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+    def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
         """Deliver the result of a run that is about to be committed as ended, wherever the runtime's users look for it.
 
         At least once; `result` and `error` read the store when called."""

@@ -19,18 +19,18 @@ from orchestrator.canvas.monitoring import raise_if_failed
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import TaskEntry, retry_seconds
 from orchestrator.engine.calling import RetryAsked
-from orchestrator.engine.delivery import Engine
+from orchestrator.engine.executor import Executor
 
 _MARK = "_orchestrator_wrapped"
 
 
-def wrap_task(app: Celery, engine: Engine, name: str) -> None:
+def wrap_task(app: Celery, executor: Executor, name: str) -> None:
     """Let the task of this name be a step.
 
     Doing it again changes nothing; an unknown name is left to the step to report.
     """
     task = app.tasks.get(name)
-    if task is None or getattr(task.run, _MARK, None) is engine:
+    if task is None or getattr(task.run, _MARK, None) is executor:
         return
     original = getattr(task.run, "_orchestrator_original", task.run)
 
@@ -40,10 +40,10 @@ def wrap_task(app: Celery, engine: Engine, name: str) -> None:
         if envelope is None:
             return original(*args, **kwargs)
         call = _caller(task, original)
-        raise_if_failed(engine.deliver(envelope["run"], envelope["path"], envelope["seq"], call))
+        raise_if_failed(executor.execute(envelope["run"], envelope["path"], envelope["seq"], call))
         return None
 
-    setattr(run, _MARK, engine)
+    setattr(run, _MARK, executor)
     run._orchestrator_original = original  # type: ignore[attr-defined]
     task.run = run
 

@@ -1,4 +1,4 @@
-"""Puts the orchestrator into a Celery app: its tasks, its ticker in every worker, its wrapper around existing tasks.
+"""Puts the orchestrator into a Celery app: its tasks, its scheduler in every worker, its wrapper around existing tasks.
 
 In two halves, because an engine stands between them: `CeleryParts` is what the engine is built on, `install` registers
 what calls the engine.
@@ -19,10 +19,10 @@ from orchestrator.canvas.queues import Queues
 from orchestrator.canvas.runtime import CeleryRuntime
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
-from orchestrator.engine.delivery import Engine
+from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_lost_worker
+from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.ticker import Ticker
 from orchestrator.ports import Runtime, Store
 from orchestrator.tasks.existing import wrap_task
 from orchestrator.tasks.request import request_class
@@ -33,7 +33,7 @@ class Owner(Launcher, Protocol):
     """The orchestrator of an app, as far as its tasks look at it. They read it when they run: then it is complete."""
 
     @property
-    def engine(self) -> Engine:
+    def executor(self) -> Executor:
         """The engine that executes activations."""
         ...
 
@@ -66,9 +66,9 @@ class CeleryParts:
         self._stopping.value = stopping
 
 
-def install(app: Any, engine: Engine, parts: CeleryParts) -> None:
-    """Register the step task, and what every worker of the app starts: a ticker and a monitor."""
-    options = {"name": STEP_TASK, "Request": show_attempts(request_class(engine)), "shared": False}
+def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
+    """Register the step task, and what every worker of the app starts: a scheduler and a monitor."""
+    options = {"name": STEP_TASK, "Request": show_attempts(request_class(executor)), "shared": False}
 
     @app.task(bind=True, ignore_result=True, acks_late=False, serializer="json", **options)  # type: ignore[untyped-decorator]
     def run_step(self: Task, run_id: str, path: str, seq: int) -> str | None:
@@ -76,12 +76,12 @@ def install(app: Any, engine: Engine, parts: CeleryParts) -> None:
         if not is_readable(self.request):
             return None
         try:
-            return raise_if_failed(engine.deliver(run_id, path, seq))
+            return raise_if_failed(executor.execute(run_id, path, seq))
         except WorkerLost as error:
             log_lost_worker(run_id, error)
             return None
 
-    app.steps["worker"].add(_ticker_step(app, engine.store, engine.settings, parts))
+    app.steps["worker"].add(_ticker_step(app, executor.store, executor.settings, parts))
     app.steps["worker"].add(_monitor_step(parts.monitor))
     app.steps["consumer"].add(_event_step(parts.monitor))
 
@@ -93,7 +93,7 @@ def _register(app: Celery, owner: Owner, workflow: Workflow) -> None:
 
     def wrap_all() -> None:
         for name in names:
-            wrap_task(app, owner.engine, name)
+            wrap_task(app, owner.executor, name)
             monitor_task(app, name)
 
     if names:
@@ -110,13 +110,13 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
     runtime: Runtime = parts.runtime
 
     class OrchestratorTicker(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """The ticker's thread in the worker's main process."""
+        """The scheduler's thread in the worker's main process."""
 
         requires: ClassVar[set[str]] = {"celery.worker.components:Pool"}
 
         def __init__(self, parent: Any, **options: Any) -> None:
             super().__init__(parent, **options)
-            self.ticker: Ticker | None = None
+            self.scheduler: Scheduler | None = None
             self.hostname = parent.hostname
 
         def on_shutdown(self, sender: Any = None, **_: Any) -> None:
@@ -128,15 +128,15 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
             parts.set_stopping(False)
             signals.worker_shutting_down.connect(self.on_shutdown)
             queues = Queues(app, settings)
-            self.ticker = Ticker(store, runtime, settings, parent.hostname, queues.is_short)
-            self.ticker.begin()  # before the worker says that it is ready, the store knows of it
-            self.thread = threading.Thread(target=self.ticker.run, name="orchestrator-ticker", daemon=True)
+            self.scheduler = Scheduler(store, runtime, settings, parent.hostname, queues.is_short)
+            self.scheduler.begin()  # before the worker says that it is ready, the store knows of it
+            self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-ticker", daemon=True)
             self.thread.start()
 
         def stop(self, parent: Any) -> None:
             signals.worker_shutting_down.disconnect(self.on_shutdown)
-            if self.ticker is not None:
-                self.ticker.stop()
+            if self.scheduler is not None:
+                self.scheduler.stop()
                 self.thread.join(timeout=5)
 
         terminate = stop

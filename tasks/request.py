@@ -14,10 +14,10 @@ from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
 from orchestrator.canvas.messages import HEADER
-from orchestrator.engine.delivery import Engine
+from orchestrator.engine.executor import Executor
 
 
-def request_class(engine: Engine) -> type[Request]:
+def request_class(executor: Executor) -> type[Request]:
     """The class of the requests of step messages in this app's workers."""
 
     class StepRequest(Request):  # type: ignore[misc]  # Celery has no types
@@ -27,12 +27,14 @@ def request_class(engine: Engine) -> type[Request]:
             super().on_timeout(soft, timeout)
             if not soft:
                 text = f"step {self.name} ran into its time limit of {timeout} s"
-                self._call_engine(lambda run, path, seq: engine.settle(run, path, seq, TimeLimitExceeded(text)))
+                self._call_engine(
+                    lambda run, path, seq: executor.fail_abandoned_attempt(run, path, seq, TimeLimitExceeded(text))
+                )
 
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
             error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
             if isinstance(error, WorkerLostError):
-                self._call_engine(engine.release)
+                self._call_engine(executor.release)
             return super().on_failure(exc_info, send_failed_event, return_ok)
 
         def _call_engine(self, call: Callable[..., None]) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from typing import Any, Protocol
 
-from orchestrator.core.graph import Path
-from orchestrator.core.records import Header, undotted
 from orchestrator.definitions import Workflow
-from orchestrator.engine.delivery import Engine
+from orchestrator.engine.executor import Executor
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import NoConsumer, WorkflowNotRegistered
 from orchestrator.ports import Runtime, Store
+from orchestrator.rules.graph import Path
+from orchestrator.rules.model import RunHeader, parse_path
 
 _PATH = re.compile(r"\d{1,9}(\.\d{1,9})*", re.ASCII)
 
@@ -49,7 +49,7 @@ class Client:
         store: Store,
         settings: Settings,
         registry: Registry,
-        engine: Engine,
+        executor: Executor,
         runtime: Runtime,
         *,
         owner: Any,
@@ -58,7 +58,7 @@ class Client:
         self.store = store
         self.settings = settings
         self.registry = registry
-        self.engine = engine
+        self.executor = executor
         self.runtime = runtime
         self.owner = owner
         self._owns_store = owns_store
@@ -73,9 +73,9 @@ class Client:
             raise WorkflowNotRegistered(text, workflow_id=workflow_id)
         return found
 
-    def reader(self, header: Header, scope: Path = ()) -> Reader:
+    def reader(self, header: RunHeader, scope: Path = ()) -> Reader:
         """A reader of a stored run, or of a nested workflow in it, with types where its workflow is known here."""
-        return Reader(self.store, header, self.engine.known_graph(header), scope)
+        return Reader(self.store, header, self.executor.graph_if_same(header), scope)
 
     def reader_of(self, run_id: str) -> Reader | None:
         """A reader of the run or the nested workflow (`<run id>/<path>`) with this id; None where there is none."""
@@ -83,14 +83,14 @@ class Client:
         header = self.store.header(root) if not path or _PATH.fullmatch(path) else None
         if header is None or not path:
             return None if header is None or run_id != root else self.reader(header)
-        reader = self.reader(header, undotted(path))
+        reader = self.reader(header, parse_path(path))
         return reader if reader.is_there() else None
 
-    def is_own(self, header: Header) -> bool:
+    def is_own(self, header: RunHeader) -> bool:
         """The run is this application's: several may share a store, each with a namespace of its own."""
         return header.runtime == self.runtime.name and header.namespace == self.settings.namespace
 
-    def may_purge(self, header: Header) -> bool:
+    def may_purge(self, header: RunHeader) -> bool:
         """The run is not one of another app's that shares the store."""
         return not self.runtime.is_shared or header.namespace == self.settings.namespace
 
@@ -115,7 +115,7 @@ class Client:
         for watcher in watchers:
             watcher.join()
         # What runs may still renew its lease and commit: the store goes last.
-        self.engine.keeper.close()
+        self.executor.keeper.close()
         self.runtime.close()
         if self._owns_store:
             self.store.close()

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.app.client import Client
 from orchestrator.app.configuration import CeleryApp
 from orchestrator.engine.contexts import Contexts
-from orchestrator.engine.delivery import Engine
+from orchestrator.engine.executor import Executor
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
 from orchestrator.engine.settings import Settings
@@ -45,7 +45,7 @@ def _compose_local(app: CeleryApp | None, store: Store, settings: Settings, owne
     clock, in_caller_thread = _clock_of(store), app is not None
     runtime = LocalRuntime(store, settings, clock, in_caller_thread=in_caller_thread, on_register=register_task)
     client = _build_client(store, settings, owner, owns_store, runtime)
-    runtime.bind(client.engine.deliver)
+    runtime.bind(client.executor.execute)
     return client
 
 
@@ -61,7 +61,7 @@ def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: 
         store = publish_events_of(store, app)
     parts = CeleryParts(app, owner, store, settings)
     client = _build_client(store, settings, owner, owns_store, parts.runtime, parts.is_stopping)
-    install(app, client.engine, parts)
+    install(app, client.executor, parts)
     return client
 
 
@@ -75,8 +75,8 @@ def _build_client(
 ) -> Client:
     registry = Registry()
     services = Services(store, settings, _clock_of(store), Contexts(settings), owner)
-    engine = Engine(services, registry, runtime, stopping=stopping)
-    return Client(store, settings, registry, engine, runtime, owner=owner, owns_store=owns_store)
+    executor = Executor(services, registry, runtime, stopping=stopping)
+    return Client(store, settings, registry, executor, runtime, owner=owner, owns_store=owns_store)
 
 
 def _clock_of(store: Store) -> Clock:

@@ -6,12 +6,12 @@ from math import inf
 from typing import Any
 
 from orchestrator.app.client import Client
-from orchestrator.core.records import FINAL, Header, RunState, undotted
 from orchestrator.engine.calling import refuse_inside_step
 from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.errors import RunNotFound
 from orchestrator.host import monotonic
+from orchestrator.rules.model import FINAL, RunHeader, StoredStatus, parse_path
 
 _CELERY_STATES = {
     RunStatus.PENDING: "PENDING",
@@ -36,7 +36,7 @@ class RunHandle:
         self.run_id = run_id
         self.workflow_id = workflow_id
         self.root_id, _, path = run_id.partition("/")
-        self._scope = undotted(path)
+        self._scope = parse_path(path)
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} of {self.workflow_id}>"
@@ -51,14 +51,14 @@ class RunHandle:
         """The run id."""
         return self.run_id
 
-    def header(self) -> Header:
+    def header(self) -> RunHeader:
         """The stored header of the run as a whole. Raises `RunNotFound`."""
         found = self.client.store.header(self.root_id)
         if found is None:
             raise RunNotFound(f"there is no run {self.run_id!r}", run_id=self.run_id, workflow_id=self.workflow_id)
         return found
 
-    def _reader(self, header: Header) -> Reader:
+    def _reader(self, header: RunHeader) -> Reader:
         return self.client.reader(header, self._scope)
 
     @property
@@ -92,15 +92,15 @@ class RunHandle:
         """Wait until the present attempt rests. Raises `TimeoutError`, which leaves the run as it is."""
         refuse_inside_step("run.result()")
         header = self.header()
-        resting = header.status not in (RunState.RUNNING, RunState.PENDING)
-        return self.wait_for_rest(header.rests - 1 if resting else header.rests, timeout)
+        resting = header.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
+        return self.wait_for_rest(header.settle_count - 1 if resting else header.settle_count, timeout)
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the run and return its result, or raise its error, as an `AsyncResult` does."""
         return self.result(timeout).unwrap()
 
     def wait_for_rest(
-        self, rests: int, timeout: float | None, *, final: bool = False, since: float | None = None
+        self, settle_count: int, timeout: float | None, *, final: bool = False, since: float | None = None
     ) -> RunResult:
         """Wait until the run has rested more often than `rests`; with `final`, until it has thereby ended.
 
@@ -111,13 +111,13 @@ class RunHandle:
         longest = _LONGEST_WAIT if self.client.runtime.is_shared else _LOOK
         while True:
             left = min(longest, max(0.0, end - monotonic()))
-            header = self.client.store.wait(self.root_id, rests, left)
+            header = self.client.store.wait_until_settled(self.root_id, settle_count, left)
             if header is None:
                 raise RunNotFound(f"run {self.run_id!r} has been deleted", run_id=self.run_id)
-            resting = header.status != RunState.RUNNING  # else somebody has let it go on: the next rest tells
-            if header.rests > rests and (header.status in FINAL or (resting and not final)):
+            resting = header.status != StoredStatus.RUNNING  # else somebody has let it go on: the next rest tells
+            if header.settle_count > settle_count and (header.status in FINAL or (resting and not final)):
                 return self._reader(header).run_result()
-            rests = max(rests, header.rests)
+            settle_count = max(settle_count, header.settle_count)
             if (error := self.client.runtime.failure_of(self.root_id)) is not None:
                 raise error
             if monotonic() >= end:

@@ -13,17 +13,17 @@ from orchestrator.app.composition import compose
 from orchestrator.app.configuration import CeleryApp, check_workflows, read_settings, require_app
 from orchestrator.app.run import Run
 from orchestrator.app.runs import Runs
-from orchestrator.core.records import Header, RunState
 from orchestrator.definitions import Workflow
 from orchestrator.engine import restart
-from orchestrator.engine.client_ops import Beginning
+from orchestrator.engine.client_ops import StartOptions
 from orchestrator.engine.contexts import resource_text
-from orchestrator.engine.delivery import Engine
+from orchestrator.engine.executor import Executor
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
 from orchestrator.host import new_run_id
 from orchestrator.ports import RunQuery, Store
+from orchestrator.rules.model import RunHeader, StoredStatus
 
 _MAX_RESTARTED = 10_000
 _RUN_ID = re.compile(r"[^\s/]{1,200}")
@@ -58,9 +58,9 @@ class Orchestrator:
         return self.client.store
 
     @property
-    def engine(self) -> Engine:
+    def executor(self) -> Executor:
         """The engine that executes activations."""
-        return self.client.engine
+        return self.client.executor
 
     @property
     def registry(self) -> Registry:
@@ -99,7 +99,7 @@ class Orchestrator:
         flow = self.workflow(workflow.id if isinstance(workflow, Workflow) else workflow)
         if run_id is not None and (not _RUN_ID.fullmatch(run_id) or not run_id.isprintable()):
             raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")
-        header = Header(
+        header = RunHeader(
             run_id=run_id or new_run_id(),
             workflow_id=flow.id,
             resource_id=resource_text(resource_id),
@@ -153,11 +153,11 @@ class Orchestrator:
         is_new = run_id is None or self.store.header(run_id) is None
         run = self.create_run(workflow, run_id=run_id, resource_id=resource_id)
         try:
-            run._start(Beginning(input, state, request_context or {}), delay)
+            run._start(StartOptions(input, state, request_context or {}), delay)
         except Exception:  # whatever it is, it is raised again
             if is_new:
                 with suppress(StoreUnavailable):
-                    self.store.delete(run.run_id, frozenset({RunState.PENDING.value}))
+                    self.store.delete(run.run_id, frozenset({StoredStatus.PENDING.value}))
             raise
         self.client.runtime.drive_in_background(run.run_id)
         return run
@@ -177,19 +177,19 @@ class Orchestrator:
     def _arm_timeouts(self, workflow_id: str) -> None:
         if self.client.runtime.is_shared:
             return  # a scheduler sees to them
-        query = RunQuery(workflow_id=workflow_id, status=RunState.SUSPENDED.value, limit=_MAX_RESTARTED)
+        query = RunQuery(workflow_id=workflow_id, status=StoredStatus.SUSPENDED.value, limit=_MAX_RESTARTED)
         for header in self.store.runs(query).headers:
             if self.client.is_own(header) and header.waiting:
                 self.client.runtime.arm_timeouts(header.run_id)
 
     def _restart_all(self, workflow_id: str) -> list[str]:
-        query = RunQuery(workflow_id=workflow_id, status=RunState.RUNNING.value, limit=_MAX_RESTARTED)
+        query = RunQuery(workflow_id=workflow_id, status=StoredStatus.RUNNING.value, limit=_MAX_RESTARTED)
         restarted = []
         for header in self.store.runs(query).headers:
             if not self.client.is_own(header):
                 continue
             try:
-                restart.restart(self.engine, header)
+                restart.restart(self.executor, header)
             except (RestartAlreadyClaimed, RunNotActive):
                 continue
             self.client.runtime.drive_in_background(header.run_id)

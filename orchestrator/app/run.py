@@ -10,15 +10,15 @@ from typing import Any, Unpack
 from orchestrator.app.handle import RunHandle
 from orchestrator.app.keywords import ResumeKeywords, StartKeywords, TravelKeywords, require_known
 from orchestrator.app.streams import AsyncRunStream, EventWatcher, RunStream, Until, pages
-from orchestrator.core.addressing import Target, id_path, step_ids
-from orchestrator.core.records import FINAL, Header, RunState
 from orchestrator.engine import client_ops, restart, time_travel
 from orchestrator.engine.calling import refuse_inside_step
-from orchestrator.engine.client_ops import ABSENT, Beginning
+from orchestrator.engine.client_ops import UNSET, StartOptions
 from orchestrator.engine.read.events import Event
 from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.errors import RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic
+from orchestrator.rules.addressing import Target, id_path, step_ids
+from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Run(RunHandle):
         refuse_inside_step("run.start()")
         require_known("start", options, StartKeywords)
         self._require_consumer()
-        return self._await(self._start(_begin_with(input, options)).rests, timeout)
+        return self._await(self._start(_begin_with(input, options)).settle_count, timeout)
 
     def submit(self, input: Any = None, **options: Unpack[StartKeywords]) -> Run:
         """Start the run and return at once. Takes the keywords of `start`, and raises as it does."""
@@ -87,19 +87,19 @@ class Run(RunHandle):
         begin = _begin_with(input, options)
         return AsyncRunStream(lambda: self._stream(begin, close_on_suspend))
 
-    def _start(self, begin: Beginning, delay: int = 0) -> Header:
+    def _start(self, begin: StartOptions, delay: int = 0) -> RunHeader:
         """Commit the start of the run, `delay` ms from now. Whoever calls has to see that somebody drives it."""
         if self._scope:
             text = f"{self.run_id!r} is a nested workflow: it is started by the run that it is a part of"
             raise StartAlreadyClaimed(text, run_id=self.run_id, workflow_id=self.workflow_id)
         workflow = self.client.workflow(self.workflow_id)
-        return client_ops.start(self.client.engine, workflow, self.header(), begin, delay)
+        return client_ops.start(self.client.executor, workflow, self.header(), begin, delay)
 
-    def _stream(self, begin: Beginning, close_on_suspend: bool) -> RunStream:
+    def _stream(self, begin: StartOptions, close_on_suspend: bool) -> RunStream:
         self._require_consumer()
         header = self._start(begin)
         self._drive_in_background()
-        return RunStream(self, "", header.rests, close_on_suspend=close_on_suspend)
+        return RunStream(self, "", header.settle_count, close_on_suspend=close_on_suspend)
 
     def _require_consumer(self) -> None:
         self.client.require_consumer(self.run_id, self.workflow_id)
@@ -107,15 +107,15 @@ class Run(RunHandle):
     def _drive_in_background(self) -> None:
         self.client.runtime.drive_in_background(self.root_id)
 
-    def _await(self, rests: int, timeout: float | None) -> RunResult:
+    def _await(self, settle_count: int, timeout: float | None) -> RunResult:
         since = monotonic()
         self.client.runtime.drive(self.root_id, timeout)
-        return self.wait_for_rest(rests, timeout, since=since)
+        return self.wait_for_rest(settle_count, timeout, since=since)
 
     # --- resuming --------------------------------------------------------------------------------------------------
 
     def resume(
-        self, data: Any = ABSENT, *, timeout: float | None = None, **options: Unpack[ResumeKeywords]
+        self, data: Any = UNSET, *, timeout: float | None = None, **options: Unpack[ResumeKeywords]
     ) -> RunResult:
         """Hand `data` to a suspended step and wait until the run rests again. A refusal leaves the run resumable.
 
@@ -129,9 +129,9 @@ class Run(RunHandle):
         refuse_inside_step("run.resume()")
         require_known("resume", options, ResumeKeywords)
         self._require_consumer()
-        return self._await(self._resume(data, options).rests, timeout)
+        return self._await(self._resume(data, options).settle_count, timeout)
 
-    def submit_resume(self, data: Any = ABSENT, **options: Unpack[ResumeKeywords]) -> Run:
+    def submit_resume(self, data: Any = UNSET, **options: Unpack[ResumeKeywords]) -> Run:
         """Resume without waiting. Takes the keywords of `resume`, and raises as it does."""
         require_known("submit_resume", options, ResumeKeywords)
         self._resume(data, options)
@@ -139,7 +139,7 @@ class Run(RunHandle):
         return self
 
     def resume_stream(
-        self, data: Any = ABSENT, *, close_on_suspend: bool = True, **options: Unpack[ResumeKeywords]
+        self, data: Any = UNSET, *, close_on_suspend: bool = True, **options: Unpack[ResumeKeywords]
     ) -> RunStream:
         """Resume and follow the events from there on. Raises as `resume` does, at once; ends as `stream` does."""
         refuse_inside_step("run.resume_stream()")
@@ -148,23 +148,23 @@ class Run(RunHandle):
         after = self.last_event_id()
         header = self._resume(data, options)
         self._drive_in_background()
-        return RunStream(self, after, header.rests, close_on_suspend=close_on_suspend)
+        return RunStream(self, after, header.settle_count, close_on_suspend=close_on_suspend)
 
-    def _resume(self, data: Any, options: ResumeKeywords) -> Header:
+    def _resume(self, data: Any, options: ResumeKeywords) -> RunHeader:
         header = self.header()
-        if header.status == RunState.PENDING:
+        if header.status == StoredStatus.PENDING:
             text = f"run {self.run_id!r} has not been started: there is nothing to resume"
             raise RunNotSuspended(text, run_id=self.run_id, workflow_id=header.workflow_id, actual_status=header.status)
         target = Target(options.get("step"), options.get("label"), options.get("index"), self._scope)
         context, per_step = options.get("request_context") or {}, options.get("per_step", False)
-        return client_ops.resume(self.client.engine, header, data, target, context, per_step)
+        return client_ops.resume(self.client.executor, header, data, target, context, per_step)
 
     def send_event(self, name: str, data: Any = None) -> None:
         """Send the event that a `wait_for_event` of this run waits for, or will wait for. Each event is heard once.
 
         Raises `InputInvalid`, `StepNotFound` where the workflow waits for no such event, `RunNotActive`.
         """
-        client_ops.send_event(self.client.engine, self.header(), name, data)
+        client_ops.send_event(self.client.executor, self.header(), name, data)
         self._drive_in_background()
 
     # --- restarting and traveling ----------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Run(RunHandle):
         header = self._restart()
         if header.status in FINAL:
             return self._reader(header).run_result()
-        return self._await(header.rests, timeout)
+        return self._await(header.settle_count, timeout)
 
     def submit_restart(self) -> Run:
         """Restart without waiting. Raises as `restart` does."""
@@ -188,8 +188,8 @@ class Run(RunHandle):
         self._drive_in_background()
         return self
 
-    def _restart(self) -> Header:
-        return restart.restart(self.client.engine, self.header())
+    def _restart(self) -> RunHeader:
+        return restart.restart(self.client.executor, self.header())
 
     def time_travel(self, step: Any, *, timeout: float | None = None, **options: Unpack[TravelKeywords]) -> RunResult:
         """Let the run go on from `step` (an id, a step, a dotted path, or a list of those) and wait until it rests.
@@ -203,7 +203,7 @@ class Run(RunHandle):
         refuse_inside_step("run.time_travel()")
         require_known("time_travel", options, TravelKeywords)
         self._require_consumer()
-        return self._await(self._travel(step, options).rests, timeout)
+        return self._await(self._travel(step, options).settle_count, timeout)
 
     def submit_time_travel(self, step: Any, **options: Unpack[TravelKeywords]) -> Run:
         """Travel without waiting. Takes the keywords of `time_travel`, and raises as it does."""
@@ -212,19 +212,19 @@ class Run(RunHandle):
         self._drive_in_background()
         return self
 
-    def _travel(self, step: Any, options: TravelKeywords) -> Header:
-        graph = client_ops.graph_of(self.client.engine, self.header()) if self._scope else None
+    def _travel(self, step: Any, options: TravelKeywords) -> RunHeader:
+        graph = client_ops.graph_of(self.client.executor, self.header()) if self._scope else None
         ids = [*(id_path(graph, self._scope) if graph else []), *step_ids(step)]
         # None is nothing here, as it was when each of these was a parameter; of the others it is a value.
         mappings = {name: options.get(name) or {} for name in ("context", "nested_context", "request_context")}
-        travel = time_travel.Itinerary(ids, **{**options, **mappings})  # type: ignore[arg-type]
-        return time_travel.time_travel(self.client.engine, self.header(), travel)
+        travel = time_travel.TravelOptions(ids, **{**options, **mappings})  # type: ignore[arg-type]
+        return time_travel.time_travel(self.client.executor, self.header(), travel)
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
     def cancel(self) -> CancelReport:
         """End the run as canceled. Steps that run hear of it; a run that has ended stays as it is."""
-        header = client_ops.cancel(self.client.engine, self.header())
+        header = client_ops.cancel(self.client.executor, self.header())
         self.client.runtime.wake(self.root_id)
         return CancelReport(self.run_id, self._reader(header).status())
 
@@ -241,10 +241,10 @@ class Run(RunHandle):
         rests already, all that is recorded. Raises `RunNotFound`, and ValueError for what is no cursor.
         """
         base = self.header()
-        resting = base.status not in (RunState.RUNNING, RunState.PENDING)
+        resting = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
         if not resting:
             refuse_inside_step("run.events()")
-        found = pages(self, after or "", Until(base.rests - 1 if resting else base.rests))
+        found = pages(self, after or "", Until(base.settle_count - 1 if resting else base.settle_count))
         return (event for page in found for event in page)
 
     def watch(self, callback: Callable[[Event], Any]) -> Callable[[], None]:
@@ -261,6 +261,6 @@ class Run(RunHandle):
         return watcher.stop
 
 
-def _begin_with(input: Any, options: StartKeywords) -> Beginning:
+def _begin_with(input: Any, options: StartKeywords) -> StartOptions:
     context = options.get("request_context") or {}
-    return Beginning(input, options.get("state"), context, options.get("per_step", False))
+    return StartOptions(input, options.get("state"), context, options.get("per_step", False))

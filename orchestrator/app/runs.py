@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from orchestrator.app.client import Client
-from orchestrator.core.records import FINAL, RunState
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning
 from orchestrator.ports import RunQuery
+from orchestrator.rules.model import FINAL, StoredStatus
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
-_AT_REST = frozenset(state.value for state in RunState if state is not RunState.RUNNING)
+_AT_REST = frozenset(state.value for state in StoredStatus if state is not StoredStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Runs:
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
             return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
-        wanted_status = None if status is None else str(RunState(status))
+        wanted_status = None if status is None else str(StoredStatus(status))
         resource = None if resource_id is None else resource_text(resource_id)
         found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
         readers = (self._client.reader(header) for header in found.headers)
@@ -90,8 +90,8 @@ class Runs:
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
         store = self._client.store
-        states = [RunState(status)] if status is not None else sorted(FINAL)
-        if RunState.RUNNING in states:
+        states = [StoredStatus(status)] if status is not None else sorted(FINAL)
+        if StoredStatus.RUNNING in states:
             raise ValueError("running runs are not purged: cancel them first")
         before, removed = store.now() - round(age * 1000), 0
         for state in states:

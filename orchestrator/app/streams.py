@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 from orchestrator.app.handle import RunHandle
-from orchestrator.core.records import FINAL, Header
 from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
+from orchestrator.rules.model import FINAL, RunHeader
 
 log = logging.getLogger("orchestrator")
 _T = TypeVar("_T")
@@ -31,16 +31,18 @@ _RETRY_DELAY = 1.0  # seconds until a watcher asks a store that did not answer a
 class Until:
     """The stop condition of a stream: the run has rested more than `rests` times (and, with `final`, ended)."""
 
-    rests: int
+    settle_count: int
     final: bool = False
 
-    def is_met(self, header: Header | None) -> bool:
+    def is_met(self, header: RunHeader | None) -> bool:
         """All that the stream will have is recorded; so it is where the run has been deleted."""
-        return header is None or (header.rests > self.rests and (header.status in FINAL or not self.final))
+        return header is None or (
+            header.settle_count > self.settle_count and (header.status in FINAL or not self.final)
+        )
 
     def ends_with(self, doc: Mapping[str, Any]) -> bool:
         """This recorded event is the stream's last."""
-        return "rest" in doc and doc["rest"] > self.rests and (doc["status"] in FINAL or not self.final)
+        return "rest" in doc and doc["rest"] > self.settle_count and (doc["status"] in FINAL or not self.final)
 
 
 def pages(
@@ -51,7 +53,7 @@ def pages(
     reader = EventReader(store, run.root_id)
     over = until.is_met(store.header(run.root_id))
     while not stopped():
-        found = store.events(run.root_id, after) if over else store.follow(run.root_id, after, _LOOK)
+        found = store.events(run.root_id, after) if over else store.wait_for_events(run.root_id, after, _LOOK)
         last = next((place for place, stored in enumerate(found, 1) if until.ends_with(stored.doc)), 0)
         if found:
             yield reader.to_events(found[: last or None])
@@ -70,9 +72,9 @@ class RunStream:
     or paused. A reader whose store went away (`StoreUnavailable`) goes on with `run.events(after=event.id)`.
     """
 
-    def __init__(self, run: RunHandle, after: str, rests: int, *, close_on_suspend: bool = True) -> None:
+    def __init__(self, run: RunHandle, after: str, settle_count: int, *, close_on_suspend: bool = True) -> None:
         self.run = run
-        self._until = Until(rests, final=not close_on_suspend)
+        self._until = Until(settle_count, final=not close_on_suspend)
         self._stopped = threading.Event()
         self._pages = pages(run, after, self._until, self._stopped.is_set)
         self._ready: deque[Event] = deque()
@@ -101,7 +103,7 @@ class RunStream:
         Of a stream that stays open over suspensions it is the run's result at its end. Raises `RunNotFound` where
         the run has been deleted, and TimeoutError.
         """
-        return self.run.wait_for_rest(self._until.rests, timeout, final=self._until.final)
+        return self.run.wait_for_rest(self._until.settle_count, timeout, final=self._until.final)
 
 
 class AsyncRunStream:
@@ -206,7 +208,9 @@ class EventWatcher:
         self._callback = callback
         self._stopped = threading.Event()
         header = run.header()
-        self._until = Until(header.rests - (header.status in FINAL), final=True)  # over already, where the run is
+        self._until = Until(
+            header.settle_count - (header.status in FINAL), final=True
+        )  # over already, where the run is
         self._after = run.last_event_id()
         self._about = {"run_id": run.root_id, "workflow_id": run.workflow_id}
         self._thread = threading.Thread(target=self._watch, name=f"watch-{run.run_id}", daemon=True)

@@ -289,10 +289,10 @@ def list_waiting(ctx: click.Context, workflow: str | None, resource: str | None,
 @options.as_json
 @click.pass_context
 def tick(ctx: click.Context, once: bool, seconds: float | None, as_json: bool) -> None:
-    """Do what the tickers of workers do, without a worker: see to what is due. For ever, unless told otherwise.
+    """Do what the schedulers of workers do, without a worker: see to what is due. For ever, unless told otherwise.
 
     Says of each tick how many entries were due, how many messages were sent (again), and how many steps were taken
-    from lost workers; with --json on one line each. One ticker at a time does the work. A lost worker's step is taken
+    from lost workers; with --json on one line each. One scheduler at a time does the work. A lost worker's step is taken
     from it only by ticks that follow each other within a lease.
     """
     from orchestrator.cli import ticking

@@ -23,11 +23,11 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.output import STYLES, console, fit_encoding
 from orchestrator.cli.progress import PAUSE, SHARE, Lines, details
 from orchestrator.cli.rows import Row, rows_of
-from orchestrator.core.records import RunState
 from orchestrator.errors import RunNotFound
 from orchestrator.host import monotonic
+from orchestrator.rules.model import StoredStatus
 
-_GOING = (RunState.PENDING, RunState.RUNNING)
+_GOING = (StoredStatus.PENDING, StoredStatus.RUNNING)
 _ENDED = ("success", "skipped", "canceled")
 
 Fold = Callable[[Row, Row | None], bool]  # whether a row folds, given the one above it
@@ -38,7 +38,7 @@ def follow(at: Session, run_id: str) -> None:
     run = at.orchestrator.get_run(run_id)
     header = run.header()
     if at.output.as_json:
-        _wait(run, header.rests)
+        _wait(run, header.settle_count)
         return
     screen = console(sys.stderr, at.output.colour)
     view = LiveTree(screen, run_id) if can_redraw(screen) else Lines(at.output)
@@ -48,16 +48,16 @@ def follow(at: Session, run_id: str) -> None:
             began = monotonic()
             view.show(rows_of(at.orchestrator, run))
             pause = max(PAUSE, SHARE * (monotonic() - began))
-            found = at.orchestrator.store.wait(run_id, header.rests, pause)
+            found = at.orchestrator.store.wait_until_settled(run_id, header.settle_count, pause)
             if found is None:
                 raise RunNotFound(f"run {run_id!r} has been deleted", run_id=run_id)
             header = found
         view.show(rows_of(at.orchestrator, run))
 
 
-def _wait(run: Run, rests: int) -> None:
+def _wait(run: Run, settle_count: int) -> None:
     if run.header().status in _GOING:
-        run.wait_for_rest(rests, None)
+        run.wait_for_rest(settle_count, None)
 
 
 def can_redraw(screen: Console) -> bool:

@@ -20,9 +20,9 @@ from orchestrator.cli.running import (
     wait_and_report,
     what_then,
 )
-from orchestrator.core.records import RunState
 from orchestrator.engine.read.results import RunResult
 from orchestrator.host import monotonic
+from orchestrator.rules.model import StoredStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def send_event(at: Session, run_id: str, name: str, data: Any, *, wait: bool, ti
     """Send an event; returns the exit code. A run that has not been started is not waited for."""
     run = _load_own_run(at, run_id, wait, timeout)
     run.send_event(name, None if data is NOTHING else data)
-    if not wait or run.header().status == RunState.PENDING:
+    if not wait or run.header().status == StoredStatus.PENDING:
         return report_left(at, run)
     return wait_and_report(at, run, lambda: run.result(timeout))
 

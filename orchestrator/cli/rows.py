@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.texts import NONE, duration_text, error_text, time_text
-from orchestrator.core.graph import Path
-from orchestrator.core.records import FINAL, Record, Role
 from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
+from orchestrator.rules.graph import Path
+from orchestrator.rules.model import FINAL, Activation, Role
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -73,14 +73,14 @@ class Row:
 def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
     """All steps of the run that have been reached."""
     reader = orchestrator.client.reader(run.header())
-    shown = [record for _, record in sorted(reader.records.items()) if record.path and record.role != Role.BLOCK]
+    shown = [record for _, record in sorted(reader.activations.items()) if record.path and record.role != Role.BLOCK]
     found = [reader.with_final_status(record) for record in shown]
     reader.values.fetch(record.error for record in found)
     now = orchestrator.store.now()
     return [_row(reader, record, now) for record in found]
 
 
-def _row(reader: Reader, record: Record, now: int) -> Row:
+def _row(reader: Reader, record: Activation, now: int) -> Row:
     outer = _ancestors(reader, record)
     error = reader.values.plain(record.error) if record.error else None
     is_item = record.role == Role.ITEM
@@ -96,43 +96,43 @@ def _row(reader: Reader, record: Record, now: int) -> Row:
         attempt=record.attempt + 1 if record.started_at else 0,
         error=error if isinstance(error, BaseException) else None,
         note=_note(record),
-        done=record.total - record.left,
+        done=record.total - record.pending_children,
         total=record.total,
     )
 
 
-def _note(record: Record) -> str:
+def _note(record: Activation) -> str:
     if record.parked:
         return f"parked: {record.parked}"
-    return f"{record.lost} worker(s) lost" if record.lost else ""
+    return f"{record.abandoned_attempts} worker(s) lost" if record.abandoned_attempts else ""
 
 
-def name_of(reader: Reader, record: Record) -> str:
+def name_of(reader: Reader, record: Activation) -> str:
     """The record's name among the steps of its run: `child[0].step`."""
     return ".".join(map(_own_name, [*_ancestors(reader, record), record]))
 
 
-def _ancestors(reader: Reader, record: Record) -> list[Record]:
+def _ancestors(reader: Reader, record: Activation) -> list[Activation]:
     """The nested workflows around a record, outermost first."""
-    return [reader.records[record.at[:cut]] for cut in _scopes(reader, record)]
+    return [reader.activations[record.at[:cut]] for cut in _scopes(reader, record)]
 
 
-def _own_name(record: Record) -> str:
+def _own_name(record: Activation) -> str:
     return f"{record.step}[{record.index}]" if record.index >= 0 else record.step
 
 
-def _scopes(reader: Reader, record: Record) -> list[int]:
+def _scopes(reader: Reader, record: Activation) -> list[int]:
     """Lengths of their paths."""
     found: list[int] = []
     scope = record.scope
     while scope:
         found.insert(0, scope)
         above: Path = record.at[:scope]
-        scope = reader.records[above].scope if above in reader.records else 0
-    return [cut for cut in found if record.at[:cut] in reader.records]
+        scope = reader.activations[above].scope if above in reader.activations else 0
+    return [cut for cut in found if record.at[:cut] in reader.activations]
 
 
-def _seconds(reader: Reader, record: Record, now: int) -> float | None:
+def _seconds(reader: Reader, record: Activation, now: int) -> float | None:
     if not record.started_at:
         return None
     over = reader.header.ended_at if reader.header.status in FINAL else now

@@ -17,9 +17,9 @@ from orchestrator.cli.progress import show_while_waiting
 from orchestrator.cli.stored import waiting_lines
 from orchestrator.cli.texts import compact, error_text, plain
 from orchestrator.codec import error_to_dict
-from orchestrator.core.records import RunState, Status
 from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.errors import OrchestratorError, StoreUnavailable
+from orchestrator.rules.model import ActivationStatus, StoredStatus
 
 CODES = {RunStatus.SUCCESS: exits.OK} | dict.fromkeys(
     (RunStatus.FAILED, RunStatus.CANCELED, RunStatus.TRIPWIRE), exits.FAILED
@@ -65,7 +65,7 @@ def start(at: Session, args: Start, *, wait: bool, timeout: float | None) -> int
     except OrchestratorError:
         if args.run_id is None:
             with suppress(StoreUnavailable):
-                at.orchestrator.store.delete(run.run_id, frozenset({RunState.PENDING.value}))
+                at.orchestrator.store.delete(run.run_id, frozenset({StoredStatus.PENDING.value}))
         raise
 
 
@@ -155,7 +155,7 @@ def _report(at: Session, run: Run, result: RunResult) -> int:
 
 def _remedy(at: Session, run: Run) -> str:
     awaiting = at.orchestrator.client.reader(run.header()).held()
-    if awaiting and all(record.status == Status.WAITING for record in awaiting):
+    if awaiting and all(record.status == ActivationStatus.WAITING for record in awaiting):
         return "it goes on when the event is sent to it"
     return f"`resume {run.run_id}` goes on with it"
 

@@ -14,12 +14,12 @@ from orchestrator.cli.output import STATUS
 from orchestrator.cli.rows import COLUMNS, Row, name_of, rows_of
 from orchestrator.cli.texts import NONE, compact, duration_text, error_text, milliseconds, time_text
 from orchestrator.cli.times import show_times, times_as_json
-from orchestrator.core.records import FINAL, Header, Status
 from orchestrator.definitions import Workflow, svg
 from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunRecord, moment
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.ports import RunQuery
+from orchestrator.rules.model import FINAL, ActivationStatus, RunHeader
 
 _MAX_PAYLOAD = 120
 _URGENT = (
@@ -124,13 +124,13 @@ def waiting_lines(reader: Reader) -> list[str]:
     found = []
     for record in reader.held():
         label = f" (label {record.label})" if record.label else ""
-        label = " (an event)" if record.status == Status.WAITING else label
+        label = " (an event)" if record.status == ActivationStatus.WAITING else label
         said = f": {compact(reader.values.plain(record.suspend), _MAX_PAYLOAD)}" if record.suspend else ""
         found.append(f"{name_of(reader, record)}{label}{said}")
     return found
 
 
-def _duration(reader: Reader, header: Header) -> str:
+def _duration(reader: Reader, header: RunHeader) -> str:
     if not header.started_at:
         return NONE
     end = header.ended_at if header.status in FINAL and header.ended_at else reader.store.now()

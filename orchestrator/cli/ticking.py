@@ -1,4 +1,4 @@
-"""The ticker without a worker: sweeps what is due, and reports each tick."""
+"""The scheduler without a worker: sweeps what is due, and reports each tick."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.cli.access import Session
 from orchestrator.cli.exits import Problem
 from orchestrator.cli.texts import milliseconds, time_text
 from orchestrator.engine.read.results import moment
-from orchestrator.engine.ticker import Swept, Ticker
+from orchestrator.engine.scheduler import Scheduler, SweepReport
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import monotonic
 
@@ -22,10 +22,10 @@ def tick(at: Session, *, once: bool, seconds: float | None) -> None:
 
     One tick fails where broker or store do not answer; a longer sweep says so and goes on.
     """
-    ticker = _ticker(at, once)
+    scheduler = _scheduler(at, once)
     if once:
         try:
-            _report(at, ticker.tick())
+            _report(at, scheduler.tick())
         except BrokerUnavailable as error:
             raise Problem(str(error), "check broker_url; a later tick sends what was due", exits.DOWN) from error
         return
@@ -33,14 +33,14 @@ def tick(at: Session, *, once: bool, seconds: float | None) -> None:
     pause = at.orchestrator.settings.tick_seconds
     while end is None or monotonic() < end:
         try:
-            _report(at, ticker.tick())
+            _report(at, scheduler.tick())
         except (StoreUnavailable, BrokerUnavailable) as error:
             at.output.note(f"Warning: {error}")
         threading.Event().wait(pause if end is None else max(0.0, min(pause, end - monotonic())))
 
 
-def _ticker(at: Session, once: bool) -> Ticker:
-    """A ticker of this process. Single ticks of one host share a name: the second need not wait for the first's right.
+def _scheduler(at: Session, once: bool) -> Scheduler:
+    """A scheduler of this process. Single ticks of one host share a name: the second need not wait for the first's right.
 
     It announces no worker, since it is none.
     """
@@ -51,10 +51,10 @@ def _ticker(at: Session, once: bool) -> Ticker:
 
     name = f"tick@{socket.gethostname()}" if once else f"tick-{os.getpid()}@{socket.gethostname()}"
     queues = Queues(ours.app, ours.settings)
-    return Ticker(ours.store, ours.client.runtime, ours.settings, name, queues.is_short)
+    return Scheduler(ours.store, ours.client.runtime, ours.settings, name, queues.is_short)
 
 
-def _report(at: Session, swept: Swept) -> None:
+def _report(at: Session, swept: SweepReport) -> None:
     figures = {"due": swept.due, "republished": swept.republished, "expired": swept.expired}
     now = moment(at.orchestrator.store.now())
     if at.output.as_json:

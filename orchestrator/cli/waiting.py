@@ -11,17 +11,17 @@ from orchestrator.app import Orchestrator
 from orchestrator.cli.access import Session
 from orchestrator.cli.rows import name_of
 from orchestrator.cli.texts import NONE, compact, milliseconds, plain, time_text
-from orchestrator.core.graph import Wait
-from orchestrator.core.records import Header, Record, RunState, Status
 from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.ports import RunQuery
+from orchestrator.rules.graph import Wait
+from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
 
 _PAGE = 200
 _MAX_PAYLOAD = 80
 _COLUMNS = ("RUN", "WORKFLOW", "RESOURCE", "STEP", "WAITS FOR", "SINCE", "UNTIL", "PAYLOAD")
-_STATES = (RunState.SUSPENDED, RunState.PAUSED, RunState.RUNNING)
+_STATES = (StoredStatus.SUSPENDED, StoredStatus.PAUSED, StoredStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def show(at: Session, workflow: str | None, resource: str | None) -> None:
         at.output.note("nothing waits for anybody")
 
 
-def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | None) -> Iterator[Header]:
+def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | None) -> Iterator[RunHeader]:
     """Runs in which something waits, each once. One that runs may have an arm that does."""
     seen: set[str] = set()
     for state in _STATES:
@@ -87,23 +87,23 @@ def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | N
                     yield header
 
 
-def _waiting_in(orchestrator: Orchestrator, header: Header) -> list[Waiting]:
+def _waiting_in(orchestrator: Orchestrator, header: RunHeader) -> list[Waiting]:
     reader = orchestrator.client.reader(header)
-    paused = [record for record in reader.records.values() if record.status == Status.PAUSED]
+    paused = [record for record in reader.activations.values() if record.status == ActivationStatus.PAUSED]
     records = [*reader.held(), *paused]
     reader.values.fetch(record.suspend for record in records)
     return [_describe(reader, record) for record in records]
 
 
-def _describe(reader: Reader, record: Record) -> Waiting:
+def _describe(reader: Reader, record: Activation) -> Waiting:
     header, name = reader.header, name_of(reader, record)
     about = (header.run_id, header.workflow_id, header.resource_id or None, name)
     match record.status:
-        case Status.WAITING:
+        case ActivationStatus.WAITING:
             node = reader.graph.node(record.at) if reader.graph is not None else None
             event = node.event if isinstance(node, Wait) else record.step
-            return Waiting(*about, "event", moment(record.suspended_at), moment(record.due), event=event)
-        case Status.PAUSED:
+            return Waiting(*about, "event", moment(record.suspended_at), moment(record.deadline), event=event)
+        case ActivationStatus.PAUSED:
             return Waiting(*about, "pause", moment(header.updated_at))
         case _:
             payload = payload_dict(reader.values.plain(record.suspend))

@@ -14,13 +14,13 @@ from datetime import datetime
 from typing import Any, TypeAlias, assert_never
 
 from orchestrator.codec import ANY, DictOf, ListOf, Shape
-from orchestrator.core import graph
-from orchestrator.core.graph import Graph, Path
 from orchestrator.definitions.callables import Callback
 from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import MapSpec
 from orchestrator.definitions.step import Step
+from orchestrator.rules import graph
+from orchestrator.rules.graph import Graph, Path
 
 __all__ = [
     "Body",

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Generic, Never, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from orchestrator.core.graph import Graph
 from orchestrator.definitions.annotations import require_annotation
 from orchestrator.definitions.callables import Callback
 from orchestrator.definitions.check import check
@@ -34,6 +33,7 @@ from orchestrator.definitions.foreign import TaskEntry, is_foreign, task_entry
 from orchestrator.definitions.paths import require_text
 from orchestrator.definitions.sources import map_spec
 from orchestrator.definitions.step import Step, step
+from orchestrator.rules.graph import Graph
 
 T = TypeVar("T")
 EntryLike: TypeAlias = "Callable[..., Any] | Builder | TaskEntry | str | dict[str, Any]"

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from orchestrator.codec import ANY, ListOf, Shape, shape_at
-from orchestrator.core import graph
-from orchestrator.core.graph import Graph, Node, Retry, Route
 from orchestrator.definitions import definition as blocks
 from orchestrator.definitions.bodies import (
     BranchBody,
@@ -28,6 +26,8 @@ from orchestrator.definitions.definition import BlockEntry, Definition
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import Known, shape_of, union_of
 from orchestrator.definitions.step import Step
+from orchestrator.rules import graph
+from orchestrator.rules.graph import Graph, Node, Retry, Route
 
 _FAR = str(10**9)  # an index that only a list of any length has
 _FINGERPRINT = 16  # hexadecimal digits

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from orchestrator.core import graph
-from orchestrator.core.graph import Graph, Node
 from orchestrator.definitions.bodies import ForeachBody, NestedBody, SleepBody
 from orchestrator.definitions.picture import condition_name, condition_names
+from orchestrator.rules import graph
+from orchestrator.rules.graph import Graph, Node
 
 _COLOURS = {
     "queued": "fill:#eceff1,stroke:#78909c",

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from orchestrator.codec import is_any_annotation, type_adapter
-from orchestrator.core import graph
-from orchestrator.core.graph import Graph, Node
 from orchestrator.definitions.bodies import (
     BranchBody,
     ForeachBody,
@@ -20,6 +18,8 @@ from orchestrator.definitions.bodies import (
     definition_at,
 )
 from orchestrator.definitions.definition import Definition
+from orchestrator.rules import graph
+from orchestrator.rules.graph import Graph, Node
 
 Plain = dict[str, Any]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import assert_never
 
-from orchestrator.core import graph
-from orchestrator.core.graph import Graph, Node
 from orchestrator.definitions.bodies import ForeachBody, NestedBody, SleepBody
 from orchestrator.definitions.picture import condition_name, condition_names
+from orchestrator.rules import graph
+from orchestrator.rules.graph import Graph, Node
 
 _PLAIN = ("#ffffff", "#607d8b")
 _COLOURS = {

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Never, Protocol
 
-from orchestrator.core.graph import Graph
 from orchestrator.definitions.annotations import require_annotation
 from orchestrator.definitions.builder import Builder
 from orchestrator.definitions.check import require_flow
@@ -16,6 +15,7 @@ from orchestrator.definitions.entry import Entry
 from orchestrator.definitions.mermaid import draw
 from orchestrator.definitions.picture import describe
 from orchestrator.errors import FlowNotCommitted, WorkflowNotRegistered
+from orchestrator.rules.graph import Graph
 
 
 class Launcher(Protocol):

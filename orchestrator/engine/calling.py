@@ -41,7 +41,7 @@ class SuspendRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class Bailed:
+class BailRequested:
     """The function ended its run well."""
 
     value: Any
@@ -71,7 +71,7 @@ class WorkerLost(BaseException):
     """Raised in a step by a test: everything is left as a killed worker would leave it."""
 
 
-Outcome = RetryRequested | Returned | Raised | SuspendRequested | Bailed | AbortRequested
+Outcome = RetryRequested | Returned | Raised | SuspendRequested | BailRequested | AbortRequested
 
 
 def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
@@ -83,11 +83,11 @@ def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
     # An abort wins over whatever the function does after it: it has said that nothing else is wanted.
     inside = _inside_step.set(True)
     try:
-        value = settled(call(), context)
+        value = resolve_value(call(), context)
     except Suspending as signal:
         return AbortRequested() if context.aborted else SuspendRequested(signal.payload, signal.label)
     except Bailing as signal:
-        return AbortRequested() if context.aborted else Bailed(signal.value)
+        return AbortRequested() if context.aborted else BailRequested(signal.value)
     except Aborted:
         return AbortRequested()
     except RetryAsked as wish:
@@ -112,7 +112,7 @@ def refuse_inside_step(what: str) -> None:
         raise RuntimeError(text)
 
 
-def settled(value: Any, context: Context[Any] | None = None) -> Any:
+def resolve_value(value: Any, context: Context[Any] | None = None) -> Any:
     """Return the final value of what a user's function returned: awaited, or its generator run to the end."""
     if inspect.isawaitable(value):
         return _await(value)

@@ -10,10 +10,10 @@ import logging
 import threading
 from collections.abc import Callable
 
-from orchestrator.core.changes import Committed, Doc, Refused
 from orchestrator.engine.retry import retry_while_unavailable
 from orchestrator.errors import StoreUnavailable
 from orchestrator.ports import Clock
+from orchestrator.rules.change import Committed, Doc, Refused
 
 log = logging.getLogger("orchestrator")
 
@@ -46,7 +46,7 @@ class Chunks:
         self._on_refused = on_refused
         self._clock = clock
         self._patience = patience
-        self.about = about
+        self.log_context = about
         self._lock = threading.Lock()  # of what has gathered; held for moments only
         self._sending = threading.Lock()  # held while a part is on its way, so that parts keep their order
         self._gathered: list[Doc] = []
@@ -150,9 +150,9 @@ class _Flusher:
             try:
                 self._chunks.flush()
             except StoreUnavailable as error:
-                log.debug("chunks are kept until the store answers again: %s", error, extra=self._chunks.about)
+                log.debug("chunks are kept until the store answers again: %s", error, extra=self._chunks.log_context)
                 self._some.set()
             except Exception:  # a thread's border
                 text = "chunks of a step could not be written; it goes on without them"
-                log.exception(text, extra=self._chunks.about)
+                log.exception(text, extra=self._chunks.log_context)
                 self._chunks.drop()

@@ -12,11 +12,6 @@ from functools import partial
 from typing import Any
 
 from orchestrator.codec import encode, validate
-from orchestrator.core import attempt_commands, flow
-from orchestrator.core import values as texts
-from orchestrator.core.graph import Branch, Foreach, Sleep, Wait
-from orchestrator.core.plan import Done, Plan, items_prefix
-from orchestrator.core.records import Phase
 from orchestrator.definitions.bodies import (
     BranchBody,
     Callback,
@@ -27,210 +22,215 @@ from orchestrator.definitions.bodies import (
     body_of,
 )
 from orchestrator.definitions.context import Context
-from orchestrator.engine.activity import Activity
-from orchestrator.engine.calling import AbortRequested, Outcome, Raised, Returned, outcome_of, settled
+from orchestrator.engine.attempt import Attempt
+from orchestrator.engine.calling import AbortRequested, Outcome, Raised, Returned, outcome_of, resolve_value
 from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.value_reader import encode_error
-from orchestrator.engine.steps import fail
+from orchestrator.engine.step_calls import fail
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
+from orchestrator.rules import attempt_commands, flow
+from orchestrator.rules import values as texts
+from orchestrator.rules.graph import Branch, Foreach, Sleep, Wait
+from orchestrator.rules.model import Phase
+from orchestrator.rules.plan import Done, Plan, items_prefix
 
 _PAGE = 500  # items written in one commit
 
 
-def _body(activity: Activity) -> Any:
-    return body_of(activity.spot().node)
+def _body(attempt: Attempt) -> Any:
+    return body_of(attempt.spot().node)
 
 
-def _evaluate(activity: Activity, work: Callable[[Context[Any]], Any], then: Callable[[Any], Plan]) -> StepOutcome:
+def _evaluate(attempt: Attempt, work: Callable[[Context[Any]], Any], then: Callable[[Any], Plan]) -> StepOutcome:
     """Run user code that decides something, and keep what it writes into the request context."""
     try:
-        context = activity.context(activity.typed_input(_body(activity).given))
+        context = attempt.context(attempt.typed_input(_body(attempt).given))
         outcome: Outcome = outcome_of(lambda: work(context), context)
         match outcome:
             case Returned(value=value):
-                return StepOutcome(then(value), Writes(context=activity.context_patch(context.request_context)))
+                return StepOutcome(then(value), Writes(context=attempt.context_patch(context.request_context)))
             case AbortRequested():
-                return StepOutcome(flow.abort(activity.spot()))
+                return StepOutcome(flow.abort(attempt.spot()))
             # The store was away while the condition read from it. That is no answer, and the next worker asks again.
-            case Raised(error=error) if error is activity.cut_off:
+            case Raised(error=error) if error is attempt.cut_off:
                 raise error
             case Raised(error=error):
-                return fail(activity, error)
+                return fail(attempt, error)
             case _:
-                text = f"{activity.record.step}: a condition or computed setting can neither suspend nor bail"
-                return fail(activity, OrchestratorError(text))
+                text = f"{attempt.activation.step}: a condition or computed setting can neither suspend nor bail"
+                return fail(attempt, OrchestratorError(text))
     except StoreUnavailable:
         raise  # nobody's decision: the lease is over, and somebody else decides
     except OrchestratorError as error:
-        return fail(activity, error)
+        return fail(attempt, error)
 
 
-def choose(activity: Activity) -> StepOutcome:
+def choose(attempt: Attempt) -> StepOutcome:
     """Evaluate the conditions of a branch: every arm whose condition holds runs."""
-    body: BranchBody = _body(activity)
+    body: BranchBody = _body(attempt)
 
     def work(context: Context[Any]) -> list[int]:
         ask = [partial(_call, condition, context) for condition in body.conditions]
-        return [index for index, condition in enumerate(ask) if activity.observer.condition(condition, index)]
+        return [index for index, condition in enumerate(ask) if attempt.observer.condition(condition, index)]
 
     def then(arms: list[int]) -> Plan:
         # Step by step means one step at a time: the first arm is it.
-        return flow.chosen(activity.spot(), arms[:1] if activity.header.per_step else arms)
+        return flow.on_branch_chosen(attempt.spot(), arms[:1] if attempt.header.per_step else arms)
 
-    return _evaluate(activity, work, then)
+    return _evaluate(attempt, work, then)
 
 
-def check(activity: Activity) -> StepOutcome:
+def check(attempt: Attempt) -> StepOutcome:
     """Evaluate the condition of a loop on the output of its body."""
-    body: LoopBody = _body(activity)
+    body: LoopBody = _body(attempt)
 
     def work(context: Context[Any]) -> bool:
-        return bool(activity.observer.condition(lambda: _call(body.condition, context)))
+        return bool(attempt.observer.condition(lambda: _call(body.condition, context)))
 
-    return _evaluate(activity, work, lambda holds: flow.checked(activity.spot(), holds))
+    return _evaluate(attempt, work, lambda holds: flow.on_loop_checked(attempt.spot(), holds))
 
 
-def split(activity: Activity) -> StepOutcome:
+def split(attempt: Attempt) -> StepOutcome:
     """Write each item of the list under an id of its own, so that no item ever reads the whole list."""
-    node = activity.spot().node
+    node = attempt.spot().node
     assert isinstance(node, Foreach)
     # Plain, because each item is typed where it arrives: by the step that works on it.
-    items = activity.values.plain(activity.record.input)
+    items = attempt.values.plain(attempt.activation.input)
     if not isinstance(items, list):
-        text = f"foreach {activity.record.step!r} needs a list as its input, not {type(items).__name__}"
-        return fail(activity, TypeError(text))
-    body: ForeachBody = _body(activity)
+        text = f"foreach {attempt.activation.step!r} needs a list as its input, not {type(items).__name__}"
+        return fail(attempt, TypeError(text))
+    body: ForeachBody = _body(attempt)
 
     def work(context: Context[Any]) -> int:
         width = node.concurrency if body.concurrency is None else _call(body.concurrency, context)
         if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-            raise ValueError(f"concurrency of foreach {activity.record.step!r} must be 1 or more, not {width!r}")
+            raise ValueError(f"concurrency of foreach {attempt.activation.step!r} must be 1 or more, not {width!r}")
         return width
 
-    outcome = _evaluate(activity, work, lambda width: flow.split(activity.spot(), len(items), width))
+    outcome = _evaluate(attempt, work, lambda width: flow.on_items(attempt.spot(), len(items), width))
     # Before the outcome's commit and under the lease of this claim: an item that is claimed finds its value there. What
     # a lost worker has written is written once more, under the same ids.
-    _write_items(activity, items)
+    _write_items(attempt, items)
     return outcome
 
 
-def _write_items(activity: Activity, items: list[Any]) -> None:
-    record, header, services = activity.record, activity.header, activity.services
-    prefix = items_prefix(record.path, record.visit, header.life)
+def _write_items(attempt: Attempt, items: list[Any]) -> None:
+    activation, header, services = attempt.activation, attempt.header, attempt.services
+    prefix = items_prefix(activation.path, activation.visit, header.generation)
     for start in range(0, len(items), _PAGE):
         page = {
-            f"{prefix}.{index}": texts.own(encode(item, where=f"item {index} of {record.step!r}"))
+            f"{prefix}.{index}": texts.own(encode(item, where=f"item {index} of {activation.step!r}"))
             for index, item in enumerate(items[start : start + _PAGE], start)
         }
-        change = attempt_commands.write_items(record, page, services.settings.limits)
-        services.retry_while_unavailable(partial(activity.store.commit, header.run_id, change))
+        change = attempt_commands.write_items(activation, page, services.settings.limits)
+        services.retry_while_unavailable(partial(attempt.store.commit, header.run_id, change))
 
 
-def join(activity: Activity) -> StepOutcome:
+def join(attempt: Attempt) -> StepOutcome:
     """Gather the children of a block."""
-    node, path = activity.spot().node, activity.record.path
-    # A branch has places for all its arms, whichever were chosen; of other blocks the count is the record's.
-    places = len(node.arms) if isinstance(node, Branch) else activity.record.total
+    node, path = attempt.spot().node, attempt.activation.path
+    # A branch has places for all its arms, whichever were chosen; of other blocks the count is the activation's.
+    places = len(node.arms) if isinstance(node, Branch) else attempt.activation.total
     # Read here and not carried along: the last child knows that it is the last, and nothing of the others.
-    children = activity.load([f"{path}.{index}" for index in range(places)])
-    return StepOutcome(flow.joined(activity.spot(), children))
+    children = attempt.load([f"{path}.{index}" for index in range(places)])
+    return StepOutcome(flow.on_children_done(attempt.spot(), children))
 
 
-def enter(activity: Activity) -> StepOutcome:
+def enter(attempt: Attempt) -> StepOutcome:
     """Check the input of a nested workflow and fill in its defaults."""
     # The nested workflow declares what it takes, as if somebody had started it: what is missing gets its default.
-    body: NestedBody = _body(activity)
-    key, record = activity.record.token, activity.record
-    given = Done(record.input, tuple(record.needs.split()))
+    body: NestedBody = _body(attempt)
+    key, activation = attempt.activation.lease_token, attempt.activation
+    given = Done(activation.input, tuple(activation.needs.split()))
     if not body.validate or body.definition.input is None:
-        return StepOutcome(flow.entered(activity.spot(), given))
-    plain = activity.values.plain(record.input)
+        return StepOutcome(flow.on_input_valid(attempt.spot(), given))
+    plain = attempt.values.plain(activation.input)
     try:
         fitted = validate(body.definition.input, plain, header="Step input validation failed: ")
-        text = activity.store_value(fitted, "input")
+        text = attempt.store_value(fitted, "input")
     except InputInvalid as error:
-        return fail(activity, error)
+        return fail(attempt, error)
     # Most inputs come out as they went in: then the nested workflow shares the value, and none is written.
     if text == texts.own(encode(plain)):
-        return StepOutcome(flow.entered(activity.spot(), given))
-    return StepOutcome(flow.entered(activity.spot(), Done(key)), Writes({key: text}))
+        return StepOutcome(flow.on_input_valid(attempt.spot(), given))
+    return StepOutcome(flow.on_input_valid(attempt.spot(), Done(key)), Writes({key: text}))
 
 
-def nap(activity: Activity) -> StepOutcome:
+def nap(attempt: Attempt) -> StepOutcome:
     """Compute how long to sleep: seconds, a timedelta, or the moment to sleep until."""
-    node = activity.spot().node
+    node = attempt.spot().node
     assert isinstance(node, Sleep)
-    body: SleepBody = _body(activity)
+    body: SleepBody = _body(attempt)
 
     def work(context: Context[Any]) -> float:
         wish = body.until if body.callback is None else _call(body.callback, context)
-        return _seconds(activity, node.seconds if node.seconds is not None else wish)
+        return _seconds(attempt, node.seconds if node.seconds is not None else wish)
 
-    return _evaluate(activity, work, lambda seconds: flow.asleep(activity.spot(), seconds))
+    return _evaluate(attempt, work, lambda seconds: flow.on_sleep_computed(attempt.spot(), seconds))
 
 
-def _seconds(activity: Activity, wish: Any) -> float:
+def _seconds(attempt: Attempt, wish: Any) -> float:
     match wish:
         case timedelta():
             return wish.total_seconds()
         case datetime():
             moment = wish if wish.tzinfo else wish.astimezone()
             # By the store's clock, which also says when the sleep is over: this worker's may be wrong.
-            return moment.timestamp() - activity.store.now() / 1000
+            return moment.timestamp() - attempt.store.now() / 1000
         case int() | float() if not isinstance(wish, bool):
             return float(wish)
         case _:
-            name = activity.record.step
+            name = attempt.activation.step
             raise TypeError(f"sleep {name!r} needs seconds, a timedelta or a datetime, not {type(wish).__name__}")
 
 
-def wake(activity: Activity) -> StepOutcome:
+def wake(attempt: Attempt) -> StepOutcome:
     """Go on after a sleep, whose moment has come."""
-    return StepOutcome(flow.awake(activity.spot()))
+    return StepOutcome(flow.on_sleep_over(attempt.spot()))
 
 
-def listen(activity: Activity) -> StepOutcome:
+def listen(attempt: Attempt) -> StepOutcome:
     """Take the event if it has been sent already, else begin to wait for it."""
     # The mailbox is read together with its mark, and the commit holds only if the mark is still the same. So a sender
     # that comes in between is never missed.
-    entries = activity.store.mail(activity.header.run_id, _wait(activity).event)
-    plan, mail = attempt_commands.await_event(activity.spot(), entries)
-    return StepOutcome(plan, Writes(mail=mail))
+    entries = attempt.store.mail(attempt.header.run_id, _wait(attempt).event)
+    plan, mail = attempt_commands.await_event(attempt.spot(), entries)
+    return StepOutcome(plan, Writes(mailbox=mail))
 
 
-def hear(activity: Activity) -> StepOutcome:
+def hear(attempt: Attempt) -> StepOutcome:
     """Go on with the event, which has come."""
-    return StepOutcome(flow.heard(activity.spot(), activity.record.resume))
+    return StepOutcome(flow.on_event(attempt.spot(), attempt.activation.resume))
 
 
-def expire(activity: Activity) -> StepOutcome:
+def expire(attempt: Attempt) -> StepOutcome:
     """Fail a wait whose event has not come in time, and take its waiter out of the mailbox."""
-    node, key = _wait(activity), f"{activity.record.token}!"
+    node, key = _wait(attempt), f"{attempt.activation.lease_token}!"
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
-    text = encode_error(error, activity.services.settings.max_payload_bytes)
-    plan, mail = attempt_commands.time_out_event(activity.spot(), key)
-    return StepOutcome(plan, Writes({key: text}, mail=mail))
+    text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    plan, mail = attempt_commands.time_out_event(attempt.spot(), key)
+    return StepOutcome(plan, Writes({key: text}, mailbox=mail))
 
 
-def _wait(activity: Activity) -> Wait:
-    node = activity.spot().node
+def _wait(attempt: Attempt) -> Wait:
+    node = attempt.spot().node
     assert isinstance(node, Wait)
     return node
 
 
 def _call(callback: Callback, context: Context[Any]) -> Any:
-    return settled(callback.call(context.input, context))
+    return resolve_value(callback.call(context.input, context))
 
 
-CONTROLS: dict[Phase, Callable[[Activity], StepOutcome]] = {
-    Phase.ENTER: enter,
-    Phase.CHOOSE: choose,
-    Phase.SPLIT: split,
-    Phase.CHECK: check,
+CONTROLS: dict[Phase, Callable[[Attempt], StepOutcome]] = {
+    Phase.VALIDATE_INPUT: enter,
+    Phase.EVALUATE_BRANCH: choose,
+    Phase.FAN_OUT: split,
+    Phase.EVALUATE_LOOP: check,
     Phase.JOIN: join,
-    Phase.NAP: nap,
-    Phase.WAKE: wake,
-    Phase.LISTEN: listen,
-    Phase.HEAR: hear,
-    Phase.EXPIRE: expire,
+    Phase.COMPUTE_SLEEP: nap,
+    Phase.SLEEP_OVER: wake,
+    Phase.AWAIT_EVENT: listen,
+    Phase.EVENT_RECEIVED: hear,
+    Phase.EVENT_TIMEOUT: expire,
 }

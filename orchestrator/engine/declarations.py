@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 
 from orchestrator.codec import ANY, Shape, Typed, is_any_annotation, restore, validate
-from orchestrator.core.graph import Graph, Path
 from orchestrator.definitions import bodies
 from orchestrator.definitions.definition import Definition
+from orchestrator.rules.graph import Graph, Path
 
 
 def workflow_at(graph: Graph, scope: Path) -> Definition:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.core.records import Record, visits
+from orchestrator.rules.model import Activation, visits
 
 
-def idempotency_key(run_id: str, life: int, record: Record) -> str:
+def idempotency_key(run_id: str, generation: int, activation: Activation) -> str:
     """Return the key of one activation, the same for every attempt of it: made of run, life, path and visit alone."""
     # A step runs at least once, so an attempt may repeat what an earlier one has done outside; there the key says so.
     # After a time travel the same step is to happen again, and an iteration of a loop is none of the one before.
-    key = f"{run_id}/{record.path}" if not life else f"{run_id}.life.{life}/{record.path}"
-    again = any(number > 1 for number in visits(record))
-    return f"{key}.iter.{record.visit}" if again else key
+    key = f"{run_id}/{activation.path}" if not generation else f"{run_id}.life.{generation}/{activation.path}"
+    again = any(number > 1 for number in visits(activation))
+    return f"{key}.iter.{activation.visit}" if again else key

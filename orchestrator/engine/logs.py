@@ -6,20 +6,20 @@ import logging
 from collections.abc import MutableMapping
 from typing import Any
 
-from orchestrator.core.records import Header, Record
+from orchestrator.rules.model import Activation, RunHeader
 
 log = logging.getLogger("orchestrator")
 
 
-def about(header: Header, record: Record | None = None, workflow_id: str = "") -> dict[str, str]:
-    """The `extra` of a record about a run, and about one of its steps where it is one's.
+def log_context(header: RunHeader, activation: Activation | None = None, workflow_id: str = "") -> dict[str, str]:
+    """The `extra` of an activation about a run, and about one of its steps where it is one's.
 
     `run_id` is always that of the run as a whole; `workflow_id` is the innermost workflow's where that is known.
     """
     found = {"run_id": header.run_id, "workflow_id": workflow_id or header.workflow_id}
-    # The run's own record is none of a step.
-    if record is not None and record.path:
-        found["step"] = record.step
+    # The run's own activation is none of a step.
+    if activation is not None and activation.path:
+        found["step"] = activation.step
     return found
 
 

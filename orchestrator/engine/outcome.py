@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.core.changes import Mail
-from orchestrator.core.plan import Plan
+from orchestrator.rules.change import MailboxUpdate
+from orchestrator.rules.plan import Plan
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class Writes:
     # keys of the request context to set, or (None) to delete
     context: Mapping[str, str | None] = field(default_factory=dict)
     # what becomes of a mailbox
-    mail: Mail | None = None
+    mailbox: MailboxUpdate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.core.graph import Graph
-from orchestrator.core.records import Header
 from orchestrator.definitions import Workflow
+from orchestrator.rules.graph import Graph
+from orchestrator.rules.model import RunHeader
 
 
 class Registry:
@@ -26,7 +26,7 @@ class Registry:
         """The workflow, or None."""
         return self._workflows.get(workflow_id)
 
-    def known_graph(self, header: Header) -> Graph | None:
+    def graph_if_same(self, header: RunHeader) -> Graph | None:
         """The graph of a stored run, None where it is not known here, or has changed since the run was started."""
         # Paths are places in one graph. In another they would lead to other steps, and the run would go on with those.
         workflow = self.get(header.workflow_id)

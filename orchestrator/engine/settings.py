@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from orchestrator.core.envelope import CommitLimits
+from orchestrator.rules.envelope import CommitLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Settings:
 
     # how long a worker that has gone silent keeps its step
     lease_seconds: float = 30.0
-    # how often the ticker looks for what is due
+    # how often the scheduler looks for what is due
     tick_seconds: float = 1.0
     # how long a queued step may go unseen before its message is sent again
     republish_seconds: float = 30.0
@@ -58,8 +58,8 @@ class Settings:
         return round(self.lease_seconds * 1000)
 
     @property
-    def grace(self) -> int:
-        """The time until a queued record is looked at again, in milliseconds."""
+    def redelivery_delay(self) -> int:
+        """The time until a queued activation is looked at again, in milliseconds."""
         return round(self.republish_seconds * 1000)
 
     @property
@@ -70,4 +70,4 @@ class Settings:
     @property
     def limits(self) -> CommitLimits:
         """The limits that every change is committed with."""
-        return CommitLimits(self.lease, self.grace, self.events_max_per_run, self.events_max_age)
+        return CommitLimits(self.lease, self.redelivery_delay, self.events_max_per_run, self.events_max_age)

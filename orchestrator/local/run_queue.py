@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from orchestrator.background import TimerQueue
-from orchestrator.core.changes import Dispatch
+from orchestrator.rules.change import Dispatch
 
 
 @dataclass(slots=True)

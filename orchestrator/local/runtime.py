@@ -16,9 +16,6 @@ from math import inf
 from typing import Any
 
 from orchestrator.background import on_fork
-from orchestrator.core.changes import Committed, Dispatch
-from orchestrator.core.graph import Wait
-from orchestrator.core.records import Header, RunState
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.logs import log_lost_worker
 from orchestrator.engine.settings import Settings
@@ -27,6 +24,9 @@ from orchestrator.host import SystemClock, monotonic
 from orchestrator.local.run_queue import RunQueue
 from orchestrator.local.wait_timeouts import WaitTimeouts
 from orchestrator.ports import Clock, Store
+from orchestrator.rules.change import Committed, Dispatch
+from orchestrator.rules.graph import Wait
+from orchestrator.rules.model import RunHeader, StoredStatus
 
 _MAX_THREADS = 64
 _LOOK = 0.5  # seconds between looks at the run while only timers are left: it may be canceled from elsewhere
@@ -63,7 +63,7 @@ class LocalRuntime:
         self._closed = False
         self._failures: dict[str, BaseException] = {}  # by run, until this process takes the run up again
         self._with_timeouts: set[str] = set()  # ids of workflows
-        self._wait_timeouts = WaitTimeouts(store, clock, settings.grace, self._on_timeout)
+        self._wait_timeouts = WaitTimeouts(store, clock, settings.redelivery_delay, self._on_timeout)
         self.reset_after_fork()
         on_fork(self)
 
@@ -87,7 +87,7 @@ class LocalRuntime:
         if self._on_register is not None:
             self._on_register(workflow)
 
-    def publish(self, header: Header, dispatches: Sequence[Dispatch]) -> None:
+    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         """Put the dispatches in the run's queue."""
         with self._lock:  # so that the queue is not taken away meanwhile
             queue = self._queues.setdefault(header.run_id, RunQueue())
@@ -100,10 +100,10 @@ class LocalRuntime:
     def discard_result(self, run_id: str) -> None:
         """Do nothing: there is no result outside the store."""
 
-    def on_progress(self, header: Header) -> None:
+    def on_progress(self, header: RunHeader) -> None:
         """Do nothing: nobody watches from outside, and readers of the store see it all."""
 
-    def on_end(self, header: Header, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+    def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
         """Do nothing: nobody outside this process is waiting."""
 
     def wake(self, run_id: str) -> None:
@@ -230,7 +230,7 @@ class LocalRuntime:
             header = self._store.header(run_id)
         except StoreUnavailable:
             return False  # unknown: the store is asked again
-        return header is None or header.status != RunState.RUNNING
+        return header is None or header.status != StoredStatus.RUNNING
 
     def _start_execution(self, run_id: str, queue: RunQueue, dispatch: Dispatch) -> None:
         with queue.changed:

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.background import TimerThread, on_fork
-from orchestrator.core.changes import Committed
-from orchestrator.core.records import Status
-from orchestrator.core.timers import on_deadline
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import SystemClock
 from orchestrator.ports import Clock, Store
+from orchestrator.rules.change import Committed
+from orchestrator.rules.model import ActivationStatus
+from orchestrator.rules.timers import on_deadline
 
 log = logging.getLogger("orchestrator")
 
@@ -38,9 +38,11 @@ class WaitTimeout:
 class WaitTimeouts:
     """Ends waits whose time is over. `reopened` is called with the commit that has ended one."""
 
-    def __init__(self, store: Store, clock: Clock, grace: int, reopened: Callable[[Committed], None]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, redelivery_delay: int, reopened: Callable[[Committed], None]
+    ) -> None:
         self._store = store
-        self._grace = grace
+        self._grace = redelivery_delay
         self._reopened = reopened
         look_every = None if isinstance(clock, SystemClock) else _LOOK_EVERY
         self._timers: TimerThread[WaitTimeout] = TimerThread(
@@ -59,9 +61,11 @@ class WaitTimeouts:
         header = self._store.header(run_id)
         if header is None or not header.waiting:
             return
-        for record in self._store.load(run_id, held=True):
-            if record.status == Status.WAITING and record.due:
-                self._add(WaitTimeout(run_id, record.path, record.due), record.due - self._store.now())
+        for activation in self._store.load(run_id, held=True):
+            if activation.status == ActivationStatus.WAITING and activation.deadline:
+                self._add(
+                    WaitTimeout(run_id, activation.path, activation.deadline), activation.deadline - self._store.now()
+                )
 
     def close(self) -> None:
         """End no more waits, and let one that is being ended come to its end."""
@@ -91,7 +95,12 @@ class WaitTimeouts:
         """End the wait as a sweep does for the runs of workers."""
         store, run_id = self._store, timeout.run_id
         header, found = store.header(run_id), store.load(run_id, [timeout.path])
-        if header is None or not found or found[0].status != Status.WAITING or found[0].due != timeout.deadline:
+        if (
+            header is None
+            or not found
+            or found[0].status != ActivationStatus.WAITING
+            or found[0].deadline != timeout.deadline
+        ):
             return  # an event came first, or the step waits anew: that wait has a timeout of its own
         # The thread goes by this process's clock and the deadline by the store's: the store decides.
         if (left := timeout.deadline - store.now()) > 0:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from orchestrator.core.records import Header
 from orchestrator.ports import RunQuery
+from orchestrator.rules.model import RunHeader
 
 SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
 
@@ -19,7 +19,7 @@ def number_of(cursor: str) -> int:
     return int(cursor or 0)
 
 
-def matches(header: Header, query: RunQuery) -> bool:
+def matches(header: RunHeader, query: RunQuery) -> bool:
     """True for a run that the query asks for."""
     return (
         query.workflow_id in (None, header.workflow_id)

@@ -1,6 +1,6 @@
 """The memory store: everything in this process, behind one lock.
 
-It behaves no better than the others: values pass through it as text only, records as frozen documents, and the clock
+It behaves no better than the others: values pass through it as text only, activations as frozen documents, and the clock
 is a port.
 """
 
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from orchestrator.core.apply import UNKNOWN, Applied, apply, claim, renew
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused, mark
-from orchestrator.core.records import HELD, Header, Record, undotted
-from orchestrator.core.timers import SweepRight, has_timer, is_timer_live, take_sweep_right
 from orchestrator.host import SystemClock, monotonic
-from orchestrator.ports import TRIMMED, Clock, Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import TRIMMED, Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
+from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, mailbox_version
+from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
+from orchestrator.rules.timers import SweepRight, has_timer, is_timer_live, take_sweep_right
 from orchestrator.stores.common import SLACK, matches, number_of
 
 _T = TypeVar("_T")
@@ -27,8 +27,8 @@ _STILL = 5.0  # seconds that a fork waits for a store; none of its verbs takes t
 
 @dataclass(slots=True)
 class _Run:
-    header: Header
-    records: dict[str, Record] = field(default_factory=dict)
+    header: RunHeader
+    activations: dict[str, Activation] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     state: dict[str, str] = field(default_factory=dict)
     context: dict[str, str] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class MemoryStore:
         for run in self._runs.values():
             run.told = threading.Condition(self.lock)
 
-    def create(self, header: Header) -> Header:
+    def create(self, header: RunHeader) -> RunHeader:
         with self._changed:
             stored = self._runs.get(header.run_id)
             if stored is None:
@@ -67,11 +67,11 @@ class MemoryStore:
                 self._runs[header.run_id] = stored
             return stored.header
 
-    def claim(self, ask: Ask) -> Claimed | Refused:
+    def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         with self._changed:
             run = self._runs.get(ask.run_id)
-            record = run.records.get(ask.path) if run else None
-            answer = claim(ask, run.header if run else None, record, self._clock.now())
+            activation = run.activations.get(ask.path) if run else None
+            answer = claim(ask, run.header if run else None, activation, self._clock.now())
             if run is None or isinstance(answer, Refused):
                 return answer if isinstance(answer, Refused) else Refused(UNKNOWN)
             self._write(run, answer)
@@ -82,29 +82,31 @@ class MemoryStore:
             run = self._runs.get(run_id)
             if run is None:
                 return Refused(UNKNOWN)
-            records = {path: run.records[path] for path in change.reads() if path in run.records}
-            box = mark(run.mail.get(change.mail.name, ())) if change.mail else ""
-            answer = apply(change, run.header, records, box, self._clock.now())
+            activations = {path: run.activations[path] for path in change.reads() if path in run.activations}
+            box = mailbox_version(run.mail.get(change.mailbox.name, ())) if change.mailbox else ""
+            answer = apply(change, run.header, activations, box, self._clock.now())
             if isinstance(answer, Refused):
                 return answer
             if not answer.repeated:
                 self._extras(run, change)
                 self._write(run, answer)
-                _trim(run, change.keep)
-                _age(run, change.keep_for if answer.events else 0)
+                _trim(run, change.max_events)
+                _age(run, change.max_event_age if answer.events else 0)
                 self._changed.notify_all()
             claimed = self._package(run, answer.claimed) if answer.claimed is not None else None
             return Committed(answer.header, answer.dispatches, claimed)
 
-    def header(self, run_id: str) -> Header | None:
+    def header(self, run_id: str) -> RunHeader | None:
         with self._changed:
             run = self._runs.get(run_id)
             return run.header if run else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
-        def pick(run: _Run) -> list[Record]:
-            names = run.held if held else run.records.keys() if paths is None else run.records.keys() & set(paths)
-            return [run.records[name] for name in sorted(names, key=undotted)]
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
+        def pick(run: _Run) -> list[Activation]:
+            names = (
+                run.held if held else run.activations.keys() if paths is None else run.activations.keys() & set(paths)
+            )
+            return [run.activations[name] for name in sorted(names, key=parse_path)]
 
         return self._read(run_id, pick, [])
 
@@ -124,7 +126,7 @@ class MemoryStore:
         seen = number_of(after)
         return self._read(run_id, lambda run: _page(run, seen, limit), [])
 
-    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+    def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         end, seen = monotonic() + timeout, number_of(after)
         with self.lock:
             while True:
@@ -138,38 +140,38 @@ class MemoryStore:
     def last_event(self, run_id: str) -> str:
         return self._read(run_id, lambda run: run.events[-1].id if run.events else "", "")
 
-    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+    def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
         end = monotonic() + timeout
         with self._changed:
             while True:
                 run = self._runs.get(run_id)
-                if run is None or run.header.rests > rests or monotonic() >= end:
+                if run is None or run.header.settle_count > settle_count or monotonic() >= end:
                     return run.header if run else None
                 self._changed.wait(max(0.0, end - monotonic()))
 
-    def due(self, namespace: str, limit: int = 100) -> list[Due]:
+    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
         with self._changed:
             now = self._clock.now()
-            found: list[Due] = []
+            found: list[DueTimer] = []
             for (run_id, path), moment in sorted(self._due.items(), key=lambda item: item[1]):
                 run = self._runs[run_id]
                 if moment > now or len(found) >= limit:
                     break
-                if not is_timer_live(run.header, run.records[path]):
+                if not is_timer_live(run.header, run.activations[path]):
                     del self._due[run_id, path]
                 elif run.header.namespace == namespace:
-                    found.append(Due(run.header, run.records[path]))
+                    found.append(DueTimer(run.header, run.activations[path]))
             return found
 
-    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
+    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         with self._changed:
             return {held: reason for held in holdings if (reason := self._renew(held, lease))}
 
-    def _renew(self, held: Holding, lease: int) -> str:
+    def _renew(self, held: LeaseRef, lease: int) -> str:
         run = self._runs.get(held.run_id)
         if run is None:
             return UNKNOWN
-        answer = renew(run.header, run.records.get(held.path), held.path, held.token, lease, self._clock.now())
+        answer = renew(run.header, run.activations.get(held.path), held.path, held.token, lease, self._clock.now())
         if isinstance(answer, Refused):
             return answer.reason
         self._keep(run, answer)
@@ -188,11 +190,11 @@ class MemoryStore:
                 return False
             del self._runs[run_id]
             run.told.notify_all()
-            for path in run.records:
+            for path in run.activations:
                 self._due.pop((run_id, path), None)
             return True
 
-    def tick(self, namespace: str, holder: str, lease: int) -> int:
+    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
         with self._changed:
             right = self._sweeps.get(namespace, SweepRight())
             since, taken = take_sweep_right(right, holder, lease, self._clock.now())
@@ -200,7 +202,7 @@ class MemoryStore:
                 self._sweeps[namespace] = taken
             return since
 
-    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+    def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         with self._changed:
             self._workers[namespace, worker] = self._clock.now() + ttl
 
@@ -221,22 +223,22 @@ class MemoryStore:
             return pick(run) if run else otherwise
 
     def _package(self, run: _Run, path: str) -> Claimed:
-        record = run.records[path]
-        wanted = (record.input, record.suspend, record.resume, *record.needs.split())
+        activation = run.activations[path]
+        wanted = (activation.input, activation.suspend, activation.resume, *activation.needs.split())
         values = {key: run.values[key] for key in wanted if key in run.values}
-        return Claimed(run.header, record, values, dict(run.state), dict(run.context))
+        return Claimed(run.header, activation, values, dict(run.state), dict(run.context))
 
     def _extras(self, run: _Run, change: Change) -> None:
         for key, text in change.values.items():
             run.values.setdefault(key, text)
         _patch(run.state, change.state)
         _patch(run.context, change.context)
-        if change.mail is not None:
-            box = run.mail.setdefault(change.mail.name, [])
-            if change.mail.push:
-                box.append(change.mail.push)
-            if change.mail.pop in box:
-                box.remove(change.mail.pop)
+        if change.mailbox is not None:
+            box = run.mail.setdefault(change.mailbox.name, [])
+            if change.mailbox.push:
+                box.append(change.mailbox.push)
+            if change.mailbox.pop in box:
+                box.remove(change.mailbox.pop)
 
     def _write(self, run: _Run, applied: Applied) -> None:
         run.header = applied.header
@@ -245,21 +247,21 @@ class MemoryStore:
             run.events.append(StoredEvent(str(number), now, doc))
         if applied.events:
             run.told.notify_all()
-        for record in applied.records.values():
-            self._keep(run, record)
+        for activation in applied.activations.values():
+            self._keep(run, activation)
 
-    def _keep(self, run: _Run, record: Record) -> None:
-        key = (run.header.run_id, record.path)
+    def _keep(self, run: _Run, activation: Activation) -> None:
+        key = (run.header.run_id, activation.path)
         self._due.pop(key, None)
-        run.held.discard(record.path)
-        if not record.status:
-            run.records.pop(record.path, None)
+        run.held.discard(activation.path)
+        if not activation.status:
+            run.activations.pop(activation.path, None)
             return
-        run.records[record.path] = record
-        if record.status in HELD:
-            run.held.add(record.path)
-        if has_timer(run.header, record):
-            self._due[key] = record.due
+        run.activations[activation.path] = activation
+        if activation.status in AWAITING:
+            run.held.add(activation.path)
+        if has_timer(run.header, activation):
+            self._due[key] = activation.deadline
 
 
 class _Forks:
@@ -302,10 +304,10 @@ def _trim(run: _Run, keep: int) -> None:
         _cut(run, len(run.events) - keep)
 
 
-def _age(run: _Run, keep_for: int) -> None:
+def _age(run: _Run, max_event_age: int) -> None:
     """Drop events that are older by so much than the newest, which has just come: some at a time, too."""
-    if keep_for and len(run.events) > SLACK:
-        young = run.events[-1].at - keep_for
+    if max_event_age and len(run.events) > SLACK:
+        young = run.events[-1].at - max_event_age
         if run.events[SLACK].at < young:
             _cut(run, next(place for place, event in enumerate(run.events) if event.at >= young))
 

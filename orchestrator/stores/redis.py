@@ -21,13 +21,13 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
-from orchestrator.core.records import Header, Record, undotted
-from orchestrator.core.timers import NEVER
-from orchestrator.core.transitions import IllegalTransition
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic, new_token
-from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
+from orchestrator.rules.model import Activation, RunHeader, parse_path
+from orchestrator.rules.timers import NEVER
+from orchestrator.rules.transitions import IllegalTransition
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import matches
 from orchestrator.stores.redis_keys import Layout, index_prefix, parse_due
@@ -72,12 +72,12 @@ class RedisStore:
         self._keys = Layout(prefix, shards)
         self._link = _RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
 
-    def create(self, header: Header) -> Header:
+    def create(self, header: RunHeader) -> RunHeader:
         keys = self._keys.run(header.run_id)
         text = self._link.script("create", (keys.header, keys.index), (wire.dumps(header.doc()),))
         return wire.header_of(text)
 
-    def claim(self, ask: Ask) -> Claimed | Refused:
+    def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease)
         return wire.claimed_of(self._link.script("claim", self._keys.run(ask.run_id).claim, words))
 
@@ -85,11 +85,11 @@ class RedisStore:
         words = (run_id, *wire.change_words(change))
         return wire.committed_of(self._link.script("commit", self._keys.run(run_id).commit, words))
 
-    def header(self, run_id: str) -> Header | None:
+    def header(self, run_id: str) -> RunHeader | None:
         text = self._link.call("GET", self._keys.run(run_id).header)
         return wire.header_of(text) if text else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
         keys = self._keys.run(run_id)
         found: dict[str, bytes | None]
         if held:
@@ -101,7 +101,7 @@ class RedisStore:
             found = dict(zip(names, self._link.call("HMGET", keys.records, *names), strict=True))
         else:
             return []
-        return [wire.record_of(path, text) for path in sorted(found, key=undotted) if (text := found[path])]
+        return [wire.activation_of(path, text) for path in sorted(found, key=parse_path) if (text := found[path])]
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         key, names = self._keys.run(run_id).values, list(dict.fromkeys(ids))
@@ -132,7 +132,7 @@ class RedisStore:
         first = f"({_cursor(after)}" if after else "-"
         return wire.events_of(self._link.script("events", (keys.header, keys.events), (first, limit)))
 
-    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+    def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         key, end = self._keys.run(run_id).events, monotonic() + timeout
         while (left := end - monotonic()) > 0:
             block = max(1, round(min(left, _BLOCK) * 1000))
@@ -145,20 +145,20 @@ class RedisStore:
         found = self._link.call("XREVRANGE", self._keys.run(run_id).events, "+", "-", "COUNT", 1)
         return found[0][0].decode() if found else ""
 
-    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+    def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
         keys, end = self._keys.run(run_id), monotonic() + timeout
         while True:
             # The last rest is read before the header: one that comes later ends the blocking read at once.
             last, text = self._link.calls([("XREVRANGE", keys.rests, "+", "-", "COUNT", 1), ("GET", keys.header)])
             header = wire.header_of(text) if text else None
             left = end - monotonic()
-            if header is None or header.rests > rests or left <= 0:
+            if header is None or header.settle_count > settle_count or left <= 0:
                 return header
             block = max(1, round(min(left, _BLOCK) * 1000))
             cursor = last[0][0] if last else "0-0"
             self._link.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", keys.rests, cursor, blocking=True)
 
-    def due(self, namespace: str, limit: int = 100) -> list[Due]:
+    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
         shards = range(self._keys.shards)
         while True:
             pages = self._link.calls([("due.lua", (self._keys.due(shard),), (namespace, limit)) for shard in shards])
@@ -167,7 +167,7 @@ class RedisStore:
             places = [(member, *parse_due(member, namespace)) for member in members]
             found = self._link.calls([self._peek(*place) for place in places])
             due = [
-                Due(wire.header_of(pair[0]), wire.record_of(path, pair[1]))
+                DueTimer(wire.header_of(pair[0]), wire.activation_of(path, pair[1]))
                 for (_, _, path), pair in zip(places, found, strict=True)
                 if pair
             ]
@@ -178,8 +178,8 @@ class RedisStore:
         keys = self._keys.run(run_id)
         return "peek.lua", (keys.header, keys.records, keys.due), (member, path)
 
-    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
-        of: dict[str, list[Holding]] = {}
+    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
+        of: dict[str, list[LeaseRef]] = {}
         for held in holdings:
             of.setdefault(held.run_id, []).append(held)
         answers = self._link.calls([self._renewal(run_id, mine, lease) for run_id, mine in of.items()])
@@ -188,7 +188,7 @@ class RedisStore:
         )
         return {held: reason.decode() for held, reason in pairs if reason}
 
-    def _renewal(self, run_id: str, holdings: list[Holding], lease: int) -> _Call:
+    def _renewal(self, run_id: str, holdings: list[LeaseRef], lease: int) -> _Call:
         keys = self._keys.run(run_id)
         words = [word for held in holdings for word in (held.path, held.token)]
         return "renew.lua", (keys.header, keys.records, keys.due), (run_id, lease, *words)
@@ -211,7 +211,7 @@ class RedisStore:
         members = islice(heapq.merge(*found[len(shards) :], reverse=True), query.offset, last)
         return RunPageOf(self._headers(prefix, list(members)), sum(found[: len(shards)]))
 
-    def _pages(self, prefix: str, query: RunQuery) -> Iterator[list[Header]]:
+    def _pages(self, prefix: str, query: RunQuery) -> Iterator[list[RunHeader]]:
         """All runs below an index prefix, newest first; what was created after `before` was also written after it."""
         high = f"({prefix};" if query.before is None else f"({prefix}{query.before:015d}"
         keys = [self._keys.index(shard) for shard in range(self._keys.shards)]
@@ -220,7 +220,7 @@ class RedisStore:
         while page := list(islice(members, _PAGE)):
             yield self._headers(prefix, page)
 
-    def _headers(self, prefix: str, members: list[bytes]) -> list[Header]:
+    def _headers(self, prefix: str, members: list[bytes]) -> list[RunHeader]:
         skip = len(prefix.encode()) + 16  # digits of the moment and a colon
         texts = self._link.calls([("GET", self._keys.run(member[skip:].decode()).header) for member in members])
         return [wire.header_of(text) for text in texts if text]
@@ -229,12 +229,12 @@ class RedisStore:
         words = (run_id, *(["*"] if states is None else sorted(states)))
         return bool(self._link.script("delete", self._keys.run(run_id).commit, words))
 
-    def tick(self, namespace: str, holder: str, lease: int) -> int:
+    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
         words = (holder, lease, new_token(), max(_REMEMBER_TICKS, lease))
         since = int(self._link.script("tick", (self._keys.tick(namespace),), words))
         return NEVER if since < 0 else since
 
-    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+    def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         self._link.script("workers", (self._keys.workers(namespace),), (ttl, worker))
 
     def workers(self, namespace: str) -> list[str]:

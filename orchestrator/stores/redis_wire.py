@@ -1,6 +1,6 @@
 """The way of changes and answers to the Redis scripts and back. It knows neither a connection nor a key.
 
-A change goes as one JSON document that the script decodes (guards, operations, flat records), followed by the texts
+A change goes as one JSON document that the script decodes (guards, operations, flat activations), followed by the texts
 that it must never decode: values, state, context and events.
 """
 
@@ -15,29 +15,29 @@ from typing import Any, assert_never
 
 from pydantic_core import from_json, to_json
 
-from orchestrator.core.apply import REMEMBERED
-from orchestrator.core.changes import (
-    Caller,
+from orchestrator.ports import TRIMMED, StoredEvent
+from orchestrator.rules.apply import REMEMBERED
+from orchestrator.rules.change import (
+    CancelPendingItems,
     Change,
     Claimed,
     Committed,
+    CountDown,
+    CreateActivation,
     Dispatch,
-    Down,
-    Holder,
-    Next,
+    EmitProgress,
+    LeaseGuard,
     Op,
-    Put,
     Refused,
-    Run,
-    Set,
-    Shut,
-    Tell,
+    RequestGuard,
+    StartNextItem,
+    UpdateActivation,
+    UpdateRun,
 )
-from orchestrator.core.records import Header, Record
-from orchestrator.core.stamps import STARTING
-from orchestrator.core.timers import SWEPT, UNSWEPT_RUNTIMES
-from orchestrator.core.transitions import tables
-from orchestrator.ports import TRIMMED, StoredEvent
+from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.stamps import STARTING
+from orchestrator.rules.timers import SWEPT, UNSWEPT_RUNTIMES
+from orchestrator.rules.transitions import tables
 
 
 class Script:
@@ -48,7 +48,7 @@ class Script:
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-# Scripts that read headers or records stand behind the rules, those that change them behind `run` too.
+# Scripts that read headers or activations stand behind the rules, those that change them behind `run` too.
 _PARTS = {
     "claim": ("rules", "run", "claim"),
     "commit": ("rules", "run", "commit"),
@@ -75,8 +75,8 @@ def rules() -> str:
     """
     known = {
         **tables(),
-        "record": {field.name: field.default for field in fields(Record)},
-        "header": {field.name: field.default for field in fields(Header)},
+        "activation": {field.name: field.default for field in fields(Activation)},
+        "header": {field.name: field.default for field in fields(RunHeader)},
         "starting": dict.fromkeys(STARTING, True),
         "swept": dict.fromkeys(SWEPT, True),
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
@@ -112,30 +112,35 @@ def change_words(change: Change) -> list[str]:
     context, no_context = _patch(change.context)
     events = [dumps(event) for event in change.events]
     parts = (values, state, no_state, context, no_context, events)
-    doc: dict[str, Any] = {"lease": change.lease, "grace": change.grace, "rest": change.rest}
+    doc: dict[str, Any] = {
+        "lease": change.lease,
+        "redelivery_delay": change.redelivery_delay,
+        "settle_token": change.settle_token,
+    }
     doc["ops"] = _ops(change.ops)
     doc["n"] = [len(part) for part in parts]
     match change.guard:
-        case Holder(path=path, token=token, part=number):
+        case LeaseGuard(path=path, token=token, flush_seq=number):
             doc |= {"holder": True, "by": [path, token, number]}
-        case Caller(id=id_, states=states, life=life, rests=rests):
-            doc["by"] = [id_, sorted(states), life, rests]
+        case RequestGuard(id=id_, statuses=states, generation=generation, settle_count=settle_count):
+            doc["by"] = [id_, sorted(states), generation, settle_count]
         case _:
             assert_never(change.guard)
     if change.expect:
         doc["expect"] = [
-            [e.path, e.status, e.seq] if e.due is None else [e.path, e.status, e.seq, e.due] for e in change.expect
+            [e.path, e.status, e.seq] if e.deadline is None else [e.path, e.status, e.seq, e.deadline]
+            for e in change.expect
         ]
-    if change.keep:
-        doc["keep"] = change.keep
-    if change.keep_for:
-        doc["keep_for"] = change.keep_for
+    if change.max_events:
+        doc["max_events"] = change.max_events
+    if change.max_event_age:
+        doc["max_event_age"] = change.max_event_age
     if change.drop:
         doc["drop"] = change.drop
-    if change.rest_now:
-        doc["rest_now"] = True
-    if change.mail is not None:
-        doc["mail"] = [change.mail.name, change.mail.expect, change.mail.push, change.mail.pop]
+    if change.settle_now:
+        doc["settle_now"] = True
+    if change.mailbox is not None:
+        doc["mailbox"] = [change.mailbox.name, change.mailbox.expect, change.mailbox.push, change.mailbox.pop]
     words = [dumps(doc)]
     for part in parts:
         words += part
@@ -156,7 +161,7 @@ def _ops(ops: Sequence[Op]) -> list[list[Any]]:
     words: list[list[Any]] = []
     last: Op | None = None
     for op in ops:
-        if isinstance(op, Next) and op is last:
+        if isinstance(op, StartNextItem) and op is last:
             words[-1][4] += 1
         else:
             words.append(_op(op))
@@ -166,19 +171,19 @@ def _ops(ops: Sequence[Op]) -> list[list[Any]]:
 
 def _op(op: Op) -> list[Any]:
     match op:
-        case Put(record=record, claim=claim, delay=delay):
-            return ["p", record.doc(), claim, delay]
-        case Set(path=path, fields=fields, claim=claim, delay=delay):
+        case CreateActivation(activation=activation, claim=claim, delay=delay):
+            return ["p", activation.doc(), claim, delay]
+        case UpdateActivation(path=path, fields=fields, claim=claim, delay=delay):
             return ["s", path, dict(fields), claim, delay]
-        case Next(path=path, template=template, prefix=prefix):
+        case StartNextItem(path=path, template=template, prefix=prefix):
             return ["n", path, template.doc(), prefix, 1]
-        case Shut(path=path):
+        case CancelPendingItems(path=path):
             return ["u", path]
-        case Down(path=path, then=then, event=event):
+        case CountDown(path=path, then=then, event=event):
             return ["d", path, _op(then), dumps(event)[:-1] if event else ""]
-        case Tell(path=path, event=event):
+        case EmitProgress(path=path, event=event):
             return ["t", path, dumps(event)[:-1]]
-        case Run(fields=fields, unless=unless):
+        case UpdateRun(fields=fields, unless=unless):
             return ["r", dict(fields), unless]
         case _:
             assert_never(op)
@@ -187,14 +192,14 @@ def _op(op: Op) -> list[Any]:
 # --- and back --------------------------------------------------------------------------------------------------------
 
 
-def header_of(text: bytes) -> Header:
+def header_of(text: bytes) -> RunHeader:
     """A header as a script answers it."""
-    return Header.parse(from_json(text))
+    return RunHeader.parse(from_json(text))
 
 
-def record_of(path: str, text: bytes) -> Record:
-    """The record that is stored at `path`."""
-    return Record.parse({**from_json(text), "path": path})
+def activation_of(path: str, text: bytes) -> Activation:
+    """The activation that is stored at `path`."""
+    return Activation.parse({**from_json(text), "path": path})
 
 
 def events_of(reply: Sequence[Any]) -> list[StoredEvent]:
@@ -237,9 +242,11 @@ def committed_of(reply: Sequence[Any]) -> Committed | Refused:
     return Committed(header, dispatches, _package(header, reply[3:]) if len(reply) > 3 else None)
 
 
-def _package(header: Header, parts: Sequence[Any]) -> Claimed:
-    record, values, state, context = parts
-    return Claimed(header, Record.parse(from_json(record)), texts_of(values), texts_of(state), texts_of(context))
+def _package(header: RunHeader, parts: Sequence[Any]) -> Claimed:
+    activation, values, state, context = parts
+    return Claimed(
+        header, Activation.parse(from_json(activation)), texts_of(values), texts_of(state), texts_of(context)
+    )
 
 
 def _refused(reply: Sequence[Any]) -> Refused:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.app import Run
-from orchestrator.core.changes import Dispatch
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.errors import StoreUnavailable
 from orchestrator.ports import Store
+from orchestrator.rules.change import Dispatch
 
 __all__ = ["FailingStore", "WorkerLost", "deliver_again"]
 
@@ -69,7 +69,9 @@ class FailingStore:
 def deliver_again(run: Run) -> int:
     """Send the last message of every activation of the run once more, as a broker may; returns how many were sent."""
     orchestrator = run.orchestrator
-    records = orchestrator.store.load(run.run_id)
-    again = [Dispatch(record.path, record.seq, record.route) for record in records if record.seq]
-    orchestrator.engine.runtime.publish(run.header(), again)
+    activations = orchestrator.store.load(run.run_id)
+    again = [
+        Dispatch(activation.path, activation.seq, activation.route) for activation in activations if activation.seq
+    ]
+    orchestrator.executor.runtime.publish(run.header(), again)
     return len(again)

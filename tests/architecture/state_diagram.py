@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.core.transitions import RUN_TABLE, TABLE, Kind
+from orchestrator.rules.transitions import RUN_TABLE, TABLE, Kind
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "architecture.md"
 COMMAND = "python -m tests.architecture.state_diagram"
-BEGIN = f"<!-- state diagram: `{COMMAND}` writes it from orchestrator/core/transitions.py -->"
+BEGIN = f"<!-- state diagram: `{COMMAND}` writes it from orchestrator/rules/transitions.py -->"
 END = "<!-- end of the state diagram -->"
 
 

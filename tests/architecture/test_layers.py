@@ -50,7 +50,7 @@ def test_changes_are_built_in_the_core_alone() -> None:
     built = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources("orchestrator", "canvas", "tasks")
-        if not path.is_relative_to(ROOT / "orchestrator/core")
+        if not path.is_relative_to(ROOT / "orchestrator/rules")
         if not path.is_relative_to(ROOT / "orchestrator/testing")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Change"
@@ -79,10 +79,10 @@ def test_the_core_imports_the_standard_library_and_the_errors_alone() -> None:
     forbidden = {"asyncio", "io", "logging", "os", "random", "secrets", "socket", "threading", "time"}
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in sources("orchestrator/core")
+        for path in sources("orchestrator/rules")
         for line, name, level in imports(path)
         if level == 0
-        and not name.startswith(("orchestrator.core", "orchestrator.errors"))
+        and not name.startswith(("orchestrator.rules", "orchestrator.errors"))
         and (name.split(".")[0] not in sys.stdlib_module_names or name.split(".")[0] in forbidden)
     ]
     assert not found, "\n".join(found)

@@ -17,7 +17,7 @@ from orchestrator import Orchestrator
 from orchestrator.cli import exits
 from orchestrator.cli.following import fitting_rows, tree_of
 from orchestrator.cli.rows import Row
-from orchestrator.core.records import Header
+from orchestrator.rules.model import RunHeader
 from orchestrator.stores import open_store
 from orchestrator.testing import WorkerLost
 from tests.cli import flows
@@ -223,7 +223,7 @@ def test_what_waits_is_filtered(call: Call) -> None:
 
 
 def test_a_tick_needs_workers_runs() -> None:
-    """The default runtime has no ticker; and one tick is not a sweep."""
+    """The default runtime has no scheduler; and one tick is not a sweep."""
     call = calling("--store", "memory://cli-ticks", "--workflows", "tests.cli.flows:ALL")
     assert "no ticker" in problem(call("tick", "--once"), exits.USAGE)
     assert "leave one of them out" in problem(call("tick", "--once", "--for", "1"), exits.USAGE)
@@ -232,7 +232,7 @@ def test_a_tick_needs_workers_runs() -> None:
 def test_runs_of_celery_workers_are_not_moved_here() -> None:
     """Their steps would run in this process, where nobody expects them."""
     store = open_store("memory://cli-theirs")
-    store.create(Header(run_id="theirs", workflow_id="listening", runtime="celery"))
+    store.create(RunHeader(run_id="theirs", workflow_id="listening", runtime="celery"))
     call = calling("--store", "memory://cli-theirs", "--workflows", "tests.cli.flows:ALL")
     for command in (["restart", "theirs"], ["travel", "theirs", "paid"], ["send-event", "theirs", "paid"]):
         assert "belongs to the runtime 'celery'" in problem(call(*command), exits.USAGE)

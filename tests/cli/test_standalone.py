@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from orchestrator.cli import exits
 from orchestrator.cli.options import STATUSES
 from orchestrator.cli.standalone import orchestrator
-from orchestrator.core.records import RunState
+from orchestrator.rules.model import StoredStatus
 from tests.cli import flows
 
 ORDER = '{"sku": "a", "qty": 2}'
@@ -324,11 +324,11 @@ def test_a_single_workflow_is_found_in_the_working_directory(tmp_path: Path, mon
 
 def test_a_run_of_celery_workers_is_not_resumed_here(once: Call, tmp_path: Path) -> None:
     """Its steps would run in this process, where nobody expects them."""
-    from orchestrator.core.records import Header
+    from orchestrator.rules.model import RunHeader
     from orchestrator.stores import open_store
 
     store = open_store("memory://cli-foreign")
-    store.create(Header(run_id="theirs", workflow_id="chatty", runtime="celery"))
+    store.create(RunHeader(run_id="theirs", workflow_id="chatty", runtime="celery"))
     here = calling("--store", "memory://cli-foreign", "--workflows", "tests.cli.flows:ALL")
     assert "belongs to the runtime 'celery'" in problem(here("resume", "theirs", "1"), exits.USAGE)
     assert "belongs to the runtime 'celery'" in problem(here("start", "chatty", "1", "--run-id", "theirs"), exits.USAGE)
@@ -336,10 +336,10 @@ def test_a_run_of_celery_workers_is_not_resumed_here(once: Call, tmp_path: Path)
 
 def test_another_graph_is_drawn_with_a_warning(once: Call) -> None:
     """The picture is the present one's."""
-    from orchestrator.core.records import Header
+    from orchestrator.rules.model import RunHeader
     from orchestrator.stores import open_store
 
-    open_store("memory://cli-old").create(Header(run_id="old", workflow_id="chatty", fingerprint="another"))
+    open_store("memory://cli-old").create(RunHeader(run_id="old", workflow_id="chatty", fingerprint="another"))
     here = calling("--store", "memory://cli-old", "--workflows", "tests.cli.flows:ALL")
     assert "another graph" in here("graph", "--run", "old").stderr
 
@@ -377,4 +377,4 @@ def test_every_help_has_the_exit_codes(command: list[str]) -> None:
 
 def test_the_states_on_offer_are_those_of_the_product() -> None:
     """The list is written out so that Celery's own commands need not import the product."""
-    assert set(STATUSES) == {state.value for state in RunState}
+    assert set(STATUSES) == {state.value for state in StoredStatus}

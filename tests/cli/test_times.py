@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 
 from orchestrator import Workflow, step
-from orchestrator.core.records import Header, Record, Role, RunState, Status
 from orchestrator.engine.read.timing import Timing, compute_timing
 from orchestrator.ports import StoredEvent
+from orchestrator.rules.model import Activation, ActivationStatus, Role, RunHeader, StoredStatus
 from tests.cli.test_standalone import calling, data
 
-HEADER = Header(run_id="run", status=RunState.SUCCESS, started_at=1_000, ended_at=2_000)
+HEADER = RunHeader(run_id="run", status=StoredStatus.SUCCESS, started_at=1_000, ended_at=2_000)
 NOW = 9_000
 
 
@@ -31,10 +31,10 @@ def by_chance(number: int) -> int:
 RETRYING = Workflow("retrying").then(steady).then(by_chance).commit()
 
 
-def record(path: str, queued: int, started: int, ended: int, **fields: Any) -> Record:
+def record(path: str, queued: int, started: int, ended: int, **fields: Any) -> Activation:
     """A step that has ended well."""
-    about: dict[str, Any] = {"step": f"s{path}", "component": "STEP", "status": Status.SUCCESS, **fields}
-    return Record(path=path, queued_at=queued, started_at=started, ended_at=ended, order=started, **about)
+    about: dict[str, Any] = {"step": f"s{path}", "component": "STEP", "status": ActivationStatus.SUCCESS, **fields}
+    return Activation(path=path, queued_at=queued, started_at=started, ended_at=ended, first_seq=started, **about)
 
 
 def event(at: int, kind: str, path: str = "", visit: str = "", **doc: Any) -> StoredEvent:
@@ -43,7 +43,7 @@ def event(at: int, kind: str, path: str = "", visit: str = "", **doc: Any) -> St
 
 
 def of(
-    records: Sequence[Record], events: Sequence[StoredEvent] = (), header: Header = HEADER, flow: Any = None
+    records: Sequence[Activation], events: Sequence[StoredEvent] = (), header: RunHeader = HEADER, flow: Any = None
 ) -> Timing:
     """Return the timing of a run that has these activations."""
     return compute_timing(header, records, events, flow.compiled if flow is not None else None, NOW)
@@ -66,7 +66,7 @@ def test_a_chain_is_queue_and_run_and_the_rest_is_the_engines() -> None:
 
     assert took(found, "0") == {"queue": 100, "run": 200}
     assert took(found, "1") == {"queue": 50, "run": 500}
-    assert (found.total, found.engine) == (1_000, 150)
+    assert (found.total, found.executor) == (1_000, 150)
     assert (found.took["queue"], found.took["run"]) == (150, 700)
     assert path(found) == ["0", "1"]
 
@@ -80,7 +80,7 @@ def test_the_critical_path_goes_through_the_slowest_arm() -> None:
     assert path(found) == ["0", "1.1", "2"]
     assert [found_step.path for found_step in found.steps] == ["0", "1.0", "1.1", "2"], "blocks do nothing themselves"
     assert [found_step.critical for found_step in found.steps] == [True, False, True, True]
-    assert found.engine == 0
+    assert found.executor == 0
     assert found.took["run"] == 100 + 250 + 700 + 100
 
 
@@ -88,7 +88,7 @@ def test_mappings_of_no_length_stand_in_their_order() -> None:
     """They end when they begin, and are gone through once."""
     found = of([record("0", 0, 1_000, 1_500), record("1", 0, 1_500, 1_500), record("2", 1_500, 1_500, 2_000)])
     assert path(found) == ["0", "1", "2"]
-    assert found.engine == 0
+    assert found.executor == 0
 
 
 def test_what_was_suspended_is_told_apart_from_what_ran() -> None:
@@ -109,8 +109,8 @@ def test_what_was_suspended_is_told_apart_from_what_ran() -> None:
 
 def test_what_is_suspended_now_is_so_until_now() -> None:
     """The run has not ended."""
-    header = Header(run_id="run", status=RunState.SUSPENDED, started_at=1_000)
-    held = record("0", 1_000, 1_100, 0, status=Status.SUSPENDED, suspended_at=1_200)
+    header = RunHeader(run_id="run", status=StoredStatus.SUSPENDED, started_at=1_000)
+    held = record("0", 1_000, 1_100, 0, status=ActivationStatus.SUSPENDED, suspended_at=1_200)
     found = of([held], header=header)
     assert took(found, "0") == {"queue": 100, "run": 100, "suspended": NOW - 1_200}
     assert found.end == NOW
@@ -118,9 +118,9 @@ def test_what_is_suspended_now_is_so_until_now() -> None:
 
 def test_a_step_in_the_queue_waits_until_now() -> None:
     """Also one that was taken from a lost worker."""
-    header = Header(run_id="run", status=RunState.RUNNING, started_at=1_000)
-    fresh = record("0", 1_000, 0, 0, status=Status.QUEUED)
-    again = record("1", 8_000, 2_000, 0, status=Status.QUEUED, restarted=True)
+    header = RunHeader(run_id="run", status=StoredStatus.RUNNING, started_at=1_000)
+    fresh = record("0", 1_000, 0, 0, status=ActivationStatus.QUEUED)
+    again = record("1", 8_000, 2_000, 0, status=ActivationStatus.QUEUED, restarted=True)
     found = of([fresh, again], header=header)
     assert took(found, "0") == {"queue": NOW - 1_000}
     assert took(found, "1") == {"run": 6_000, "queue": 1_000}
@@ -132,7 +132,7 @@ def test_pauses_between_attempts_are_those_of_the_policy() -> None:
         record("0", 1_300, 1_000, 1_400, attempt=2),
         record("1", 1_400, 1_400, 3_900, attempt=1),
     ]
-    header = Header(run_id="run", status=RunState.SUCCESS, started_at=1_000, ended_at=4_000)
+    header = RunHeader(run_id="run", status=StoredStatus.SUCCESS, started_at=1_000, ended_at=4_000)
     found = of(records, header=header, flow=RETRYING)
     assert took(found, "0") == {"run": 200, "retry": 200}
     assert took(found, "1") == {"run": 2_000, "retry": 500}
@@ -176,7 +176,7 @@ def test_earlier_iterations_are_known_by_their_events() -> None:
     assert took(found, "0.0") == {"run": 400 + 400, "queue": 100}
     assert found.steps[0].runs == 2
     assert [(act.path, act.visit) for act in found.critical] == [("0.0", "1"), ("0.0", "2")]
-    assert found.engine == 50 + 50
+    assert found.executor == 50 + 50
 
 
 def test_a_run_that_has_travelled_counts_its_present_life() -> None:
@@ -188,7 +188,7 @@ def test_a_run_that_has_travelled_counts_its_present_life() -> None:
 
 def test_a_run_of_nothing_yet_took_nothing() -> None:
     """Pending: no start, no steps."""
-    found = of([], header=Header(run_id="run", started_at=0, created_at=NOW))
+    found = of([], header=RunHeader(run_id="run", started_at=0, created_at=NOW))
     assert found.steps == ()
     assert found.critical == ()
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator import Workflow, clone_step, constant, step
-from orchestrator.core import graph
 from orchestrator.definitions.bodies import ForeachBody, SleepBody, WaitBody
+from orchestrator.rules import graph
 from tests.definitions.models import Order, always, charge, count, never, notify, pack, reserve
 
 

@@ -8,8 +8,6 @@ import pytest
 
 from orchestrator import Workflow, from_input, from_step, step
 from orchestrator.codec import ANY, DictOf, ListOf, Shape, Typed
-from orchestrator.core import graph
-from orchestrator.core.graph import Retry, Route
 from orchestrator.definitions.bodies import (
     LoopBody,
     MapBody,
@@ -21,6 +19,8 @@ from orchestrator.definitions.bodies import (
     shape_made,
     step_of,
 )
+from orchestrator.rules import graph
+from orchestrator.rules.graph import Retry, Route
 from tests.definitions.models import Approval, Order, Receipt, Reservation, always, charge, notify, pack, reserve
 
 

@@ -13,9 +13,9 @@ from celery.app.task import Context as Request
 
 from orchestrator import StepNotFound, Workflow, clone_workflow, from_step, step
 from orchestrator.codec import ANY
-from orchestrator.core import graph
 from orchestrator.definitions.bodies import TaskBody
 from orchestrator.definitions.foreign import TaskEntry, is_signature, is_task
+from orchestrator.rules import graph
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from orchestrator import Orchestrator, Run, Workflow, step
 from orchestrator.canvas.publication import PublishingStore
 from orchestrator.canvas.runtime import CeleryRuntime
 from orchestrator.canvas.waking import BrokerWakeups
-from orchestrator.core.changes import Dispatch
-from orchestrator.core.records import Header
 from orchestrator.engine.settings import Settings
 from orchestrator.host import SystemClock
 from orchestrator.local import LocalRuntime
+from orchestrator.rules.change import Dispatch
+from orchestrator.rules.model import RunHeader
 from orchestrator.stores import MemoryStore
 from orchestrator.stores.sql import SqlStore
 
@@ -43,9 +43,9 @@ def test_everybody_has_the_same_store(tmp_path: Path, publishes: bool) -> None:
     app = an_app(orchestrator_store=f"sqlite:///{tmp_path}/runs.db", orchestrator_publish_events=publishes)
     with Orchestrator(app) as orchestrator:
         assert orchestrator.store is orchestrator.client.store
-        assert orchestrator.store is orchestrator.engine.store
+        assert orchestrator.store is orchestrator.executor.store
         assert isinstance(orchestrator.store, PublishingStore) is publishes
-        assert orchestrator.engine.runtime is orchestrator.client.runtime
+        assert orchestrator.executor.runtime is orchestrator.client.runtime
         assert isinstance(orchestrator.client.runtime, CeleryRuntime)
     app.close()
 
@@ -79,7 +79,7 @@ def test_an_app_in_eager_mode_gets_the_runtime_of_this_process(eager: bool) -> N
 def test_a_runtime_without_an_engine_says_so() -> None:
     """Instead of leaving the run as it is without a word."""
     runtime = LocalRuntime(MemoryStore(), Settings(), SystemClock())
-    runtime.publish(Header(run_id="one", workflow_id="doubling"), [Dispatch("0", 1, "")])
+    runtime.publish(RunHeader(run_id="one", workflow_id="doubling"), [Dispatch("0", 1, "")])
     with pytest.raises(RuntimeError, match="has not been bound to an engine"):
         runtime.drive("one")
     assert isinstance(runtime.failure_of("one"), RuntimeError)

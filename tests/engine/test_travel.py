@@ -688,7 +688,9 @@ def test_a_refused_travel_leaves_what_was_delivered(
     run = orchestrator.create_run(Workflow("w").then(make("a")).commit())
     run.start(1)
     lives: list[int] = []
-    monkeypatch.setattr(orchestrator.engine.runtime, "discard_result", lambda _: lives.append(run.header().life))
+    monkeypatch.setattr(
+        orchestrator.executor.runtime, "discard_result", lambda _: lives.append(run.header().generation)
+    )
 
     untouched(run, StepNotFound, "nowhere", "nowhere")
     untouched(run, TypeError, "state", "a", state=1)

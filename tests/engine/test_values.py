@@ -23,8 +23,8 @@ from orchestrator import Context, Orchestrator, ValueNotSerializable, Workflow, 
 from orchestrator.canvas.runtime import CeleryRuntime
 from orchestrator.cli import standalone
 from orchestrator.cli.texts import plain
-from orchestrator.core.records import Header
 from orchestrator.host import new_run_id
+from orchestrator.rules.model import RunHeader
 
 STORES = ["memory", "sqlite", "redis", "postgresql"]
 DB = 7
@@ -309,7 +309,7 @@ def test_the_result_backend_gets_every_result(result: Any, shown: Any) -> None:
     runtime = CeleryRuntime(app, SimpleNamespace(tick_seconds=1.0), lambda _: None, SimpleNamespace())  # type: ignore[arg-type]
     assert not isinstance(app.backend, DisabledBackend)
 
-    runtime._store_result(Header(run_id=run_id, workflow_id="w", status="success"), lambda: result, lambda: None)
+    runtime._store_result(RunHeader(run_id=run_id, workflow_id="w", status="success"), lambda: result, lambda: None)
 
     assert AsyncResult(run_id, app=app).get(timeout=5) == shown
     app.close()

@@ -16,13 +16,13 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Holder, Refused
-from orchestrator.core.records import Header, Record, RunState
-from orchestrator.ports import TRIMMED, Holding, RunQuery, Store
+from orchestrator.ports import TRIMMED, LeaseRef, RunQuery, Store
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, LeaseGuard, Refused
+from orchestrator.rules.model import Activation, RunHeader, StoredStatus
 from orchestrator.stores.memory import MemoryStore
 from tests.properties.small_graphs import LONG
 
-ACTIVE = frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.PAUSED})
+ACTIVE = frozenset({StoredStatus.RUNNING, StoredStatus.SUSPENDED, StoredStatus.PAUSED})
 KEEPS = (0, 0, 0, 1, 5, 60)
 AGES = (0, 0, 0, 1, 20, LONG)  # ms; a change takes the memory store 2
 _ALL = 100_000
@@ -35,7 +35,7 @@ def _plain(doc: dict[str, Any]) -> dict[str, Any]:
     """Leave out how late it is, but not whether there is a moment at all."""
     doc = {name: bool(value) if name in _MOMENTS else value for name, value in doc.items()}
     if doc.get("answer"):
-        doc["answer"] = json.loads(doc["answer"])
+        doc["last_reply"] = json.loads(doc["last_reply"])
     return doc
 
 
@@ -45,9 +45,9 @@ def _answer(answer: Claimed | Committed | Refused | None) -> Any:
             return None
         case Refused(reason=reason, header=header):
             return reason, header and _plain(header.doc())
-        case Claimed(header=header, record=record):
+        case Claimed(header=header, activation=activation):
             package = (dict(answer.values), dict(answer.state), dict(answer.context))
-            return _plain(header.doc()), _plain(record.doc()), package
+            return _plain(header.doc()), _plain(activation.doc()), package
         case Committed(header=header, dispatches=dispatches, claimed=claimed):
             return _plain(header.doc()), dispatches, _answer(claimed)
 
@@ -69,7 +69,7 @@ class Pair:
     draw: Any
     run_id: str = field(default_factory=lambda: f"run/{next(_runs)}")
     told: list[Dispatch] = field(default_factory=list)
-    claims: list[Record] = field(default_factory=list)
+    claims: list[Activation] = field(default_factory=list)
     changes: list[tuple[Change, Change]] = field(default_factory=list)
     enders: list[Change] = field(default_factory=list)  # by which claims have ended
     ids: set[str] = field(default_factory=set)  # of values that were to be written
@@ -88,10 +88,10 @@ class Pair:
         return int(self.pick([0, LONG, LONG]))
 
     def spans(self) -> dict[str, Any]:
-        return {"lease": self.lease(), "grace": self.lease(), **self.kept()}
+        return {"lease": self.lease(), "redelivery_delay": self.lease(), **self.kept()}
 
     def kept(self) -> dict[str, int]:
-        return {"keep": self.pick(KEEPS), "keep_for": self.pick(AGES)}
+        return {"max_events": self.pick(KEEPS), "max_event_age": self.pick(AGES)}
 
     def burst(self) -> tuple[dict[str, Any], ...]:
         """So many events that logs are cut."""
@@ -99,12 +99,12 @@ class Pair:
 
     # What is said.
 
-    def create(self, **fields: Any) -> Header:
+    def create(self, **fields: Any) -> RunHeader:
         """Create the run, or once more; it says itself where it belongs when it begins."""
         flags = {name: self.pick([False, False, True]) for name in ("quiet", "per_step")}
         about = {"workflow_id": self.run_id, "namespace": f"{self.run_id}/old", "resource_id": self.pick(["", "r"])}
         about |= {"run_id": self.run_id, "auto_restart": self.pick([True, True, False])}
-        header = Header(**{**flags, **about, **fields})
+        header = RunHeader(**{**flags, **about, **fields})
         stored = self.memory.create(header)
         assert _plain(self.other.create(header).doc()) == _plain(stored.doc())
         return stored
@@ -117,11 +117,11 @@ class Pair:
         return str(self.pick(["", "r", "r:é", f"{self.run_id}:"]))
 
     def claim(self, path: str, seq: int, token: str | None = None) -> Claimed | None:
-        ask = Ask(self.run_id, path, seq, token or self.token(), self.lease())
+        ask = ClaimRequest(self.run_id, path, seq, token or self.token(), self.lease())
         mine, theirs = self.memory.claim(ask), self.other.claim(ask)
         assert _answer(theirs) == _answer(mine)
         if isinstance(mine, Claimed):
-            self.claims.append(mine.record)
+            self.claims.append(mine.activation)
             return mine
         return None
 
@@ -130,7 +130,7 @@ class Pair:
         late = self._has_ended(change) and change not in self.enders
         self.changes.append((change, as_theirs or change))
         self.ids |= change.values.keys()
-        self.least = min(self.least, change.keep or _ALL, 1 if 0 < change.keep_for < LONG else _ALL)
+        self.least = min(self.least, change.max_events or _ALL, 1 if 0 < change.max_event_age < LONG else _ALL)
         self.memory.clock.sleep(0.002)
         mine, theirs = self.memory.commit(self.run_id, change), self.other.commit(self.run_id, as_theirs or change)
         if late and isinstance(mine, Committed) and isinstance(theirs, Committed):
@@ -144,15 +144,17 @@ class Pair:
             return None
         self.told += mine.dispatches
         if mine.claimed:
-            self.claims.append(mine.claimed.record)
+            self.claims.append(mine.claimed.activation)
         return mine.claimed
 
     def _has_ended(self, change: Change) -> bool:
         """Tell whether the claim by whose holder it is has ended by a commit."""
         guard = change.guard
-        if not isinstance(guard, Holder):
+        if not isinstance(guard, LeaseGuard):
             return False
-        return any(record.was == guard.token for record in self.memory.load(self.run_id, [guard.path]))
+        return any(
+            activation.last_lease_token == guard.token for activation in self.memory.load(self.run_id, [guard.path])
+        )
 
     # What is compared.
 
@@ -164,18 +166,18 @@ class Pair:
     def _snapshot(self, store: Store) -> dict[str, Any]:
         header = store.header(self.run_id)
         mine = {"workflow_id": self.run_id}
-        queries = [mine, *({**mine, "status": status} for status in (RunState.RUNNING, RunState.SUSPENDED))]
+        queries = [mine, *({**mine, "status": status} for status in (StoredStatus.RUNNING, StoredStatus.SUSPENDED))]
         queries += [{**mine, "resource_id": resource} for resource in {"r", header.resource_id if header else ""}]
         return {
             "header": header and _plain(header.doc()),
-            "records": [_plain(record.doc()) for record in store.load(self.run_id)],
-            "held": [record.path for record in store.load(self.run_id, held=True)],
+            "records": [_plain(activation.doc()) for activation in store.load(self.run_id)],
+            "held": [activation.path for activation in store.load(self.run_id, held=True)],
             "values": store.values(self.run_id, self.ids),
             "state": store.state(self.run_id),
             "context": store.context(self.run_id),
-            "mail": store.mail(self.run_id, "event"),
-            "due": sorted(due.record.path for due in store.due(self.run_id)),
-            "due as created": [due.record.path for due in store.due(f"{self.run_id}/old")],
+            "mailbox": store.mail(self.run_id, "event"),
+            "deadline": sorted(due.activation.path for due in store.due_timers(self.run_id)),
+            "due as created": [due.activation.path for due in store.due_timers(f"{self.run_id}/old")],
             "listed": [store.runs(RunQuery(**query)).total for query in queries],
         }
 
@@ -211,10 +213,10 @@ class Pair:
 
     def renew(self) -> None:
         """The keeper renews what is held, and what is not."""
-        holdings = [Holding(self.run_id, record.path, record.token) for record in self.claims[-5:]]
+        holdings = [LeaseRef(self.run_id, activation.path, activation.lease_token) for activation in self.claims[-5:]]
         assert self.other.renew(holdings, LONG) == self.memory.renew(holdings, LONG)
 
     def forget(self) -> None:
         """The run is deleted if it has ended."""
-        states = frozenset({RunState.SUCCESS, RunState.FAILED})
+        states = frozenset({StoredStatus.SUCCESS, StoredStatus.FAILED})
         assert self.other.delete(self.run_id, states) == self.memory.delete(self.run_id, states)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from hypothesis import strategies as st
 
-from orchestrator.core.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Route, Sleep, Step, Wait
+from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Route, Sleep, Step, Wait
 
 LONG = 10_000_000  # ms: what nobody lives to see
 

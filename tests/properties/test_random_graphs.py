@@ -12,10 +12,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
-from orchestrator.core.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Sleep, Step
-from orchestrator.core.records import ENDED, LIVE, RunState, Status
-from orchestrator.core.timers import on_deadline
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
+from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Sleep, Step
+from orchestrator.rules.model import ENDED, LIVE, ActivationStatus, StoredStatus
+from orchestrator.rules.timers import on_deadline
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts
@@ -42,7 +42,7 @@ Outcome = Good | Bad
 
 
 def interpret(node: Node, value: Any, index: int = -1) -> Outcome:
-    """What becomes of a node, step by step, as its documentation says: no messages, no records, no faults."""
+    """What becomes of a node, step by step, as its documentation says: no messages, no activations, no faults."""
     match node:
         case Step(body=Act() as act):
             bad = act.fails > node.retry.attempts or index in act.bad
@@ -232,7 +232,11 @@ class World:
 
     def happen(self) -> None:
         todo: list[Any] = [self.deliver] * bool(self.messages) + [self.carry_on] * bool(self.claims)
-        held = [record for record in self.store.load(RUN, held=True) if record.status == Status.SUSPENDED]
+        held = [
+            activation
+            for activation in self.store.load(RUN, held=True)
+            if activation.status == ActivationStatus.SUSPENDED
+        ]
         if held and not self.header.final and (not todo or self.chance.random() < 0.2):
             todo.append(self.resume)
         if not todo or self.fault(0.1):
@@ -244,7 +248,7 @@ class World:
         path, seq = self.messages.pop(self.chance.randrange(len(self.messages)))
         if self.fault():
             self.messages.append((path, seq))
-        ask = Ask(RUN, path, seq, self.fresh(), acts.LEASE)
+        ask = ClaimRequest(RUN, path, seq, self.fresh(), acts.LEASE)
         over = self.header.final
         answer = self.store.claim(ask)
         if self.fault():
@@ -259,7 +263,7 @@ class World:
 
     def kill(self, claimed: Claimed) -> bool:
         """Whether the worker dies with its claim. A third loss would end the step: that is another story."""
-        return claimed.record.lost < acts.MOST_LOST - 1 and self.fault()
+        return claimed.activation.abandoned_attempts < acts.MAX_LOST - 1 and self.fault()
 
     def carry_on(self) -> None:
         claimed = self.claims.pop(self.chance.randrange(len(self.claims)))
@@ -274,7 +278,7 @@ class World:
                 self.go_on(answer.claimed)
 
     def commit(self, change: Change) -> Committed | Refused:
-        before = {record.path: record for record in self.store.load(RUN)}
+        before = {activation.path: activation for activation in self.store.load(RUN)}
         over = self.header.final
         answer = self.store.commit(RUN, change)
         if isinstance(answer, Refused):
@@ -287,12 +291,12 @@ class World:
         return answer
 
     def note_ends(self, before: dict[str, Any]) -> None:
-        for record in self.store.load(RUN):
-            old = before.get(record.path)
-            fresh = old is None or old.visit != record.visit or old.status not in ENDED
-            if record.status in ENDED and fresh:
-                self.ended[record.path, record.visit] += 1
-                assert self.ended[record.path, record.visit] == 1, f"{record} has ended twice"
+        for activation in self.store.load(RUN):
+            old = before.get(activation.path)
+            fresh = old is None or old.visit != activation.visit or old.status not in ENDED
+            if activation.status in ENDED and fresh:
+                self.ended[activation.path, activation.visit] += 1
+                assert self.ended[activation.path, activation.visit] == 1, f"{activation} has ended twice"
 
     def publish(self, dispatches: tuple[Dispatch, ...]) -> None:
         for dispatch in dispatches:
@@ -300,19 +304,26 @@ class World:
                 self.messages.append((dispatch.path, dispatch.seq))
 
     def resume(self) -> None:
-        held = [record for record in self.store.load(RUN, held=True) if record.status == Status.SUSPENDED]
+        held = [
+            activation
+            for activation in self.store.load(RUN, held=True)
+            if activation.status == ActivationStatus.SUSPENDED
+        ]
         self.commit(acts.resume_change(self.header, self.chance.choice(held), self.fresh))
 
     def tick(self) -> None:
-        """Time passes, as far as the next moment of something, and a ticker sweeps."""
-        running = [record for record in self.store.load(RUN) if record.status == Status.RUNNING]
-        owned = {claimed.record.token for claimed in self.claims}
-        moments = [record.due for record in self.store.load(RUN) if record.due]
-        if not moments or any(record.lost >= acts.MOST_LOST - 1 and record.token in owned for record in running):
+        """Time passes, as far as the next moment of something, and a scheduler sweeps."""
+        running = [activation for activation in self.store.load(RUN) if activation.status == ActivationStatus.RUNNING]
+        owned = {claimed.activation.lease_token for claimed in self.claims}
+        moments = [activation.deadline for activation in self.store.load(RUN) if activation.deadline]
+        if not moments or any(
+            activation.abandoned_attempts >= acts.MAX_LOST - 1 and activation.lease_token in owned
+            for activation in running
+        ):
             return
         self.clock.advance(max(0, min(moments) - self.clock.now()) / 1000)
-        for due in self.store.due(acts.NAMESPACE):
-            todo = on_deadline(due.header, due.record, acts.GRACE)
+        for due in self.store.due_timers(acts.NAMESPACE):
+            todo = on_deadline(due.header, due.activation, acts.GRACE)
             assert todo is not None
             answer = self.store.commit(RUN, todo.change)
             if isinstance(answer, Committed) and not self.fault():
@@ -321,18 +332,18 @@ class World:
     # What must hold
 
     def check(self) -> None:
-        header, records = self.header, self.store.load(RUN)
-        inner = [record for record in records if record.path]
-        counts = Counter(record.status for record in inner)
+        header, activations = self.header, self.store.load(RUN)
+        inner = [activation for activation in activations if activation.path]
+        counts = Counter(activation.status for activation in inner)
         assert header.live == sum(counts[status] for status in LIVE)
-        found = counts[Status.SUSPENDED], counts[Status.WAITING], counts[Status.PAUSED]
+        found = counts[ActivationStatus.SUSPENDED], counts[ActivationStatus.WAITING], counts[ActivationStatus.PAUSED]
         assert (header.suspended, header.waiting, header.paused) == found
-        if header.status == RunState.SUSPENDED:
+        if header.status == StoredStatus.SUSPENDED:
             assert header.suspended
             assert not header.live
         if header.final:
             assert not header.live
-            assert all(record.status in ENDED or header.suspended for record in inner)
+            assert all(activation.status in ENDED or header.suspended for activation in inner)
 
 
 def errors_of(graph: Graph) -> Outcome:
@@ -350,9 +361,9 @@ def test_every_run_comes_to_what_the_reference_says(graph: Graph, seed: int, fau
     note(str(header))
     match errors_of(graph):
         case Good(value=value):
-            assert header.status == RunState.SUCCESS
+            assert header.status == StoredStatus.SUCCESS
             assert acts.plain(world.store, header.output) == value
         case Bad(error=error):
-            assert header.status == RunState.FAILED
+            assert header.status == StoredStatus.FAILED
             if not any(map(suspends, graph.flow)):  # else the run may rest before the first in order has failed
                 assert acts.plain(world.store, header.error) == error

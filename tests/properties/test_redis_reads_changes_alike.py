@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.graph import Graph
+from orchestrator.rules.graph import Graph
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.stores.redis import RedisStore
 from orchestrator.testing import VirtualClock
@@ -31,7 +31,7 @@ def redis_store(redis_server: RedisServer) -> Iterator[RedisStore]:
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(graph=graphs(), data=st.data())
 def test_one_history_looks_the_same_in_both_stores(redis_store: RedisStore, graph: Graph, data: st.DataObject) -> None:
-    """Answers, refusals, headers, records, events, held records and due entries are equal after every step."""
+    """Answers, refusals, headers, activations, events, held activations and due entries are equal after every step."""
     history = History(MemoryStore(VirtualClock()), redis_store, data.draw, graph=graph)
     history.begin()
     history.go_on()

@@ -8,8 +8,8 @@ from typing import get_args
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from orchestrator.core.changes import Change, Expect, Mail, Op
-from orchestrator.core.records import Header, Record
+from orchestrator.rules.change import Change, MailboxUpdate, Op, Precondition
+from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.properties.wild import COUNTS, FIXED, KEYS, Wild, types_of
@@ -21,11 +21,11 @@ def _fields(kind: type) -> set[str]:
 
 def _all() -> set[tuple[str, str]]:
     """Every field of every type that a change is made of, and every field that an operation may set."""
-    kinds = [Change, *get_args(types_of(Change)["guard"]), Expect, Mail, Record, *get_args(Op)]
+    kinds = [Change, *get_args(types_of(Change)["guard"]), Precondition, MailboxUpdate, Activation, *get_args(Op)]
     whole = {(kind.__name__, name) for kind in kinds for name in _fields(kind)}
-    set_ = {("Set.fields", name) for name in _fields(Record) - KEYS | {"status"}}
-    run = {("Run.fields", name) for name in _fields(Header) - FIXED}
-    header = {("Header", name) for name in _fields(Header) - FIXED - COUNTS - {"status"}}
+    set_ = {("Set.fields", name) for name in _fields(Activation) - KEYS | {"status"}}
+    run = {("Run.fields", name) for name in _fields(RunHeader) - FIXED}
+    header = {("Header", name) for name in _fields(RunHeader) - FIXED - COUNTS - {"status"}}
     return whole | set_ | run | header
 
 

@@ -1,4 +1,4 @@
-"""Changes that no engine would write: any operations on any records, in any order. Stores read those alike, too.
+"""Changes that no engine would write: any operations on any activations, in any order. Stores read those alike, too.
 
 Operations, guards and fields are not listed here. They are taken from the types, and each value is drawn as its own
 type says, so that a new field is written and compared from the day on which it is added. Only what has a form of its
@@ -18,10 +18,22 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import strategies as st
 
-from orchestrator.core.changes import Caller, Change, Claimed, Expect, Holder, Mail, Op, Put, Run, Set, mark
-from orchestrator.core.records import HELD, Header, Phase, Record, Role, RunState, Status
-from orchestrator.core.transitions import ABSENT, RUN_TABLE, TABLE, IllegalTransition
 from orchestrator.errors import StoreUnavailable
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    CreateActivation,
+    LeaseGuard,
+    MailboxUpdate,
+    Op,
+    Precondition,
+    RequestGuard,
+    UpdateActivation,
+    UpdateRun,
+    mailbox_version,
+)
+from orchestrator.rules.model import AWAITING, Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.transitions import ABSENT, RUN_TABLE, TABLE, IllegalTransition
 from tests.properties.pair import AGES, KEEPS, Pair
 from tests.properties.small_graphs import LONG
 
@@ -37,17 +49,17 @@ _FORMS: dict[str, list[Any]] = {
     "visit": ["", "1", "1.2"],
     "route": ["", '{"name":"r"}'],
     "needs": ["", "in v1 none"],
-    "token": ["", "stolen"],
-    "answer": ["", '[[],null,""]', '[[["1",2,"",0]],null,""]'],
+    "lease_token": ["", "stolen"],
+    "last_reply": ["", '[[],null,""]', '[[["1",2,"",0]],null,""]'],
     "index": [-1, 0, 3],
-    "due": [0, 1, FAR],
+    "deadline": [0, 1, FAR],
     "closed": [False, False, False, True],  # in a closed run little is accepted
     **dict.fromkeys(("input", "output", "error", "suspend", "resume", "failure"), IDS),
 }
-KEYS = {"path", "status"}  # of a record: where it is, and what the table of statuses says
+KEYS = {"path", "status"}  # of an activation: where it is, and what the table of statuses says
 # A run keeps these from its creation, or at least from its start on: stores file it under them.
 FIXED = {"run_id", "workflow_id", "namespace", "runtime", "created_at"}
-COUNTS = {"live", *HELD}  # of a run's records
+COUNTS = {"live", *AWAITING}  # of a run's activations
 _EVENTS = [None, {"type": "told", "list": [], "text": TEXTS[-1]}, {"type": "told", "dict": {}, "float": 0.5}]
 _BY_TYPE: dict[Any, list[Any]] = {bool: [False, True], int: NUMBERS, str: TEXTS}
 
@@ -73,10 +85,22 @@ class Wild(Pair):
 
     def begin(self) -> None:
         self.create(runtime=self.pick(["celery", "celery", "local"]))
-        root = Record(path="", role=Role.BLOCK, phase=Phase.REST, status=self.pick([Status.OPEN, Status.SUCCESS]))
-        block = Record(path="0", step="s0", status=Status.OPEN, left=2, total=4, next=1, skipped=1)
-        ops = (Put(root), Run({"status": RunState.RUNNING, **self.begins()}), Put(block), Put(self.record("1")))
-        self.commit(Change(Caller(self.token(), frozenset({RunState.PENDING})), ops, **self.spans()))
+        root = Activation(
+            path="",
+            role=Role.BLOCK,
+            phase=Phase.SETTLE,
+            status=self.pick([ActivationStatus.OPEN, ActivationStatus.SUCCESS]),
+        )
+        block = Activation(
+            path="0", step="s0", status=ActivationStatus.OPEN, pending_children=2, total=4, next_item=1, never_started=1
+        )
+        ops = (
+            CreateActivation(root),
+            UpdateRun({"status": StoredStatus.RUNNING, **self.begins()}),
+            CreateActivation(block),
+            CreateActivation(self.activation("1")),
+        )
+        self.commit(Change(RequestGuard(self.token(), frozenset({StoredStatus.PENDING})), ops, **self.spans()))
 
     # What is drawn.
 
@@ -118,12 +142,14 @@ class Wild(Pair):
         names = self.draw(st.lists(st.sampled_from(sorted(hints)), max_size=most, unique=True))
         return {name: self.value(name, hints[name]) for name in names}
 
-    def record(self, path: str) -> Record:
-        """A record that is put afresh."""
-        begins = [status for status in TABLE[ABSENT].may_follow if status is not Status.RUNNING]  # that takes a claim
-        status = self.pick([Status.QUEUED, *begins, *([Status.FAILED] if self.rarely() else [])])
+    def activation(self, path: str) -> Activation:
+        """An activation that is put afresh."""
+        begins = [
+            status for status in TABLE[ABSENT].may_follow if status is not ActivationStatus.RUNNING
+        ]  # that takes a claim
+        status = self.pick([ActivationStatus.QUEUED, *begins, *([ActivationStatus.FAILED] if self.rarely() else [])])
         known = {"step": f"s{path}", "component": "STEP"}
-        return Record(**{**known, **self.some(Record, KEYS, 6), "path": path, "status": status})
+        return Activation(**{**known, **self.some(Activation, KEYS, 6), "path": path, "status": status})
 
     def rarely(self) -> bool:
         return bool(self.pick([False] * 15 + [True]))
@@ -163,39 +189,41 @@ class Wild(Pair):
             self.at.pop(path, None)
         return gone
 
-    def draw_mail(self) -> Mail | None:
+    def draw_mail(self) -> MailboxUpdate | None:
         box = self.memory.mail(self.run_id, "event")
-        expect, pop = self.pick([None, None, mark(box), "1:x"]), self.pick(["", "é/", *box])
-        mail = self.build(Mail, name="event", expect=expect, push=self.pick(["", "v1", "é/"]), pop=pop)
+        expect, pop = self.pick([None, None, mailbox_version(box), "1:x"]), self.pick(["", "é/", *box])
+        mail = self.build(MailboxUpdate, name="event", expect=expect, push=self.pick(["", "v1", "é/"]), pop=pop)
         return self.pick([None, mail])  # type: ignore[no-any-return]
 
     def draw_unless(self) -> str:
-        return str(self.pick(["", "", "failure", "live", *types_of(Header)]))
+        return str(self.pick(["", "", "failure", "live", *types_of(RunHeader)]))
 
     def draw_prefix(self) -> str:
         return str(self.pick(["", "0@@0", "é"]))
 
     def paths(self) -> list[str]:
-        return [record.path for record in self.memory.load(self.run_id)]
+        return [activation.path for activation in self.memory.load(self.run_id)]
 
     # Operations.
 
     def op(self) -> Op:
         """Any operation on what is there, or on what those before it put there."""
         kinds = [kind for kind in get_args(Op) if self.places(kind)]
-        kind = self.pick([*kinds, Put, *([Set, Set] if Set in kinds else [])])
-        if kind is Put:
+        kind = self.pick(
+            [*kinds, CreateActivation, *([UpdateActivation, UpdateActivation] if UpdateActivation in kinds else [])]
+        )
+        if kind is CreateActivation:
             return self.put()
-        if kind is Set:
+        if kind is UpdateActivation:
             return self.set()
-        if kind is Run:
-            words = {**self.some(Header, FIXED | {"status"}, 2), **self.run_status()}
-            return self.build(Run, fields=words)  # type: ignore[no-any-return]
+        if kind is UpdateRun:
+            words = {**self.some(RunHeader, FIXED | {"status"}, 2), **self.run_status()}
+            return self.build(UpdateRun, fields=words)  # type: ignore[no-any-return]
         given: dict[str, Any] = {}
         if "path" in types_of(kind):
             given["path"] = self.pick(self.places(kind))
         if "template" in types_of(kind):
-            given["template"] = self.record(f"{given['path']}.0")
+            given["template"] = self.activation(f"{given['path']}.0")
         if "then" in types_of(kind):
             given["then"] = self.set()
         return self.build(kind, **given)  # type: ignore[no-any-return]
@@ -206,70 +234,91 @@ class Wild(Pair):
             return ["anywhere"]
         return [path for path in self.at if path or "template" not in types_of(kind)]  # the run itself has no items
 
-    def put(self) -> Put:
-        record, claim = self.record(self.pick([*self.at, "3", "0.0", "0.10", "1.1"])), self.draw_claim()
-        self.at[record.path] = Status.RUNNING if claim else record.status
-        return self.build(Put, record=record, claim=claim)  # type: ignore[no-any-return]
+    def put(self) -> CreateActivation:
+        activation, claim = self.activation(self.pick([*self.at, "3", "0.0", "0.10", "1.1"])), self.draw_claim()
+        self.at[activation.path] = ActivationStatus.RUNNING if claim else activation.status
+        return self.build(CreateActivation, activation=activation, claim=claim)  # type: ignore[no-any-return]
 
-    def set(self) -> Set:
+    def set(self) -> UpdateActivation:
         """Other values, perhaps another status, and mostly one that may follow."""
         path = self.pick(list(self.at))
         before = TABLE[self.at[path]]
         follows = {*before.may_follow, *(before.root_may_follow if not path else ())}
-        claim = self.draw_claim() if Status.RUNNING in follows or self.rarely() else ""
-        options = [*(status for status in Status if status in follows), *([*Status] if self.rarely() else [])]
-        options = [status for status in options if status is not Status.RUNNING]
+        claim = self.draw_claim() if ActivationStatus.RUNNING in follows or self.rarely() else ""
+        options = [
+            *(status for status in ActivationStatus if status in follows),
+            *([*ActivationStatus] if self.rarely() else []),
+        ]
+        options = [status for status in options if status is not ActivationStatus.RUNNING]
         status = {"status": self.pick(options)} if options and self.draw(st.booleans()) else {}
-        self.at[path] = Status.RUNNING if claim else status.get("status", self.at[path])
-        words = {**self.some(Record, KEYS), **status}
-        return self.build(Set, path=path, fields=words, claim=claim)  # type: ignore[no-any-return]
+        self.at[path] = ActivationStatus.RUNNING if claim else status.get("status", self.at[path])
+        words = {**self.some(Activation, KEYS), **status}
+        return self.build(UpdateActivation, path=path, fields=words, claim=claim)  # type: ignore[no-any-return]
 
-    def run_status(self) -> dict[str, RunState]:
+    def run_status(self) -> dict[str, StoredStatus]:
         """Another status of the run, and mostly one that may follow."""
         if not self.pick([False, False, True]):
             return {}
-        header = self.memory.header(self.run_id) or Header()
-        return {"status": self.pick([*RUN_TABLE[header.status].may_follow, *([*RunState] if self.rarely() else [])])}
+        header = self.memory.header(self.run_id) or RunHeader()
+        return {
+            "status": self.pick([*RUN_TABLE[header.status].may_follow, *([*StoredStatus] if self.rarely() else [])])
+        }
 
     def ops(self) -> tuple[Op, ...]:
         ops = [self.op() for _ in range(self.draw(st.integers(0, 5)))]
         if self.pick([False] * 9 + [True]):  # more than an answer remembers
-            ops += [Put(Record(path=f"9.{n}", route='{"name":"r"}')) for n in range(55)]
-        if ops and not isinstance(ops[-1], Set) and self.draw(st.booleans()):
+            ops += [CreateActivation(Activation(path=f"9.{n}", route='{"name":"r"}')) for n in range(55)]
+        if ops and not isinstance(ops[-1], UpdateActivation) and self.draw(st.booleans()):
             ops.append(ops[-1])
         return tuple(ops)
 
-    def expected(self) -> tuple[Expect, ...]:
-        records = self.memory.load(self.run_id)
-        picked = self.draw(st.lists(st.sampled_from(records), max_size=2)) if records else []
+    def expected(self) -> tuple[Precondition, ...]:
+        activations = self.memory.load(self.run_id)
+        picked = self.draw(st.lists(st.sampled_from(activations), max_size=2)) if activations else []
         wrong = self.pick([0] * 6 + [1])
         expect = [
-            self.build(Expect, path=record.path, status=record.status, seq=record.seq + wrong, due=self.moment(record))
-            for record in picked
+            self.build(
+                Precondition,
+                path=activation.path,
+                status=activation.status,
+                seq=activation.seq + wrong,
+                due=self.moment(activation),
+            )
+            for activation in picked
         ]
-        return (*expect, Expect("8", Status.QUEUED, 1)) if self.rarely() else tuple(expect)
+        return (*expect, Precondition("8", ActivationStatus.QUEUED, 1)) if self.rarely() else tuple(expect)
 
-    def moment(self, record: Record) -> int | None:
-        """The record's moment as it may be expected: one that a clock has made is another in each store."""
-        known = record.due if record.due in _FORMS["due"] else None
+    def moment(self, activation: Activation) -> int | None:
+        """The activation's moment as it may be expected: one that a clock has made is another in each store."""
+        known = activation.deadline if activation.deadline in _FORMS["deadline"] else None
         return self.pick([None, None, known, *([7] if self.rarely() else [])])  # type: ignore[no-any-return]
 
-    def guard(self) -> Holder | Caller:
-        mine = [record for record in self.claims[-4:] if record.token]
+    def guard(self) -> LeaseGuard | RequestGuard:
+        mine = [activation for activation in self.claims[-4:] if activation.lease_token]
         holders = [
-            self.build(Holder, path=one.path, token=one.token, part=self.draw(st.integers(0, 3))) for one in mine
+            self.build(LeaseGuard, path=one.path, token=one.lease_token, part=self.draw(st.integers(0, 3)))
+            for one in mine
         ]
-        header = self.memory.header(self.run_id) or Header()
-        states = self.pick([frozenset(RunState), frozenset({RunState.RUNNING})])
-        life, rests = self.pick([None, None, header.life, 1]), self.pick([None, None, header.rests])
-        caller = self.build(Caller, id=self.pick(["", self.token()]), states=states, life=life, rests=rests)
+        header = self.memory.header(self.run_id) or RunHeader()
+        states = self.pick([frozenset(StoredStatus), frozenset({StoredStatus.RUNNING})])
+        generation, settle_count = (
+            self.pick([None, None, header.generation, 1]),
+            self.pick([None, None, header.settle_count]),
+        )
+        caller = self.build(
+            RequestGuard,
+            id=self.pick(["", self.token()]),
+            states=states,
+            generation=generation,
+            settle_count=settle_count,
+        )
         return self.pick([caller, *holders])  # type: ignore[no-any-return]
 
     # What may happen.
 
-    def create(self, **known: Any) -> Header:
-        """Create the run with any fields, but as one in which there are no records yet."""
-        known = {**self.some(Header, FIXED | {"status"} | COUNTS, 4), **known}
+    def create(self, **known: Any) -> RunHeader:
+        """Create the run with any fields, but as one in which there are no activations yet."""
+        known = {**self.some(RunHeader, FIXED | {"status"} | COUNTS, 4), **known}
         self.written |= {("Header", name) for name in known}
         return super().create(**known)
 
@@ -297,17 +346,17 @@ class Wild(Pair):
             if drawn and drawn != about.default:
                 self.written.add((kind, about.name))
             self.note(drawn)
-        if isinstance(value, Set | Run):
+        if isinstance(value, UpdateActivation | UpdateRun):
             self.written |= {(f"{kind}.fields", name) for name in value.fields}
 
     def anything(self) -> None:
         """A change of any kind."""
-        self.at = {record.path: record.status for record in self.memory.load(self.run_id)}
+        self.at = {activation.path: activation.status for activation in self.memory.load(self.run_id)}
         drop = self.draw_drop()
         self.commit(self.build(Change, guard=self.guard(), drop=drop, ops=self.ops(), expect=self.expected()))
 
     def again(self) -> None:
-        """A change is sent again. If it names a record that has gone since, that is an error and writes nothing."""
+        """A change is sent again. If it names an activation that has gone since, that is an error and writes nothing."""
         mine, theirs = self.pick(self.changes[:-6:-1])
         try:
             self.commit(mine, theirs)
@@ -318,9 +367,9 @@ class Wild(Pair):
     def ask(self) -> None:
         """Somebody claims, by a message that may be stale, or once more by a token of before."""
         path = self.pick([*self.paths(), "8"])
-        records = self.memory.load(self.run_id, [path])
-        seq = records[0].seq if records else 1
-        token = self.pick([None, None, None, *(record.token or None for record in records)])
+        activations = self.memory.load(self.run_id, [path])
+        seq = activations[0].seq if activations else 1
+        token = self.pick([None, None, None, *(activation.lease_token or None for activation in activations)])
         self.claim(path, seq + self.pick([0] * 7 + [1]), token)
 
     def go_on(self) -> None:

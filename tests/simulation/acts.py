@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core import attempt_commands, commands, flow, values
-from orchestrator.core.changes import Change, Claimed, Mail
-from orchestrator.core.envelope import CommitLimits, StoredTexts
-from orchestrator.core.graph import (
+from orchestrator.definitions.definition import Definition
+from orchestrator.ports import Store
+from orchestrator.rules import attempt_commands, commands, flow, values
+from orchestrator.rules.change import Change, Claimed, MailboxUpdate
+from orchestrator.rules.envelope import CommitLimits, StoredTexts
+from orchestrator.rules.graph import (
     Branch,
     Foreach,
     Graph,
@@ -29,10 +31,8 @@ from orchestrator.core.graph import (
     Step,
     Wait,
 )
-from orchestrator.core.plan import Done, Failed, Plan, Spot, items_prefix
-from orchestrator.core.records import Header, Phase, Record, Status
-from orchestrator.definitions.definition import Definition
-from orchestrator.ports import Store
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
+from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, items_prefix
 
 LEASE = 30_000
 GRACE = 10_000
@@ -40,7 +40,7 @@ LIMITS = CommitLimits(LEASE, GRACE)
 RUN = "run"
 NAMESPACE = "simulation"
 FINGERPRINT = "fingerprint"
-MOST_LOST = 3
+MAX_LOST = 3
 DEFERRAL = 5_000
 EVENT = "event"
 AGAIN = "again"  # resume data on which a step suspends once more
@@ -132,37 +132,37 @@ def graph(*flow_: Node) -> Graph:
 # --- a run, from the outside ----------------------------------------------------------------------------------
 
 
-def new_header() -> Header:
+def new_header() -> RunHeader:
     """The header of a pending evented run."""
-    return Header(run_id=RUN, workflow_id="workflow", fingerprint=FINGERPRINT, namespace=NAMESPACE, runtime="celery")
+    return RunHeader(run_id=RUN, workflow_id="workflow", fingerprint=FINGERPRINT, namespace=NAMESPACE, runtime="celery")
 
 
-def start_change(of: Graph, header: Header, fresh: Fresh, *, delay: int = 0) -> Change:
+def start_change(of: Graph, header: RunHeader, fresh: Fresh, *, delay: int = 0) -> Change:
     """The run begins, at once or later."""
     texts = StoredTexts({"input": _text("input")})
     return commands.start(of, header, "input", fresh(), texts, LIMITS, delay=delay)
 
 
-def resume_change(header: Header, record: Record, fresh: Fresh) -> Change:
-    """A user resumes the record as it was read."""
-    return resume_all(header, [record], fresh)
+def resume_change(header: RunHeader, activation: Activation, fresh: Fresh) -> Change:
+    """A user resumes the activation as it was read."""
+    return resume_all(header, [activation], fresh)
 
 
 def resume_all(
-    header: Header, records: Sequence[Record], fresh: Fresh, *, data: str = "data", per_step: bool = False
+    header: RunHeader, activations: Sequence[Activation], fresh: Fresh, *, data: str = "data", per_step: bool = False
 ) -> Change:
-    """A user resumes these records, which were read together, or lets a paused run go on."""
-    data_ids = {record.path: data for record in records if record.status != Status.PAUSED}
+    """A user resumes these activations, which were read together, or lets a paused run go on."""
+    data_ids = {activation.path: data for activation in activations if activation.status != ActivationStatus.PAUSED}
     texts = StoredTexts({data: _text(data)} if data_ids else {})
-    return commands.resume(header, records, data_ids, fresh(), texts, LIMITS, per_step=per_step)
+    return commands.resume(header, activations, data_ids, fresh(), texts, LIMITS, per_step=per_step)
 
 
-def cancel_change(header: Header, fresh: Fresh, *, begun: bool = True) -> Change:
-    """A user cancels the run. `begun` says that the run's own record has been seen."""
+def cancel_change(header: RunHeader, fresh: Fresh, *, begun: bool = True) -> Change:
+    """A user cancels the run. `begun` says that the run's own activation has been seen."""
     return commands.cancel(header, fresh(), has_begun=begun)
 
 
-def send_change(entries: Sequence[str], waiting: Record | None, value: str, fresh: Fresh) -> Change:
+def send_change(entries: Sequence[str], waiting: Activation | None, value: str, fresh: Fresh) -> Change:
     """A user sends an event, having read the mailbox and, if somebody waits in it, who that is."""
     texts = StoredTexts({value: _text(value)})
     return commands.send_event(EVENT, entries, waiting, value, fresh(), texts, LIMITS)
@@ -182,115 +182,121 @@ def changes(
 
     `entries` is what it has read in the mailbox, where it is one that looks.
     """
-    record, header = claimed.record, claimed.header
-    spot = Spot(of, header, record, fresh(), inline)
+    activation, header = claimed.activation, claimed.header
+    spot = ClaimedNode(of, header, activation, fresh(), inline)
     pages: list[Change] = []
     written: dict[str, str] = {}
-    mail: Mail | None = None
-    if attempt_commands.must_give_up(record):
+    mail: MailboxUpdate | None = None
+    if attempt_commands.must_give_up(activation):
         plan = attempt_commands.give_up(spot, "lost")
         written["lost"] = _text("lost")
-    elif record.phase == Phase.SPLIT:
+    elif activation.phase == Phase.FAN_OUT:
         plan = _split(spot, store, pages)
-    elif record.phase == Phase.LISTEN:
+    elif activation.phase == Phase.AWAIT_EVENT:
         plan, mail = attempt_commands.await_event(spot, entries)
-    elif record.phase == Phase.EXPIRE:
+    elif activation.phase == Phase.EVENT_TIMEOUT:
         plan, mail = attempt_commands.time_out_event(spot, "late")
         written["late"] = _text("late")
     else:
         plan = _plan(spot, store, written)
-    return [*pages, _outcome(record, plan, written, mail, fresh())]
+    return [*pages, _outcome(activation, plan, written, mail, fresh())]
 
 
-def _outcome(record: Record, plan: Plan, written: Mapping[str, str], mail: Mail | None, token: str) -> Change:
-    return attempt_commands.commit_outcome(record, plan, StoredTexts(written), LIMITS, mail=mail, settle_token=token)
+def _outcome(
+    activation: Activation, plan: Plan, written: Mapping[str, str], mail: MailboxUpdate | None, token: str
+) -> Change:
+    return attempt_commands.commit_outcome(
+        activation, plan, StoredTexts(written), LIMITS, mail=mail, settle_token=token
+    )
 
 
 def settled_for(of: Graph, claimed: Claimed) -> Change:
     """The commit by which a process ends the claim of its child, which ran into a time limit; it claims nothing."""
-    spot = Spot(of, claimed.header, claimed.record, "")
+    spot = ClaimedNode(of, claimed.header, claimed.activation, "")
     written: dict[str, str] = {}
     plan = _fail(spot, "time", written)
-    return _outcome(claimed.record, plan, written, None, "")
+    return _outcome(claimed.activation, plan, written, None, "")
 
 
 def deferred(claimed: Claimed) -> Change:
     """The commit by which a worker that has another graph gives the claim back."""
-    delay = attempt_commands.find_deferral(claimed.header, claimed.record, DEFERRAL)
-    return attempt_commands.defer_unrunnable(claimed.record, "another graph", delay)
+    delay = attempt_commands.find_deferral(claimed.header, claimed.activation, DEFERRAL)
+    return attempt_commands.defer_unrunnable(claimed.activation, "another graph", delay)
 
 
 def flushed(claimed: Claimed, number: int) -> Change:
     """The commit by which a step that is at work appends to its stream."""
-    return attempt_commands.flush_events(claimed.record, number, [{"type": "chunk", "number": number}], LIMITS)
+    return attempt_commands.flush_events(claimed.activation, number, [{"type": "chunk", "number": number}], LIMITS)
 
 
-def _split(spot: Spot, store: Store, pages: list[Change]) -> Plan:
-    node, record = spot.node, spot.record
+def _split(spot: ClaimedNode, store: Store, pages: list[Change]) -> Plan:
+    node, activation = spot.node, spot.activation
     assert isinstance(node, Foreach)
     assert isinstance(node.body, Items)
     count = node.body.count
-    given = plain(store, record.input)
-    prefix = items_prefix(record.path, record.visit, spot.header.life)
+    given = plain(store, activation.input)
+    prefix = items_prefix(activation.path, activation.visit, spot.header.generation)
     if count:
         texts = {f"{prefix}.{n}": _text(item_of(given, n)) for n in range(count)}
-        pages.append(attempt_commands.write_items(record, texts, LIMITS))
-    return flow.split(spot, count, node.concurrency or 1)
+        pages.append(attempt_commands.write_items(activation, texts, LIMITS))
+    return flow.on_items(spot, count, node.concurrency or 1)
 
 
-def _plan(spot: Spot, store: Store, written: dict[str, str]) -> Plan:
-    record = spot.record
-    if record.phase == Phase.REST:
-        return flow.rested(spot)
+def _plan(spot: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
+    activation = spot.activation
+    if activation.phase == Phase.SETTLE:
+        return flow.on_settled(spot)
     node = spot.node
-    match Phase(record.phase), node.body if not isinstance(node, Parallel) else None:
+    match Phase(activation.phase), node.body if not isinstance(node, Parallel) else None:
         case Phase.RUN, Act() as act:
             return _run(spot, act, store, written)
-        case Phase.ENTER, _:
-            return flow.entered(spot, Done(record.input, tuple(record.needs.split())))
-        case Phase.CHOOSE, Arms(chosen=chosen):
-            return flow.chosen(spot, chosen[:1] if spot.header.per_step else chosen)
-        case Phase.CHECK, Times(count=count):
+        case Phase.VALIDATE_INPUT, _:
+            return flow.on_input_valid(spot, Done(activation.input, tuple(activation.needs.split())))
+        case Phase.EVALUATE_BRANCH, Arms(chosen=chosen):
+            return flow.on_branch_chosen(spot, chosen[:1] if spot.header.per_step else chosen)
+        case Phase.EVALUATE_LOOP, Times(count=count):
             assert isinstance(node, Loop)
-            return flow.checked(spot, (record.iteration < count) is not node.until)
+            return flow.on_loop_checked(spot, (activation.iteration < count) is not node.until)
         case Phase.JOIN, _:
-            places = len(node.arms) if isinstance(node, Branch) else record.total
-            return flow.joined(spot, store.load(RUN, [f"{record.path}.{index}" for index in range(places)]))
-        case Phase.NAP, _:
-            return flow.asleep(spot, 1.0)
-        case Phase.WAKE, _:
-            return flow.awake(spot)
-        case Phase.HEAR, _:
-            return flow.heard(spot, record.resume)
+            places = len(node.arms) if isinstance(node, Branch) else activation.total
+            return flow.on_children_done(
+                spot, store.load(RUN, [f"{activation.path}.{index}" for index in range(places)])
+            )
+        case Phase.COMPUTE_SLEEP, _:
+            return flow.on_sleep_computed(spot, 1.0)
+        case Phase.SLEEP_OVER, _:
+            return flow.on_sleep_over(spot)
+        case Phase.EVENT_RECEIVED, _:
+            return flow.on_event(spot, activation.resume)
         case phase, body:
-            raise AssertionError(f"{record.path} cannot do {phase} with {body}")
+            raise AssertionError(f"{activation.path} cannot do {phase} with {body}")
 
 
-def _run(spot: Spot, act: Act, store: Store, written: dict[str, str]) -> Plan:
-    record, node = spot.record, spot.node
+def _run(spot: ClaimedNode, act: Act, store: Store, written: dict[str, str]) -> Plan:
+    activation, node = spot.activation, spot.node
     assert isinstance(node, Step)
-    key = record.token
-    if act.suspends and (not record.resumed or record.resume == AGAIN):
+    key = activation.lease_token
+    if act.suspends and (not activation.resumed or activation.resume == AGAIN):
         written[f"{key}p"] = _text("payload")
-        return flow.suspend(spot, f"{key}p", f"{act.label} {record.path}" if act.label else "")
+        return flow.suspend(spot, f"{key}p", f"{act.label} {activation.path}" if act.label else "")
     if act.word == "abort":
         return flow.abort(spot)
-    if record.attempt < act.fails or record.index in act.bad:
-        return _fail(spot, error_of(node.id, plain(store, record.input)), written)
-    written[key] = _text(output_of(node.id, plain(store, record.input)))
+    if activation.attempt < act.fails or activation.index in act.bad:
+        return _fail(spot, error_of(node.id, plain(store, activation.input)), written)
+    written[key] = _text(output_of(node.id, plain(store, activation.input)))
     if act.word == "bail":
         return flow.bail(spot, key)
-    return flow.finish(spot, Done(key))
+    return flow.on_result(spot, Done(key))
 
 
-def _fail(spot: Spot, error: str, written: dict[str, str]) -> Plan:
+def _fail(spot: ClaimedNode, error: str, written: dict[str, str]) -> Plan:
     """An attempt has failed."""
     pause = attempt_commands.find_retry_pause(spot, 0.0, is_retryable=True)
     if pause is not None:
         return attempt_commands.retry(spot, pause)
-    key = f"{spot.record.token}!"
+    key = f"{spot.activation.lease_token}!"
     written[key] = _text(error)
-    return flow.finish(spot, Failed(key))
+    return flow.on_result(spot, Failed(key))
 
 
 # --- values ---------------------------------------------------------------------------------------------------

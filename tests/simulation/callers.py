@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestrator.core import commands, travel
-from orchestrator.core.addressing import Target, ancestor_paths, select
-from orchestrator.core.changes import Change
-from orchestrator.core.envelope import StoredTexts
-from orchestrator.core.graph import Graph
-from orchestrator.core.records import HELD, Header, Record
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.ports import Store
+from orchestrator.rules import commands, travel
+from orchestrator.rules.addressing import Target, ancestor_paths, select
+from orchestrator.rules.change import Change
+from orchestrator.rules.envelope import StoredTexts
+from orchestrator.rules.graph import Graph
+from orchestrator.rules.model import AWAITING, Activation, RunHeader
 from tests.simulation.acts import LIMITS, RUN, Fresh
 
 
-def meant(target: Target, header: Header, records: Iterable[Record], *, per_step: bool = False) -> list[Record]:
+def meant(
+    target: Target, header: RunHeader, activations: Iterable[Activation], *, per_step: bool = False
+) -> list[Activation]:
     """The records that a user's resume speaks of. Raises what the user would get."""
     inside = len(target.scope)
-    held = [found for found in records if found.status in HELD and found.at[:inside] == target.scope]
+    held = [found for found in activations if found.status in AWAITING and found.at[:inside] == target.scope]
     paths = set(ancestor_paths(held))
-    above = {found.at: found for found in records if found.path in paths}
+    above = {found.at: found for found in activations if found.path in paths}
     return select(header, held, above, target, per_step=per_step)
 
 
@@ -28,8 +30,8 @@ def travel_change(of: Graph, store: Store, target: str, fresh: Fresh, *, per_ste
     """A user lets the run go on from the target, a dotted path of step ids. Raises what the user would get."""
     header = store.header(RUN)
     assert header is not None
-    place = travel.place(of, target.split("."))
-    present = Reader(store, header, of).records
-    journey = travel.travel(travel.Trip(of, header, present, place, per_step=per_step, fresh=fresh()))
+    place = travel.find_target(of, target.split("."))
+    present = Reader(store, header, of).activations
+    journey = travel.plan_travel(travel.TravelRequest(of, header, present, place, per_step=per_step, fresh=fresh()))
     copies = {journey.copies[key]: text for key, text in store.values(RUN, journey.copies).items()}
     return commands.time_travel(header, journey, store.load(RUN), present, fresh(), StoredTexts(copies), LIMITS)

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.core import flow
-from orchestrator.core.changes import Caller, Change, Claimed, Holder
-from orchestrator.core.records import Header, Record
+from orchestrator.rules import flow
+from orchestrator.rules.change import Change, Claimed, LeaseGuard, RequestGuard
+from orchestrator.rules.model import Activation, RunHeader
 from tests.simulation import acts
 from tests.simulation.state import (
     Holds,
@@ -32,12 +32,12 @@ def key(state: State, now: int) -> Any:
     asked = {local.change.guard for local in state.workers if isinstance(local, Repeats)}
     header = state.header
     return (
-        (header.status, header.outcome, bool(header.failure), header.closed, header.rests > 0),
-        (header.life, header.per_step, header.rests > state.awaited),
-        tuple(_record_key(record, now, name, asked) for record in state.records),
+        (header.status, header.outcome, bool(header.failure), header.closed, header.settle_count > 0),
+        (header.generation, header.per_step, header.settle_count > state.awaited),
+        tuple(_record_key(activation, now, name, asked) for activation in state.activations),
         tuple(sorted((path, name.number(seq)) for path, seq in state.messages)),
         tuple(sorted((_local_key(local, name, now) for local in state.workers), key=repr)),
-        _local_key(state.ticker, name, now),
+        _local_key(state.scheduler, name, now),
         state.budget,
         state.ended,
         tuple(map(name.entry, state.mail)),
@@ -46,26 +46,28 @@ def key(state: State, now: int) -> Any:
 
 
 class _Names:
-    """Numbers by their order, tokens by their first appearance among the records."""
+    """Numbers by their order, tokens by their first appearance among the activations."""
 
     def __init__(self, state: State) -> None:
-        numbers = {record.seq for record in state.records} | {seq for _, seq in state.messages}
-        for local in (*state.workers, state.ticker):
+        numbers = {activation.seq for activation in state.activations} | {seq for _, seq in state.messages}
+        for local in (*state.workers, state.scheduler):
             match local:
                 case Holds(claimed=claimed):
-                    numbers.add(claimed.record.seq)
+                    numbers.add(claimed.activation.seq)
                 case Tells(dispatches=dispatches, claimed=claimed):
                     numbers |= {dispatch.seq for dispatch in dispatches}
-                    numbers |= {claimed.record.seq} if claimed else set()
-                case Read(record=record):
-                    numbers.add(record.seq)
+                    numbers |= {claimed.activation.seq} if claimed else set()
+                case Read(activation=activation):
+                    numbers.add(activation.seq)
                 case _:
                     pass
         for user in state.users:
             numbers.update(_numbers_of(user, state.header))
         self.ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
-        self.labels = {record.label for record in state.records if record.label}
-        self.tokens = {record.token: record.path for record in state.records if record.token}
+        self.labels = {activation.label for activation in state.activations if activation.label}
+        self.tokens = {
+            activation.lease_token: activation.path for activation in state.activations if activation.lease_token
+        }
 
     def number(self, seq: int) -> int:
         return self.ranks.get(seq, -1)
@@ -81,23 +83,31 @@ class _Names:
         return self.tokens.get(token, "-") if token else ""
 
 
-def _record_key(record: Record, now: int, name: _Names, asked: set[Any]) -> tuple[Any, ...]:
+def _record_key(activation: Activation, now: int, name: _Names, asked: set[Any]) -> tuple[Any, ...]:
     was: Any = ""
-    if record.was and Holder(record.path, record.was) in asked:
-        was = ("asked", *_answer_key(record.answer, name))
+    if activation.last_lease_token and LeaseGuard(activation.path, activation.last_lease_token) in asked:
+        was = ("asked", *_answer_key(activation.last_reply, name))
     return (
-        record.path,
-        record.status,
-        record.phase,
-        record.visit,
-        name.number(record.seq),
-        bool(record.token),
+        activation.path,
+        activation.status,
+        activation.phase,
+        activation.visit,
+        name.number(activation.seq),
+        bool(activation.lease_token),
         was,
-        bool(record.due) and record.due <= now,
-        (record.attempt, record.lost, record.iteration, record.left, record.next, record.total, record.skipped),
-        (record.resumed, record.tripwire, bool(record.label), record.resume == acts.AGAIN),
-        (record.part, bool(record.parked)),
-        tuple(id_ for id_ in (record.resume, record.output) if id_.startswith("v")),
+        bool(activation.deadline) and activation.deadline <= now,
+        (
+            activation.attempt,
+            activation.abandoned_attempts,
+            activation.iteration,
+            activation.pending_children,
+            activation.next_item,
+            activation.total,
+            activation.never_started,
+        ),
+        (activation.resumed, activation.tripwire, bool(activation.label), activation.resume == acts.AGAIN),
+        (activation.flush_seq, bool(activation.parked)),
+        tuple(id_ for id_ in (activation.resume, activation.output) if id_.startswith("v")),
     )
 
 
@@ -121,21 +131,27 @@ def _local_key(local: Local, name: _Names, now: int) -> Any:
             return ("tells", told, _claim_key(claimed, name) if claimed else ())
         case Repeats(change=change):
             guard = change.guard
-            assert isinstance(guard, Holder)
+            assert isinstance(guard, LeaseGuard)
             return ("repeats", guard.path, name.token(guard.token))
-        case Read(record=record):
-            return ("read", record.path, record.status, name.number(record.seq), record.due <= now)
+        case Read(activation=activation):
+            return ("read", activation.path, activation.status, name.number(activation.seq), activation.deadline <= now)
 
 
 def _claim_key(claimed: Claimed, name: _Names) -> tuple[Any, ...]:
-    record, header = claimed.record, claimed.header
-    mine = name.token(record.token)
-    counts = (record.attempt, record.lost, record.iteration, record.resumed, record.resume == acts.AGAIN)
-    about = (header.outcome, bool(header.failure), header.life, header.per_step)
-    return (record.path, record.phase, record.visit, mine, counts, about)
+    activation, header = claimed.activation, claimed.header
+    mine = name.token(activation.lease_token)
+    counts = (
+        activation.attempt,
+        activation.abandoned_attempts,
+        activation.iteration,
+        activation.resumed,
+        activation.resume == acts.AGAIN,
+    )
+    about = (header.outcome, bool(header.failure), header.generation, header.per_step)
+    return (activation.path, activation.phase, activation.visit, mine, counts, about)
 
 
-def _user_key(user: User, header: Header, name: _Names) -> Any:
+def _user_key(user: User, header: RunHeader, name: _Names) -> Any:
     match user:
         case Sends(entries=entries, waiting=waiting, value=value):
             about = (waiting.path, waiting.status, name.number(waiting.seq)) if waiting else ()
@@ -145,47 +161,49 @@ def _user_key(user: User, header: Header, name: _Names) -> Any:
         case Undoes(means=means, changes=changes):
             undone = tuple(_undo_key(change, header, name) for change in changes)
             return "undoes", *_means_key(means, header, name), undone
-        case Parent(word=word, record=record, change=change):
-            read = () if change is None else tuple((e.path, name.number(e.seq), e.due) for e in change.expect)
-            held = name.token(change.guard.token) if change and isinstance(change.guard, Holder) else ""
-            mine = (record.path, name.number(record.seq), name.token(record.token))
+        case Parent(word=word, activation=activation, change=change):
+            read = () if change is None else tuple((e.path, name.number(e.seq), e.deadline) for e in change.expect)
+            held = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
+            mine = (activation.path, name.number(activation.seq), name.token(activation.lease_token))
             return "parent", word, *mine, change is None, read, held
         case Insists(means=means):
-            known = _answer_key(header.answer, name) if _is_remembered(means, header) else ()
+            known = _answer_key(header.last_reply, name) if _is_remembered(means, header) else ()
             return "insists", *_means_key(means, header, name), known
 
 
-def _means_key(means: Means, header: Header, name: _Names) -> tuple[Any, ...]:
+def _means_key(means: Means, header: RunHeader, name: _Names) -> tuple[Any, ...]:
     """Lives and rests only ever grow: what matters is whether they still are as they were read."""
     read, ops = means.header, len(means.change.ops)
-    same = read.life == header.life, read.rests == header.rests
-    records = tuple((record.path, record.status, name.number(record.seq)) for record in means.records)
-    return means.word, read.status, same, ops, records
+    same = read.generation == header.generation, read.settle_count == header.settle_count
+    activations = tuple(
+        (activation.path, activation.status, name.number(activation.seq)) for activation in means.activations
+    )
+    return means.word, read.status, same, ops, activations
 
 
-def _undo_key(change: Change, header: Header, name: _Names) -> tuple[Any, ...]:
-    assert isinstance(change.guard, Caller)
-    same = change.guard.life == header.life, change.guard.rests == header.rests
+def _undo_key(change: Change, header: RunHeader, name: _Names) -> tuple[Any, ...]:
+    assert isinstance(change.guard, RequestGuard)
+    same = change.guard.generation == header.generation, change.guard.settle_count == header.settle_count
     return same, len(change.ops), tuple((expect.path, name.number(expect.seq)) for expect in change.expect)
 
 
-def _is_remembered(means: Means, header: Header) -> bool:
-    return isinstance(means.change.guard, Caller) and means.change.guard.id == header.last
+def _is_remembered(means: Means, header: RunHeader) -> bool:
+    return isinstance(means.change.guard, RequestGuard) and means.change.guard.id == header.last_request_id
 
 
-def _numbers_of(user: User, header: Header) -> Iterator[int]:
+def _numbers_of(user: User, header: RunHeader) -> Iterator[int]:
     match user:
         case Sends(waiting=waiting):
             yield from [waiting.seq] if waiting is not None else []
-        case Means(records=records):
-            yield from (record.seq for record in records)
+        case Means(activations=activations):
+            yield from (activation.seq for activation in activations)
         case Undoes(means=means, changes=changes):
-            yield from (record.seq for record in means.records)
+            yield from (activation.seq for activation in means.activations)
             yield from (expect.seq for change in changes for expect in change.expect)
-        case Parent(record=record, change=change):
-            yield record.seq
+        case Parent(activation=activation, change=change):
+            yield activation.seq
             yield from () if change is None else (expect.seq for expect in change.expect)
         case Insists(means=means):
-            yield from (record.seq for record in means.records)
-            if _is_remembered(means, header) and header.answer:
-                yield from (seq for _, seq, _, _ in json.loads(header.answer)[0])
+            yield from (activation.seq for activation in means.activations)
+            if _is_remembered(means, header) and header.last_reply:
+                yield from (seq for _, seq, _, _ in json.loads(header.last_reply)[0])

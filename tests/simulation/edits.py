@@ -6,12 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core.changes import Caller, Change, Mail, Op, Put, Run, Set
-from orchestrator.core.plan import Plan
-from orchestrator.core.records import RunState, Status
+from orchestrator.rules.change import (
+    Change,
+    CreateActivation,
+    MailboxUpdate,
+    Op,
+    RequestGuard,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import ActivationStatus, StoredStatus
+from orchestrator.rules.plan import Plan
 from tests.simulation.mutants import Edit
 
-ANY = frozenset(RunState)
+ANY = frozenset(StoredStatus)
 
 # --- what a mutant does to a change ---------------------------------------------------------------------------
 
@@ -23,7 +31,7 @@ def guard_is(**fields: Any) -> Edit:
 
 def nobody_holds(change: Change) -> Change:
     """Whoever comes may commit, whether the claim is theirs or not."""
-    return replace(change, guard=Caller("", ANY))
+    return replace(change, guard=RequestGuard("", ANY))
 
 
 def nothing_is_expected(change: Change) -> Change:
@@ -44,7 +52,7 @@ def without(unwanted: Callable[[Op], bool]) -> Edit:
     return lambda change: replace(change, ops=tuple(op for op in change.ops if not unwanted(op)))
 
 
-def fields_without(*names: str, of: type[Set] | type[Run] = Set) -> Edit:
+def fields_without(*names: str, of: type[UpdateActivation] | type[UpdateRun] = UpdateActivation) -> Edit:
     """These fields stay as they are."""
 
     def edit(change: Change) -> Change:
@@ -59,17 +67,17 @@ def fields_without(*names: str, of: type[Set] | type[Run] = Set) -> Edit:
 
 def run_is(**fields: Any) -> Callable[[Op], bool]:
     """An operation on the header that sets all of these."""
-    return lambda op: isinstance(op, Run) and fields.items() <= dict(op.fields).items()
+    return lambda op: isinstance(op, UpdateRun) and fields.items() <= dict(op.fields).items()
 
 
 def is_move(op: Op) -> bool:
-    """An operation that moves a record which is not the run's own."""
-    return isinstance(op, Set) and op.path != ""
+    """An operation that moves an activation which is not the run's own."""
+    return isinstance(op, UpdateActivation) and op.path != ""
 
 
 def is_wake(op: Op) -> bool:
-    """An operation that opens the run's own record."""
-    return isinstance(op, Set) and op.path == ""
+    """An operation that opens the run's own activation."""
+    return isinstance(op, UpdateActivation) and op.path == ""
 
 
 def no_values(change: Change) -> Change:
@@ -81,12 +89,12 @@ def nothing_goes_away(change: Change) -> Change:
 
 
 def no_mail(change: Change) -> Change:
-    return replace(change, mail=None)
+    return replace(change, mailbox=None)
 
 
 def any_mail(change: Change) -> Change:
     """The mark of the mailbox is not compared."""
-    return replace(change, mail=change.mail and replace(change.mail, expect=None))
+    return replace(change, mailbox=change.mailbox and replace(change.mailbox, expect=None))
 
 
 def one_page_less(change: Change) -> Change:
@@ -94,20 +102,20 @@ def one_page_less(change: Change) -> Change:
 
 
 def no_number(change: Change) -> Change:
-    return guard_is(part=0)(change)
+    return guard_is(flush_seq=0)(change)
 
 
 def at_once(change: Change) -> Change:
     """What is given back is tried again without a pause."""
-    ops = (replace(op, delay=0) if isinstance(op, Set) else op for op in change.ops)
+    ops = (replace(op, delay=0) if isinstance(op, UpdateActivation) else op for op in change.ops)
     return replace(change, ops=tuple(ops))
 
 
 def begins_now(change: Change) -> Change:
     """What is to begin later begins at once."""
     ops = (
-        replace(op, record=replace(op.record, status=Status.QUEUED.value), delay=0)
-        if isinstance(op, Put) and op.record.status == Status.RETRYING
+        replace(op, activation=replace(op.activation, status=ActivationStatus.QUEUED.value), delay=0)
+        if isinstance(op, CreateActivation) and op.activation.status == ActivationStatus.RETRYING
         else op
         for op in change.ops
     )
@@ -116,7 +124,7 @@ def begins_now(change: Change) -> Change:
 
 def sleeps_now(change: Change) -> Change:
     """A sleep that is to begin later begins at once."""
-    ops = (replace(op, delay=1000) if isinstance(op, Put) and op.delay else op for op in change.ops)
+    ops = (replace(op, delay=1000) if isinstance(op, CreateActivation) and op.delay else op for op in change.ops)
     return replace(change, ops=tuple(ops))
 
 
@@ -126,9 +134,9 @@ def sleeps_now(change: Change) -> Change:
 def planned(edit: Edit) -> Edit:
     """The same edits of a plan, alone or beside its mail."""
 
-    def edited(made: Plan | tuple[Plan, Mail]) -> Any:
+    def edited(made: Plan | tuple[Plan, MailboxUpdate]) -> Any:
         plan = made[0] if isinstance(made, tuple) else made
-        changed = edit(Change(Caller("", ANY), tuple(plan.ops), events=tuple(plan.events)))
+        changed = edit(Change(RequestGuard("", ANY), tuple(plan.ops), events=tuple(plan.events)))
         plan.ops[:], plan.events[:] = changed.ops, changed.events
         return made
 

@@ -1,9 +1,9 @@
 """An explicit-state search: every order of events of one run, with faults, breadth first.
 
-A state is what the store holds of the run, the messages on their way, and what each worker, the ticker and the users
+A state is what the store holds of the run, the messages on their way, and what each worker, the scheduler and the users
 are in the middle of. It is compared by a canonical form in which numbers and tokens are renamed, so that histories
 which differ in nothing that matters meet again. Time is not counted: "its moment comes" is an event that may happen
-whenever a record has a moment, which covers every clock and every delay.
+whenever an activation has a moment, which covers every clock and every delay.
 
 Budgets per kind of fault keep the search finite. The checks are of three kinds: of a state (the counts are right,
 nothing is suspended in name only), of a move (nothing is accepted from whom it does not belong to, nothing after the
@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.core.records import RunState
-from orchestrator.core.transitions import IllegalTransition
+from orchestrator.rules.model import StoredStatus
+from orchestrator.rules.transitions import IllegalTransition
 from tests.simulation import canonical, checks
 from tests.simulation.state import RESTING, State, Violation
 from tests.simulation.users import Users
@@ -41,13 +41,13 @@ class Found:
 class Explorer(Workers, Users):
     """The search for one graph. Its budget says how often each of these may happen.
 
-    * `kill`    a worker, the ticker or a user dies, wherever it is
+    * `kill`    a worker, the scheduler or a user dies, wherever it is
     * `expire`  a lease ends under a worker that is alive
     * `lose`    a message is lost
     * `repeat`  a message is delivered and comes again
     * `resend`  the answer to a worker's commit is lost, and the commit is sent again
-    * `early`   a queued record is looked at although its message is on its way
-    * `pause`   the ticker stops between reading and committing
+    * `early`   a queued activation is looked at although its message is on its way
+    * `pause`   the scheduler stops between reading and committing
     * `renew`   a heartbeat comes through after the lease was over
     * `cancel`  a user cancels
     * `restart` a user restarts the run, whether its workers are alive or dead
@@ -86,7 +86,7 @@ class Explorer(Workers, Users):
             number, state = todo.popleft()
             try:
                 checks.in_order(state)
-                if state.header.status in RESTING or state.header.status == RunState.PENDING:
+                if state.header.status in RESTING or state.header.status == StoredStatus.PENDING:
                     good.append(number)
                     found.outcomes[str(state.header.status)] += 1
                 for name, natural, following in self.moves(state):
@@ -119,7 +119,7 @@ class Explorer(Workers, Users):
             else:
                 yield from self._works(state, number, local)
         yield from self._moments(state)
-        yield from self._ticker(state)
+        yield from self._scheduler(state)
         yield from self._users(state)
 
     def key(self, state: State) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core import attempt_commands, commands
-from orchestrator.core.changes import Change
-from orchestrator.core.graph import Graph
+from orchestrator.rules import attempt_commands, commands
+from orchestrator.rules.change import Change
+from orchestrator.rules.graph import Graph
 from tests.simulation.explorer import Explorer, Found
 
 Patch = pytest.MonkeyPatch

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import count
 
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Dispatch, Refused
-from orchestrator.core.graph import Graph
-from orchestrator.core.records import Header, Record, Status
-from orchestrator.core.timers import on_deadline
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
+from orchestrator.rules.graph import Graph
+from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
+from orchestrator.rules.timers import on_deadline
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts
@@ -31,22 +31,22 @@ class Play:
         return f"t{next(self._tokens)}"
 
     @property
-    def header(self) -> Header:
+    def header(self) -> RunHeader:
         header = self.store.header(RUN)
         assert header is not None
         return header
 
-    def record(self, path: str) -> Record:
-        (record,) = self.store.load(RUN, [path])
-        return record
+    def activation(self, path: str) -> Activation:
+        (activation,) = self.store.load(RUN, [path])
+        return activation
 
     def status(self, *paths: str) -> list[str]:
-        return [self.record(path).status for path in paths]
+        return [self.activation(path).status for path in paths]
 
     # Workers
 
-    def ask(self, path: str, seq: int | None = None) -> Ask:
-        return Ask(RUN, path, self.record(path).seq if seq is None else seq, self.fresh(), acts.LEASE)
+    def ask(self, path: str, seq: int | None = None) -> ClaimRequest:
+        return ClaimRequest(RUN, path, self.activation(path).seq if seq is None else seq, self.fresh(), acts.LEASE)
 
     def claim(self, path: str, seq: int | None = None) -> Claimed:
         answer = self.store.claim(self.ask(path, seq))
@@ -78,10 +78,10 @@ class Play:
         """Claim, and commit."""
         return self.end(self.claim(path))
 
-    def through(self) -> Header:
+    def through(self) -> RunHeader:
         """No further faults: whatever is live is run, until the run rests."""
         while self.header.status == "running":
-            live = [r for r in self.store.load(RUN) if r.status == Status.QUEUED]
+            live = [r for r in self.store.load(RUN) if r.status == ActivationStatus.QUEUED]
             if live:
                 self.go_on(self.claim(live[0].path))
             else:
@@ -97,18 +97,18 @@ class Play:
     # Others
 
     def resume(self, path: str) -> Committed | Refused:
-        return self.send(acts.resume_change(self.header, self.record(path), self.fresh))
+        return self.send(acts.resume_change(self.header, self.activation(path), self.fresh))
 
     def pass_time(self) -> None:
         """Until the next moment of something."""
-        moments = [record.due for record in self.store.load(RUN) if record.due]
+        moments = [activation.deadline for activation in self.store.load(RUN) if activation.deadline]
         self.clock.advance(max(0, min(moments) - self.clock.now()) / 1000)
 
     def tick(self) -> list[str]:
         """One sweep; the paths of which somebody is told again."""
         told: list[Dispatch] = []
-        for due in self.store.due(acts.NAMESPACE):
-            todo = on_deadline(due.header, due.record, acts.GRACE)
+        for due in self.store.due_timers(acts.NAMESPACE):
+            todo = on_deadline(due.header, due.activation, acts.GRACE)
             answer = self.store.commit(RUN, todo.change) if todo else None
             if todo and isinstance(answer, Committed):
                 told += (*answer.dispatches, *todo.again)
@@ -116,7 +116,7 @@ class Play:
         return [dispatch.path for dispatch in told]
 
     def lease_ends(self, claimed: Claimed) -> None:
-        """Time passes until the claim's lease is over, and the ticker takes it away."""
+        """Time passes until the claim's lease is over, and the scheduler takes it away."""
         self.clock.advance(acts.LEASE / 1000)
         self.tick()
-        assert self.record(claimed.record.path).token != claimed.record.token
+        assert self.activation(claimed.activation.path).lease_token != claimed.activation.lease_token

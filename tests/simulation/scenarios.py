@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.core.addressing import Target
-from orchestrator.core.graph import Graph
+from orchestrator.rules.addressing import Target
+from orchestrator.rules.graph import Graph
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from orchestrator.core.changes import Change, Claimed, Dispatch
-from orchestrator.core.records import FINAL, Header, Record, RunState
+from orchestrator.rules.change import Change, Claimed, Dispatch
+from orchestrator.rules.model import FINAL, Activation, RunHeader, StoredStatus
 
 Message = tuple[str, int]
 Place = tuple[str, str]  # path and visit of an activation, in the present life
 Budget = tuple[tuple[str, int], ...]
-RESTING = FINAL | {RunState.SUSPENDED, RunState.PAUSED}
+RESTING = FINAL | {StoredStatus.SUSPENDED, StoredStatus.PAUSED}
 
 
 class Violation(Exception):
     """Something happened that must never happen."""
 
 
-# --- workers and tickers --------------------------------------------------------------------------------------
+# --- workers and schedulers --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Repeats:
 
 @dataclass(frozen=True)
 class Read:
-    """The ticker has read a due record and has not committed anything yet."""
+    """The scheduler has read a due activation and has not committed anything yet."""
 
-    header: Header
-    record: Record
+    header: RunHeader
+    activation: Activation
 
 
 Local = Holds | Tells | Repeats | Read | None
@@ -65,7 +65,7 @@ class Sends:
     """A user has read the mailbox, and who waits there, and is about to send this value."""
 
     entries: tuple[str, ...]
-    waiting: Record | None
+    waiting: Activation | None
     value: str
 
 
@@ -77,10 +77,10 @@ class Means:
     """
 
     word: str
-    header: Header
-    records: tuple[Record, ...]
+    header: RunHeader
+    activations: tuple[Activation, ...]
     change: Change
-    held: tuple[Record, ...] = ()
+    held: tuple[Activation, ...] = ()
 
     @property
     def act(self) -> str:
@@ -111,7 +111,7 @@ class Parent:
     """
 
     word: str
-    record: Record
+    activation: Activation
     change: Change | None = None
 
 
@@ -129,48 +129,50 @@ class State:
     told that the run goes on wants to see exceeded.
     """
 
-    header: Header
-    records: tuple[Record, ...]
+    header: RunHeader
+    activations: tuple[Activation, ...]
     messages: frozenset[Message]
     workers: tuple[Local, ...]
-    ticker: Local
+    scheduler: Local
     budget: Budget
     ended: frozenset[Place]
     mail: tuple[str, ...] = ()
     users: tuple[User, ...] = ()
     awaited: int = 0
 
-    def at(self, path: str) -> Record | None:
-        """The record at this path."""
-        return next((record for record in self.records if record.path == path), None)
+    def at(self, path: str) -> Activation | None:
+        """The activation at this path."""
+        return next((activation for activation in self.activations if activation.path == path), None)
 
     def left(self, fault: str) -> bool:
         """Whether this may happen once more."""
         return dict(self.budget).get(fault, 0) > 0
 
-    def having(self, record: Record) -> State:
-        """The same with this record in the place of what was there."""
-        return replace(self, records=tuple(record if old.path == record.path else old for old in self.records))
+    def having(self, activation: Activation) -> State:
+        """The same with this activation in the place of what was there."""
+        return replace(
+            self, activations=tuple(activation if old.path == activation.path else old for old in self.activations)
+        )
 
     def spent(self, fault: str, count: int = 1) -> Budget:
         """The budget after it has happened once more."""
         return tuple((name, left - count * (name == fault)) for name, left in self.budget)
 
-    def owner(self, record: Record) -> int | None:
-        """The worker that has the claim by which this record is held."""
+    def owner(self, activation: Activation) -> int | None:
+        """The worker that has the claim by which this activation is held."""
         for number, local in enumerate(self.workers):
             match local:
-                case Holds(claimed=Claimed(record=held)) | Tells(claimed=Claimed(record=held)) if (
-                    held.token == record.token
+                case Holds(claimed=Claimed(activation=held)) | Tells(claimed=Claimed(activation=held)) if (
+                    held.lease_token == activation.lease_token
                 ):
                     return number
-                case Repeats(change=change) if _claims(change, record):
+                case Repeats(change=change) if _claims(change, activation):
                     return number
                 case _:
                     pass
         return None
 
 
-def _claims(change: Change, record: Record) -> bool:
-    """Whether the record is held by what this commit claimed: whoever sends it again goes on with it."""
-    return bool(record.token) and record.token in repr((change.ops, change.rest))
+def _claims(change: Change, activation: Activation) -> bool:
+    """Whether the activation is held by what this commit claimed: whoever sends it again goes on with it."""
+    return bool(activation.lease_token) and activation.lease_token in repr((change.ops, change.settle_token))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.acts import MOST_LOST
+from tests.simulation.acts import MAX_LOST
 from tests.simulation.explorer import Explorer
 from tests.simulation.scenarios import SCENARIOS
 
@@ -26,7 +26,7 @@ def _explore(name: str, budget: Mapping[str, int]) -> None:
     assert not found.violation, "\n".join([found.violation, *found.way])
     possible = set(scenario.outcomes)
     possible |= {"canceled"} if budget.get("cancel") else set()
-    possible |= {"failed"} if budget.get("kill", 0) + budget.get("expire", 0) >= MOST_LOST else set()
+    possible |= {"failed"} if budget.get("kill", 0) + budget.get("expire", 0) >= MAX_LOST else set()
     assert scenario.outcomes <= set(found.outcomes) <= possible
 
 

@@ -8,10 +8,19 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core import apply as core
-from orchestrator.core import commands
-from orchestrator.core.changes import Caller, Change, Claimed, Down, Holder, Next, Set, Shut
-from orchestrator.core.records import Header, Phase, Record, RunState, Status
+from orchestrator.rules import apply as core
+from orchestrator.rules import commands
+from orchestrator.rules.change import (
+    CancelPendingItems,
+    Change,
+    Claimed,
+    CountDown,
+    LeaseGuard,
+    RequestGuard,
+    StartNextItem,
+    UpdateActivation,
+)
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.stores import memory
 from tests.simulation import acts
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
@@ -32,27 +41,38 @@ apply, claim = core.apply, core.claim
 
 
 def tokens_are_not_compared(patch: Patch) -> None:
-    def lax(change: Change, header: Any, records: Any, mail: int, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: int, now: int) -> Any:
         guard = change.guard
-        if isinstance(guard, Holder) and guard.path in records and records[guard.path].status == Status.RUNNING:
-            change = replace(change, guard=Holder(guard.path, records[guard.path].token))
-        return apply(change, header, records, mail, now)
+        if (
+            isinstance(guard, LeaseGuard)
+            and guard.path in activations
+            and activations[guard.path].status == ActivationStatus.RUNNING
+        ):
+            change = replace(change, guard=LeaseGuard(guard.path, activations[guard.path].lease_token))
+        return apply(change, header, activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
 
 
 def live_records_are_put_over(patch: Patch) -> None:
-    """Neither tokens nor live records stand in the way of a zombie."""
+    """Neither tokens nor live activations stand in the way of a zombie."""
 
-    def lax(change: Change, header: Any, records: Any, mail: int, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: int, now: int) -> Any:
         guard = change.guard
-        if isinstance(guard, Holder) and guard.path in records:
-            token = records[guard.path].token or "none"
-            over = {**records, guard.path: replace(records[guard.path], status=Status.RUNNING, token=token, was="")}
-            puts = {op.record.path for op in change.ops if hasattr(op, "record")}
-            over = {path: replace(r, status=Status.SUCCESS) if path in puts else r for path, r in over.items()}
-            return apply(replace(change, guard=Holder(guard.path, token)), header, over, mail, now)
-        return apply(change, header, records, mail, now)
+        if isinstance(guard, LeaseGuard) and guard.path in activations:
+            token = activations[guard.path].lease_token or "none"
+            over = {
+                **activations,
+                guard.path: replace(
+                    activations[guard.path], status=ActivationStatus.RUNNING, lease_token=token, last_lease_token=""
+                ),
+            }
+            puts = {op.activation.path for op in change.ops if hasattr(op, "activation")}
+            over = {
+                path: replace(r, status=ActivationStatus.SUCCESS) if path in puts else r for path, r in over.items()
+            }
+            return apply(replace(change, guard=LeaseGuard(guard.path, token)), header, over, mail, now)
+        return apply(change, header, activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
     patch.setattr(Explorer, "owners", False)
@@ -60,9 +80,9 @@ def live_records_are_put_over(patch: Patch) -> None:
 
 def the_rest_is_claimed_while_something_is_live(patch: Patch) -> None:
     def lax(self: Any, token: str, at_once: bool) -> None:
-        root = self.records.get("")
-        if root is not None and self.header.status == RunState.RUNNING and root.status == Status.OPEN:
-            self.put(root, {"status": Status.QUEUED, "phase": Phase.REST}, token, 0)
+        root = self.activations.get("")
+        if root is not None and self.header.status == StoredStatus.RUNNING and root.status == ActivationStatus.OPEN:
+            self.put(root, {"status": ActivationStatus.QUEUED, "phase": Phase.SETTLE}, token, 0)
 
     patch.setattr(core._Work, "rest", lax)
 
@@ -74,11 +94,13 @@ def the_rest_is_claimed_by_nobody(patch: Patch) -> None:
 def what_follows_is_a_commit_of_its_own(patch: Patch) -> None:
     def two(self: Explorer, claimed: Claimed, entries: tuple[str, ...]) -> list[Change]:
         first = acts.changes(self.graph, self.store, claimed, self.fresh, entries=entries)
-        later = tuple(op for op in first[-1].ops if isinstance(op, Down | Next | Shut))
+        later = tuple(op for op in first[-1].ops if isinstance(op, CountDown | StartNextItem | CancelPendingItems))
         if not later:
             return first
-        now = tuple(op for op in first[-1].ops if not isinstance(op, Down | Next | Shut))
-        second = replace(first[-1], guard=Caller(self.fresh(), frozenset({RunState.RUNNING})), ops=later, events=())
+        now = tuple(op for op in first[-1].ops if not isinstance(op, CountDown | StartNextItem | CancelPendingItems))
+        second = replace(
+            first[-1], guard=RequestGuard(self.fresh(), frozenset({StoredStatus.RUNNING})), ops=later, events=()
+        )
         return [*first[:-1], replace(first[-1], ops=now), second]
 
     patch.setattr(Explorer, "commits", two)
@@ -91,7 +113,9 @@ def a_resume_leaves_the_rest(patch: Patch) -> None:
 
     def lax(*args: Any, **kwargs: Any) -> Change:
         change = resume(*args, **kwargs)
-        return replace(change, ops=tuple(op for op in change.ops if not (isinstance(op, Set) and not op.path)))
+        return replace(
+            change, ops=tuple(op for op in change.ops if not (isinstance(op, UpdateActivation) and not op.path))
+        )
 
     patch.setattr(commands, "resume", lax)
 
@@ -101,7 +125,7 @@ def a_resume_is_not_guarded(patch: Patch) -> None:
 
     def lax(*args: Any, **kwargs: Any) -> Change:
         change = resume(*args, **kwargs)
-        return replace(change, guard=Caller(change.guard.id, frozenset(RunState)))
+        return replace(change, guard=RequestGuard(change.guard.id, frozenset(StoredStatus)))
 
     patch.setattr(commands, "resume", lax)
 
@@ -130,16 +154,16 @@ def leases_never_end(patch: Patch) -> None:
 
 
 def claims_are_lax(**fields: Any) -> Callable[[Patch], None]:
-    """Claims believe these fields of the record (or `header_…` of the header), whatever is stored."""
+    """Claims believe these fields of the activation (or `header_…` of the header), whatever is stored."""
 
     def mutate(patch: Patch) -> None:
-        def lax(ask: Any, header: Any, record: Any, now: int) -> Any:
+        def lax(ask: Any, header: Any, activation: Any, now: int) -> Any:
             about = {name[7:]: value for name, value in fields.items() if name.startswith("header_")}
             own = {name: value for name, value in fields.items() if not name.startswith("header_")}
             header = header and replace(header, **about)
-            if record is not None and ("due" not in own or record.status != Status.QUEUED):
-                record = replace(record, **own)
-            return claim(ask, header, record, now)
+            if activation is not None and ("due" not in own or activation.status != ActivationStatus.QUEUED):
+                activation = replace(activation, **own)
+            return claim(ask, header, activation, now)
 
         patch.setattr(memory, "claim", lax)
 
@@ -147,26 +171,28 @@ def claims_are_lax(**fields: Any) -> Callable[[Patch], None]:
 
 
 def commits_do_not_ask_whether_the_run_has_ended(patch: Patch) -> None:
-    def lax(change: Change, header: Header, records: Any, mail: int, now: int) -> Any:
-        if isinstance(change.guard, Holder) and header.status != RunState.SUSPENDED:
-            header = replace(header, status=RunState.RUNNING, closed=False)
-        return apply(change, header, records, mail, now)
+    def lax(change: Change, header: RunHeader, activations: Any, mail: int, now: int) -> Any:
+        if isinstance(change.guard, LeaseGuard) and header.status != StoredStatus.SUSPENDED:
+            header = replace(header, status=StoredStatus.RUNNING, closed=False)
+        return apply(change, header, activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
 
 
 def mailboxes_are_not_compared(patch: Patch) -> None:
-    def lax(change: Change, header: Any, records: Any, mail: int, now: int) -> Any:
-        if change.mail is not None:
-            change = replace(change, mail=replace(change.mail, expect=None))
-        return apply(change, header, records, mail, now)
+    def lax(change: Change, header: Any, activations: Any, mail: int, now: int) -> Any:
+        if change.mailbox is not None:
+            change = replace(change, mailbox=replace(change.mailbox, expect=None))
+        return apply(change, header, activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
 
 
 def repeats_are_not_remembered(patch: Patch) -> None:
-    def lax(change: Change, header: Any, records: dict[str, Record], mail: int, now: int) -> Any:
-        return apply(change, header, {path: replace(r, was="") for path, r in records.items()}, mail, now)
+    def lax(change: Change, header: Any, activations: dict[str, Activation], mail: int, now: int) -> Any:
+        return apply(
+            change, header, {path: replace(r, last_lease_token="") for path, r in activations.items()}, mail, now
+        )
 
     patch.setattr(memory, "apply", lax)
 
@@ -188,10 +214,10 @@ MUTANTS = {
     "closed for callers": Mutant(a_resume_is_let_into_a_closed_run, BAIL, {}, "hangs"),
     "outbox": Mutant(queued_records_are_never_due, SEQUENCE, {"lose": 1}, "hangs"),
     "leases": Mutant(leases_never_end, SEQUENCE, {"kill": 1}, "hangs"),
-    "busy": Mutant(claims_are_lax(due=0), SEQUENCE, {"repeat": 1}, "before its moment, while it is running"),
-    "early": Mutant(claims_are_lax(due=0), RETRY, {"timer": 0}, "before its moment, while it is retrying"),
+    "busy": Mutant(claims_are_lax(deadline=0), SEQUENCE, {"repeat": 1}, "before its moment, while it is running"),
+    "early": Mutant(claims_are_lax(deadline=0), RETRY, {"timer": 0}, "before its moment, while it is retrying"),
     "ended, claims": Mutant(
-        claims_are_lax(header_status=RunState.RUNNING, header_closed=False), SEQUENCE, {"cancel": 1}, "claimed in a run"
+        claims_are_lax(header_status=StoredStatus.RUNNING, header_closed=False), SEQUENCE, {"cancel": 1}, "claimed in a run"
     ),
     "ended, commits": Mutant(commits_do_not_ask_whether_the_run_has_ended, SEQUENCE, {"cancel": 1}, "accepted in"),
     "closed for workers": Mutant(commits_do_not_ask_whether_the_run_has_ended, BAIL, {}, "word that ends the run"),
@@ -207,10 +233,10 @@ def test_without_a_guard_a_violation_is_found(name: str, monkeypatch: Patch) -> 
 
 
 def test_a_stale_message_is_harmless_even_if_its_number_is_not_looked_at(monkeypatch: Patch) -> None:
-    """A message is only a poke: what protects the record is its status, its moment and the token."""
+    """A message is only a poke: what protects the activation is its status, its moment and the token."""
 
-    def lax(ask: Any, header: Any, record: Any, now: int) -> Any:
-        return claim(replace(ask, seq=record.seq) if record else ask, header, record, now)
+    def lax(ask: Any, header: Any, activation: Any, now: int) -> Any:
+        return claim(replace(ask, seq=activation.seq) if activation else ask, header, activation, now)
 
     monkeypatch.setattr(memory, "claim", lax)
     in_lives: dict[str, int] = {"travel": 1, "cancel": 1, "expire": 1, "late": 0}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core import attempt_commands, commands
-from orchestrator.core.changes import Run
-from orchestrator.core.graph import Graph
+from orchestrator.rules import attempt_commands, commands
+from orchestrator.rules.change import UpdateRun
+from orchestrator.rules.graph import Graph
 from tests.simulation.acts import foreach, graph, parallel, sleep, step, wait
 from tests.simulation.edits import (
     ANY,
@@ -91,17 +91,17 @@ RESULTS = ("workflow-step-result", "workflow-step-finish")
 # command -> what is wrong -> how it is seen
 CASES: dict[str, dict[str, Case]] = {
     "start": {
-        PRECONDITION: Case(guard_is(states=ANY), STEPS, {"start": 1}, "a user may start, although the run is running"),
+        PRECONDITION: Case(guard_is(statuses=ANY), STEPS, {"start": 1}, "a user may start, although the run is running"),
         CONSEQUENCE: Case(without(run_is(status="running")), STEPS, {}, "which is not so"),
         TELLS: Case(leave_out("workflow-start"), STEPS, {}, NOT_TOLD),
     },
     "start, for later": {
-        PRECONDITION: Case(guard_is(states=ANY), STEPS, {"start": 1}, "although the run is running", PREPARED),
+        PRECONDITION: Case(guard_is(statuses=ANY), STEPS, {"start": 1}, "although the run is running", PREPARED),
         CONSEQUENCE: Case(begins_now, STEPS, {}, "begins before its moment", PREPARED),
         TELLS: Case(leave_out("workflow-start"), STEPS, {}, NOT_TOLD, PREPARED),
     },
     "start, for later, with a sleep": {
-        PRECONDITION: Case(guard_is(states=ANY), NAP, {"start": 1}, "although the run is running", PREPARED),
+        PRECONDITION: Case(guard_is(statuses=ANY), NAP, {"start": 1}, "although the run is running", PREPARED),
         CONSEQUENCE: Case(sleeps_now, NAP, {}, "begins before its moment", PREPARED),
         TELLS: Case(leave_out("workflow-start"), NAP, {}, NOT_TOLD, PREPARED),
     },
@@ -114,7 +114,7 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(without(is_move), ASK, {}, "0 is resumed, and is suspended"),
     },
     "resume, its data": {
-        PRECONDITION: Case(guard_is(states=ANY), ASK, CANCEL, "becomes running", judges=False),
+        PRECONDITION: Case(guard_is(statuses=ANY), ASK, CANCEL, "becomes running", judges=False),
         CONSEQUENCE: Case(no_values, ASK, {}, "nobody has written ['data']"),
     },
     "resume, of a paused run": {
@@ -126,13 +126,13 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(fields_without("resumed", "resume"), ASK, {"away": 1}, "is not as it was"),
     },
     "cancel": {
-        PRECONDITION: Case(guard_is(rests=None), ASK, CANCEL, "it has rested since"),
-        CONSEQUENCE: Case(fields_without("rests", of=Run), STEPS, {"cancel": 1}, "which is not so"),
+        PRECONDITION: Case(guard_is(settle_count=None), ASK, CANCEL, "it has rested since"),
+        CONSEQUENCE: Case(fields_without("settle_count", of=UpdateRun), STEPS, {"cancel": 1}, "which is not so"),
         TELLS: Case(leave_out("workflow-canceled"), STEPS, {"cancel": 1}, "not told that ['workflow-canceled']"),
     },
     "cancel, its end": {
         PRECONDITION: Case(
-            guard_is(states=ANY, rests=None),
+            guard_is(statuses=ANY, settle_count=None),
             STEPS,
             CANCEL,
             "becomes canceled",
@@ -147,7 +147,7 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(fields_without("restarted"), STEPS, {"restart": 1}, "cannot know it"),
     },
     "time_travel": {
-        PRECONDITION: Case(guard_is(states=ANY), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A),
+        PRECONDITION: Case(guard_is(statuses=ANY), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A),
         CONSEQUENCE: Case(nothing_goes_away, STEPS, {"travel": 1}, "stands after the target", TO_A),
         TELLS: Case(leave_out("workflow-start"), STEPS, {"travel": 1}, NOT_TOLD, TO_A),
     },
@@ -160,7 +160,7 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(no_mail, EVENT, {"send": 1}, "is lost"),
     },
     "send_event, its value": {
-        PRECONDITION: Case(guard_is(states=ANY), EVENT, {"send": 1, "cancel": 1}, "is canceled"),
+        PRECONDITION: Case(guard_is(statuses=ANY), EVENT, {"send": 1, "cancel": 1}, "is canceled"),
         CONSEQUENCE: Case(no_values, EVENT, {"send": 1}, "is lost"),
     },
     "await_event": {
@@ -194,14 +194,14 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "give_up": {
         PRECONDITION: Case(
-            decides(attempt_commands, "must_give_up", lambda record: record.lost >= 4), ONE, {"kill": 3}, "were lost"
+            decides(attempt_commands, "must_give_up", lambda activation: activation.abandoned_attempts >= 4), ONE, {"kill": 3}, "were lost"
         ),
-        CONSEQUENCE: Case(planned(without(lambda op: isinstance(op, Run))), ONE, {"kill": 3}, "no outcome"),
+        CONSEQUENCE: Case(planned(without(lambda op: isinstance(op, UpdateRun))), ONE, {"kill": 3}, "no outcome"),
         TELLS: Case(planned(leave_out(*RESULTS)), ONE, {"kill": 3}, NOT_TOLD),
     },
     "give_up, too early": {
         PRECONDITION: Case(
-            decides(attempt_commands, "must_give_up", lambda record: record.lost >= 1), ONE, {"kill": 1}, "were lost"
+            decides(attempt_commands, "must_give_up", lambda activation: activation.abandoned_attempts >= 1), ONE, {"kill": 1}, "were lost"
         ),
         CONSEQUENCE: Case(planned(fields_without("error")), ONE, {"kill": 3}, "were lost"),
         TELLS: Case(planned(leave_out("workflow-step-finish")), ONE, {"kill": 3}, NOT_TOLD),
@@ -217,7 +217,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "commit_outcome": {
         PRECONDITION: Case(nobody_holds, STEPS, ZOMBIE, NOT_MINE, already=transitions_are_not_checked),
-        CONSEQUENCE: Case(lambda change: replace(change, rest_now=False), BAIL, {}, "hangs"),
+        CONSEQUENCE: Case(lambda change: replace(change, settle_now=False), BAIL, {}, "hangs"),
         TELLS: Case(leave_out("workflow-step-finish"), STEPS, {}, NOT_TOLD),
     },
     "commit_outcome, its value": {
@@ -227,7 +227,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "commit_outcome, of the run": {
         PRECONDITION: Case(nobody_holds, ONE, {"expire": 1, "cancel": 1}, "accepted in a run that is canceled"),
-        CONSEQUENCE: Case(fields_without("rests", of=Run), ONE, {}, "which is not so"),
+        CONSEQUENCE: Case(fields_without("settle_count", of=UpdateRun), ONE, {}, "which is not so"),
         TELLS: Case(leave_out("workflow-finish"), ONE, {}, NOT_TOLD),
     },
     "flush_events": {
@@ -240,18 +240,18 @@ CASES: dict[str, dict[str, Case]] = {
             lambda change: change and nothing_is_expected(change), ONE, {"kill": 1, "release": 1}, "is at work on it"
         ),
         CONSEQUENCE: Case(
-            lambda change: change and fields_without("lost")(change), ONE, {"kill": 1, "release": 1}, "is not counted"
+            lambda change: change and fields_without("abandoned_attempts")(change), ONE, {"kill": 1, "release": 1}, "is not counted"
         ),
     },
     "may_fail_claim": {
         PRECONDITION: Case(
-            decides(attempt_commands, "may_fail_claim", lambda record, seq: record.path != ""),
+            decides(attempt_commands, "may_fail_claim", lambda activation, seq: activation.path != ""),
             STEPS,
             {"kill": 1, "settle": 1},
             "is at work on it",
         ),
         CONSEQUENCE: Case(
-            decides(attempt_commands, "may_fail_claim", lambda record, seq: False),
+            decides(attempt_commands, "may_fail_claim", lambda activation, seq: False),
             STEPS,
             {"kill": 1, "settle": 1},
             "does not end its claim",

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator.core import apply as core
-from orchestrator.core import flow, stamps, travel
-from orchestrator.core.addressing import Target
-from orchestrator.core.changes import Caller, Change, Run, Set
-from orchestrator.core.plan import Gate
-from orchestrator.core.records import RunState, Status
-from orchestrator.core.transitions import TABLE
+from orchestrator.rules import apply as core
+from orchestrator.rules import flow, stamps, travel
+from orchestrator.rules.addressing import Target
+from orchestrator.rules.change import Change, RequestGuard, UpdateActivation, UpdateRun
+from orchestrator.rules.model import ActivationStatus, StoredStatus
+from orchestrator.rules.plan import Admission
+from orchestrator.rules.transitions import TABLE
 from orchestrator.stores import memory
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
 from tests.simulation.edits import (
@@ -41,12 +41,17 @@ apply = core.apply
 
 def no_claim_is_taken(change: Change) -> Change:
     """Whoever waits is told again, but who is at work stays."""
-    running = {expect.path for expect in change.expect if expect.status == Status.RUNNING}
-    return replace(change, ops=tuple(op for op in change.ops if not (isinstance(op, Set) and op.path in running)))
+    running = {expect.path for expect in change.expect if expect.status == ActivationStatus.RUNNING}
+    return replace(
+        change, ops=tuple(op for op in change.ops if not (isinstance(op, UpdateActivation) and op.path in running))
+    )
 
 
 def sleeps_are_queued(change: Change) -> Change:
-    ops = (replace(op, fields={"status": Status.QUEUED}, delay=0) if isinstance(op, Set) else op for op in change.ops)
+    ops = (
+        replace(op, fields={"status": ActivationStatus.QUEUED}, delay=0) if isinstance(op, UpdateActivation) else op
+        for op in change.ops
+    )
     return replace(change, ops=tuple(ops))
 
 
@@ -54,7 +59,9 @@ def the_end_is_kept(change: Change) -> Change:
     """The new life begins with what the older one has come to."""
     kept = ("outcome", "closed", "output")
     ops = (
-        Run({name: value for name, value in op.fields.items() if name not in kept}) if isinstance(op, Run) else op
+        UpdateRun({name: value for name, value in op.fields.items() if name not in kept})
+        if isinstance(op, UpdateRun)
+        else op
         for op in change.ops
     )
     return replace(change, ops=tuple(ops))
@@ -63,21 +70,25 @@ def the_end_is_kept(change: Change) -> Change:
 def the_life_goes_on(change: Change) -> Change:
     """It is not counted, so that nothing tells the new life from the older one."""
     ops = (
-        Run({name: value for name, value in op.fields.items() if name != "life"}) if isinstance(op, Run) else op
+        UpdateRun({name: value for name, value in op.fields.items() if name != "generation"})
+        if isinstance(op, UpdateRun)
+        else op
         for op in change.ops
     )
     return replace(change, ops=tuple(ops))
 
 
 def numbers_are_not_compared(patch: Patch) -> None:
-    """That a record has the status in which it was read is enough."""
-    patch.setattr(core, "_holds", lambda expect, record: record is not None and record.status == expect.status)
+    """That an activation has the status in which it was read is enough."""
+    patch.setattr(
+        core, "_holds", lambda expect, activation: activation is not None and activation.status == expect.status
+    )
 
 
 def upkeep_expects_nothing(patch: Patch) -> None:
-    def lax(change: Change, header: Any, records: Any, mail: str, now: int) -> Any:
-        upkeep = isinstance(change.guard, Caller) and not change.guard.id
-        return apply(replace(change, expect=()) if upkeep else change, header, records, mail, now)
+    def lax(change: Change, header: Any, activations: Any, mail: str, now: int) -> Any:
+        upkeep = isinstance(change.guard, RequestGuard) and not change.guard.id
+        return apply(replace(change, expect=()) if upkeep else change, header, activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
 
@@ -85,8 +96,8 @@ def upkeep_expects_nothing(patch: Patch) -> None:
 def callers_are_not_remembered(patch: Patch) -> None:
     """A change that is repeated is taken for a new one; its guards are all there is."""
 
-    def lax(change: Change, header: Any, records: Any, mail: str, now: int) -> Any:
-        return apply(change, replace(header, last=""), records, mail, now)
+    def lax(change: Change, header: Any, activations: Any, mail: str, now: int) -> Any:
+        return apply(change, replace(header, last_request_id=""), activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
     commands_are(nothing_is_expected, "resume")(patch)
@@ -103,7 +114,7 @@ def nothing_is_held_back(patch: Patch) -> None:
 
     def lax(spot: Any) -> Any:
         plan = original(spot)
-        plan.gate = Gate.OPEN
+        plan.admission = Admission.ALL
         return plan
 
     patch.setattr(flow, "_plan", lax)
@@ -114,26 +125,26 @@ def conditions_are_not_held_back(patch: Patch) -> None:
 
 
 def a_pause_outranks_a_suspension(patch: Patch) -> None:
-    original = flow.verdict
-    patch.setattr(flow, "verdict", lambda header: RunState.PAUSED if header.paused else original(header))
+    original = flow.settled_status
+    patch.setattr(flow, "settled_status", lambda header: StoredStatus.PAUSED if header.paused else original(header))
 
 
 def a_pause_is_overlooked(patch: Patch) -> None:
     """What is paused does not count as held, so that a run with nothing else has no way to rest."""
-    original = flow.verdict
-    patch.setattr(flow, "verdict", lambda header: original(replace(header, paused=0)))
+    original = flow.settled_status
+    patch.setattr(flow, "settled_status", lambda header: original(replace(header, paused=0)))
 
 
 def the_past_is_not_kept(patch: Patch) -> None:
     """Whatever stands before the target is put anew, as it was recorded: what had ended ends again."""
-    original = travel._Traveler._kept
+    original = travel.plan._Traveler._kept
 
     def lax(self: Any, node: Any, path: Any, visit: Any, value: Any) -> Any:
         begun = original(self, node, path, visit, value)
         self.kept.clear()
         return begun
 
-    patch.setattr(travel._Traveler, "_kept", lax)
+    patch.setattr(travel.plan._Traveler, "_kept", lax)
 
 
 ALL = {"wishes": (Target(), Target(index=1))}
@@ -160,10 +171,10 @@ MUTANTS = {
     "resume, all items": Mutant(commands_are(only_the_first_is_expected, "resume"), ITEMS, {"race": 1}, FIRST, ALL),
     "resume, paused": Mutant(commands_are(nothing_is_expected, "resume"), STEPS, {"race": 1}, FIRST, STEPWISE),
     "resume, status": Mutant(
-        commands_are(guard_is(states=ANY), "resume", judges=False), ASK, {"race": 1, "cancel": 1}, "becomes running"
+        commands_are(guard_is(statuses=ANY), "resume", judges=False), ASK, {"race": 1, "cancel": 1}, "becomes running"
     ),
     "resume, life": Mutant(
-        commands_are(guard_is(life=None), "resume"),
+        commands_are(guard_is(generation=None), "resume"),
         ASK,
         {"race": 1, "travel": 1},
         OLDER,
@@ -174,20 +185,20 @@ MUTANTS = {
     "undo, expects": Mutant(commands_are(nothing_is_expected, "undo_resume"), ASK, {"away": 1}, "has begun"),
     # cancel
     "cancel, rests": Mutant(
-        commands_are(guard_is(rests=None), "cancel"), ASK, {"race": 1, "cancel": 1}, "it has rested since"
+        commands_are(guard_is(settle_count=None), "cancel"), ASK, {"race": 1, "cancel": 1}, "it has rested since"
     ),
     "cancel, rests, what comes of it": Mutant(
-        commands_are(guard_is(rests=None), "cancel", judges=False), ASK, {"race": 1, "cancel": 1}, "hears nothing of it"
+        commands_are(guard_is(settle_count=None), "cancel", judges=False), ASK, {"race": 1, "cancel": 1}, "hears nothing of it"
     ),
     "cancel, status": Mutant(
-        commands_are(guard_is(states=ANY, rests=None), "cancel", judges=False),
+        commands_are(guard_is(statuses=ANY, settle_count=None), "cancel", judges=False),
         STEPS,
         {"race": 1, "cancel": 1},
         "becomes canceled",
         already=transitions_are_not_checked,
     ),
     "cancel, status, what the table says": Mutant(
-        commands_are(guard_is(states=ANY, rests=None), "cancel", judges=False),
+        commands_are(guard_is(statuses=ANY, settle_count=None), "cancel", judges=False),
         STEPS,
         {"race": 1, "cancel": 1},
         "cannot be 'canceled' after 'success'",
@@ -214,7 +225,7 @@ MUTANTS = {
     ),
     "restart, sleeps": Mutant(commands_are(sleeps_are_queued, "restart"), NAP, {"restart": 1}, "awake before"),
     "restart, life": Mutant(
-        commands_are(guard_is(life=None, rests=None), "restart"),
+        commands_are(guard_is(generation=None, settle_count=None), "restart"),
         STEPS,
         LIVES,
         OLDER,
@@ -223,13 +234,13 @@ MUTANTS = {
     ),
     # time travel
     "travel, at rest": Mutant(
-        commands_are(guard_is(states=ANY), "time_travel"), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A
+        commands_are(guard_is(statuses=ANY), "time_travel"), ASK, {"travel": 1, "race": 1}, "the run is running", TO_A
     ),
     "travel, rests": Mutant(
-        commands_are(guard_is(rests=None), "time_travel"), ASK, {"travel": 1, "race": 1}, "it has rested since", TO_A
+        commands_are(guard_is(settle_count=None), "time_travel"), ASK, {"travel": 1, "race": 1}, "it has rested since", TO_A
     ),
     "travel, life": Mutant(
-        commands_are(guard_is(rests=None, life=None), "time_travel"), ASK, {"travel": 2, "race": 1}, OLDER, TO_A
+        commands_are(guard_is(settle_count=None, generation=None), "time_travel"), ASK, {"travel": 2, "race": 1}, OLDER, TO_A
     ),
     "travel, what follows": Mutant(
         commands_are(nothing_goes_away, "time_travel"), STEPS, {"travel": 1}, "stands after the target", TO_A
@@ -263,11 +274,13 @@ def test_without_a_guard_a_violation_is_found(name: str, monkeypatch: Patch) -> 
 
 
 SECOND_LOCKS = {
-    "resume, life": Mutant(commands_are(guard_is(life=None), "resume"), ASK, {"race": 1, "travel": 1}, "", TO_A),
-    "cancel, status": Mutant(commands_are(guard_is(states=ANY), "cancel"), ASK, {"race": 1, "cancel": 1}, ""),
-    "restart, life": Mutant(commands_are(guard_is(life=None), "restart"), STEPS, LIVES, "", TO_A),
-    "restart, rests": Mutant(commands_are(guard_is(rests=None), "restart"), STEPS, LIVES, "", TO_A),
-    "travel, life": Mutant(commands_are(guard_is(life=None), "time_travel"), ASK, {"travel": 2, "race": 1}, "", TO_A),
+    "resume, life": Mutant(commands_are(guard_is(generation=None), "resume"), ASK, {"race": 1, "travel": 1}, "", TO_A),
+    "cancel, status": Mutant(commands_are(guard_is(statuses=ANY), "cancel"), ASK, {"race": 1, "cancel": 1}, ""),
+    "restart, life": Mutant(commands_are(guard_is(generation=None), "restart"), STEPS, LIVES, "", TO_A),
+    "restart, rests": Mutant(commands_are(guard_is(settle_count=None), "restart"), STEPS, LIVES, "", TO_A),
+    "travel, life": Mutant(
+        commands_are(guard_is(generation=None), "time_travel"), ASK, {"travel": 2, "race": 1}, "", TO_A
+    ),
 }
 
 

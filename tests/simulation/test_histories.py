@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.core.apply import BUSY, EARLY, ENDED_RUN, LOST, MAIL, MOVED, STALE
-from orchestrator.core.changes import Claimed, Committed, Refused
-from orchestrator.core.records import RunState, Status
-from orchestrator.core.timers import on_deadline
-from orchestrator.ports import Holding
+from orchestrator.ports import LeaseRef
+from orchestrator.rules.apply import BUSY, EARLY, ENDED_RUN, LOST, MAILBOX, MOVED, STALE
+from orchestrator.rules.change import Claimed, Committed, Refused
+from orchestrator.rules.model import ActivationStatus, StoredStatus
+from orchestrator.rules.timers import on_deadline
 from tests.simulation import acts
 from tests.simulation.acts import EVENT, RUN, foreach, graph, loop, nested, parallel, sleep, step, wait
 from tests.simulation.play import Play
@@ -34,10 +34,10 @@ def test_a_worker_that_dies_after_its_last_childs_commit_leaves_no_join_undone()
     play.run(C)
     claimed = play.run(B)
     assert claimed is not None  # and then the worker is killed
-    assert (claimed.record.path, claimed.record.phase, play.header.live) == (N, "join", 1)
+    assert (claimed.activation.path, claimed.activation.phase, play.header.live) == (N, "join", 1)
     play.lease_ends(claimed)
-    assert play.status(N) == [Status.QUEUED]
-    assert play.through().status == RunState.SUCCESS
+    assert play.status(N) == [ActivationStatus.QUEUED]
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 def test_a_worker_that_dies_between_two_levels_of_joins_leaves_none_undone() -> None:
@@ -49,9 +49,9 @@ def test_a_worker_that_dies_between_two_levels_of_joins_leaves_none_undone() -> 
     assert inner is not None
     outer = play.end(inner)
     assert outer is not None
-    assert (outer.record.path, play.record(Q).left) == (Q, 0)
+    assert (outer.activation.path, play.activation(Q).pending_children) == (Q, 0)
     play.lease_ends(outer)
-    assert play.through().status == RunState.SUCCESS
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 def test_a_resume_and_the_end_of_a_sibling_cannot_miss_each_other() -> None:
@@ -72,8 +72,8 @@ def test_a_resume_and_the_end_of_a_sibling_cannot_miss_each_other() -> None:
             assert rest is not None
             play.resume(A)
             assert reason(play.send(play.outcome(rest))) == LOST  # the rest has been taken away
-        assert (play.header.status, play.header.live, play.header.suspended) == (RunState.RUNNING, 1, 0)
-        assert play.through().status == RunState.SUCCESS
+        assert (play.header.status, play.header.live, play.header.suspended) == (StoredStatus.RUNNING, 1, 0)
+        assert play.through().status == StoredStatus.SUCCESS
 
 
 def test_suspension_is_not_reported_upward() -> None:
@@ -81,8 +81,8 @@ def test_suspension_is_not_reported_upward() -> None:
     play = Play(JOIN)
     for path in (A, B, C):
         play.run(path)
-    assert play.status(N, Q) == [Status.OPEN, Status.OPEN]
-    assert [play.record(path).left for path in (N, Q)] == [1, 1]
+    assert play.status(N, Q) == [ActivationStatus.OPEN, ActivationStatus.OPEN]
+    assert [play.activation(path).pending_children for path in (N, Q)] == [1, 1]
 
 
 # --- windows --------------------------------------------------------------------------------------------------
@@ -95,9 +95,14 @@ def test_two_items_that_end_together_start_two_others() -> None:
     outcomes = [play.outcome(play.claim(path)) for path in ("0.0", "0.1")]
     for change in outcomes:
         play.send(change)
-    assert play.status("0.0", "0.1", "0.2", "0.3") == [Status.SUCCESS, Status.SUCCESS, Status.QUEUED, Status.QUEUED]
-    assert play.record("0").left == 2
-    assert play.through().status == RunState.SUCCESS
+    assert play.status("0.0", "0.1", "0.2", "0.3") == [
+        ActivationStatus.SUCCESS,
+        ActivationStatus.SUCCESS,
+        ActivationStatus.QUEUED,
+        ActivationStatus.QUEUED,
+    ]
+    assert play.activation("0").pending_children == 2
+    assert play.through().status == StoredStatus.SUCCESS
     assert play.store.values(RUN, [play.header.output])[play.header.output].count("t") == 4
 
 
@@ -106,10 +111,10 @@ def test_a_worker_that_dies_after_an_items_commit_has_started_the_next() -> None
     play = Play(graph(foreach("each", 3, 1, step("item"))))
     play.run("0")
     play.run("0.0")  # and then the worker is killed: nobody hears of 0.1
-    assert play.status("0.1") == [Status.QUEUED]
+    assert play.status("0.1") == [ActivationStatus.QUEUED]
     play.pass_time()
     assert play.tick() == ["0.1"]
-    assert play.through().status == RunState.SUCCESS
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 def test_an_item_that_fails_closes_the_window_in_its_own_commit() -> None:
@@ -118,13 +123,17 @@ def test_an_item_that_fails_closes_the_window_in_its_own_commit() -> None:
     play.run("0")
     other = play.claim("0.1")
     play.run("0.0")
-    assert (play.record("0").next, play.record("0").left, play.record("0").skipped) == (5, 1, 3)
+    assert (
+        play.activation("0").next_item,
+        play.activation("0").pending_children,
+        play.activation("0").never_started,
+    ) == (5, 1, 3)
     claimed = play.end(other)
     assert claimed is not None
-    assert (claimed.record.path, claimed.record.phase) == ("0", "join")
+    assert (claimed.activation.path, claimed.activation.phase) == ("0", "join")
     play.go_on(claimed)
-    assert play.header.status == RunState.FAILED
-    assert [record.path for record in play.store.load(RUN)] == ["", "0", "0.0", "0.1"]
+    assert play.header.status == StoredStatus.FAILED
+    assert [activation.path for activation in play.store.load(RUN)] == ["", "0", "0.0", "0.1"]
 
 
 # --- zombies --------------------------------------------------------------------------------------------------
@@ -138,20 +147,20 @@ def test_a_zombie_that_fails_late_takes_nothing_from_the_owner(retries: int) -> 
     play.lease_ends(zombie)
     owner = play.claim("0")
     assert reason(play.send(play.outcome(zombie))) == LOST
-    assert play.record("0") == owner.record
+    assert play.activation("0") == owner.activation
     play.go_on(owner)
-    assert play.record("0").attempt == retries
-    assert play.through().status == (RunState.SUCCESS if retries else RunState.FAILED)
+    assert play.activation("0").attempt == retries
+    assert play.through().status == (StoredStatus.SUCCESS if retries else StoredStatus.FAILED)
 
 
 def test_a_takeover_has_a_number_of_its_own() -> None:
     """The first message is stale afterwards, so that it cannot bring a third worker in."""
     play = Play(graph(step("a")))
     first = play.claim("0")
-    assert play.refused("0", first.record.seq) == BUSY
+    assert play.refused("0", first.activation.seq) == BUSY
     play.lease_ends(first)
-    assert play.refused("0", first.record.seq) == STALE
-    assert play.claim("0").record.seq > first.record.seq
+    assert play.refused("0", first.activation.seq) == STALE
+    assert play.claim("0").activation.seq > first.activation.seq
 
 
 def test_a_zombie_of_an_earlier_iteration_does_not_write_into_the_present_one() -> None:
@@ -162,20 +171,20 @@ def test_a_zombie_of_an_earlier_iteration_does_not_write_into_the_present_one() 
     play.lease_ends(zombie)
     play.run("0.0.0")
     play.go_on(play.claim("0.0.1"))
-    assert (play.record("0.0.0").visit, play.record("0.0.0").status) == ("2", Status.QUEUED)
+    assert (play.activation("0.0.0").visit, play.activation("0.0.0").status) == ("2", ActivationStatus.QUEUED)
     assert reason(play.send(late)) == LOST
     owner = play.claim("0.0.0")
     assert reason(play.send(late)) == LOST
-    assert play.record("0.0.0") == owner.record
-    assert play.refused("0.0.0", zombie.record.seq) == STALE
+    assert play.activation("0.0.0") == owner.activation
+    assert play.refused("0.0.0", zombie.activation.seq) == STALE
 
 
 def test_a_message_of_an_earlier_iteration_is_stale() -> None:
-    """The body's record stands at the same path with another number."""
+    """The body's activation stands at the same path with another number."""
     play = Play(graph(loop("again", 2, step("a"))))
-    seq = play.record("0.0").seq
+    seq = play.activation("0.0").seq
     play.go_on(play.claim("0.0"))
-    assert play.record("0.0").visit == "2"
+    assert play.activation("0.0").visit == "2"
     assert play.refused("0.0", seq) == STALE
 
 
@@ -194,7 +203,7 @@ def test_a_commit_that_is_sent_again_is_not_taken_for_somebody_elses() -> None:
     assert first.claimed is not None
     assert play.header.commits == commits
     play.go_on(first.claimed)
-    assert play.through().status == RunState.SUCCESS
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 def test_a_claim_that_is_sent_again_does_not_meet_itself() -> None:
@@ -206,10 +215,10 @@ def test_a_claim_that_is_sent_again_does_not_meet_itself() -> None:
 
 
 def test_a_resume_that_is_sent_again_is_not_refused() -> None:
-    """Not even when a ticker has moved an entry on in between."""
+    """Not even when a scheduler has moved an entry on in between."""
     play = Play(graph(parallel("q", step("a", suspends=1), step("b"))))
     play.run("0.0")
-    change = acts.resume_change(play.header, play.record("0.0"), play.fresh)
+    change = acts.resume_change(play.header, play.activation("0.0"), play.fresh)
     first = play.store.commit(RUN, change)
     play.clock.advance(acts.GRACE / 1000)
     assert sorted(play.tick()) == ["0.0", "0.1"]
@@ -232,7 +241,7 @@ def test_a_late_repeat_is_not_handed_a_claim_that_another_holds() -> None:
     assert isinstance(again, Committed)
     assert again.claimed is None
     play.go_on(owner)
-    assert play.through().status == RunState.SUCCESS
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 # --- poison ---------------------------------------------------------------------------------------------------
@@ -243,11 +252,11 @@ def test_a_step_that_loses_its_worker_three_times_fails_once() -> None:
     play = Play(graph(step("a", retries=5)))
     for lost in (1, 2, 3):
         play.lease_ends(play.claim("0"))
-        assert (play.record("0").lost, play.record("0").restarted) == (lost, True)
+        assert (play.activation("0").abandoned_attempts, play.activation("0").restarted) == (lost, True)
     play.go_on(play.claim("0"))
-    assert (play.header.status, play.record("0").status, play.record("0").attempt) == (
-        RunState.FAILED,
-        Status.FAILED,
+    assert (play.header.status, play.activation("0").status, play.activation("0").attempt) == (
+        StoredStatus.FAILED,
+        ActivationStatus.FAILED,
         0,
     )
 
@@ -258,15 +267,15 @@ def test_a_commit_clears_the_count_of_losses() -> None:
     for _ in range(2):
         play.lease_ends(play.claim("0"))
     play.run("0")
-    assert (play.record("0").status, play.record("0").lost) == (Status.RETRYING, 0)
+    assert (play.activation("0").status, play.activation("0").abandoned_attempts) == (ActivationStatus.RETRYING, 0)
     play.pass_time()
     play.tick()
     for _ in range(2):
         play.lease_ends(play.claim("0"))
-    assert play.through().status == RunState.SUCCESS
+    assert play.through().status == StoredStatus.SUCCESS
 
 
-# --- the ticker -----------------------------------------------------------------------------------------------
+# --- the scheduler -----------------------------------------------------------------------------------------------
 
 
 def test_a_ticker_that_dies_after_its_commit_has_lost_nothing() -> None:
@@ -274,18 +283,18 @@ def test_a_ticker_that_dies_after_its_commit_has_lost_nothing() -> None:
     play = Play(graph(step("a")))
     for _ in range(3):
         play.pass_time()
-        assert play.tick() == ["0"]  # and then the ticker is killed before it publishes
+        assert play.tick() == ["0"]  # and then the scheduler is killed before it publishes
         assert play.tick() == []
-    assert play.record("0").seq == play.told[0].seq  # publishing again takes no new number
-    assert play.through().status == RunState.SUCCESS
+    assert play.activation("0").seq == play.told[0].seq  # publishing again takes no new number
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 def test_of_two_tickers_one_moves_an_entry_on() -> None:
     """Both have read it; the second finds that it has moved."""
     play = Play(graph(step("a")))
     play.pass_time()
-    (due,) = play.store.due(acts.NAMESPACE)
-    changes = [on_deadline(due.header, due.record, acts.GRACE) for _ in range(2)]
+    (due,) = play.store.due_timers(acts.NAMESPACE)
+    changes = [on_deadline(due.header, due.activation, acts.GRACE) for _ in range(2)]
     answers = [play.send(todo.change) for todo in changes if todo]
     assert isinstance(answers[0], Committed)
     assert reason(answers[1]) == MOVED
@@ -296,9 +305,9 @@ def test_a_heartbeat_saves_a_claim_from_a_ticker_that_has_read_it() -> None:
     play = Play(graph(step("a")))
     claimed = play.claim("0")
     play.clock.advance(acts.LEASE / 1000)
-    (due,) = play.store.due(acts.NAMESPACE)
-    todo = on_deadline(due.header, due.record, acts.GRACE)
-    assert play.store.renew([Holding(RUN, "0", claimed.record.token)], acts.LEASE) == {}
+    (due,) = play.store.due_timers(acts.NAMESPACE)
+    todo = on_deadline(due.header, due.activation, acts.GRACE)
+    assert play.store.renew([LeaseRef(RUN, "0", claimed.activation.lease_token)], acts.LEASE) == {}
     assert todo is not None
     assert reason(play.send(todo.change)) == MOVED
     assert play.end(claimed) is not None
@@ -310,18 +319,18 @@ def test_entries_that_nobody_takes_do_not_stand_at_the_head_for_ever() -> None:
     play.pass_time()
     seen = []
     for _ in range(6):
-        (due,) = play.store.due(acts.NAMESPACE, limit=1)
-        todo = on_deadline(due.header, due.record, acts.GRACE)
+        (due,) = play.store.due_timers(acts.NAMESPACE, limit=1)
+        todo = on_deadline(due.header, due.activation, acts.GRACE)
         assert todo is not None
         play.send(todo.change)
-        seen.append(due.record.path)
+        seen.append(due.activation.path)
     assert sorted(seen) == [f"0.{n}" for n in range(6)]
     pauses = []
     for _ in range(4):
         play.pass_time()
         before = play.clock.now()
         play.tick()
-        pauses.append(play.record("0.0").due - before)
+        pauses.append(play.activation("0.0").deadline - before)
     assert pauses == sorted(pauses)
     assert pauses[0] < pauses[-1]
 
@@ -330,12 +339,12 @@ def test_a_queue_that_has_not_been_short_gets_no_second_message() -> None:
     """A backlog must not make more backlog: the entry moves on, nobody is told."""
     play = Play(graph(step("a")))
     play.pass_time()
-    (due,) = play.store.due(acts.NAMESPACE)
-    todo = on_deadline(due.header, due.record, acts.GRACE, short=False)
+    (due,) = play.store.due_timers(acts.NAMESPACE)
+    todo = on_deadline(due.header, due.activation, acts.GRACE, short=False)
     assert todo is not None
     answer = play.send(todo.change)
     assert isinstance(answer, Committed)
-    assert (answer.dispatches, todo.again, play.store.due(acts.NAMESPACE)) == ((), (), [])
+    assert (answer.dispatches, todo.again, play.store.due_timers(acts.NAMESPACE)) == ((), (), [])
 
 
 # --- messages -------------------------------------------------------------------------------------------------
@@ -344,31 +353,31 @@ def test_a_queue_that_has_not_been_short_gets_no_second_message() -> None:
 def test_an_old_message_does_not_skip_the_backoff() -> None:
     """The first message is stale, and the timer's own message is early before the moment."""
     play = Play(graph(step("a", fails=1, retries=1)))
-    seq = play.record("0").seq
+    seq = play.activation("0").seq
     play.run("0")
     assert play.refused("0", seq) == STALE
     assert play.refused("0", play.told[-1].seq) == EARLY
     play.pass_time()
-    assert play.claim("0", play.told[-1].seq).record.attempt == 1
+    assert play.claim("0", play.told[-1].seq).activation.attempt == 1
 
 
 def test_a_late_heartbeat_revives_no_due_entry() -> None:
-    """The record has been suspended since: the renewal is refused and leaves nothing behind."""
+    """The activation has been suspended since: the renewal is refused and leaves nothing behind."""
     play = Play(graph(step("a", suspends=1)))
     claimed = play.claim("0")
     play.end(claimed)
-    held = Holding(RUN, "0", claimed.record.token)
+    held = LeaseRef(RUN, "0", claimed.activation.lease_token)
     assert play.store.renew([held], acts.LEASE) == {held: LOST}
-    assert play.record("0").due == 0
+    assert play.activation("0").deadline == 0
 
 
 def test_a_duplicate_finds_a_live_lease_and_goes() -> None:
     """Delivered twice, run once."""
     play = Play(graph(step("a")))
     claimed = play.claim("0")
-    assert play.refused("0", claimed.record.seq) == BUSY
+    assert play.refused("0", claimed.activation.seq) == BUSY
     play.go_on(claimed)
-    assert play.refused("0", claimed.record.seq) == ENDED_RUN
+    assert play.refused("0", claimed.activation.seq) == ENDED_RUN
 
 
 # --- ends -----------------------------------------------------------------------------------------------------
@@ -379,15 +388,17 @@ def test_a_cancel_writes_the_header_and_nothing_that_slips_in_moves() -> None:
     play = Play(graph(parallel("q", step("a", suspends=1), step("b"), step("c"))))
     play.run("0.0")
     late = play.outcome(play.claim("0.1"))
-    before = [replace(record, was="") for record in play.store.load(RUN) if record.path]
+    before = [replace(activation, last_lease_token="") for activation in play.store.load(RUN) if activation.path]
     assert isinstance(play.send(acts.cancel_change(play.header, play.fresh)), Committed)
-    assert [replace(record, was="") for record in play.store.load(RUN) if record.path] == before
+    assert [
+        replace(activation, last_lease_token="") for activation in play.store.load(RUN) if activation.path
+    ] == before
     assert reason(play.send(late)) == ENDED_RUN
     assert play.refused("0.2") == ENDED_RUN
     assert reason(play.resume("0.0")) == ENDED_RUN
     play.clock.advance(10 * acts.LEASE / 1000)
     assert play.tick() == []
-    assert play.header.status == RunState.CANCELED
+    assert play.header.status == StoredStatus.CANCELED
 
 
 def test_a_cancel_beats_a_rest_that_is_on_its_way() -> None:
@@ -397,7 +408,7 @@ def test_a_cancel_beats_a_rest_that_is_on_its_way() -> None:
     assert rest is not None
     play.send(acts.cancel_change(play.header, play.fresh))
     assert reason(play.send(play.outcome(rest))) == ENDED_RUN
-    assert (play.header.status, play.header.rests) == (RunState.CANCELED, 1)
+    assert (play.header.status, play.header.settle_count) == (StoredStatus.CANCELED, 1)
 
 
 def test_a_bail_takes_the_rest_at_once_and_closes_the_run() -> None:
@@ -407,17 +418,17 @@ def test_a_bail_takes_the_rest_at_once_and_closes_the_run() -> None:
     late = play.outcome(play.claim("0.2"))
     rest = play.run("0.1")
     assert rest is not None
-    assert (rest.record.path, play.header.closed, play.header.live) == ("", True, 1)
+    assert (rest.activation.path, play.header.closed, play.header.live) == ("", True, 1)
     assert reason(play.send(late)) == ENDED_RUN
     assert reason(play.resume("0.0")) == ENDED_RUN
     play.lease_ends(rest)
     play.go_on(play.claim(""))
-    assert play.header.status == RunState.SUCCESS
+    assert play.header.status == StoredStatus.SUCCESS
 
 
 def test_a_failure_outranks_a_suspension() -> None:
     """Decided at rest, whichever came first; where failures are allowed the run stays suspended."""
-    for allowed, status in ((False, RunState.FAILED), (True, RunState.SUSPENDED)):
+    for allowed, status in ((False, StoredStatus.FAILED), (True, StoredStatus.SUSPENDED)):
         for order in (("0.0", "0.1"), ("0.1", "0.0")):
             play = Play(graph(parallel("q", step("a", suspends=1), step("b", fails=1), allow_failure=allowed)))
             play.run(order[0])
@@ -428,19 +439,19 @@ def test_a_failure_outranks_a_suspension() -> None:
 def test_each_rest_is_counted() -> None:
     """Whoever started or resumed waits for the next one."""
     play = Play(graph(step("a", suspends=1), step("b", suspends=1)))
-    for rests, path in ((1, "0"), (2, "1")):
-        assert (play.through().status, play.header.rests) == (RunState.SUSPENDED, rests)
+    for settle_count, path in ((1, "0"), (2, "1")):
+        assert (play.through().status, play.header.settle_count) == (StoredStatus.SUSPENDED, settle_count)
         answer = play.resume(path)
         assert isinstance(answer, Committed)
-        assert answer.header.rests == rests
-    assert (play.through().status, play.header.rests) == (RunState.SUCCESS, 3)
+        assert answer.header.settle_count == settle_count
+    assert (play.through().status, play.header.settle_count) == (StoredStatus.SUCCESS, 3)
 
 
 def test_one_of_two_resumes_of_a_step_wins() -> None:
     """Both have read it as suspended."""
     play = Play(graph(step("a", suspends=1)))
     play.through()
-    both = [acts.resume_change(play.header, play.record("0"), play.fresh) for _ in range(2)]
+    both = [acts.resume_change(play.header, play.activation("0"), play.fresh) for _ in range(2)]
     assert isinstance(play.send(both[0]), Committed)
     assert reason(play.send(both[1])) == MOVED
 
@@ -456,26 +467,26 @@ def test_an_event_and_a_wait_of_the_same_moment_cannot_miss_each_other() -> None
         listening = acts.changes(play.graph, play.store, claimed, play.fresh, entries=())[-1]
         sending = acts.send_change((), None, "v", play.fresh)
         assert isinstance(play.send(listening if first == "wait" else sending), Committed)
-        assert reason(play.send(sending if first == "wait" else listening)) == MAIL
+        assert reason(play.send(sending if first == "wait" else listening)) == MAILBOX
         entries = play.store.mail(RUN, EVENT)
-        again = acts.send_change(entries, play.record("0"), "v", play.fresh)
+        again = acts.send_change(entries, play.activation("0"), "v", play.fresh)
         if first == "send":
             again = acts.changes(play.graph, play.store, claimed, play.fresh, entries=entries)[-1]
         assert isinstance(play.send(again), Committed)
-        assert play.through().status == RunState.SUCCESS
+        assert play.through().status == StoredStatus.SUCCESS
         assert (play.header.output, play.store.mail(RUN, EVENT)) == ("v", [])
 
 
 def test_a_wait_is_not_live_but_has_its_moment() -> None:
-    """The run rests; its time over, the ticker wakes it, and an event that comes later is kept."""
+    """The run rests; its time over, the scheduler wakes it, and an event that comes later is kept."""
     play = Play(graph(wait("w", 60.0, step("late"))))
-    assert (play.through().status, play.header.waiting) == (RunState.SUSPENDED, 1)
+    assert (play.through().status, play.header.waiting) == (StoredStatus.SUSPENDED, 1)
     play.pass_time()
     assert play.tick() == ["0"]
     assert isinstance(play.send(acts.send_change(play.store.mail(RUN, EVENT), None, "v", play.fresh)), Committed)
     play.go_on(play.claim("0"))
-    assert play.status("0", "0.0") == [Status.OPEN, Status.QUEUED]
-    assert play.through().status == RunState.SUCCESS
+    assert play.status("0", "0.0") == [ActivationStatus.OPEN, ActivationStatus.QUEUED]
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 # --- visits, sleeps -------------------------------------------------------------------------------------------
@@ -487,21 +498,21 @@ def test_a_join_does_not_see_an_earlier_iterations_children() -> None:
     play.go_on(play.claim("0.0"))
     for path in ("0.0.0", "0.0.1"):
         play.go_on(play.claim(path))
-    assert play.record("0.0").visit == "2"
+    assert play.activation("0.0").visit == "2"
     play.run("0.0.0")
-    assert play.record("0.0").left == 1
-    assert [play.record(path).visit for path in ("0.0.0", "0.0.1")] == ["2", "2"]
-    assert play.through().status == RunState.SUCCESS
+    assert play.activation("0.0").pending_children == 1
+    assert [play.activation(path).visit for path in ("0.0.0", "0.0.1")] == ["2", "2"]
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 def test_a_sleep_is_ended_by_a_worker_whom_the_ticker_tells() -> None:
-    """The ticker only puts it in the queue: it has no graph."""
+    """The scheduler only puts it in the queue: it has no graph."""
     play = Play(graph(sleep("nap", 60.0), step("a")))
     assert (play.header.live, play.tick()) == (1, [])
     play.pass_time()
     assert play.tick() == ["0"]
-    assert play.status("0") == [Status.QUEUED]
+    assert play.status("0") == [ActivationStatus.QUEUED]
     claimed: Claimed = play.claim("0")
-    assert claimed.record.phase == "wake"
+    assert claimed.activation.phase == "sleep_over"
     play.end(claimed)
-    assert play.status("0", "1") == [Status.SUCCESS, Status.QUEUED]
+    assert play.status("0", "1") == [ActivationStatus.SUCCESS, ActivationStatus.QUEUED]

@@ -13,12 +13,12 @@ import pytest
 
 from orchestrator import Orchestrator, Workflow
 from orchestrator import step as as_step
-from orchestrator.core import commands
-from orchestrator.core.apply import LOST
-from orchestrator.core.changes import Committed
-from orchestrator.core.envelope import CommitLimits, StoredTexts
-from orchestrator.core.graph import Graph
-from orchestrator.core.records import Record, RunState, Status
+from orchestrator.rules import commands
+from orchestrator.rules.apply import LOST
+from orchestrator.rules.change import Committed
+from orchestrator.rules.envelope import CommitLimits, StoredTexts
+from orchestrator.rules.graph import Graph
+from orchestrator.rules.model import Activation, ActivationStatus, StoredStatus
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, callers
@@ -34,10 +34,10 @@ ASKS = graph(parallel("q", step("a", suspends=1), step("b", suspends=1)))
 def test_a_time_travel_to_items_that_have_all_succeeded_runs_them_anew() -> None:
     """There is nothing of it to go on with: the foreach begins again, and what follows runs again."""
     play = Play(graph(foreach("each", 2, 2, step("item")), step("f")))
-    assert play.through().status == RunState.SUCCESS
+    assert play.through().status == StoredStatus.SUCCESS
     play.send(callers.travel_change(play.graph, play.store, "item", play.fresh))
-    assert play.through().status == RunState.SUCCESS
-    assert (play.header.life, play.status("0", "0.0", "1")) == (1, [Status.SUCCESS] * 3)
+    assert play.through().status == StoredStatus.SUCCESS
+    assert (play.header.generation, play.status("0", "0.0", "1")) == (1, [ActivationStatus.SUCCESS] * 3)
 
 
 def test_a_sleep_that_was_held_back_is_slept_when_its_word_comes() -> None:
@@ -69,16 +69,16 @@ def test_a_resume_that_is_taken_back_does_not_hide_what_others_did_meanwhile(fai
     play.go_on(play.claim("0.1"))
     undo = commands.undo_resume(before, held[:1], held, resumed, (play.fresh(), play.fresh()))
     assert any(isinstance(play.send(change), Committed) for change in undo)
-    assert play.through().status == (RunState.FAILED if fails else RunState.SUSPENDED)
-    assert play.header.rests > other.header.rests
+    assert play.through().status == (StoredStatus.FAILED if fails else StoredStatus.SUSPENDED)
+    assert play.header.settle_count > other.header.settle_count
 
 
 class Moving(MemoryStore):
-    """A store in which something happens, once, as soon as somebody has read records."""
+    """A store in which something happens, once, as soon as somebody has read activations."""
 
     then: Callable[[], Any] | None = None
 
-    def load(self, *which: Any, **how: Any) -> list[Record]:
+    def load(self, *which: Any, **how: Any) -> list[Activation]:
         found, then = super().load(*which, **how), self.then
         self.then = None
         if then is not None:
@@ -87,7 +87,7 @@ class Moving(MemoryStore):
 
 
 def test_a_cancel_that_meets_the_end_of_a_start_still_cancels() -> None:
-    """It has seen the run's own record; then the start is taken back, and the record is gone."""
+    """It has seen the run's own activation; then the start is taken back, and the activation is gone."""
 
     @as_step
     def early(n: int) -> int:
@@ -114,10 +114,10 @@ def test_a_run_that_a_word_has_ended_can_be_restarted() -> None:
     play.claim("0.0")  # its worker is lost too: what it does is not recorded any more
     rest = play.run("0.1")
     assert rest is not None
-    records, now = play.store.load(RUN), play.store.now()
-    play.send(commands.restart(play.header, records, now, play.fresh(), acts.LIMITS))
+    activations, now = play.store.load(RUN), play.store.now()
+    play.send(commands.restart(play.header, activations, now, play.fresh(), acts.LIMITS))
     assert reason(play.send(play.outcome(rest))) == LOST
-    assert play.through().status == RunState.SUCCESS
+    assert play.through().status == StoredStatus.SUCCESS
 
 
 # --- what the search sees of it -------------------------------------------------------------------------------

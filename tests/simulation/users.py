@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from orchestrator.core import attempt_commands, commands, flow, travel
-from orchestrator.core.addressing import Target
-from orchestrator.core.apply import ENDED_RUN
-from orchestrator.core.changes import Caller, Change, Claimed, Committed, Refused
-from orchestrator.core.records import ENDED, FINAL, HELD, Record, RunState, Status
 from orchestrator.errors import GraphChanged, ResumeAmbiguous, RunNotSuspended, StepNotSuspended
+from orchestrator.rules import attempt_commands, commands, flow, travel
+from orchestrator.rules.addressing import Target
+from orchestrator.rules.apply import ENDED_RUN
+from orchestrator.rules.change import Change, Claimed, Committed, Refused, RequestGuard
+from orchestrator.rules.model import AWAITING, ENDED, FINAL, Activation, ActivationStatus, StoredStatus
 from tests.simulation import acts, callers, checks
 from tests.simulation.acts import RUN
 from tests.simulation.state import Insists, Means, Parent, Place, Sends, State, Undoes, Violation
@@ -54,52 +54,56 @@ class Users(World):
         yield from self._resumes(state)
         if state.left("cancel") and header.status not in FINAL:
             yield Means("cancel", header, (), self._cancel(state)), "cancel"
-        if header.status == RunState.RUNNING and (state.left("restart") or not self.auto_restart):
-            meant = tuple(commands.select_unfinished(header, state.records))
-            change = commands.restart(header, state.records, self.clock.now(), self.fresh(), acts.LIMITS)
+        if header.status == StoredStatus.RUNNING and (state.left("restart") or not self.auto_restart):
+            meant = tuple(commands.select_unfinished(header, state.activations))
+            change = commands.restart(header, state.activations, self.clock.now(), self.fresh(), acts.LIMITS)
             yield Means("restart", header, meant, change), "restart" * self.auto_restart
-        if header.status != RunState.RUNNING and state.left("travel"):
+        if header.status != StoredStatus.RUNNING and state.left("travel"):
             for target in self.targets:
                 self.load(state)
                 try:
                     change = callers.travel_change(self.graph, self.store, target, self.fresh, per_step=self.per_step)
                 except GraphChanged:  # the run has not come so far
                     continue
-                yield Means(f"travel to {target}", header, state.records, change), "travel"
+                yield Means(f"travel to {target}", header, state.activations, change), "travel"
 
     def _resumes(self, state: State) -> Iterator[tuple[Means, str]]:
-        for records in self._meant(state):
-            yield self._resume(state, records, "", "data", self.per_step), ""
-            if state.left("again") and records[0].status == Status.SUSPENDED:
-                yield self._resume(state, records, ", in vain", acts.AGAIN, self.per_step), "again"
+        for activations in self._meant(state):
+            yield self._resume(state, activations, "", "data", self.per_step), ""
+            if state.left("again") and activations[0].status == ActivationStatus.SUSPENDED:
+                yield self._resume(state, activations, ", in vain", acts.AGAIN, self.per_step), "again"
         if state.left("through") and (held := self._named(state, Target(), per_step=False)):
             yield self._resume(state, held, ", and all that follows", "data", False), "through"
 
-    def _resume(self, state: State, records: tuple[Record, ...], how: str, data: str, per_step: bool) -> Means:
-        word = f"resume {', '.join(record.path for record in records)}{how}"
-        held = tuple(record for record in state.records if record.status in HELD)
-        change = acts.resume_all(state.header, records, self.fresh, data=data, per_step=per_step)
-        return Means(word, state.header, records, change, held)
+    def _resume(self, state: State, activations: tuple[Activation, ...], how: str, data: str, per_step: bool) -> Means:
+        word = f"resume {', '.join(activation.path for activation in activations)}{how}"
+        held = tuple(activation for activation in state.activations if activation.status in AWAITING)
+        change = acts.resume_all(state.header, activations, self.fresh, data=data, per_step=per_step)
+        return Means(word, state.header, activations, change, held)
 
-    def _meant(self, state: State) -> Iterator[tuple[Record, ...]]:
-        """Whom users may mean by a resume; each set of records once."""
+    def _meant(self, state: State) -> Iterator[tuple[Activation, ...]]:
+        """Whom users may mean by a resume; each set of activations once."""
         if not self.wishes:  # whoever waits, also in a run that has ended: it must be refused
-            yield from ((record,) for record in state.records if record.status == Status.SUSPENDED)
+            yield from (
+                (activation,) for activation in state.activations if activation.status == ActivationStatus.SUSPENDED
+            )
             if state.header.paused and not state.header.suspended:
                 yield self._named(state, Target(), per_step=True)
             return
         wishes = self.wishes if state.header.status in commands.RESUMABLE else ()
         found = (self._named(state, target, per_step=self.per_step) for target in wishes)
-        yield from {tuple(record.path for record in records): records for records in found if records}.values()
+        yield from {
+            tuple(activation.path for activation in activations): activations for activations in found if activations
+        }.values()
 
-    def _named(self, state: State, target: Target, *, per_step: bool) -> tuple[Record, ...]:
+    def _named(self, state: State, target: Target, *, per_step: bool) -> tuple[Activation, ...]:
         try:
-            return tuple(callers.meant(target, state.header, state.records, per_step=per_step))
+            return tuple(callers.meant(target, state.header, state.activations, per_step=per_step))
         except (ResumeAmbiguous, RunNotSuspended, StepNotSuspended):
             return ()
 
     def _cancel(self, state: State) -> Change:
-        return acts.cancel_change(state.header, self.fresh, begun=bool(state.records))
+        return acts.cancel_change(state.header, self.fresh, begun=bool(state.activations))
 
     # --- what comes of it -------------------------------------------------------------------------------------
 
@@ -126,15 +130,15 @@ class Users(World):
 
     def _done(self, state: State, means: Means, answer: Committed) -> State:
         waits = means.act in ("resume", "restart", "travel")
-        awaited = max(state.awaited, answer.header.rests) if waits else state.awaited
+        awaited = max(state.awaited, answer.header.settle_count) if waits else state.awaited
         done = self.take(state, awaited=awaited)
         if means.act == "resume":
-            checks.has_resumed(done, means.records)
+            checks.has_resumed(done, means.activations)
         if means.act == "restart":
-            checks.claims_taken(done, means.records)
-            checks.has_restarted(done, means.records)
+            checks.claims_taken(done, means.activations)
+            checks.has_restarted(done, means.activations)
         if means.act == "travel":
-            target = travel.place(self.graph, means.word.removeprefix("travel to ").split("."))
+            target = travel.find_target(self.graph, means.word.removeprefix("travel to ").split("."))
             checks.arrived(self.graph, target, state, done)
             done = replace(done, ended=_ended_before(state, done))
         return done
@@ -152,7 +156,7 @@ class Users(World):
                 yield f"{name} and dies", False, replace(done, budget=done.spent("kill"))
         if done.left("away") and means.act == "resume":
             ids = self.fresh(), self.fresh()
-            undo = commands.undo_resume(means.header, means.records, means.held, answer, ids)
+            undo = commands.undo_resume(means.header, means.activations, means.held, answer, ids)
             users = (*done.users, Undoes(means, undo))
             alone = replace(done, awaited=before.awaited, budget=done.spent("away"), users=users)
             yield f"{name}, but the broker is away", False, alone
@@ -164,16 +168,16 @@ class Users(World):
         self.load(state)
         answers = (self.store.commit(RUN, change) for change in user.changes)
         if any(isinstance(answer, Committed) for answer in answers):
-            of = state.records if user.means.act == "start" else user.means.records
-            begun = next((record.path for record in of if _is_held(state, record)), None)
+            of = state.activations if user.means.act == "start" else user.means.activations
+            begun = next((activation.path for activation in of if _is_held(state, activation)), None)
             if begun is not None:
                 raise Violation(f"the wish to {user.means.word} is taken back, although {begun} has begun")
             done = self.take(state, undone=True)
-            checks.is_as_before(done, user.means.records)
+            checks.is_as_before(done, user.means.activations)
             return f"a user takes it back, to {user.means.word}", False, done
         guard = user.changes[0].guard
-        assert isinstance(guard, Caller)
-        awaited = max(state.awaited, guard.rests or 0)  # it is as if somebody had been told
+        assert isinstance(guard, RequestGuard)
+        awaited = max(state.awaited, guard.settle_count or 0)  # it is as if somebody had been told
         return f"a user cannot take it back, to {user.means.word}", False, replace(state, awaited=awaited)
 
     def _insists(self, state: State, user: Insists) -> Iterator[Move]:
@@ -222,8 +226,8 @@ class Users(World):
     # --- the process around a worker --------------------------------------------------------------------------
 
     def _ends_claim(self, state: State, parent: Parent) -> Iterator[Move]:
-        """It reads the record, and ends the claim that its child had, if that is there still."""
-        path, seq = parent.record.path, parent.record.seq
+        """It reads the activation, and ends the claim that its child had, if that is there still."""
+        path, seq = parent.activation.path, parent.activation.seq
         name = f"the parent of who had {path or 'the rest'}"
         if parent.change is None:
             now, change = state.at(path), None
@@ -231,8 +235,14 @@ class Users(World):
                 change = attempt_commands.release(state.header, now, seq, acts.LIMITS)
             elif now is not None and attempt_commands.may_fail_claim(now, seq):
                 change = acts.settled_for(self.graph, Claimed(state.header, now, {}, {}, {}))
-            lives = state.header.status == RunState.RUNNING and not state.header.closed
-            if change is None and lives and path and now is not None and now.token == parent.record.token:
+            lives = state.header.status == StoredStatus.RUNNING and not state.header.closed
+            if (
+                change is None
+                and lives
+                and path
+                and now is not None
+                and now.lease_token == parent.activation.lease_token
+            ):
                 raise Violation(f"a parent knows that {path} is left, and does not end its claim")
             following = () if change is None else (replace(parent, change=change),)
             yield f"{name} reads it", False, replace(state, users=(*state.users, *following))
@@ -242,10 +252,10 @@ class Users(World):
         if isinstance(answer, Refused):
             yield f"{name} is refused ({answer.reason})", False, state
             return
-        checks.is_of_the_dead(state, parent.record)
+        checks.is_of_the_dead(state, parent.activation)
         done = self.take(state, ended=self._ended(state))
         if parent.word == "releases":
-            checks.has_released(done, parent.record)
+            checks.has_released(done, parent.activation)
         yield from self.publishes(done, f"{name} {parent.word} it;", self.at_once(answer.dispatches))
 
 
@@ -258,44 +268,44 @@ def _why_not(state: State, means: Means) -> str:
     if now.status in FINAL and means.act != "travel":
         return f"the run is {now.status}"
     if means.act == "start":
-        return "" if now.status == RunState.PENDING else f"the run is {now.status}"
+        return "" if now.status == StoredStatus.PENDING else f"the run is {now.status}"
     if means.act == "cancel":
-        return "" if now.rests == read.rests else "it has rested since"
-    if now.life != read.life:
+        return "" if now.settle_count == read.settle_count else "it has rested since"
+    if now.generation != read.generation:
         return "it was read in another life"
     if means.act == "resume":
         why = "a word has ended the run" if now.closed else ""
         return why or ("" if _unmoved(state, means) else "somebody else was first")
-    if now.rests != read.rests:
+    if now.settle_count != read.settle_count:
         return "it has rested since"
     if means.act == "restart":
-        why = "" if now.status == RunState.RUNNING else f"the run is {now.status}"
+        why = "" if now.status == StoredStatus.RUNNING else f"the run is {now.status}"
         return why or ("" if _unmoved(state, means) else "what it restarts has moved")
-    if now.status == RunState.RUNNING:
+    if now.status == StoredStatus.RUNNING:
         return "the run is running"
-    return "" if _outcomes(state.records) == _outcomes(means.records) else "the run has moved"
+    return "" if _outcomes(state.activations) == _outcomes(means.activations) else "the run has moved"
 
 
 def _unmoved(state: State, means: Means) -> bool:
     """Whether what is meant is still in the very claim, queue or suspension in which it was read."""
-    return all(_present(state.at(record.path)) == _present(record) for record in means.records)
+    return all(_present(state.at(activation.path)) == _present(activation) for activation in means.activations)
 
 
-def _is_held(state: State, record: Record) -> bool:
-    now = state.at(record.path)
-    return now is not None and bool(now.token)
+def _is_held(state: State, activation: Activation) -> bool:
+    now = state.at(activation.path)
+    return now is not None and bool(now.lease_token)
 
 
-def _present(record: Record | None) -> tuple[str, int, str, str] | None:
-    return record and (record.status, record.seq, record.token, record.suspend)
+def _present(activation: Activation | None) -> tuple[str, int, str, str] | None:
+    return activation and (activation.status, activation.seq, activation.lease_token, activation.suspend)
 
 
-def _outcomes(records: Sequence[Record]) -> list[tuple[str, str, str, str]]:
-    return [(record.path, record.visit, record.status, record.output) for record in records]
+def _outcomes(activations: Sequence[Activation]) -> list[tuple[str, str, str, str]]:
+    return [(activation.path, activation.visit, activation.status, activation.output) for activation in activations]
 
 
 def _ended_before(before: State, after: State) -> frozenset[Place]:
     """The activations that have ended in a new life: those that are kept, and those that were put as ended."""
-    kept = {record.path for record in after.records if record is before.at(record.path)}
-    put = {(record.path, record.visit) for record in after.records if record.status in ENDED}
+    kept = {activation.path for activation in after.activations if activation is before.at(activation.path)}
+    put = {(activation.path, activation.visit) for activation in after.activations if activation.status in ENDED}
     return frozenset({place for place in before.ended if place[0] in kept} | put)

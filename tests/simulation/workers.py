@@ -1,14 +1,14 @@
-"""What workers, time and the ticker do to a run."""
+"""What workers, time and the scheduler do to a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 
-from orchestrator.core.apply import MAIL
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Holder, Refused
-from orchestrator.core.records import FINAL, LIVE, Header, Phase, Record, RunState, Status
-from orchestrator.core.timers import on_deadline
+from orchestrator.rules.apply import MAILBOX
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, LeaseGuard, Refused
+from orchestrator.rules.model import FINAL, LIVE, Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.timers import on_deadline
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
 from tests.simulation.state import RESTING, Holds, Local, Parent, Read, Repeats, State, Tells, Violation
@@ -18,7 +18,7 @@ from tests.simulation.world import Move, World
 class Workers(World):
     """Their moves, and what must hold of each."""
 
-    owners = True  # whether a commit by who does not hold the record is a violation by itself
+    owners = True  # whether a commit by who does not hold the activation is a violation by itself
 
     # --- messages ---------------------------------------------------------------------------------------------
 
@@ -33,7 +33,7 @@ class Workers(World):
         for message in sorted(state.messages):
             path, seq = message
             self.load(state)
-            answer = self.store.claim(Ask(RUN, path, seq, self.fresh(), acts.LEASE))
+            answer = self.store.claim(ClaimRequest(RUN, path, seq, self.fresh(), acts.LEASE))
             local = None
             if isinstance(answer, Claimed):
                 self._may_claim(state, path)
@@ -46,13 +46,13 @@ class Workers(World):
                 yield f"W{number} {word} {message}, which comes again", False, again
 
     def _may_claim(self, state: State, path: str) -> None:
-        record = state.at(path)
+        activation = state.at(path)
         if state.header.status in RESTING:
             raise Violation(f"{path} is claimed in a run that is {state.header.status}")
-        if record is None or record.status not in LIVE:
-            raise Violation(f"{path} is claimed although it is {record and record.status}")
-        if record.status != Status.QUEUED and record.due > self.clock.now():
-            raise Violation(f"{path} is claimed before its moment, while it is {record.status}")
+        if activation is None or activation.status not in LIVE:
+            raise Violation(f"{path} is claimed although it is {activation and activation.status}")
+        if activation.status != ActivationStatus.QUEUED and activation.deadline > self.clock.now():
+            raise Violation(f"{path} is claimed before its moment, while it is {activation.status}")
 
     # --- claims -----------------------------------------------------------------------------------------------
 
@@ -62,13 +62,13 @@ class Workers(World):
             yield f"W{number} is killed in {_brief(local)}", False, gone
             for word in ("release", "settle"):
                 if state.left(word) and isinstance(local, Holds):
-                    known = Parent(f"{word}s", local.claimed.record)
+                    known = Parent(f"{word}s", local.claimed.activation)
                     told = replace(gone, users=(*gone.users, known), budget=gone.spent(word))
                     yield f"W{number} is killed in {_brief(local)}, and its parent sees it", False, told
         if isinstance(local, Holds) and not local.at:
             yield from self._on_the_way(state, number, local)
         match local:
-            case Holds(claimed=claimed, mail=None) if claimed.record.phase == Phase.LISTEN:
+            case Holds(claimed=claimed, mail=None) if claimed.activation.phase == Phase.AWAIT_EVENT:
                 read = self._worker(state, number, replace(local, mail=state.mail))
                 yield f"W{number} reads the mailbox", True, replace(state, workers=read)
             case Holds(claimed=claimed, at=at, mail=mail):
@@ -82,7 +82,7 @@ class Workers(World):
                 self._may_refuse(state, change, answer)
                 following = self._after(answer)
                 done = self.take(state, workers=self._worker(state, number, following))
-                if (done.records, done.mail) != (state.records, state.mail):
+                if (done.activations, done.mail) != (state.activations, state.mail):
                     raise Violation("a commit that is repeated is applied twice")
                 yield f"W{number} repeats its commit", True, self.settled(done)
             case _:
@@ -99,7 +99,7 @@ class Workers(World):
             heard = self._worker(state, number, replace(local, unheard=None))
             yield f"W{number} repeats its flush", True, replace(state, workers=heard)
             return
-        if state.left("flush") and claimed.record.phase == Phase.RUN:
+        if state.left("flush") and claimed.activation.phase == Phase.RUN:
             yield from self._flushes(replace(state, budget=state.spent("flush")), number, local)
         if state.left("defer"):
             self.load(state)
@@ -107,7 +107,7 @@ class Workers(World):
             done = self.take(state, workers=self._worker(state, number, None), budget=state.spent("defer"))
             if isinstance(answer, Committed):
                 checks.is_deferred(done, claimed, self.clock.now())
-            yield f"W{number} cannot run {claimed.record.path or 'the rest'}", False, done
+            yield f"W{number} cannot run {claimed.activation.path or 'the rest'}", False, done
 
     def _flushes(self, state: State, number: int, local: Holds) -> Iterator[Move]:
         self.load(state)
@@ -130,9 +130,9 @@ class Workers(World):
             )
 
     def _may_refuse(self, state: State, change: Change, answer: Committed | Refused) -> None:
-        assert isinstance(change.guard, Holder)
-        record = state.at(change.guard.path)
-        if isinstance(answer, Refused) and record is not None and record.was == change.guard.token:
+        assert isinstance(change.guard, LeaseGuard)
+        activation = state.at(change.guard.path)
+        if isinstance(answer, Refused) and activation is not None and activation.last_lease_token == change.guard.token:
             raise Violation("who repeats a commit is told that it is somebody else's")
 
     def _after(self, answer: Committed | Refused) -> Local:
@@ -157,9 +157,9 @@ class Workers(World):
             raise Violation(str(error)) from error
         change, last = todo[at], at + 1 == len(todo)
         answer = self.commit(state, change, claimed)
-        name = f"W{number} commits {claimed.record.path or 'the rest'} ({claimed.record.phase})"
+        name = f"W{number} commits {claimed.activation.path or 'the rest'} ({claimed.activation.phase})"
         if isinstance(answer, Refused):
-            again = Holds(claimed) if answer.reason == MAIL else None  # then it looks again
+            again = Holds(claimed) if answer.reason == MAILBOX else None  # then it looks again
             left = self.take(state, workers=self._worker(state, number, again))
             yield f"{name}: refused ({answer.reason})", True, left
             return
@@ -179,98 +179,104 @@ class Workers(World):
     def commit(self, state: State, change: Change, claimed: Claimed) -> Committed | Refused:
         """Commit a worker's outcome, and see that it was the worker's to commit."""
         answer = self.store.commit(RUN, change)
-        mine = claimed.record
-        record = state.at(mine.path)
-        held = record is not None and record.status == Status.RUNNING and record.token == mine.token
+        mine = claimed.activation
+        activation = state.at(mine.path)
+        held = (
+            activation is not None
+            and activation.status == ActivationStatus.RUNNING
+            and activation.lease_token == mine.lease_token
+        )
         if isinstance(answer, Refused):
-            goes_on = state.header.status == RunState.RUNNING and not (state.header.closed and mine.path)
-            if self.judges and held and goes_on and answer.reason != MAIL:
+            goes_on = state.header.status == StoredStatus.RUNNING and not (state.header.closed and mine.path)
+            if self.judges and held and goes_on and answer.reason != MAILBOX:
                 raise Violation(f"a commit of {mine.path!r} is refused to who holds it ({answer.reason})")
             return answer
         if state.header.status in RESTING:
             raise Violation(f"a commit is accepted in a run that is {state.header.status}")
-        if state.header.life != claimed.header.life:
-            raise Violation(f"a commit of life {claimed.header.life} is accepted in life {state.header.life}")
+        if state.header.generation != claimed.header.generation:
+            raise Violation(
+                f"a commit of life {claimed.header.generation} is accepted in life {state.header.generation}"
+            )
         if self.owners and not held:
             raise Violation(f"a commit of {mine.path!r} is accepted from who does not hold it")
         if self.owners and state.header.closed and mine.path:
             raise Violation("a commit is accepted after a word that ends the run")
         return answer
 
-    # --- time and the ticker ----------------------------------------------------------------------------------
+    # --- time and the scheduler ----------------------------------------------------------------------------------
 
     def _moments(self, state: State) -> Iterator[Move]:
-        """The moment of a record comes: time passes."""
+        """The moment of an activation comes: time passes."""
         now = self.clock.now()
-        for record in state.records:
-            over = record.status == Status.RUNNING and 0 < record.due <= now
-            if over and state.left("renew") and state.owner(record) is not None:
-                renewed = state.having(replace(record, due=now + acts.LEASE))
-                yield f"{record.path} is renewed", False, replace(renewed, budget=state.spent("renew"))
-            if not record.due or record.due <= now:
+        for activation in state.activations:
+            over = activation.status == ActivationStatus.RUNNING and 0 < activation.deadline <= now
+            if over and state.left("renew") and state.owner(activation) is not None:
+                renewed = state.having(replace(activation, deadline=now + acts.LEASE))
+                yield f"{activation.path} is renewed", False, replace(renewed, budget=state.spent("renew"))
+            if not activation.deadline or activation.deadline <= now:
                 continue
-            come = state.having(replace(record, due=now))
-            match record.status:
-                case Status.RUNNING if state.owner(record) is not None:
-                    if state.left("expire") and record.lost < acts.MOST_LOST - 1:
+            come = state.having(replace(activation, deadline=now))
+            match activation.status:
+                case ActivationStatus.RUNNING if state.owner(activation) is not None:
+                    if state.left("expire") and activation.abandoned_attempts < acts.MAX_LOST - 1:
                         ended = replace(come, budget=state.spent("expire"))
-                        yield f"the lease of {record.path} ends under its worker", False, ended
-                case Status.QUEUED if self._on_its_way(state, record):
+                        yield f"the lease of {activation.path} ends under its worker", False, ended
+                case ActivationStatus.QUEUED if self._on_its_way(state, activation):
                     if state.left("early"):
                         ended = replace(come, budget=state.spent("early"))
-                        yield f"the grace of {record.path} ends early", False, ended
+                        yield f"the grace of {activation.path} ends early", False, ended
                 case _:
-                    yield f"the moment of {record.path or 'the rest'} comes ({record.status})", True, come
+                    yield f"the moment of {activation.path or 'the rest'} comes ({activation.status})", True, come
 
-    def _on_its_way(self, state: State, record: Record) -> bool:
-        message = (record.path, record.seq)
-        locals_ = (*state.workers, state.ticker)
+    def _on_its_way(self, state: State, activation: Activation) -> bool:
+        message = (activation.path, activation.seq)
+        locals_ = (*state.workers, state.scheduler)
         told = (dispatch for local in locals_ if isinstance(local, Tells) for dispatch in local.dispatches)
         return message in state.messages or any((d.path, d.seq) == message for d in told)
 
-    def _ticker(self, state: State) -> Iterator[Move]:
-        match state.ticker:
+    def _scheduler(self, state: State) -> Iterator[Move]:
+        match state.scheduler:
             case None:
                 self.load(state)
-                for due in self.store.due(acts.NAMESPACE):
-                    yield from self._sweeps(state, due.header, due.record)
+                for due in self.store.due_timers(acts.NAMESPACE):
+                    yield from self._sweeps(state, due.header, due.activation)
                     if state.left("pause"):
-                        paused = replace(state, ticker=Read(due.header, due.record), budget=state.spent("pause"))
-                        yield f"the ticker reads {due.record.path} and pauses", False, paused
-            case Read(header=header, record=record):
-                yield from self._sweeps(state, header, record)
+                        paused = replace(state, scheduler=Read(due.header, due.activation), budget=state.spent("pause"))
+                        yield f"the ticker reads {due.activation.path} and pauses", False, paused
+            case Read(header=header, activation=activation):
+                yield from self._sweeps(state, header, activation)
             case Tells(dispatches=dispatches):
-                yield from self.publishes(state, "the ticker", dispatches, ticker=None)
+                yield from self.publishes(state, "the ticker", dispatches, scheduler=None)
                 if state.left("kill"):
-                    dead = replace(state, ticker=None, budget=state.spent("kill"))
+                    dead = replace(state, scheduler=None, budget=state.spent("kill"))
                     yield "the ticker dies before it publishes", False, dead
             case _:
-                raise AssertionError(state.ticker)
+                raise AssertionError(state.scheduler)
 
-    def _sweeps(self, state: State, header: Header, record: Record) -> Iterator[Move]:
-        todo = on_deadline(header, record, acts.GRACE)
-        name = f"the ticker sweeps {record.path or 'the rest'} ({record.status})"
+    def _sweeps(self, state: State, header: RunHeader, activation: Activation) -> Iterator[Move]:
+        todo = on_deadline(header, activation, acts.GRACE)
+        name = f"the ticker sweeps {activation.path or 'the rest'} ({activation.status})"
         if todo is None:
-            yield f"{name}: nothing to do", True, replace(state, ticker=None)
+            yield f"{name}: nothing to do", True, replace(state, scheduler=None)
             return
         self.load(state)
         answer = self.store.commit(RUN, todo.change)
         if isinstance(answer, Refused):
-            yield f"{name}: refused ({answer.reason})", True, replace(state, ticker=None)
+            yield f"{name}: refused ({answer.reason})", True, replace(state, scheduler=None)
             return
-        if state.header.status in (RESTING if record.status != Status.WAITING else FINAL):
-            raise Violation(f"the ticker moves {record.path} in a run that is {state.header.status}")
-        now = state.at(record.path)
-        if header.life != state.header.life and (now is None or now.seq != record.seq):
-            raise Violation(f"the ticker, which has read life {header.life}, moves {record.path} in another")
+        if state.header.status in (RESTING if activation.status != ActivationStatus.WAITING else FINAL):
+            raise Violation(f"the ticker moves {activation.path} in a run that is {state.header.status}")
+        now = state.at(activation.path)
+        if header.generation != state.header.generation and (now is None or now.seq != activation.seq):
+            raise Violation(f"the ticker, which has read life {header.generation}, moves {activation.path} in another")
         told = (*answer.dispatches, *todo.again)
-        yield name, True, self.settled(self.take(state, ticker=Tells(told) if told else None))
+        yield name, True, self.settled(self.take(state, scheduler=Tells(told) if told else None))
 
 
 def _brief(local: Local) -> str:
     match local:
         case Holds(claimed=claimed):
-            return f"the claim of {claimed.record.path or 'the rest'} ({claimed.record.phase})"
+            return f"the claim of {claimed.activation.path or 'the rest'} ({claimed.activation.phase})"
         case Tells(dispatches=dispatches):
             return f"publishing {[dispatch.path for dispatch in dispatches]}"
         case _:

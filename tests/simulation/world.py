@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.core import commands
-from orchestrator.core.addressing import Target
-from orchestrator.core.changes import Committed, Dispatch
-from orchestrator.core.graph import Graph
-from orchestrator.core.records import ENDED, HELD
+from orchestrator.rules import commands
+from orchestrator.rules.addressing import Target
+from orchestrator.rules.change import Committed, Dispatch
+from orchestrator.rules.graph import Graph
+from orchestrator.rules.model import AWAITING, ENDED
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, checks
@@ -23,7 +23,7 @@ Move = tuple[str, bool, State]
 class World:
     """One graph, how its run is set up, and how much may happen to it.
 
-    `wishes` are the ways in which users say whom they resume (else each record that is suspended is resumed), `targets`
+    `wishes` are the ways in which users say whom they resume (else each activation that is suspended is resumed), `targets`
     the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early.
     """
 
@@ -85,20 +85,22 @@ class World:
 
     def load(self, state: State) -> None:
         """Make the store hold what the state says."""
-        records = {record.path: record for record in state.records}
-        held = {record.path for record in state.records if record.status in HELD}
+        activations = {activation.path: activation for activation in state.activations}
+        held = {activation.path for activation in state.activations if activation.status in AWAITING}
         fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": []}
         mail = {acts.EVENT: list(state.mail)}
-        run = replace(self.run, header=state.header, records=records, held=held, mail=mail, **fresh)
+        run = replace(self.run, header=state.header, activations=activations, held=held, mail=mail, **fresh)
         self.store._runs = {RUN: run}
-        self.store._due = {(RUN, record.path): record.due for record in state.records if record.due}
+        self.store._due = {
+            (RUN, activation.path): activation.deadline for activation in state.activations if activation.deadline
+        }
 
     def take(self, state: State, *, undone: bool = False, **changes: Any) -> State:
         """The state with what the store holds now. Values of an earlier moment come back where something is undone."""
         run = self.store._runs[RUN]
-        records = tuple(run.records[path] for path in sorted(run.records))
+        activations = tuple(run.activations[path] for path in sorted(run.activations))
         mail = tuple(run.mail.get(acts.EVENT, ()))
-        taken = replace(state, **{"header": run.header, "records": records, "mail": mail, **changes})
+        taken = replace(state, **{"header": run.header, "activations": activations, "mail": mail, **changes})
         moved = checks.moved(state, taken)
         checks.follows(state.header, run.header, moved, self.clock.now())
         if self.hears:
@@ -114,36 +116,36 @@ class World:
             return state
         messages = set(state.messages)
         locals_: list[Local] = []
-        for local in (*state.workers, state.ticker):
+        for local in (*state.workers, state.scheduler):
             if isinstance(local, Tells):
                 messages |= {(dispatch.path, dispatch.seq) for dispatch in local.dispatches}
                 local = Holds(local.claimed) if local.claimed else None
             locals_.append(local)
-        return replace(state, messages=frozenset(messages), workers=tuple(locals_[:-1]), ticker=locals_[-1])
+        return replace(state, messages=frozenset(messages), workers=tuple(locals_[:-1]), scheduler=locals_[-1])
 
     def pruned(self, state: State) -> State:
         """The state without the messages that have become stale for ever, where they are taken to be harmless."""
         if "late" in self.budget:
             return state
-        seqs = {record.path: record.seq for record in state.records}
+        seqs = {activation.path: activation.seq for activation in state.activations}
         fresh = frozenset(message for message in state.messages if seqs.get(message[0]) == message[1])
         return state if fresh == state.messages else replace(state, messages=fresh)
 
     def _ended(self, state: State) -> frozenset[Place]:
         """The places that have ended, this commit's included; none of them twice."""
-        before = {record.path: record for record in state.records}
+        before = {activation.path: activation for activation in state.activations}
         now = set(state.ended)
-        for record in self.store._runs[RUN].records.values():
-            old = before.get(record.path)
-            if record.status not in ENDED or old is record:
+        for activation in self.store._runs[RUN].activations.values():
+            old = before.get(activation.path)
+            if activation.status not in ENDED or old is activation:
                 continue
-            if old is not None and old.status in ENDED and old.visit == record.visit:
-                if (old.status, old.output, old.error) != (record.status, record.output, record.error):
-                    raise Violation(f"{record.path} ends again")
+            if old is not None and old.status in ENDED and old.visit == activation.visit:
+                if (old.status, old.output, old.error) != (activation.status, activation.output, activation.error):
+                    raise Violation(f"{activation.path} ends again")
                 continue
-            if (record.path, record.visit) in now:
-                raise Violation(f"{record.path} of visit {record.visit!r} ends twice")
-            now.add((record.path, record.visit))
+            if (activation.path, activation.visit) in now:
+                raise Violation(f"{activation.path} of visit {activation.visit!r} ends twice")
+            now.add((activation.path, activation.visit))
         return frozenset(now)
 
     # --- telling others ---------------------------------------------------------------------------------------

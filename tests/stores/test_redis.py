@@ -17,13 +17,25 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Next, Put, Run, Set
-from orchestrator.core.records import Header, Phase, Record, RunState, Status
-from orchestrator.core.timers import NEVER
-from orchestrator.core.transitions import tables
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import TRIMMED, Holding, RunQuery
+from orchestrator.ports import TRIMMED, LeaseRef, RunQuery
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Committed,
+    CreateActivation,
+    LeaseGuard,
+    MailboxUpdate,
+    RequestGuard,
+    StartNextItem,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.timers import NEVER
+from orchestrator.rules.transitions import tables
 from orchestrator.stores import redis as module
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
@@ -82,13 +94,17 @@ class _Walk:
     claimed: Claimed | None = None
 
     def __post_init__(self) -> None:
-        self.store.create(Header(run_id=self.run_id, workflow_id="w", resource_id="r", namespace="n", runtime="celery"))
-        ops = (
-            Put(Record(path="", status=Status.OPEN, phase=Phase.REST, route=ROUTE)),
-            Run({"status": "running", "input": "in"}),
-            Put(Record(path="0", step="s", component="STEP", route=ROUTE, input="in")),
+        self.store.create(
+            RunHeader(run_id=self.run_id, workflow_id="w", resource_id="r", namespace="n", runtime="celery")
         )
-        start = Change(Caller(new_token(), frozenset({"pending"})), ops, values={"in": "=1"}, context={"user": "=2"})
+        ops = (
+            CreateActivation(Activation(path="", status=ActivationStatus.OPEN, phase=Phase.SETTLE, route=ROUTE)),
+            UpdateRun({"status": "running", "input": "in"}),
+            CreateActivation(Activation(path="0", step="s", component="STEP", route=ROUTE, input="in")),
+        )
+        start = Change(
+            RequestGuard(new_token(), frozenset({"pending"})), ops, values={"in": "=1"}, context={"user": "=2"}
+        )
         self.seq = self.commit(start).dispatches[0].seq
 
     def commit(self, change: Change) -> Committed:
@@ -97,25 +113,28 @@ class _Walk:
         return answer
 
     def claim(self) -> Claimed:
-        answer = self.store.claim(Ask(self.run_id, str(self.place), self.seq, new_token()))
+        answer = self.store.claim(ClaimRequest(self.run_id, str(self.place), self.seq, new_token()))
         assert isinstance(answer, Claimed), answer
         return answer
 
     def change(self, claimed: Claimed, claim: str = "") -> Change:
         """The commit of a plain step: result, two events, one state key, a successor."""
-        path, token = claimed.record.path, claimed.record.token
-        after = Record(path=str(int(path) + 1), step="s", component="STEP", route=ROUTE, input=token)
+        path, token = claimed.activation.path, claimed.activation.lease_token
+        after = Activation(path=str(int(path) + 1), step="s", component="STEP", route=ROUTE, input=token)
         about = {"path": path, "visit": "", "step": "s"}
         return Change(
-            Holder(path, token),
-            (Set(path, {"status": Status.SUCCESS, "output": token}), Put(after, claim)),
+            LeaseGuard(path, token),
+            (
+                UpdateActivation(path, {"status": ActivationStatus.SUCCESS, "output": token}),
+                CreateActivation(after, claim),
+            ),
             values={token: '={"a":[1,2,3]}'},
             state={"n": "=1"},
             events=(
                 {"type": "workflow-step-result", **about, "output": token},
                 {"type": "workflow-step-finish", **about},
             ),
-            rest=new_token(),
+            settle_token=new_token(),
         )
 
     def steps(self, count: int, *, inline: bool = False) -> None:
@@ -132,12 +151,12 @@ class _Walk:
 def test_the_scripts_are_told_the_rules_of_the_core(client: redis.Redis) -> None:
     """The tables of statuses and the defaults of all fields arrive as they are there."""
     reply = json.loads(client.eval(f"{rules()} return cjson.encode(RULES)", 0))
-    assert set(reply["status"]) == {"", *Status}
+    assert set(reply["status"]) == {"", *ActivationStatus}
     for status, row in tables()["status"].items():
         said = {name: value for name, value in reply["status"][status].items() if value}
         assert said == {name: _as_json(value) for name, value in row.items() if value}
-    assert reply["run"].keys() == set(RunState)
-    for kind in (Record, Header):
+    assert reply["run"].keys() == set(StoredStatus)
+    for kind in (Activation, RunHeader):
         assert reply[kind.__name__.lower()] == {field.name: field.default for field in fields(kind)}
 
 
@@ -149,7 +168,7 @@ def _as_json(value: Any) -> Any:
 def test_no_script_lists_statuses_or_defaults_of_its_own(name: str) -> None:
     """It would be a second copy of the table. The few that a rule has to name are compared one by one."""
     lines = script(name).text.partition("\n")[2].splitlines()
-    words = {f"'{status}'" for status in [*Status, *RunState]}
+    words = {f"'{status}'" for status in [*ActivationStatus, *StoredStatus]}
     assert not [line for line in lines if sum(word in line for word in words) > 1]
 
 
@@ -186,17 +205,20 @@ def test_a_step_costs_as_many_bytes_at_the_thousandth_place_as_at_the_tenth(wire
 def test_sweeping_and_renewing_cost_a_fixed_number_of_round_trips(wire: Wire, wired: RedisStore) -> None:
     """One for all shards where nothing is due, one more to read what is; one for all claims of a process."""
     walks = [_Walk(wired) for _ in range(20)]
-    claims = [walk.claim().record for walk in walks]
-    holdings = [Holding(walk.run_id, record.path, record.token) for walk, record in zip(walks, claims, strict=True)]
+    claims = [walk.claim().activation for walk in walks]
+    holdings = [
+        LeaseRef(walk.run_id, activation.path, activation.lease_token)
+        for walk, activation in zip(walks, claims, strict=True)
+    ]
     wired.renew(holdings, 0)  # and scripts are loaded
-    wired.due("n")
+    wired.due_timers("n")
     wired.renew(holdings, LONG)
     wire.reset()
-    assert wired.due("n") == []
+    assert wired.due_timers("n") == []
     assert wire.turns == 1
     assert wired.renew(holdings, 0) == {}
     assert wire.turns == 2
-    assert len(wired.due("n")) == 20
+    assert len(wired.due_timers("n")) == 20
     assert wire.turns == 4
 
 
@@ -204,10 +226,12 @@ def test_ten_thousand_values_and_items_fit_into_one_commit(store: RedisStore) ->
     """Arguments go to the server's commands in chunks."""
     walk = _Walk(store)
     claimed, count = walk.claim(), 10_000
-    following = Next("0", Record(step="item", component="STEP", route=ROUTE, quiet=True), "0@@0")
-    opened = Set("0", {"status": Status.OPEN, "left": count, "total": count, "next": 0})
+    following = StartNextItem("0", Activation(step="item", component="STEP", route=ROUTE, quiet=True), "0@@0")
+    opened = UpdateActivation(
+        "0", {"status": ActivationStatus.OPEN, "pending_children": count, "total": count, "next_item": 0}
+    )
     values = {f"0@@0.{n}": f"={n}" for n in range(count)}
-    guard = Holder("0", claimed.record.token)
+    guard = LeaseGuard("0", claimed.activation.lease_token)
     change = Change(guard, (opened, *[following] * count), values=values, state={f"k{n}": "=1" for n in range(count)})
     answer = walk.commit(change)
     assert [dispatch.path for dispatch in answer.dispatches] == [f"0.{n}" for n in range(count)]
@@ -216,11 +240,12 @@ def test_ten_thousand_values_and_items_fit_into_one_commit(store: RedisStore) ->
     assert len(store.state(walk.run_id)) == count
     assert len(walk.commit(change).dispatches) == 50  # a repeat leaves the others to the due entries
     assert (
-        walk.commit(Change(Caller("", frozenset({"running"})), state=dict.fromkeys(change.state))).header.live == count
+        walk.commit(Change(RequestGuard("", frozenset({"running"})), state=dict.fromkeys(change.state))).header.live
+        == count
     )
     assert store.state(walk.run_id) == {}
     assert store.delete(walk.run_id)
-    assert store.due("n") == []
+    assert store.due_timers("n") == []
 
 
 # --- resends and restarts --------------------------------------------------------------------------------------------
@@ -236,7 +261,7 @@ def test_a_commit_whose_answer_is_lost_is_sent_again_and_answered_as_the_first_t
     answer = walk.commit(change)
     assert wire.lost == 1
     assert answer.claimed is not None
-    assert (answer.claimed.record.path, answer.claimed.record.token) == ("1", "inline")
+    assert (answer.claimed.activation.path, answer.claimed.activation.lease_token) == ("1", "inline")
     assert answer.header.commits == 3
     assert len(wired.events(walk.run_id)) == 4
 
@@ -246,15 +271,15 @@ def test_a_claim_whose_answer_is_lost_is_not_taken_for_anothers(wire: Wire, wire
     wire.lose_answer()
     claimed = walk.claim()
     assert wire.lost == 1
-    assert (claimed.record.lost, claimed.header.commits) == (0, 2)
+    assert (claimed.activation.abandoned_attempts, claimed.header.commits) == (0, 2)
 
 
 def test_a_tick_whose_answer_is_lost_still_tells_of_the_gap_before_it(wire: Wire, wired: RedisStore) -> None:
     """Else a server that was away for an hour would have all leases taken over at once."""
-    wired.tick("n", "somebody", 1)
-    wired.tick("lost", "somebody", 1)
+    wired.acquire_sweep("n", "somebody", 1)
+    wired.acquire_sweep("lost", "somebody", 1)
     wire.lose_answer()
-    assert wired.tick("lost again", "somebody", 1) == NEVER
+    assert wired.acquire_sweep("lost again", "somebody", 1) == NEVER
     assert wire.lost == 1
 
 
@@ -266,9 +291,9 @@ def test_scripts_that_the_server_has_forgotten_are_loaded_again(client: redis.Re
     client.script_flush()
     claimed = walk.claim()
     client.script_flush()
-    assert store.renew([Holding(walk.run_id, claimed.record.path, claimed.record.token)], 0) == {}
+    assert store.renew([LeaseRef(walk.run_id, claimed.activation.path, claimed.activation.lease_token)], 0) == {}
     client.script_flush()
-    assert [due.record.path for due in store.due("n")] == ["1"]
+    assert [due.activation.path for due in store.due_timers("n")] == ["1"]
 
 
 def test_a_server_that_was_restarted_is_used_again(redis_server: RedisServer, store: RedisStore) -> None:
@@ -297,8 +322,16 @@ def test_a_server_that_cannot_be_reached_is_named_without_its_password() -> None
 def test_all_keys_of_a_run_share_its_shards_hash_tag(client: redis.Redis, store: RedisStore) -> None:
     """One script touches one node of a cluster."""
     walk = _Walk(store)
-    walk.commit(Change(Caller("a", frozenset({"running"})), born(Record(path="9", status=Status.SUSPENDED))))
-    walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
+    walk.commit(
+        Change(RequestGuard("a", frozenset({"running"})), born(Activation(path="9", status=ActivationStatus.SUSPENDED)))
+    )
+    walk.commit(
+        Change(
+            RequestGuard("b", frozenset({"running"})),
+            (UpdateRun({"settle_count": 1}),),
+            mailbox=MailboxUpdate("name", push="id"),
+        )
+    )
     walk.steps(1)
     layout = Layout("orchestrator", 16)
     keys = {key.decode() for key in client.scan_iter()}
@@ -318,14 +351,14 @@ def test_every_shard_is_used_and_listed(client: redis.Redis, store: RedisStore) 
         ((h.created_at, h.run_id) for h in listed), reverse=True
     )
     assert {header.run_id for header in listed} == {walk.run_id for walk in walks}
-    assert len(store.due("n", limit=7)) == 0
+    assert len(store.due_timers("n", limit=7)) == 0
     assert store.runs(RunQuery(resource_id="r", status="running", before=store.now() + 10_000)).total == 100
 
 
 def test_ids_with_the_signs_of_the_index_are_not_taken_for_others(store: RedisStore) -> None:
     """Lengths stand before names, so no name is the beginning of another."""
     for workflow in ("w", "w:", "w:1:x", "ü:", "1:w"):
-        store.create(Header(run_id=f"{workflow}:run", workflow_id=workflow, resource_id=workflow))
+        store.create(RunHeader(run_id=f"{workflow}:run", workflow_id=workflow, resource_id=workflow))
     for workflow in ("w", "w:", "w:1:x", "ü:", "1:w"):
         for query in (RunQuery(workflow_id=workflow), RunQuery(resource_id=workflow)):
             assert [header.run_id for header in store.runs(query).headers] == [f"{workflow}:run"]
@@ -335,37 +368,49 @@ def test_texts_come_back_byte_by_byte(store: RedisStore) -> None:
     """Scripts never decode them: their JSON would not survive Lua's numbers and empty lists."""
     text = '={"items":[],"f":1.0,"n":12345678901234567890,"é":"\\u0000/"}'
     walk = _Walk(store)
-    walk.commit(Change(Caller("a", frozenset({"running"})), values={"v": text}, state={"s": text}, context={"c": text}))
+    walk.commit(
+        Change(RequestGuard("a", frozenset({"running"})), values={"v": text}, state={"s": text}, context={"c": text})
+    )
     assert store.values(walk.run_id, ["v"]) == {"v": text}
     assert walk.claim().state == {"s": text}
     assert store.context(walk.run_id) == {"c": text, "user": "=2"}
 
 
 def test_a_deleted_run_leaves_no_key_and_no_entry(client: redis.Redis, store: RedisStore) -> None:
-    """Also when its events, mail, held records and rests had keys, and somebody still waits for it."""
+    """Also when its events, mail, held activations and rests had keys, and somebody still waits for it."""
     walk = _Walk(store)
     walk.steps(1)
-    walk.commit(Change(Caller("a", frozenset({"running"})), born(Record(path="9", status=Status.SUSPENDED))))
-    walk.commit(Change(Caller("b", frozenset({"running"})), (Run({"rests": 1}),), mail=Mail("name", push="id")))
+    walk.commit(
+        Change(RequestGuard("a", frozenset({"running"})), born(Activation(path="9", status=ActivationStatus.SUSPENDED)))
+    )
+    walk.commit(
+        Change(
+            RequestGuard("b", frozenset({"running"})),
+            (UpdateRun({"settle_count": 1}),),
+            mailbox=MailboxUpdate("name", push="id"),
+        )
+    )
     assert store.delete(walk.run_id)
-    assert store.wait(walk.run_id, 1, 0.01) is None
+    assert store.wait_until_settled(walk.run_id, 1, 0.01) is None
     assert {key.decode() for key in client.scan_iter()} == {Layout("orchestrator", 16).format}
 
 
 # --- the event log ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("keep_for", [1, 10**40])
-def test_a_log_of_one_node_stays_until_all_of_it_is_too_old(store: RedisStore, keep_for: int) -> None:
+@pytest.mark.parametrize("max_event_age", [1, 10**40])
+def test_a_log_of_one_node_stays_until_all_of_it_is_too_old(store: RedisStore, max_event_age: int) -> None:
     """Redis drops whole nodes; and nothing is older than its clock."""
     walk = _Walk(store)
     told = len(store.events(walk.run_id))
     for number in range(1, 250):
         threading.Event().wait(0.002 if number in (100, 240) else 0)
-        walk.commit(Change(Caller("", frozenset({"running"})), events=({"type": "n"},), keep_for=keep_for))
+        walk.commit(
+            Change(RequestGuard("", frozenset({"running"})), events=({"type": "n"},), max_event_age=max_event_age)
+        )
         found = store.events(walk.run_id)
         assert (found[0].doc["type"] == TRIMMED) == (len(found) < told + number)
-    assert (found[0].doc["type"] == TRIMMED) == (keep_for == 1)
+    assert (found[0].doc["type"] == TRIMMED) == (max_event_age == 1)
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
@@ -374,15 +419,15 @@ def test_a_log_of_one_node_stays_until_all_of_it_is_too_old(store: RedisStore, k
 def test_a_wait_wakes_at_a_rest_and_not_at_every_step(wire: Wire, wired: RedisStore, store: RedisStore) -> None:
     """It blocks on the server: one request, and its header when the rest has come."""
     walk = _Walk(store)
-    wired.wait(walk.run_id, 0, 0.01)
+    wired.wait_until_settled(walk.run_id, 0, 0.01)
     wire.reset()
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(wired.wait, walk.run_id, 0, 20.0)
+        waiting = pool.submit(wired.wait_until_settled, walk.run_id, 0, 20.0)
         walk.steps(20)
-        walk.commit(Change(Caller("a", frozenset({"running"})), (Run({"rests": 1}),)))
+        walk.commit(Change(RequestGuard("a", frozenset({"running"})), (UpdateRun({"settle_count": 1}),)))
         header = waiting.result(timeout=5)
     assert header is not None
-    assert header.rests == 1
+    assert header.settle_count == 1
     assert wire.turns <= 3
 
 
@@ -392,16 +437,18 @@ def test_no_rest_is_missed_between_the_look_and_the_blocking_read(store: RedisSt
 
     def rest() -> None:
         for number in range(1, count + 1):
-            walk.commit(Change(Caller(new_token(), frozenset({"running"})), (Run({"rests": number}),)))
+            walk.commit(
+                Change(RequestGuard(new_token(), frozenset({"running"})), (UpdateRun({"settle_count": number}),))
+            )
 
     writer = threading.Thread(target=rest)
     writer.start()
     seen = 0
     while seen < count:
-        header = store.wait(walk.run_id, seen, 5.0)
+        header = store.wait_until_settled(walk.run_id, seen, 5.0)
         assert header is not None
-        assert header.rests > seen
-        seen = header.rests
+        assert header.settle_count > seen
+        seen = header.settle_count
     writer.join()
 
 
@@ -440,7 +487,7 @@ def test_a_server_that_may_lose_runs_is_warned_of_once(
     with caplog.at_level(logging.WARNING, logger="orchestrator"):
         for _ in range(2):
             RedisStore(redis_server.url(DB)).header("run")
-    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+    assert [activation.getMessage().partition(": ")[2] for activation in caplog.records] == [
         "maxmemory-policy is allkeys-lru, not noeviction"
     ]
 

@@ -8,9 +8,9 @@ from collections.abc import Generator
 import pytest
 
 from orchestrator import Orchestrator, Workflow, step
-from orchestrator.core.changes import Change, Committed, Holder, Refused
 from orchestrator.engine.settings import Settings
 from orchestrator.ports import TRIMMED
+from orchestrator.rules.change import Change, Committed, LeaseGuard, Refused
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
@@ -43,8 +43,8 @@ class _Noting(MemoryStore):
         self.noted: list[tuple[bool, int, int]] = []
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
-        if isinstance(change.guard, Holder):
-            self.noted.append((change.guard.part > 0, change.keep, change.keep_for))
+        if isinstance(change.guard, LeaseGuard):
+            self.noted.append((change.guard.flush_seq > 0, change.max_events, change.max_event_age))
         return super().commit(run_id, change)
 
 

@@ -20,18 +20,28 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Put, Run, Set
-from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import TRIMMED, RunQuery
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Committed,
+    CreateActivation,
+    LeaseGuard,
+    RequestGuard,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import SqlStore, link, postgres, queries, rows, sqlite, tables
 from tests.servers import PostgresServer
 from tests.stores.wire import Wire
 
 FORK = multiprocessing.get_context("fork")
-ACTIVE = frozenset({RunState.RUNNING})
+ACTIVE = frozenset({StoredStatus.RUNNING})
 
 
 # -- places -----------------------------------------------------------------------------------------------------------
@@ -90,16 +100,20 @@ def on_postgresql(postgres_server: PostgresServer) -> Iterator[Place]:
 
 
 def begin(store: SqlStore, *paths: str) -> str:
-    """Make a run with a queued record at each path; returns its id."""
-    header = store.create(Header(run_id=new_run_id(), workflow_id="w", namespace="n", runtime="celery"))
-    root = Record(path="", role=Role.BLOCK, phase=Phase.REST, status=Status.SUCCESS)
-    ops = (Put(root), Run({"status": RunState.RUNNING}), *(Put(queued(path)) for path in paths))
-    committed(store.commit(header.run_id, Change(Caller(new_token(), frozenset({RunState.PENDING})), ops)))
+    """Make a run with a queued activation at each path; returns its id."""
+    header = store.create(RunHeader(run_id=new_run_id(), workflow_id="w", namespace="n", runtime="celery"))
+    root = Activation(path="", role=Role.BLOCK, phase=Phase.SETTLE, status=ActivationStatus.SUCCESS)
+    ops = (
+        CreateActivation(root),
+        UpdateRun({"status": StoredStatus.RUNNING}),
+        *(CreateActivation(queued(path)) for path in paths),
+    )
+    committed(store.commit(header.run_id, Change(RequestGuard(new_token(), frozenset({StoredStatus.PENDING})), ops)))
     return header.run_id
 
 
-def queued(path: str) -> Record:
-    return Record(path=path, step=f"s{path}", component="STEP", input="v")
+def queued(path: str) -> Activation:
+    return Activation(path=path, step=f"s{path}", component="STEP", input="v")
 
 
 def committed(answer: object) -> Committed:
@@ -109,26 +123,26 @@ def committed(answer: object) -> Committed:
 
 def note(store: SqlStore, run_id: str, event: str = "note") -> Committed:
     """Commit nothing but an event."""
-    return committed(store.commit(run_id, Change(Caller(new_token(), ACTIVE), events=({"type": event},))))
+    return committed(store.commit(run_id, Change(RequestGuard(new_token(), ACTIVE), events=({"type": event},))))
 
 
 def step(store: SqlStore, run_id: str, number: int) -> None:
-    """Claim the record at `number`, end it and queue the next: a plain step."""
-    (record,) = store.load(run_id, [str(number)])
-    token = claim(store, run_id, record)
+    """Claim the activation at `number`, end it and queue the next: a plain step."""
+    (activation,) = store.load(run_id, [str(number)])
+    token = claim(store, run_id, activation)
     finish(store, run_id, number, token)
 
 
-def claim(store: SqlStore, run_id: str, record: Record) -> str:
+def claim(store: SqlStore, run_id: str, activation: Activation) -> str:
     token = new_token()
-    assert isinstance(store.claim(Ask(run_id, record.path, record.seq, token)), Claimed)
+    assert isinstance(store.claim(ClaimRequest(run_id, activation.path, activation.seq, token)), Claimed)
     return token
 
 
 def finish(store: SqlStore, run_id: str, number: int, token: str) -> None:
-    ended = Set(str(number), {"status": Status.SUCCESS, "output": f"o{number:06}"})
+    ended = UpdateActivation(str(number), {"status": ActivationStatus.SUCCESS, "output": f"o{number:06}"})
     value = {f"o{number:06}": "=" + "x" * 100}
-    change = Change(Holder(str(number), token), (ended, Put(queued(str(number + 1)))), values=value)
+    change = Change(LeaseGuard(str(number), token), (ended, CreateActivation(queued(str(number + 1)))), values=value)
     committed(store.commit(run_id, change))
 
 
@@ -191,14 +205,14 @@ def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
 def test_the_scripts_make_the_tables_that_the_code_speaks_of(place: Place) -> None:
     """Tables, columns and indexes of the migrated database are those of the metadata."""
     place.open().now()
-    engine = sa.create_engine("sqlite://" if place.schema is None else "postgresql+psycopg://", creator=place.connect)
+    executor = sa.create_engine("sqlite://" if place.schema is None else "postgresql+psycopg://", creator=place.connect)
     try:
-        with engine.connect() as connection:
+        with executor.connect() as connection:
             options = {"version_table": tables.VERSION_TABLE, "compare_type": True}
             context = MigrationContext.configure(connection, opts=options)
             assert compare_metadata(context, tables.metadata) == []
     finally:
-        engine.dispose()
+        executor.dispose()
 
 
 def test_a_database_of_the_first_format_is_brought_up_to_date(place: Place) -> None:
@@ -209,9 +223,9 @@ def test_a_database_of_the_first_format_is_brought_up_to_date(place: Place) -> N
     place.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v1'")
     place.execute("UPDATE orchestrator_meta SET value = 1 WHERE name = 'format'")
     store = place.open()
-    assert [record.path for record in store.load(run_id, ["0"])] == ["0"]
-    assert store.follow(run_id, store.last_event(run_id), 0.01) == []
-    assert isinstance(store.claim(Ask(run_id, "0", store.load(run_id, ["0"])[0].seq, "token", 1000)), Claimed)
+    assert [activation.path for activation in store.load(run_id, ["0"])] == ["0"]
+    assert store.wait_for_events(run_id, store.last_event(run_id), 0.01) == []
+    assert isinstance(store.claim(ClaimRequest(run_id, "0", store.load(run_id, ["0"])[0].seq, "token", 1000)), Claimed)
 
 
 def test_a_store_of_a_newer_release_is_refused(place: Place) -> None:
@@ -462,7 +476,7 @@ def test_any_text_may_be_looked_up(place: Place) -> None:
         assert store.runs(RunQuery(resource_id=id_)).total == 0
     run_id = begin(store, "0")
     patch = {"a\0b": "=1", "\ud83d": "=2", "é\\": "=3"}
-    committed(store.commit(run_id, Change(Caller(new_token(), ACTIVE), state=patch)))
+    committed(store.commit(run_id, Change(RequestGuard(new_token(), ACTIVE), state=patch)))
     assert store.state(run_id) == patch
 
 
@@ -477,10 +491,12 @@ def test_a_log_is_cut_whoever_makes_it_too_long(place: Place, before: int) -> No
     for _ in range(before):
         note(store, run_id)
     for _ in range(60):  # one event by the claim, one by the commit
-        (record,) = store.load(run_id, ["0"])
-        token = claim(store, run_id, record)
-        again = Set("0", {"status": Status.QUEUED})
-        committed(store.commit(run_id, Change(Holder("0", token), (again,), events=({"type": "n"},), keep=10)))
+        (activation,) = store.load(run_id, ["0"])
+        token = claim(store, run_id, activation)
+        again = UpdateActivation("0", {"status": ActivationStatus.QUEUED})
+        committed(
+            store.commit(run_id, Change(LeaseGuard("0", token), (again,), events=({"type": "n"},), max_events=10))
+        )
     assert 10 < len(store.events(run_id)) <= 10 + 1 + SLACK + 1
 
 
@@ -492,7 +508,7 @@ def test_a_log_is_cut_by_age_now_and_then(place: Place, number: int, monkeypatch
     for _ in range(number):
         note(store, run_id)
     threading.Event().wait(0.005)
-    change = Change(Caller("", ACTIVE), events=({"type": "new"},), keep_for=1)
+    change = Change(RequestGuard("", ACTIVE), events=({"type": "new"},), max_event_age=1)
     monkeypatch.setattr(rows, "chance", lambda: 1 / SLACK)
     committed(store.commit(run_id, change))
     assert len(store.events(run_id)) == number + 1
@@ -511,7 +527,7 @@ def test_a_log_may_be_kept_for_longer_than_there_has_been_a_clock(
     store = place.open()
     run_id = begin(store, "0")
     for _ in range(3):
-        change = Change(Caller("", ACTIVE), events=({"type": "new"},), keep_for=10**40)
+        change = Change(RequestGuard("", ACTIVE), events=({"type": "new"},), max_event_age=10**40)
         committed(store.commit(run_id, change))
     assert len(store.events(run_id)) == 3
 
@@ -533,7 +549,7 @@ def test_a_number_that_no_event_can_have_is_no_cursor(place: Place) -> None:
     """A database would refuse it in words of its own."""
     store = place.open()
     run_id = begin(store, "0")
-    for read in (store.events, lambda run_id, after: store.follow(run_id, after, 0.0)):
+    for read in (store.events, lambda run_id, after: store.wait_for_events(run_id, after, 0.0)):
         assert read(run_id, "9" * 18) == []
         with pytest.raises(ValueError, match="no cursor"):
             read(run_id, "9" * 40)
@@ -557,9 +573,9 @@ def test_a_plain_step_takes_four_round_trips(wire: Wire, on_postgresql: Place) -
     """Two for the claim, two for the commit; a start takes four too, and a read takes one."""
     store = on_postgresql.open()
     run_id = begin(store, "0")
-    (record,) = store.load(run_id)[1:]
+    (activation,) = store.load(run_id)[1:]
     before = wire.turns
-    token = claim(store, run_id, record)
+    token = claim(store, run_id, activation)
     assert wire.turns - before == 2
     finish(store, run_id, 0, token)
     assert wire.turns - before == 4
@@ -569,7 +585,7 @@ def test_a_plain_step_takes_four_round_trips(wire: Wire, on_postgresql: Place) -
         lambda: store.values(run_id, ["o"]),
         lambda: store.events(run_id),
         lambda: store.runs(RunQuery()),
-        lambda: store.due("n"),
+        lambda: store.due_timers("n"),
         lambda: store.workers("n"),
         store.now,
     ):
@@ -585,7 +601,7 @@ def test_a_plain_step_takes_six_statements(on_postgresql: Place, monkeypatch: py
     """Lock, read, write, for the claim and for the commit: everything that is written goes out as one statement."""
     store = on_postgresql.open()
     run_id = begin(store, "0")
-    (record,) = store.load(run_id)[1:]
+    (activation,) = store.load(run_id)[1:]
     sent: list[bytes] = []
     execute = psycopg.Connection.execute
 
@@ -594,7 +610,7 @@ def test_a_plain_step_takes_six_statements(on_postgresql: Place, monkeypatch: py
         return execute(connection, query, *args, **options)
 
     monkeypatch.setattr(psycopg.Connection, "execute", count)
-    token = claim(store, run_id, record)
+    token = claim(store, run_id, activation)
     assert len(sent) == 3
     finish(store, run_id, 0, token)
     assert len(sent) == 6
@@ -608,18 +624,22 @@ def test_cutting_a_log_costs_no_round_trip(wire: Wire, on_postgresql: Place, mon
     events = ({"type": "n"},) * 2 * SLACK
     for _ in range(3):
         before = wire.turns
-        committed(store.commit(run_id, Change(Caller("", ACTIVE), events=events, keep=10, keep_for=1)))
+        committed(store.commit(run_id, Change(RequestGuard("", ACTIVE), events=events, max_events=10, max_event_age=1)))
         assert wire.turns - before == 2
     assert store.events(run_id)[0].doc["type"] == TRIMMED
 
 
 def test_a_big_commit_takes_two_round_trips(wire: Wire, on_postgresql: Place) -> None:
-    """Five hundred values and records go in as many statements as one."""
+    """Five hundred values and activations go in as many statements as one."""
     store = on_postgresql.open()
     run_id = begin(store)
     note(store, run_id)
     values = {f"v{number}": "=1" for number in range(500)}
-    change = Change(Caller("big", ACTIVE), tuple(Put(queued(f"0.{number}")) for number in range(500)), values=values)
+    change = Change(
+        RequestGuard("big", ACTIVE),
+        tuple(CreateActivation(queued(f"0.{number}")) for number in range(500)),
+        values=values,
+    )
     before = wire.turns
     committed(store.commit(run_id, change))
     assert wire.turns - before <= 3  # the answers to so much may come in two pieces
@@ -690,8 +710,8 @@ def test_a_commit_whose_answer_is_lost_is_taken_once(wire: Wire, on_postgresql: 
     """The connection breaks while the server commits: the same change is sent again and gets its first answer."""
     store = on_postgresql.open()
     run_id = begin(store, "0")
-    (record,) = store.load(run_id)[1:]
-    token = claim(store, run_id, record)
+    (activation,) = store.load(run_id)[1:]
+    token = claim(store, run_id, activation)
     wire.lose_answer(b"INSERT INTO")
     finish(store, run_id, 0, token)
     assert wire.lost == 1
@@ -732,14 +752,14 @@ def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(
     assert store.header(run_id) is not None
 
 
-@pytest.mark.parametrize("word", [{"status": RunState.CANCELED}, {"closed": True}], ids=["ended", "closed"])
+@pytest.mark.parametrize("word", [{"status": StoredStatus.CANCELED}, {"closed": True}], ids=["ended", "closed"])
 def test_sweeps_clear_dead_entries_away(place: Place, word: dict[str, Any]) -> None:
     """Entries of a run that is over do not keep others from being found, however many they are."""
     store = place.open()
     ended = begin(store, *(str(number) for number in range(12)))
-    committed(store.commit(ended, Change(Caller("c", ACTIVE), (Run(word),))))
+    committed(store.commit(ended, Change(RequestGuard("c", ACTIVE), (UpdateRun(word),))))
     active = begin(store, "0")
     place.execute("UPDATE orchestrator_due SET due = 1")
     place.execute(f"UPDATE orchestrator_due SET due = 2 WHERE run_id = '{active}'")
-    assert [due.header.run_id for due in store.due("n", limit=5)] == [active]
+    assert [due.header.run_id for due in store.due_timers("n", limit=5)] == [active]
     assert place.execute("SELECT count(*) FROM orchestrator_due") == [(1,)]

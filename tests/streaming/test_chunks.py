@@ -11,11 +11,11 @@ import pytest
 
 from orchestrator import Context, Orchestrator, Run, Workflow, step
 from orchestrator.codec import decode
-from orchestrator.core.changes import Change, Committed, Holder, Refused
 from orchestrator.engine import chunks as module
 from orchestrator.engine.chunks import Chunks, Part
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
+from orchestrator.rules.change import Change, Committed, LeaseGuard, Refused
 from orchestrator.stores import MemoryStore
 from orchestrator.testing.clock import VirtualClock
 from orchestrator.testing.faults import FailingStore, WorkerLost
@@ -41,7 +41,7 @@ class _Counting:
         return getattr(self._store, name)
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
-        if isinstance(change.guard, Holder) and change.guard.part:
+        if isinstance(change.guard, LeaseGuard) and change.guard.flush_seq:
             self.parts.append(change)
         answer: Committed | Refused = self._store.commit(run_id, change)
         return answer
@@ -79,7 +79,7 @@ def test_a_part_whose_answer_was_lost_is_written_once(opened: Opener, store: Any
     """Every store keeps the number of the last flush of a claim."""
 
     def of_a_part(run_id: str, change: Change) -> bool:
-        return isinstance(change.guard, Holder) and change.guard.part > 0
+        return isinstance(change.guard, LeaseGuard) and change.guard.flush_seq > 0
 
     failing = FailingStore(store, "commit", when=of_a_part, times=3, lost_reply=True)
     run = opened(flows.talking, store=failing).create_run(flows.talking)
@@ -108,7 +108,7 @@ def test_what_a_lost_worker_had_not_sent_is_lost(opened: Opener) -> None:
     run.submit(1)
     eventually(lambda: len(outputs(run)) == 1, 10, "the first chunk")
     flows.gate(run.run_id).set()
-    eventually(lambda: not orchestrator.engine.runtime._queues, 10, "the worker's end")  # type: ignore[attr-defined]
+    eventually(lambda: not orchestrator.executor.runtime._queues, 10, "the worker's end")  # type: ignore[attr-defined]
     assert run.restart().status == "success"
     assert outputs(run) == ["stored", "again"]
 
@@ -133,7 +133,7 @@ def test_a_canceled_run_has_no_chunks_after_its_end(opened: Opener, caplog: pyte
     eventually(lambda: len(outputs(run)) > 2, 10, "some chunks")
     with caplog.at_level(logging.INFO, "orchestrator"):
         other.get_run(run.run_id).cancel()
-        eventually(lambda: not orchestrator.engine.runtime._queues, 10, "the step's end")  # type: ignore[attr-defined]
+        eventually(lambda: not orchestrator.executor.runtime._queues, 10, "the step's end")  # type: ignore[attr-defined]
     types = [event.type for event in run.events()]
     assert types[-1] == "workflow-finish"
     refused = [record for record in caplog.records if "writes to its stream no more" in record.getMessage()]

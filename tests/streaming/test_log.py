@@ -5,10 +5,20 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Put, Refused, Run
-from orchestrator.core.records import Header, Phase, Record, RunState, Status
 from orchestrator.host import monotonic, new_run_id, new_token
 from orchestrator.ports import TRIMMED, Store
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Committed,
+    CreateActivation,
+    LeaseGuard,
+    Refused,
+    RequestGuard,
+    UpdateRun,
+)
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from tests.streaming import flows
 from tests.streaming.conftest import Opener
 
@@ -21,10 +31,14 @@ class _Log:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.id = new_run_id()
-        store.create(Header(run_id=self.id, workflow_id="w", namespace="n", runtime="celery"))
-        root = Record(path="", step="w", phase=Phase.REST.value, status=Status.OPEN.value)
-        ops = (Put(root), Put(Record(path="0", step="s")), Run({"status": RunState.RUNNING.value}))
-        started = store.commit(self.id, Change(Caller(new_token(), frozenset({RunState.PENDING.value})), ops))
+        store.create(RunHeader(run_id=self.id, workflow_id="w", namespace="n", runtime="celery"))
+        root = Activation(path="", step="w", phase=Phase.SETTLE.value, status=ActivationStatus.OPEN.value)
+        ops = (
+            CreateActivation(root),
+            CreateActivation(Activation(path="0", step="s")),
+            UpdateRun({"status": StoredStatus.RUNNING.value}),
+        )
+        started = store.commit(self.id, Change(RequestGuard(new_token(), frozenset({StoredStatus.PENDING.value})), ops))
         assert isinstance(started, Committed)
         self.seq = started.dispatches[0].seq
         self.number = 0
@@ -32,8 +46,8 @@ class _Log:
     def add(self, count: int = 1, keep: int = 0) -> None:
         docs = tuple({"type": "n", "n": self.number + place} for place in range(count))
         self.number += count
-        guard = Caller(new_token(), frozenset({RunState.RUNNING.value}))
-        assert isinstance(self.store.commit(self.id, Change(guard, events=docs, keep=keep)), Committed)
+        guard = RequestGuard(new_token(), frozenset({StoredStatus.RUNNING.value}))
+        assert isinstance(self.store.commit(self.id, Change(guard, events=docs, max_events=keep)), Committed)
 
     def numbers(self, after: str = "") -> list[int | None]:
         """Return what is read: numbers, or None for the event that stands for lost ones."""
@@ -45,19 +59,19 @@ def test_following_returns_what_is_there_at_once(store: Store) -> None:
     """The whole page, in order."""
     log = _Log(store)
     log.add(3)
-    found = store.follow(log.id, "", 30)
+    found = store.wait_for_events(log.id, "", 30)
     assert found == store.events(log.id)
-    assert store.follow(log.id, found[0].id, 30) == found[1:]
-    assert store.follow(log.id, "", 30, 2) == found[:2]
+    assert store.wait_for_events(log.id, found[0].id, 30) == found[1:]
+    assert store.wait_for_events(log.id, "", 30, 2) == found[:2]
 
 
 def test_following_ends_with_its_time(store: Store) -> None:
     """With nothing, where nothing has come; so it does for a run that does not exist."""
     log = _Log(store)
     begun = monotonic()
-    assert store.follow(log.id, "", 0.05) == []
-    assert store.follow(log.id, "", 0) == []
-    assert store.follow(new_run_id(), "", 0.05) == []
+    assert store.wait_for_events(log.id, "", 0.05) == []
+    assert store.wait_for_events(log.id, "", 0) == []
+    assert store.wait_for_events(new_run_id(), "", 0.05) == []
     assert monotonic() - begun < 5
 
 
@@ -65,9 +79,9 @@ def test_following_wakes_up_with_the_next_event(store: Store) -> None:
     """By a change from outside, or by a claim, and only by one of this run."""
     log, other = _Log(store), _Log(store)
     with ThreadPoolExecutor() as threads:
-        for wake in (log.add, lambda: store.claim(Ask(log.id, "0", log.seq, new_token()))):
+        for wake in (log.add, lambda: store.claim(ClaimRequest(log.id, "0", log.seq, new_token()))):
             cursor = store.last_event(log.id)
-            following = threads.submit(store.follow, log.id, cursor, 30)
+            following = threads.submit(store.wait_for_events, log.id, cursor, 30)
             other.add()
             wake()
             (event,) = following.result(10)
@@ -83,13 +97,13 @@ def test_many_follow_while_many_write(store: Store) -> None:
         together.wait(30)
         seen: list[str] = []
         while len(seen) < writers * each:
-            seen += [event.id for event in store.follow(log.id, seen[-1] if seen else "", 30)]
+            seen += [event.id for event in store.wait_for_events(log.id, seen[-1] if seen else "", 30)]
         return seen
 
     def write(_: int) -> list[str]:
         together.wait(30)
         for _ in range(each):
-            guard = Caller(new_token(), frozenset({RunState.RUNNING.value}))
+            guard = RequestGuard(new_token(), frozenset({StoredStatus.RUNNING.value}))
             store.commit(log.id, Change(guard, events=({"type": "n", "n": 0},)))
         return []
 
@@ -113,12 +127,12 @@ def test_the_newest_cursor_is_the_last_events_id(store: Store) -> None:
 def test_a_part_is_written_once_and_by_its_claim_alone(store: Store) -> None:
     """A repeat gets an answer, and writes nothing."""
     log = _Log(store)
-    claimed = store.claim(Ask(log.id, "0", log.seq, new_token()))
+    claimed = store.claim(ClaimRequest(log.id, "0", log.seq, new_token()))
     assert isinstance(claimed, Claimed)
     after = store.last_event(log.id)
 
-    def send(part: int, token: str = claimed.record.token) -> Committed | Refused:
-        return store.commit(log.id, Change(Holder("0", token, part), events=({"type": "n", "n": part},)))
+    def send(part: int, token: str = claimed.activation.lease_token) -> Committed | Refused:
+        return store.commit(log.id, Change(LeaseGuard("0", token, part), events=({"type": "n", "n": part},)))
 
     assert isinstance(send(1), Committed)
     assert isinstance(send(2), Committed)

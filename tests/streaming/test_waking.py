@@ -100,9 +100,9 @@ def test_who_waits_is_woken_by_another_process(
         assert wait_until(lambda: len(there.events(run.run_id)) == 2, 20)  # the run's start and the step's
         after = there.last_event(run.run_id)
         if what == "event":
-            reading = threads.submit(lambda: bool(here.follow(run.run_id, after, NEVER)))
+            reading = threads.submit(lambda: bool(here.wait_for_events(run.run_id, after, NEVER)))
         else:
-            reading = threads.submit(lambda: getattr(here.wait(run.run_id, 0, NEVER), "rests", 0) == 1)
+            reading = threads.submit(lambda: getattr(here.wait_until_settled(run.run_id, 0, NEVER), "settle_count", 0) == 1)
         assert wait_until(lambda: listening.wait(run.run_id, 0, 0), 20)
         time.sleep(0.2)  # long enough for the look after which it only listens
         go_on.set()
@@ -119,7 +119,7 @@ def test_a_run_is_notified_only_while_somebody_waits(url: str, monkeypatch: pyte
         unread = orchestrator.create_run(waiting).submit(1)
         run = orchestrator.create_run(waiting).submit(1)
         assert wait_until(lambda: len(there.events(run.run_id)) == 2, 20)
-        reading = threads.submit(here.follow, run.run_id, there.last_event(run.run_id), NEVER)
+        reading = threads.submit(here.wait_for_events, run.run_id, there.last_event(run.run_id), NEVER)
         assert wait_until(lambda: bool(here._asked), 20)
         assert not deaf.notified
         go_on.set()
@@ -140,7 +140,7 @@ def test_readers_ask_once_for_all_of_a_process(tmp_path: Path, monkeypatch: pyte
     with Orchestrator(store=store, workflows=[waiting]) as orchestrator, ThreadPoolExecutor(20) as threads:
         run = orchestrator.create_run(waiting)
         asked.clear()
-        for reading in [threads.submit(store.follow, run.run_id, "", 0.5) for _ in range(20)]:
+        for reading in [threads.submit(store.wait_for_events, run.run_id, "", 0.5) for _ in range(20)]:
             assert reading.result(20) == []
     assert 1 <= asked["change"] <= 3
 

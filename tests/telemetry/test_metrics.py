@@ -7,10 +7,10 @@ from typing import Any
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from orchestrator import Orchestrator
-from orchestrator.core.changes import Caller, Change, Put, Run
-from orchestrator.core.records import Header, Record
+from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.ticker import Ticker
+from orchestrator.rules.change import Change, CreateActivation, RequestGuard, UpdateRun
+from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.telemetry.flows import breaking, checkout
@@ -70,16 +70,16 @@ def test_a_ticker_tells_how_late_it_is_and_how_many_runs_wait(
     """Suspended runs are counted when the SDK asks."""
     clock = VirtualClock()
     store = MemoryStore(clock=clock)
-    store.create(Header(run_id="r", workflow_id="w", namespace="default", runtime="celery"))
+    store.create(RunHeader(run_id="r", workflow_id="w", namespace="default", runtime="celery"))
     change = Change(
-        Caller("t", frozenset({"pending"})),
-        (Put(Record(path="0", step="s")), Run({"status": "running"})),
-        grace=1000,
+        RequestGuard("t", frozenset({"pending"})),
+        (CreateActivation(Activation(path="0", step="s")), UpdateRun({"status": "running"})),
+        redelivery_delay=1000,
     )
     store.commit("r", change)
     clock.sleep(4)
     with Orchestrator(store=store) as other:
-        Ticker(store, other.engine.runtime, Settings(), "me").tick()
+        Scheduler(store, other.executor.runtime, Settings(), "me").tick()
 
     (point,) = points(reader, "orchestrator.due.lag")
     assert (point.count, point.sum) == (1, 3.0)

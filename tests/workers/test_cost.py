@@ -49,7 +49,7 @@ class Post:
     def deliver(self, orchestrator: Orchestrator, most: int) -> None:
         """Run what the messages speak of, the oldest first, and what they lead to."""
         while self.waiting and most:
-            orchestrator.engine.deliver(*self.waiting.pop(0))
+            orchestrator.executor.execute(*self.waiting.pop(0))
             most -= 1
 
 

@@ -19,7 +19,7 @@ from celery.events.state import State
 
 from orchestrator import Orchestrator, Run, RunStatus
 from orchestrator.canvas.monitoring import Monitor
-from orchestrator.core.records import Header
+from orchestrator.rules.model import RunHeader
 from tests.vendor import REPOSITORY, LocalProcess, LocalRedis, WorkerNode, free_port, local_worker, wait_until
 from tests.workers import flower_app
 
@@ -250,31 +250,31 @@ def heard() -> Iterator[Heard]:
     heard.close()
 
 
-RUNNING = Header(run_id="r1", workflow_id="flow", status="running", created_at=1_000, started_at=2_000)
+RUNNING = RunHeader(run_id="r1", workflow_id="flow", status="running", created_at=1_000, started_at=2_000)
 
 
 def test_a_run_can_leave_every_state_again(heard: Heard) -> None:
     """Monitors keep the highest state they heard of; a resume, a restart and a cancel come through all the same."""
     monitor = heard.monitor
 
-    def now(header: Header) -> str | None:
+    def now(header: RunHeader) -> str | None:
         return heard.after(lambda: monitor.on_progress(header))
 
-    def end(header: Header, error: BaseException | None = None) -> str | None:
+    def end(header: RunHeader, error: BaseException | None = None) -> str | None:
         return heard.after(lambda: monitor.on_end(header, lambda: "done", lambda: error))
 
     assert now(RUNNING) == "STARTED"
-    assert now(replace(RUNNING, status="suspended", suspended=1, rests=1)) == "SUSPENDED"
-    assert now(replace(RUNNING, rests=1)) == "STARTED"
-    assert now(replace(RUNNING, status="paused", paused=1, rests=2)) == "SUSPENDED"
-    assert now(replace(RUNNING, rests=2)) == "STARTED"
-    assert end(replace(RUNNING, status="failed", rests=2), ValueError("no")) == "FAILURE"
-    assert now(replace(RUNNING, rests=3, life=1)) == "STARTED"
+    assert now(replace(RUNNING, status="suspended", suspended=1, settle_count=1)) == "SUSPENDED"
+    assert now(replace(RUNNING, settle_count=1)) == "STARTED"
+    assert now(replace(RUNNING, status="paused", paused=1, settle_count=2)) == "SUSPENDED"
+    assert now(replace(RUNNING, settle_count=2)) == "STARTED"
+    assert end(replace(RUNNING, status="failed", settle_count=2), ValueError("no")) == "FAILURE"
+    assert now(replace(RUNNING, settle_count=3, generation=1)) == "STARTED"
     assert heard.state.tasks["r1"].exception is None
-    assert end(replace(RUNNING, status="success", rests=3, life=1)) == "SUCCESS"
-    assert now(replace(RUNNING, rests=4, life=2)) == "STARTED"
-    assert now(replace(RUNNING, status="suspended", waiting=1, rests=5, life=2)) == "SUSPENDED"
-    assert end(replace(RUNNING, status="canceled", rests=6, life=2)) == "REVOKED"
+    assert end(replace(RUNNING, status="success", settle_count=3, generation=1)) == "SUCCESS"
+    assert now(replace(RUNNING, settle_count=4, generation=2)) == "STARTED"
+    assert now(replace(RUNNING, status="suspended", waiting=1, settle_count=5, generation=2)) == "SUSPENDED"
+    assert end(replace(RUNNING, status="canceled", settle_count=6, generation=2)) == "REVOKED"
     row = heard.state.tasks["r1"]
     assert (row.name, row.received, row.started, row.retries) == ("flow", 1.0, 2.0, 2)
     assert list(heard.state.workers) == ["worker@here"]

@@ -16,7 +16,7 @@ from kombu import Consumer, Exchange, Queue
 from orchestrator import Orchestrator, Run, RunStatus
 from orchestrator.canvas.publication import Publisher
 from orchestrator.contrib.events import PublishedEvent, Receiver
-from orchestrator.core.records import Header
+from orchestrator.rules.model import RunHeader
 from tests.servers import RabbitMQServer
 from tests.vendor import LocalRedis, WorkerNode, free_port
 from tests.workers import flower_app
@@ -56,13 +56,13 @@ def place(
     return Place(broker, redis.database(1))
 
 
-def heard_of(run: Run, receiver: Receiver, rests: int = 1) -> list[PublishedEvent]:
+def heard_of(run: Run, receiver: Receiver, settle_count: int = 1) -> list[PublishedEvent]:
     """The run's events until it has rested so often."""
     heard: list[PublishedEvent] = []
     for event in receiver.listen(timeout=SOON):
         if event.run_id == run.run_id:
             heard.append(event)
-        if [event.type for event in heard].count("workflow-finish") == rests:
+        if [event.type for event in heard].count("workflow-finish") == settle_count:
             break
     return sorted(heard, key=lambda event: (event.commit, event.index))
 
@@ -74,7 +74,7 @@ def test_a_consumer_hears_what_the_log_has(place: Place) -> None:
         run = orchestrator.create_run("checkout", resource_id="customer-7")
         run.start({"secret": "of-this-test"}, timeout=SOON)
         run.resume(data="another-secret", timeout=SOON)
-        heard = heard_of(run, receiver, rests=2)
+        heard = heard_of(run, receiver, settle_count=2)
         logged = orchestrator.store.events(run.run_id)
 
     told = [(event.type, event.payload.get("id")) for event in heard]
@@ -165,7 +165,7 @@ def test_a_broker_that_is_away_neither_holds_nor_fails_a_step(caplog: pytest.Log
     publisher = Publisher(app)
     began = time.monotonic()
     for _ in range(20_000):
-        publisher.publish(Header(run_id="r1", workflow_id="flow"), [{"type": "workflow-start"}])
+        publisher.publish(RunHeader(run_id="r1", workflow_id="flow"), [{"type": "workflow-start"}])
     assert time.monotonic() - began < 10
     publisher.flush(20.0)
     assert "event(s) of runs are not published" in caplog.text

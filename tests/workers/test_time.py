@@ -126,7 +126,7 @@ def test_an_overdue_timer_fires_at_once_when_workers_come_up_late(place: Place) 
 
 
 def test_timers_fire_once_with_several_tickers(place: Place) -> None:
-    """Each worker has a ticker; each timer is one of theirs, once."""
+    """Each worker has a scheduler; each timer is one of theirs, once."""
     for _ in range(3):
         place.worker()
     with place.caller() as caller:
@@ -302,7 +302,7 @@ def test_lost_messages_are_sent_again(place: Place) -> None:
 def test_a_broker_that_is_away_when_a_step_ends_gets_the_message_later(
     redis_factory: Callable[[], LocalRedis], place: Place, noted: Path, tmp_path: Path
 ) -> None:
-    """The result is recorded; what follows is told by a ticker once the broker is back."""
+    """The result is recorded; what follows is told by a scheduler once the broker is back."""
     broker = redis_factory()
     place = at(broker.url, place.store, place.start, noted, tmp_path)
     worker = place.worker()

@@ -13,17 +13,17 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 
-from orchestrator.core.changes import Committed, Op, Set
-from orchestrator.core.records import FINAL, Header, Phase, RunState
 from orchestrator.engine.observe.protocols import AttemptObserver, ObservedAttempt
 from orchestrator.engine.outcome import StepOutcome
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import RunQuery, Store
+from orchestrator.rules.change import Committed, Op, UpdateActivation
+from orchestrator.rules.model import FINAL, Phase, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
-_FRESH = 60.0  # seconds for which a sweep lets this process speak for the store: one ticker at a time does
+_FRESH = 60.0  # seconds for which a sweep lets this process speak for the store: one scheduler at a time does
 
 
 class Metrics:
@@ -48,11 +48,11 @@ class Metrics:
         """Count a claim, and let `inner` observe it."""
         return AttemptMetrics(self, attempt, inner)
 
-    def on_started(self, header: Header) -> None:
+    def on_started(self, header: RunHeader) -> None:
         """Count a start."""
         self._started.add(1, _of(header))
 
-    def on_ended(self, header: Header) -> None:
+    def on_ended(self, header: RunHeader) -> None:
         """Count an end, if this is one."""
         if header.status not in FINAL:
             return
@@ -79,18 +79,18 @@ class Metrics:
             self._late.record(max(0, now - moment) / 1000)
 
     def _count_suspended(self, _options: CallbackOptions) -> Iterable[Observation]:
-        """Count when the SDK asks, in the process whose ticker does the work."""
+        """Count when the SDK asks, in the process whose scheduler does the work."""
         # All workers together would report the same runs many times over: whoever sweeps reports them.
         for store, moment in list(self._sweeps.items()):
             if monotonic() - moment > _FRESH:
                 continue
             try:
-                yield Observation(store.runs(RunQuery(status=RunState.SUSPENDED.value, limit=1)).total)
+                yield Observation(store.runs(RunQuery(status=StoredStatus.SUSPENDED.value, limit=1)).total)
             except StoreUnavailable as error:
                 log.debug("suspended runs were not counted: %s", error)
 
 
-def _of(header: Header) -> dict[str, str]:
+def _of(header: RunHeader) -> dict[str, str]:
     return {"orchestrator.workflow.id": header.workflow_id}
 
 
@@ -99,19 +99,19 @@ class AttemptMetrics:
 
     def __init__(self, metrics: Metrics, attempt: ObservedAttempt, inner: AttemptObserver) -> None:
         self._metrics = metrics
-        self._record = attempt.record
-        self._claimed_at = attempt.header.updated_at  # by the store's clock, as all moments of a record
+        self._activation = attempt.activation
+        self._claimed_at = attempt.header.updated_at  # by the store's clock, as all moments of an activation
         self._inner = inner
-        self._about = {"orchestrator.workflow.id": attempt.workflow_id, "orchestrator.step.id": attempt.record.step}
+        self._about = {"orchestrator.workflow.id": attempt.workflow_id, "orchestrator.step.id": attempt.activation.step}
         self._seconds = 0.0
         self._status = ""
 
     def run(self, work: Callable[[], StepOutcome]) -> StepOutcome:
         """Measure the work, and how long it was in the queue."""
-        record = self._record
+        activation = self._activation
         # A retry was not queued but paused, and other phases are claimed without a queue in between.
-        if record.queued_at and not record.attempt and record.phase == Phase.RUN:
-            self._metrics.on_taken(self._claimed_at - record.queued_at, self._about)
+        if activation.queued_at and not activation.attempt and activation.phase == Phase.RUN:
+            self._metrics.on_taken(self._claimed_at - activation.queued_at, self._about)
         begun = monotonic()
         try:
             return self._inner.run(work)
@@ -129,15 +129,15 @@ class AttemptMetrics:
     def add_traces(self, ops: Sequence[Op]) -> Sequence[Op]:
         """Note the status that the attempt has led to."""
         for op in ops:
-            if isinstance(op, Set) and op.path == self._record.path:
+            if isinstance(op, UpdateActivation) and op.path == self._activation.path:
                 self._status = str(op.fields.get("status", self._status))
         return self._inner.add_traces(ops)
 
     def on_committed(self, answer: Committed) -> None:
         """Count the attempt, or the end of the run."""
-        if self._record.phase == Phase.RUN and self._status:
+        if self._activation.phase == Phase.RUN and self._status:
             self._metrics.on_attempt(self._seconds, self._status, self._about)
         # Counted by the commit that ends the run: a repeated settling is refused, so no run ends twice here.
-        if self._record.phase == Phase.REST:
+        if self._activation.phase == Phase.SETTLE:
             self._metrics.on_ended(answer.header)
         self._inner.on_committed(answer)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.core.records import Header
 from orchestrator.engine.observe.protocols import (
     NULL_OBSERVER,
     AttemptObserver,
@@ -25,6 +24,7 @@ from orchestrator.engine.observe.protocols import (
 )
 from orchestrator.host import monotonic
 from orchestrator.ports import Store
+from orchestrator.rules.model import RunHeader
 
 if TYPE_CHECKING:  # they import an optional library, which a process without an SDK never loads
     from orchestrator.engine.observe.metrics import Metrics
@@ -115,7 +115,7 @@ def observe_attempt(attempt: ObservedAttempt) -> AttemptObserver:
     return observer if found.metrics is None else found.metrics.observe(attempt, observer)
 
 
-def use_run_span(header: Header) -> AbstractContextManager[Any]:
+def use_run_span(header: RunHeader) -> AbstractContextManager[Any]:
     """Make the run's own span the current one inside: what is sent there belongs to the run's trace."""
     found = find_listeners()
     if found is None or found.tracing is None or not header.trace:
@@ -126,21 +126,21 @@ def use_run_span(header: Header) -> AbstractContextManager[Any]:
 # --- what callers tell -----------------------------------------------------------------------------------------------
 
 
-def observe_start(header: Header) -> AbstractContextManager[CallObserver]:
+def observe_start(header: RunHeader) -> AbstractContextManager[CallObserver]:
     """Observe a caller who starts the run inside. What is raised there ends the run's span as an error."""
     found = find_listeners()
     return _NOTHING if found is None else _observe_start(found, header)
 
 
 @contextmanager
-def _observe_start(found: Listeners, header: Header) -> Iterator[CallObserver]:
+def _observe_start(found: Listeners, header: RunHeader) -> Iterator[CallObserver]:
     with _NOTHING if found.tracing is None else found.tracing.observe_start(header) as observer:
         yield observer
     if found.metrics is not None:  # not reached where the start was refused: it counts no run
         found.metrics.on_started(header)
 
 
-def observe_call(verb: str, header: Header) -> AbstractContextManager[CallObserver]:
+def observe_call(verb: str, header: RunHeader) -> AbstractContextManager[CallObserver]:
     """Observe a caller who lets the run go on inside: resumes or restarts it, or lets it travel."""
     found = find_listeners()
     if found is None or found.tracing is None:
@@ -148,7 +148,7 @@ def observe_call(verb: str, header: Header) -> AbstractContextManager[CallObserv
     return found.tracing.observe_call(verb, header)
 
 
-def on_canceled(header: Header) -> None:
+def on_canceled(header: RunHeader) -> None:
     """Tell that a caller has ended the run."""
     found = find_listeners()
     if found is None:
@@ -159,7 +159,7 @@ def on_canceled(header: Header) -> None:
         found.metrics.on_ended(header)
 
 
-# --- what the ticker tells -------------------------------------------------------------------------------------------
+# --- what the scheduler tells -------------------------------------------------------------------------------------------
 
 
 def on_swept(store: Store, moments: Sequence[int]) -> None:

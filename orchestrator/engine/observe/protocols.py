@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from orchestrator.core.changes import Committed, Op
-from orchestrator.core.graph import Graph
-from orchestrator.core.records import Header, Record
 from orchestrator.engine.outcome import StepOutcome
+from orchestrator.rules.change import Committed, Op
+from orchestrator.rules.graph import Graph
+from orchestrator.rules.model import Activation, RunHeader
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +17,13 @@ class ObservedAttempt:
     """One claim, as observers see it."""
 
     # the run and the activation, as the claim has left them
-    header: Header
-    record: Record
+    header: RunHeader
+    activation: Activation
     # of the innermost workflow
     workflow_id: str
     graph: Graph
     # read activations of the run as they are by now
-    load: Callable[[list[str]], list[Record]]
+    load: Callable[[list[str]], list[Activation]]
     # reads a value of the run by its id, in plain shapes
     read_value: Callable[[str], Any]
 

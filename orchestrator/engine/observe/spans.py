@@ -21,7 +21,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from orchestrator.core.records import Header, Record
+from orchestrator.rules.model import Activation, RunHeader
 
 log = logging.getLogger("orchestrator")
 
@@ -59,12 +59,12 @@ class SpanLineage:
     ids: tuple[str, ...] = ()
 
     @classmethod
-    def parse(cls, header: str, record: str) -> Self | None:
-        """Read it as a header and a record store it; None where the run has no trace."""
+    def parse(cls, header: str, activation: str) -> Self | None:
+        """Read it as a header and an activation store it; None where the run has no trace."""
         parent, _, state = header.partition(" ")
         found = _PROPAGATOR.extract({"traceparent": parent, "tracestate": state}, Context())
         context = get_current_span(found).get_span_context()
-        return cls(context, tuple(record.split("-")) if record else ()) if context.is_valid else None
+        return cls(context, tuple(activation.split("-")) if activation else ()) if context.is_valid else None
 
     def context(self, depth: int) -> SpanContext:
         """The parent of whatever stands in this depth."""
@@ -87,7 +87,7 @@ class SpanLineage:
 
     @property
     def text(self) -> str:
-        """The text that a record stores."""
+        """The text that an activation stores."""
         return "-".join(self.ids).rstrip("-")
 
 
@@ -98,29 +98,31 @@ def encode_run_span(context: SpanContext) -> str:
     return " ".join(filter(None, (carrier.get("traceparent", ""), carrier.get("tracestate", ""))))
 
 
-def attributes(header: Header, record: Record | None = None, workflow_id: str = "") -> dict[str, str | int | bool]:
-    """The attributes of a run, and of one of its records."""
+def attributes(
+    header: RunHeader, activation: Activation | None = None, workflow_id: str = ""
+) -> dict[str, str | int | bool]:
+    """The attributes of a run, and of one of its activations."""
     found: dict[str, str | int | bool] = {
         "orchestrator.run.id": header.run_id,
         "orchestrator.workflow.id": workflow_id or header.workflow_id,
     }
     if header.resource_id:
         found["orchestrator.resource.id"] = header.resource_id
-    # The run's own record has nothing to add to its header.
-    if record is None or record.path == ROOT:
+    # The run's own activation has nothing to add to its header.
+    if activation is None or activation.path == ROOT:
         return found
-    found |= {"orchestrator.step.id": record.step, "orchestrator.component": record.component}
-    found |= {"orchestrator.path": record.path, "orchestrator.attempt": record.attempt}
-    if record.visit:
-        found["orchestrator.visit"] = record.visit
-    found |= {f"orchestrator.{name}": True for name in ("resumed", "restarted") if getattr(record, name)}
-    return found if record.index < 0 else found | {"orchestrator.index": record.index}
+    found |= {"orchestrator.step.id": activation.step, "orchestrator.component": activation.component}
+    found |= {"orchestrator.path": activation.path, "orchestrator.attempt": activation.attempt}
+    if activation.visit:
+        found["orchestrator.visit"] = activation.visit
+    found |= {f"orchestrator.{name}": True for name in ("resumed", "restarted") if getattr(activation, name)}
+    return found if activation.index < 0 else found | {"orchestrator.index": activation.index}
 
 
-def span_name(record: Record) -> str:
-    """The name of the spans of a record."""
-    kind = "workflow" if record.component == "NESTED" else record.component.lower()
-    return f"{kind} {record.step}"
+def span_name(activation: Activation) -> str:
+    """The name of the spans of an activation."""
+    kind = "workflow" if activation.component == "NESTED" else activation.component.lower()
+    return f"{kind} {activation.step}"
 
 
 def record_error(span: Span, error: BaseException) -> None:

@@ -1,8 +1,8 @@
 """Spans of runs, through the OpenTelemetry API alone. Imported only where an SDK is configured, see `observer`.
 
 A run is one trace, whoever works on it. Its parents never come from the process that happens to be at work, but from
-what is stored: `Header.trace` names the run's span (as a W3C `traceparent`, and a `tracestate` behind a blank), and
-`Record.trace` the ids of the spans of the blocks around a record, one for each step of its path. Whatever is current
+what is stored: `RunHeader.trace` names the run's span (as a W3C `traceparent`, and a `tracestate` behind a blank), and
+`TimedActivation.trace` the ids of the spans of the blocks around an activation, one for each step of its path. Whatever is current
 where the work is done (the caller's span, or that of Celery's instrumentation) becomes a link.
 
 A span ends where it began, so what outlives a message has two: a short *opening*, which is the parent of all that is
@@ -35,10 +35,6 @@ from opentelemetry.trace import (
     use_span,
 )
 
-from orchestrator.core.changes import Committed, Next, Op, Put, Run, Set
-from orchestrator.core.graph import Path
-from orchestrator.core.records import ENDED, Header, Phase, Record, RunState, undotted
-from orchestrator.core.records import Status as Is
 from orchestrator.engine.observe.protocols import NULL_OBSERVER, AttemptObserver, CallObserver, ObservedAttempt
 from orchestrator.engine.observe.spans import (
     ROOT,
@@ -53,6 +49,10 @@ from orchestrator.engine.observe.spans import (
     use_and_end,
 )
 from orchestrator.engine.outcome import StepOutcome
+from orchestrator.rules.change import Committed, CreateActivation, Op, StartNextItem, UpdateActivation, UpdateRun
+from orchestrator.rules.graph import Path
+from orchestrator.rules.model import ENDED, Activation, Phase, RunHeader, StoredStatus, parse_path
+from orchestrator.rules.model import ActivationStatus as Is
 
 log = logging.getLogger("orchestrator")
 
@@ -60,11 +60,13 @@ log = logging.getLogger("orchestrator")
 _BLOCKS = frozenset({"NESTED", "PARALLEL", "BRANCH", "LOOP", "FOREACH", "WAIT"})
 
 # The phases whose work is a span of its own. Those of a block are its opening.
-_OPENS = frozenset({Phase.CHOOSE, Phase.SPLIT, Phase.ENTER})
+_OPENS = frozenset({Phase.EVALUATE_BRANCH, Phase.FAN_OUT, Phase.VALIDATE_INPUT})
 _WORKS = _OPENS | {Phase.RUN}
 # The phases that end something which began long before.
-_PASSES = frozenset({Phase.NAP, Phase.WAKE, Phase.LISTEN, Phase.HEAR, Phase.EXPIRE})
-_CLOSES = frozenset({Phase.JOIN, Phase.CHECK})
+_PASSES = frozenset(
+    {Phase.COMPUTE_SLEEP, Phase.SLEEP_OVER, Phase.AWAIT_EVENT, Phase.EVENT_RECEIVED, Phase.EVENT_TIMEOUT}
+)
+_CLOSES = frozenset({Phase.JOIN, Phase.EVALUATE_LOOP})
 
 
 class Tracing:
@@ -98,26 +100,26 @@ class Tracing:
             return self._tracer.start_span(name, context, attributes=about, links=links, start_time=begun)
         return NonRecordingSpan(parent)
 
-    def begin_run(self, header: Header) -> Span:
+    def begin_run(self, header: RunHeader) -> Span:
         """Make the opening of a run, below whatever is current."""
         with never_fail:
             return self._tracer.start_span(f"run {header.workflow_id}", attributes=attributes(header))
         return INVALID_SPAN
 
-    def close_run(self, header: Header, lineage: SpanLineage, error: BaseException | None = None) -> None:
+    def close_run(self, header: RunHeader, lineage: SpanLineage, error: BaseException | None = None) -> None:
         """Make the closing of a rest: the status of the run, and the time since its start."""
-        about = {**attributes(header), "orchestrator.status": header.status, "orchestrator.rest": header.rests}
+        about = {**attributes(header), "orchestrator.status": header.status, "orchestrator.rest": header.settle_count}
         # A run that was canceled before its start has its creation alone.
         moment = header.started_at or header.created_at
         span = self.begin(f"run {header.workflow_id}: {header.status}", lineage.run, about, moment)
         # A tripwire is an end that somebody wanted: the trace shows its status, and no error.
-        if error is not None and header.status != RunState.TRIPWIRE:
+        if error is not None and header.status != StoredStatus.TRIPWIRE:
             record_error(span, error)
         # By the store's clock, as its begin: the clocks of two hosts could make a span end before it begins.
         end(span, max(header.updated_at, moment))
 
     @contextmanager
-    def use_run_span(self, header: Header) -> Iterator[None]:
+    def use_run_span(self, header: RunHeader) -> Iterator[None]:
         """Make the run's span the current one."""
         lineage = SpanLineage.parse(header.trace, "")
         if lineage is None:
@@ -127,7 +129,7 @@ class Tracing:
             yield
 
     @contextmanager
-    def observe_start(self, header: Header) -> Iterator[CallObserver]:
+    def observe_start(self, header: RunHeader) -> Iterator[CallObserver]:
         """Make the opening of a run. It ends with the start, and as an error where that is refused."""
         span = self.begin_run(header)
         observer = CallSpans(self, header, span.get_span_context(), keep=True)
@@ -136,7 +138,7 @@ class Tracing:
         observer.end()
 
     @contextmanager
-    def observe_call(self, verb: str, header: Header) -> Iterator[CallObserver]:
+    def observe_call(self, verb: str, header: RunHeader) -> Iterator[CallObserver]:
         """Make a short span for what a caller does to a run that exists."""
         lineage, opened = self.find_lineage(header)
         observer = CallSpans(self, header, lineage.run, keep=opened is not None)
@@ -147,17 +149,17 @@ class Tracing:
         if opened is not None:
             end(opened)
 
-    def find_lineage(self, header: Header, record: Record | None = None) -> tuple[SpanLineage, Span | None]:
-        """The lineage of a record. A run that was started where nobody listened gets its trace, and thereby a fresh
+    def find_lineage(self, header: RunHeader, activation: Activation | None = None) -> tuple[SpanLineage, Span | None]:
+        """The lineage of an activation. A run that was started where nobody listened gets its trace, and thereby a fresh
         opening that is to be stored and ended, from the first who does."""
-        lineage = SpanLineage.parse(header.trace, record.trace if record is not None else "")
+        lineage = SpanLineage.parse(header.trace, activation.trace if activation is not None else "")
         if lineage is not None:
             return lineage, None
         opened = self.begin_run(header)
         # Without a stored trace there is no parent that others could share, so the first listener makes one.
         return SpanLineage(opened.get_span_context()), opened
 
-    def on_canceled(self, header: Header) -> None:
+    def on_canceled(self, header: RunHeader) -> None:
         """Make the closing of a run that a caller has ended."""
         with never_fail:
             lineage = SpanLineage.parse(header.trace, "")
@@ -168,7 +170,7 @@ class Tracing:
 class BlockSpans:
     """The blocks that a commit opens: their spans, and the operations that store their ids."""
 
-    def __init__(self, tracing: Tracing, header: Header, workflow_id: Callable[[Path], str]) -> None:
+    def __init__(self, tracing: Tracing, header: RunHeader, workflow_id: Callable[[Path], str]) -> None:
         self._tracing = tracing
         self._header = header
         self._workflow_id = workflow_id
@@ -186,25 +188,25 @@ class BlockSpans:
 
     def _op(self, op: Op, known: dict[Path, SpanLineage], lineage: SpanLineage) -> Op:
         match op:
-            case Put(record=record) if record.path != ROOT:
+            case CreateActivation(activation=activation) if activation.path != ROOT:
                 # A new activation takes the ids of the openings around it along: its worker may be another process.
-                return replace(op, record=self._record(record, known, lineage))
-            case Next(path=path, template=template):
-                found = known.get(undotted(path), lineage).cut(len(undotted(path)))
+                return replace(op, activation=self._activation(activation, known, lineage))
+            case StartNextItem(path=path, template=template):
+                found = known.get(parse_path(path), lineage).cut(len(parse_path(path)))
                 return replace(op, template=replace(template, trace=found.text))
             case _:
                 return op
 
-    def _record(self, record: Record, known: dict[Path, SpanLineage], lineage: SpanLineage) -> Record:
-        at = record.at
+    def _activation(self, activation: Activation, known: dict[Path, SpanLineage], lineage: SpanLineage) -> Activation:
+        at = activation.at
         found = known.get(at[:-1], lineage).cut(len(at) - 1)
         # A block opens in the commit of its predecessor, so its opening has to be there before its children are stored.
-        if record.status == Is.OPEN and record.component in _BLOCKS:
-            about = attributes(self._header, record, self._workflow_id(at))
-            span = self._tracing.begin(span_name(record), found.context(len(at)), about)
+        if activation.status == Is.OPEN and activation.component in _BLOCKS:
+            about = attributes(self._header, activation, self._workflow_id(at))
+            span = self._tracing.begin(span_name(activation), found.context(len(at)), about)
             self._spans.append(span)
             known[at] = found = found.open_block(len(at), span)
-        return replace(record, trace=found.text)
+        return replace(activation, trace=found.text)
 
     def end(self) -> None:
         """End the spans of blocks whose opening is committed."""
@@ -215,7 +217,7 @@ class BlockSpans:
 class CallSpans:
     """The spans of a caller's operation. With `keep` the run's span is to be stored."""
 
-    def __init__(self, tracing: Tracing, header: Header, run: SpanContext, keep: bool) -> None:
+    def __init__(self, tracing: Tracing, header: RunHeader, run: SpanContext, keep: bool) -> None:
         self._blocks = BlockSpans(tracing, header, lambda path: "")
         self._run = run
         self._keep = keep
@@ -225,7 +227,7 @@ class CallSpans:
         with never_fail:
             written = self._blocks.write(ops, (), SpanLineage(self._run))
             # A caller that is refused has stored nothing, and the next one begins the run's span anew.
-            return [*written, Run({"trace": encode_run_span(self._run)})] if self._keep else written
+            return [*written, UpdateRun({"trace": encode_run_span(self._run)})] if self._keep else written
         return ops
 
     def end(self) -> None:
@@ -239,11 +241,11 @@ class AttemptSpans:
     def __init__(self, tracing: Tracing, attempt: ObservedAttempt) -> None:
         self._tracing = tracing
         self._attempt = attempt
-        self._record = attempt.record
+        self._activation = attempt.activation
         self._header = attempt.header
-        self._at = attempt.record.at
-        self._about = attributes(attempt.header, attempt.record, attempt.workflow_id)
-        self._lineage, self._adopted = tracing.find_lineage(attempt.header, attempt.record)
+        self._at = attempt.activation.at
+        self._about = attributes(attempt.header, attempt.activation, attempt.workflow_id)
+        self._lineage, self._adopted = tracing.find_lineage(attempt.header, attempt.activation)
         self._blocks = BlockSpans(tracing, attempt.header, self._workflow_at)
         # None of these is ended before the commit is accepted, but for the work's own: a span says what has happened.
         self._span: Span | None = None  # of the work
@@ -259,14 +261,14 @@ class AttemptSpans:
     def _parent(self) -> SpanContext:
         """Parent span of the work span. JOIN and CHECK run under the block's own span."""
         # The stored ids go down to the block's own opening; what gathers belongs inside it, what runs beside it.
-        inside = self._record.phase in _CLOSES
+        inside = self._activation.phase in _CLOSES
         return self._lineage.context(len(self._at) if inside else len(self._at) - 1)
 
     def run(self, work: Callable[[], StepOutcome]) -> StepOutcome:
         """Do the work in a span, if it is more than bookkeeping; else under the span around."""
-        if self._record.phase in _WORKS:
+        if self._activation.phase in _WORKS:
             with never_fail:
-                self._span = self._tracing.begin(span_name(self._record), self._parent, self._about)
+                self._span = self._tracing.begin(span_name(self._activation), self._parent, self._about)
         token = attach(set_span_in_context(self._span or NonRecordingSpan(self._parent)))
         try:
             outcome = work()
@@ -284,7 +286,7 @@ class AttemptSpans:
                 end(self._span)
 
     def _note_outcome(self, ops: Sequence[Op]) -> None:
-        fields = _fields(ops, self._record.path)
+        fields = _fields(ops, self._activation.path)
         status = fields.get("status", "")
         if self._span is None or status in ("", Is.OPEN):
             return
@@ -313,8 +315,10 @@ class AttemptSpans:
             if self._span is not None:
                 record_error(self._span, error)
             # The main process of a worker tells of a child that was killed. That child's span died with it, unexported.
-            elif self._record.phase == Phase.RUN:
-                span = self._tracing.begin(span_name(self._record), self._parent, self._about, self._record.started_at)
+            elif self._activation.phase == Phase.RUN:
+                span = self._tracing.begin(
+                    span_name(self._activation), self._parent, self._about, self._activation.started_at
+                )
                 record_error(span, error)
                 end(span)
 
@@ -325,36 +329,44 @@ class AttemptSpans:
         return ops
 
     def _add_traces(self, ops: Sequence[Op]) -> Sequence[Op]:
-        fields = _fields(ops, self._record.path)
+        fields = _fields(ops, self._activation.path)
         status = fields.get("status", "")
         self._late = self._begin_late(status)
-        self._failure = self._record.path if status == Is.FAILED and self._late is not None else ""
-        self._ended = [op.path for op in ops if isinstance(op, Set) and self._ends_around(op)]
+        self._failure = self._activation.path if status == Is.FAILED and self._late is not None else ""
+        self._ended = [op.path for op in ops if isinstance(op, UpdateActivation) and self._ends_around(op)]
         depth, lineage = len(self._at), self._lineage
         # A wait whose time is over opens what follows its timeout; a choice, a split or an entry opens its block.
-        opening = self._late if self._record.phase in _PASSES else self._span if self._record.phase in _OPENS else None
+        opening = (
+            self._late
+            if self._activation.phase in _PASSES
+            else self._span
+            if self._activation.phase in _OPENS
+            else None
+        )
         if opening is not None and status == Is.OPEN:
             lineage = lineage.open_block(depth, opening)
-            ops = [_with_trace(op, self._record.path, lineage.text) for op in ops]
+            ops = [_with_trace(op, self._activation.path, lineage.text) for op in ops]
         written = self._blocks.write(ops, self._at, lineage)
         if self._adopted is not None:
             # Two workers may adopt a run at once. The first keeps its trace: the other's operation does nothing then.
-            written.append(Run({"trace": encode_run_span(self._adopted.get_span_context())}, unless="trace"))
+            written.append(UpdateRun({"trace": encode_run_span(self._adopted.get_span_context())}, unless="trace"))
         return written
 
-    def _ends_around(self, op: Set) -> bool:
+    def _ends_around(self, op: UpdateActivation) -> bool:
         # The last child of a block may end the block, and those around it, in its own commit.
-        return op.path not in (ROOT, self._record.path) and op.fields.get("status") in ENDED
+        return op.path not in (ROOT, self._activation.path) and op.fields.get("status") in ENDED
 
     def _begin_late(self, status: str) -> Span | None:
-        record, phase = self._record, self._record.phase
+        activation, phase = self._activation, self._activation.phase
         # A sleep or a wait that is over has the whole time as its duration, and began in another process.
-        over = status in ENDED or (phase == Phase.EXPIRE and status == Is.OPEN)
+        over = status in ENDED or (phase == Phase.EVENT_TIMEOUT and status == Is.OPEN)
         if not over or phase not in _PASSES | _CLOSES:
             return None
         word = "timeout" if status == Is.OPEN else status
-        name = f"{span_name(record)}: {word}" if phase in _CLOSES else span_name(record)
-        return self._tracing.begin(name, self._parent, {**self._about, "orchestrator.status": word}, record.started_at)
+        name = f"{span_name(activation)}: {word}" if phase in _CLOSES else span_name(activation)
+        return self._tracing.begin(
+            name, self._parent, {**self._about, "orchestrator.status": word}, activation.started_at
+        )
 
     def on_committed(self, answer: Committed) -> None:
         """End what was begun for this commit, and tell of the blocks that it has ended."""
@@ -362,37 +374,43 @@ class AttemptSpans:
             self._blocks.end()
             if self._adopted is not None:
                 end(self._adopted)
-            if self._record.phase == Phase.REST:
+            if self._activation.phase == Phase.SETTLE:
                 # By the header that the commit has left: its status is the run's, and its times are the store's.
                 self._tracing.close_run(answer.header, self._lineage, self._error(answer.header.error))
                 return
             # Read again, because the commit made what is told here: the end of a block, and by which error.
             paths = [*self._ended, *filter(None, [self._failure])]
             found = self._attempt.load(paths) if paths else []
-            for record in found:
-                if record.path in self._ended and record.status in ENDED:
-                    self._close(record)
+            for activation in found:
+                if activation.path in self._ended and activation.status in ENDED:
+                    self._close(activation)
             if self._late is not None:
                 self._record_late_error(found)
-                end(self._late, max(answer.header.updated_at, self._record.started_at))
+                end(self._late, max(answer.header.updated_at, self._activation.started_at))
 
-    def _record_late_error(self, found: Sequence[Record]) -> None:
-        for record in found:
-            error = self._error(record.error) if record.path == self._failure else None
+    def _record_late_error(self, found: Sequence[Activation]) -> None:
+        for activation in found:
+            error = self._error(activation.error) if activation.path == self._failure else None
             if error is not None and self._late is not None:
                 record_error(self._late, error)
 
-    def _close(self, record: Record) -> None:
-        # A closing stands below the opening of the same block, whose id its record holds.
-        lineage = SpanLineage(self._lineage.run, tuple(record.trace.split("-")))
-        about = {**attributes(self._header, record, self._workflow_at(record.at)), "orchestrator.status": record.status}
+    def _close(self, activation: Activation) -> None:
+        # A closing stands below the opening of the same block, whose id its activation holds.
+        lineage = SpanLineage(self._lineage.run, tuple(activation.trace.split("-")))
+        about = {
+            **attributes(self._header, activation, self._workflow_at(activation.at)),
+            "orchestrator.status": activation.status,
+        }
         span = self._tracing.begin(
-            f"{span_name(record)}: {record.status}", lineage.context(len(record.at)), about, record.started_at
+            f"{span_name(activation)}: {activation.status}",
+            lineage.context(len(activation.at)),
+            about,
+            activation.started_at,
         )
-        error = self._error(record.error)
+        error = self._error(activation.error)
         if error is not None:
             record_error(span, error)
-        end(span, record.ended_at)
+        end(span, activation.ended_at)
 
     def _error(self, key: str) -> BaseException | None:
         """The stored error, if it is one: a tripwire is none."""
@@ -404,15 +422,15 @@ class AttemptSpans:
 
 
 def _fields(ops: Sequence[Op], path: str) -> dict[str, Any]:
-    """The fields that the operations set on the record at `path`."""
+    """The fields that the operations set on the activation at `path`."""
     found: dict[str, Any] = {}
     for op in ops:
-        if isinstance(op, Set) and op.path == path:
+        if isinstance(op, UpdateActivation) and op.path == path:
             found |= op.fields
     return found
 
 
 def _with_trace(op: Op, path: str, text: str) -> Op:
-    if isinstance(op, Set) and op.path == path and "status" in op.fields:
+    if isinstance(op, UpdateActivation) and op.path == path and "status" in op.fields:
         return replace(op, fields={**op.fields, "trace": text})
     return op

@@ -8,8 +8,6 @@ from functools import cached_property
 from typing import Any
 
 from orchestrator.codec import ANY, Shape
-from orchestrator.core.graph import Graph, Path
-from orchestrator.core.records import FINAL, Header, Record, Role, Status, belongs, dotted
 from orchestrator.definitions.bodies import shape_made
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
 from orchestrator.engine.read.final_status import FinalStatus
@@ -19,6 +17,8 @@ from orchestrator.engine.read.step_view import StepView
 from orchestrator.engine.read.value_reader import Values, decode_all
 from orchestrator.errors import InputInvalid, RunNotFound, TripWire
 from orchestrator.ports import Store
+from orchestrator.rules.graph import Graph, Path
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader, belongs, format_path
 
 # The status of a nested workflow as a run, by its status as a step.
 _AS_RUN = {StepStatus.QUEUED: RunStatus.PENDING, StepStatus.RETRYING: RunStatus.RUNNING}
@@ -30,13 +30,13 @@ class Reader:
     """Reads one run for a caller. `graph` is None where the workflow is not known here: then all is plain.
 
     With a `scope`, the path of a nested workflow inside the run, it reads that one as if it were a run of its own. The
-    store is asked when something is asked for, and for records once: what one reader says fits together.
+    store is asked when something is asked for, and for activations once: what one reader says fits together.
     """
 
     # More methods than most classes of ours: one for each thing that a caller may ask of a run. What they have to work
     # out stands in `names`, `final_status` and `step_view`.
 
-    def __init__(self, store: Store, header: Header, graph: Graph | None, scope: Path = ()) -> None:
+    def __init__(self, store: Store, header: RunHeader, graph: Graph | None, scope: Path = ()) -> None:
         self.store = store
         self.header = header
         self.graph = graph
@@ -44,30 +44,30 @@ class Reader:
         self.values = Values(store.values, header.run_id)
 
     @cached_property
-    def records(self) -> dict[Path, Record]:
-        """The records of the present visits, by path."""
-        # A record of an earlier iteration stays in the store until its place is taken again. Outer ones come first, so
+    def activations(self) -> dict[Path, Activation]:
+        """The activations of the present visits, by path."""
+        # An activation of an earlier iteration stays in the store until its place is taken again. Outer ones come first, so
         # that each can be held against the one around it.
-        found: dict[Path, Record] = {}
-        for record in self.store.load(self.header.run_id):
-            above = found.get(record.at[:-1]) if len(record.at) > 1 else None
-            if record.path and (above is None or belongs(record, above)):
-                found[record.at] = record
+        found: dict[Path, Activation] = {}
+        for activation in self.store.load(self.header.run_id):
+            above = found.get(activation.at[:-1]) if len(activation.at) > 1 else None
+            if activation.path and (above is None or belongs(activation, above)):
+                found[activation.at] = activation
         return found
 
     @cached_property
     def names(self) -> Names:
-        """Names the records of this run."""
-        return Names(self.records, self.scope)
+        """Names the activations of this run."""
+        return Names(self.activations, self.scope)
 
     @cached_property
     def _final(self) -> FinalStatus:
-        return FinalStatus(self.header, self.graph, self.records)
+        return FinalStatus(self.header, self.graph, self.activations)
 
     @property
     def run_id(self) -> str:
         """The id under which what is read here can be looked up."""
-        return f"{self.header.run_id}/{dotted(self.scope)}" if self.scope else self.header.run_id
+        return f"{self.header.run_id}/{format_path(self.scope)}" if self.scope else self.header.run_id
 
     @property
     def workflow_id(self) -> str:
@@ -78,12 +78,12 @@ class Reader:
 
     def is_there(self) -> bool:
         """Return False where the path leads to no nested workflow, or to one that never began."""
-        found = self.records.get(self.scope) if self.scope else None
+        found = self.activations.get(self.scope) if self.scope else None
         return not self.scope or (found is not None and found.component == "NESTED")
 
-    def scope_record(self) -> Record:
-        """The record of the nested workflow that is read. Raises `RunNotFound` where there is none (any more)."""
-        found = self.records.get(self.scope)
+    def scope_record(self) -> Activation:
+        """The activation of the nested workflow that is read. Raises `RunNotFound` where there is none (any more)."""
+        found = self.activations.get(self.scope)
         if found is None or not self.is_there():
             text = f"there is no run {self.run_id!r}"
             raise RunNotFound(text, run_id=self.run_id, workflow_id=self.header.workflow_id)
@@ -93,8 +93,8 @@ class Reader:
         """The run's status."""
         if not self.scope:
             return RunStatus(self.header.status)
-        record = self.with_final_status(self.scope_record())
-        return RunStatus.TRIPWIRE if record.tripwire else _AS_RUN[self.step_status(record)]
+        activation = self.with_final_status(self.scope_record())
+        return RunStatus.TRIPWIRE if activation.tripwire else _AS_RUN[self.step_status(activation)]
 
     def input(self) -> Any:
         """The run's input."""
@@ -117,7 +117,7 @@ class Reader:
 
     def error(self) -> BaseException | None:
         """The run's error."""
-        # A nested workflow has no header of its own: its record is read in its place.
+        # A nested workflow has no header of its own: its activation is read in its place.
         key = self.with_final_status(self.scope_record()).error if self.scope else self.header.error
         found = self.values.plain(key) if key else None
         return found if isinstance(found, BaseException) else None
@@ -139,39 +139,49 @@ class Reader:
 
         With `nested`, those of nested workflows too, as `outer.inner` and `outer[item].inner`.
         """
-        view = StepView(self.header.run_id, self.graph, self.records, self.names, self._final, self.values)
-        return view.results(record for record in self.records.values() if self._shows(record, nested))
+        view = StepView(self.header.run_id, self.graph, self.activations, self.names, self._final, self.values)
+        return view.results(activation for activation in self.activations.values() if self._shows(activation, nested))
 
-    def _shows(self, record: Record, nested: bool) -> bool:
+    def _shows(self, activation: Activation, nested: bool) -> bool:
         # A step that no worker has begun yet is none that the caller has seen run.
-        if record.status == Status.PAUSED or (record.status == Status.QUEUED and not record.order):
+        if activation.status == ActivationStatus.PAUSED or (
+            activation.status == ActivationStatus.QUEUED and not activation.first_seq
+        ):
             return False
-        return record.role == Role.STEP and self._inside(record) and (nested or record.scope == len(self.scope))
+        return (
+            activation.role == Role.STEP
+            and self._inside(activation)
+            and (nested or activation.scope == len(self.scope))
+        )
 
-    def _inside(self, record: Record) -> bool:
-        return len(record.at) > len(self.scope) and record.at[: len(self.scope)] == self.scope
+    def _inside(self, activation: Activation) -> bool:
+        return len(activation.at) > len(self.scope) and activation.at[: len(self.scope)] == self.scope
 
-    def with_final_status(self, record: Record) -> Record:
-        """The record; one that was open when its run ended, with what it came to by that."""
-        return self._final.with_final_status(record)
+    def with_final_status(self, activation: Activation) -> Activation:
+        """The activation; one that was open when its run ended, with what it came to by that."""
+        return self._final.with_final_status(activation)
 
-    def step_status(self, record: Record) -> StepStatus:
-        """The record's status as a reader sees it."""
-        return self._final.step_status(record)
+    def step_status(self, activation: Activation) -> StepStatus:
+        """The activation's status as a reader sees it."""
+        return self._final.step_status(activation)
 
-    def held(self) -> list[Record]:
+    def held(self) -> list[Activation]:
         """The records that wait for somebody outside, in declaration order."""
         if self.header.status in FINAL:
             return []
         # Paths are in declaration order; what is paused waits for the caller and for nobody outside.
-        held = [r for _, r in sorted(self.records.items()) if r.status in (Status.SUSPENDED, Status.WAITING)]
-        return [record for record in held if self._inside(record)]
+        held = [
+            r
+            for _, r in sorted(self.activations.items())
+            if r.status in (ActivationStatus.SUSPENDED, ActivationStatus.WAITING)
+        ]
+        return [activation for activation in held if self._inside(activation)]
 
     def suspended_paths(self) -> list[list[str]]:
         """The id paths of the steps that wait, each once."""
         paths: list[list[str]] = []
-        for record in self.held():
-            ids = self.names.step_ids(record)
+        for activation in self.held():
+            ids = self.names.step_ids(activation)
             # Several items of one foreach have the same ids: its step is named once.
             if ids not in paths:
                 paths.append(ids)
@@ -180,24 +190,28 @@ class Reader:
     def resume_labels(self) -> dict[str, dict[str, Any]]:
         """Labels, each with the step it belongs to (and the item of a foreach)."""
         labels: dict[str, dict[str, Any]] = {}
-        for record in self.held():
-            if record.label and record.status == Status.SUSPENDED:  # that of a wait is its place in the mailbox
-                index = self.names.item_index(record)
-                where = {"step_id": ".".join(self.names.step_ids(record))}
-                labels[record.label] = where | ({"foreach_index": index} if index >= 0 else {})
+        for activation in self.held():
+            if (
+                activation.label and activation.status == ActivationStatus.SUSPENDED
+            ):  # that of a wait is its place in the mailbox
+                index = self.names.item_index(activation)
+                where = {"step_id": ".".join(self.names.step_ids(activation))}
+                labels[activation.label] = where | ({"foreach_index": index} if index >= 0 else {})
         return labels
 
     def execution_path(self) -> list[str]:
         """Ids of the workflow's own steps in the order in which they first ran, each once."""
         # `order` counts the first attempts of a run in the store, so two workers' steps have an order too.
-        own = [r for r in self.records.values() if r.scope == len(self.scope) and self._inside(r)]
-        ran = [r for r in own if r.role == Role.STEP and r.order]
-        return list(dict.fromkeys(record.step for record in sorted(ran, key=lambda record: record.order)))
+        own = [r for r in self.activations.values() if r.scope == len(self.scope) and self._inside(r)]
+        ran = [r for r in own if r.role == Role.STEP and r.first_seq]
+        return list(
+            dict.fromkeys(activation.step for activation in sorted(ran, key=lambda activation: activation.first_seq))
+        )
 
     def run_result(self) -> RunResult:
         """Everything a caller gets when the run rests."""
         steps, error = self.steps(), self.error()
-        # From one reading of the records, so that the fields of a result fit together.
+        # From one reading of the activations, so that the fields of a result fit together.
         suspended = self.suspended_paths()
         payloads = {ids[0]: steps[ids[0]].suspend_payload or {} for ids in suspended if ids[0] in steps}
         return RunResult(
@@ -219,7 +233,7 @@ class Reader:
         """The stored run with the fields that were asked for."""
         header = self.header
         created_at = self.scope_record().started_at if self.scope else header.created_at
-        record = RunRecord(
+        activation = RunRecord(
             self.run_id,
             self.workflow_id,
             header.resource_id or None,
@@ -239,5 +253,5 @@ class Reader:
         # Only what was asked for is read: a page of runs would else read every value of each of them.
         for name, make in makers.items():
             if wanted.get(name):
-                setattr(record, name, make())
-        return record
+                setattr(activation, name, make())
+        return activation

@@ -1,6 +1,6 @@
-"""The time of a run, by what it went into: arithmetic over its records and recorded events, without store and clock.
+"""The time of a run, by what it went into: arithmetic over its activations and recorded events, without store and clock.
 
-Measured are the activations that do something themselves: steps, mappings, tasks, sleeps and waits. What is left of the
+Measured are the timed_activations that do something themselves: steps, mappings, tasks, sleeps and waits. What is left of the
 run's own time (conditions, joins, commits, the rest) is the engine's. Two things are not recorded and are told apart by
 what is known of the step: the pauses between attempts, which are those of its retry policy, half of the longest one
 where it is spread by chance; and how long an earlier iteration of a loop was queued, which counts as the engine's.
@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from orchestrator.core.graph import Graph, Node, Path, Sleep, Step
-from orchestrator.core.records import FINAL, Header, Record, Role, Status, dotted, undotted
 from orchestrator.ports import StoredEvent
+from orchestrator.rules.graph import Graph, Node, Path, Sleep, Step
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader, format_path, parse_path
 
 QUEUE = "queue"  # put in the queue, and no worker has taken it
 RUN = "run"
@@ -55,13 +55,13 @@ class TimedActivation:
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """All activations at one path together, in milliseconds."""
+    """All timed_activations at one path together, in milliseconds."""
 
     # of the step
     path: str
     # its id
     step: str
-    # how many activations these are
+    # how many timed_activations these are
     runs: int
     # ms by kind
     took: Took
@@ -85,12 +85,12 @@ class Timing:
     # of the run, or now
     end: int
     # ms of the run's own time that belong to no step
-    engine: int
+    executor: int
     # ms by kind, summed over steps that may have run side by side
     took: Took
     # one entry for each path
     steps: tuple[StepTime, ...]
-    # the chain of activations that made the run so long
+    # the chain of timed_activations that made the run so long
     critical: tuple[TimedActivation, ...]
 
     @property
@@ -100,19 +100,21 @@ class Timing:
 
 
 def compute_timing(
-    header: Header, records: Iterable[Record], events: Iterable[StoredEvent], graph: Graph | None, now: int
+    header: RunHeader, activations: Iterable[Activation], events: Iterable[StoredEvent], graph: Graph | None, now: int
 ) -> Timing:
     """Say where the time went, up to `now` for a run that has not ended.
 
     `records` are those of the present visits. Of a run that has travelled in time only its present life counts.
     """
-    life, travelled = _events_of_present_life(events)
-    begin = life[0].at if travelled else header.started_at
+    generation, travelled = _events_of_present_life(events)
+    begin = generation[0].at if travelled else header.started_at
     end = max(begin, header.ended_at if header.status in FINAL and header.ended_at else now)
-    found = _Run({record.path: record for record in records}, _by_place(life), graph, begin, end).activations()
+    found = _Run(
+        {activation.path: activation for activation in activations}, _by_place(generation), graph, begin, end
+    ).timed_activations()
     critical = _critical(found, end)
     places = {(act.path, act.visit) for act in critical}
-    steps = tuple(_step(list(acts), places) for _, acts in groupby(found, key=lambda act: undotted(act.path)))
+    steps = tuple(_step(list(acts), places) for _, acts in groupby(found, key=lambda act: parse_path(act.path)))
     took = _sum(step.took for step in steps)
     return Timing(begin, end, end - begin - _cover(found, begin, end), took, steps, critical)
 
@@ -137,7 +139,7 @@ def _by_place(events: Sequence[StoredEvent]) -> dict[Place, list[StoredEvent]]:
 @dataclass(frozen=True, slots=True)
 class _Run:
     # of the present visits, by path
-    records: Mapping[str, Record]
+    activations: Mapping[str, Activation]
     # that tell of a step, by its place
     events: Mapping[Place, Sequence[StoredEvent]]
     # None where the workflow is not known here
@@ -147,31 +149,40 @@ class _Run:
     # of what is timed
     end: int
 
-    def activations(self) -> list[TimedActivation]:
+    def timed_activations(self) -> list[TimedActivation]:
         """All of them, in the order of their paths, and of their visits in turn."""
-        inner = {dotted(at[:cut]) for at in map(undotted, self._paths()) for cut in range(1, len(at))}
-        found = [self._time_recorded(record) for record in self.records.values() if self._is_leaf(record, inner)]
-        present = {(record.path, record.visit) for record in self.records.values()}
-        # An iteration that is over has no record any more, because the next one took its place. Its events are left.
+        inner = {format_path(at[:cut]) for at in map(parse_path, self._paths()) for cut in range(1, len(at))}
+        found = [
+            self._time_recorded(activation)
+            for activation in self.activations.values()
+            if self._is_leaf(activation, inner)
+        ]
+        present = {(activation.path, activation.visit) for activation in self.activations.values()}
+        # An iteration that is over has no activation any more, because the next one took its place. Its events are left.
         found += [self._time_earlier(place) for place in self.events if place not in present and place[0] not in inner]
         present_life = [act for act in found if act.begin >= self.begin or act.end > self.begin]
-        return sorted(present_life, key=lambda act: (undotted(act.path), undotted(act.visit)))
+        return sorted(present_life, key=lambda act: (parse_path(act.path), parse_path(act.visit)))
 
     def _paths(self) -> set[str]:
-        return {*self.records, *(path for path, _ in self.events)}
+        return {*self.activations, *(path for path, _ in self.events)}
 
-    def _is_leaf(self, record: Record, inner: set[str]) -> bool:
-        if record.component == "WAIT":
+    def _is_leaf(self, activation: Activation, inner: set[str]) -> bool:
+        if activation.component == "WAIT":
             return True
-        plain = record.role != Role.BLOCK and record.component not in _BLOCKS
-        return bool(record.path) and plain and record.path not in inner and record.status != Status.PAUSED
+        plain = activation.role != Role.BLOCK and activation.component not in _BLOCKS
+        return (
+            bool(activation.path)
+            and plain
+            and activation.path not in inner
+            and activation.status != ActivationStatus.PAUSED
+        )
 
     def _time_earlier(self, place: Place) -> TimedActivation:
         """Time an activation of an earlier iteration, of which only the events are left."""
         events = self.events[place]
         clock = _Clock(events[0].at)
         if events[0].doc["type"] == "workflow-step-waiting":
-            clock.spend(ASLEEP if isinstance(self._node(undotted(place[0])), Sleep) else SUSPENDED, events[-1].at)
+            clock.spend(ASLEEP if isinstance(self._node(parse_path(place[0])), Sleep) else SUSPENDED, events[-1].at)
         for event in events:
             # When it was resumed is not in the events: the time until its next start counts as suspended.
             clock.note(event, 0)
@@ -179,61 +190,61 @@ class _Run:
         doc = events[-1].doc
         return TimedActivation(*place, str(doc["step"]), 0, events[0].at, events[-1].at, clock.took)
 
-    def _time_recorded(self, record: Record) -> TimedActivation:
-        end = min(record.ended_at or self.end, self.end)
-        begin = self._begin_of(record)
+    def _time_recorded(self, activation: Activation) -> TimedActivation:
+        end = min(activation.ended_at or self.end, self.end)
+        begin = self._begin_of(activation)
         clock = _Clock(begin)
-        clock.spend(QUEUE, record.started_at or end)
-        if record.component == "SLEEP":
-            clock.spend(ASLEEP, record.queued_at if record.queued_at > record.started_at else end)
+        clock.spend(QUEUE, activation.started_at or end)
+        if activation.component == "SLEEP":
+            clock.spend(ASLEEP, activation.queued_at if activation.queued_at > activation.started_at else end)
             clock.spend(QUEUE, end)
-        elif record.component == "WAIT":
-            self._time_wait(record, clock, end)
-        elif record.started_at:
-            self._time_work(record, clock, end)
-        estimated = self._pause_of(record)[1]
-        about = (record.path, record.visit, record.step, record.order)
+        elif activation.component == "WAIT":
+            self._time_wait(activation, clock, end)
+        elif activation.started_at:
+            self._time_work(activation, clock, end)
+        estimated = self._pause_of(activation)[1]
+        about = (activation.path, activation.visit, activation.step, activation.first_seq)
         return TimedActivation(*about, begin, max(begin, clock.now), clock.took, estimated)
 
-    def _time_wait(self, record: Record, clock: _Clock, end: int) -> None:
+    def _time_wait(self, activation: Activation, clock: _Clock, end: int) -> None:
         """Time a wait: it was queued again by the event or by its timeout, after which another may take over."""
-        clock.spend(RUN, record.suspended_at)
-        if record.suspended_at:
-            clock.spend(SUSPENDED, record.resumed_at or end)
-        if f"{record.path}.0" not in self.records:
+        clock.spend(RUN, activation.suspended_at)
+        if activation.suspended_at:
+            clock.spend(SUSPENDED, activation.resumed_at or end)
+        if f"{activation.path}.0" not in self.activations:
             clock.spend(QUEUE, end)
 
-    def _time_work(self, record: Record, clock: _Clock, end: int) -> None:
-        events = self.events.get((record.path, record.visit), ())
+    def _time_work(self, activation: Activation, clock: _Clock, end: int) -> None:
+        events = self.events.get((activation.path, activation.visit), ())
         for event in events:
-            clock.note(event, record.resumed_at)
-        # Older events may have been trimmed: the record's own times are exact for the last suspension alone.
-        if not events and record.suspended_at:
-            clock.spend(RUN, record.suspended_at)
+            clock.note(event, activation.resumed_at)
+        # Older events may have been trimmed: the activation's own times are exact for the last suspension alone.
+        if not events and activation.suspended_at:
+            clock.spend(RUN, activation.suspended_at)
             clock.is_suspended = True
         if clock.is_suspended:
-            clock.spend(SUSPENDED, record.resumed_at if record.resumed_at >= clock.now else end)
-        if record.status == Status.QUEUED:
-            self._time_attempts(record, clock, record.queued_at)
+            clock.spend(SUSPENDED, activation.resumed_at if activation.resumed_at >= clock.now else end)
+        if activation.status == ActivationStatus.QUEUED:
+            self._time_attempts(activation, clock, activation.queued_at)
             clock.spend(QUEUE, end)
         else:
-            self._time_attempts(record, clock, end)
+            self._time_attempts(activation, clock, end)
 
-    def _time_attempts(self, record: Record, clock: _Clock, end: int) -> None:
+    def _time_attempts(self, activation: Activation, clock: _Clock, end: int) -> None:
         """Time what is left: nothing but attempts and the pauses between them."""
-        pauses = min(self._pause_of(record)[0], max(0, end - clock.now))
+        pauses = min(self._pause_of(activation)[0], max(0, end - clock.now))
         clock.spend(RETRY, clock.now + pauses)
         clock.spend(RUN, end)
 
-    def _pause_of(self, record: Record) -> tuple[int, bool]:
+    def _pause_of(self, activation: Activation) -> tuple[int, bool]:
         """The length of the pauses before its attempts in all, and whether that is an estimate."""
-        if not record.attempt:
+        if not activation.attempt:
             return 0, False
-        node = self._node(record.at)
-        if not isinstance(node, Step) or record.attempt > node.retry.attempts:
+        node = self._node(activation.at)
+        if not isinstance(node, Step) or activation.attempt > node.retry.attempts:
             return 0, True
         # 0.5 is the middle of what chance may make of the pause.
-        seconds = sum(node.retry.pause(attempt, 0.5) for attempt in range(1, record.attempt + 1))
+        seconds = sum(node.retry.pause(attempt, 0.5) for attempt in range(1, activation.attempt + 1))
         return round(seconds * 1000), node.retry.backoff and node.retry.jitter
 
     def _node(self, path: Path) -> Node | None:
@@ -242,25 +253,25 @@ class _Run:
         except LookupError:
             return None
 
-    def _begin_of(self, record: Record) -> int:
+    def _begin_of(self, activation: Activation) -> int:
         """The moment at which it was first queued, or began where no queue was in between.
 
         Where it has been queued again, that is when what comes before it ended.
         """
-        started = record.started_at or record.queued_at
-        if record.queued_at <= started:
-            return record.queued_at or started
-        before = self._end_of_previous(record)
+        started = activation.started_at or activation.queued_at
+        if activation.queued_at <= started:
+            return activation.queued_at or started
+        before = self._end_of_previous(activation)
         return before if self.begin <= before <= started else started
 
-    def _end_of_previous(self, record: Record) -> int:
-        above, index = record.at[:-1], record.at[-1]
-        around = self.records.get(dotted(above)) if above else None
+    def _end_of_previous(self, activation: Activation) -> int:
+        above, index = activation.at[:-1], activation.at[-1]
+        around = self.activations.get(format_path(above)) if above else None
         if around is None or around.component == "NESTED":
             # Steps of one workflow follow each other, so it was queued by whatever ended before it.
-            previous = self.records.get(dotted((*above, index - 1))) if index else None
+            previous = self.activations.get(format_path((*above, index - 1))) if index else None
             return previous.ended_at if previous is not None else around.started_at if around else self.begin
-        return around.started_at if around.component == "PARALLEL" else record.started_at
+        return around.started_at if around.component == "PARALLEL" else activation.started_at
 
 
 class _Clock:
@@ -273,7 +284,7 @@ class _Clock:
 
     def spend(self, kind: str, moment: int) -> None:
         """Attribute the time from `self.now` to `moment` to `kind`."""
-        # Never backwards: a step that is resumed twice has two suspensions, and the record has the second alone.
+        # Never backwards: a step that is resumed twice has two suspensions, and the activation has the second alone.
         if moment > self.now:
             self.took[kind] += moment - self.now
             self.now = moment

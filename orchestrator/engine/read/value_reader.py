@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.codec import ANY, Shape, decode, encode, restore
-from orchestrator.core import values as texts
 from orchestrator.errors import PayloadTooLarge, RemoteError
+from orchestrator.rules import values as texts
 
 _PAGE = 500  # values in one round trip
 _MAX_MESSAGE = 1_000  # characters of an error that is too large as it is
@@ -69,7 +69,7 @@ def encode_value(value: Any, where: str, limit: int) -> str:
 
 def encode_error(error: BaseException, limit: int) -> str:
     """Encode an exception as stored text; one that is too large loses all but its message."""
-    # Never refused: the step has failed, and a run that cannot record that would hang.
+    # Never refused: the step has failed, and a run that cannot activation that would hang.
     try:
         return texts.own(encode(error, where="error", limit=limit))
     except PayloadTooLarge:

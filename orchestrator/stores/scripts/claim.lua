@@ -1,23 +1,23 @@
--- Take a queued record, one whose moment has come, or one whose lease is over. A repeat gets the first answer.
--- ARGV: run id, path, seq, token, lease. Answers {'', header, record, values, state, context} or {reason[, header]}.
+-- Take a queued activation, one whose moment has come, or one whose lease is over. A repeat gets the first answer.
+-- ARGV: run id, path, seq, token, lease. Answers {'', header, activation, values, state, context} or {reason[, header]}.
 
 local path, seq, token = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 lease = tonumber(ARGV[5])
 
 if not load_header() then return {'unknown'} end
-local record = find(path)
-if not record then return {'unknown', header_text} end
+local activation = find(path)
+if not activation then return {'unknown', header_text} end
 if is_shut(header, path) then return {'ended', header_text} end
-if record.status == 'running' and record.token == token then return package({'', header_text}, path) end
-if record.seq ~= seq then return {'stale', header_text} end
-local over, claimable = record.due <= now, STATUS[record.status].claim
+if activation.status == 'running' and activation.lease_token == token then return package({'', header_text}, path) end
+if activation.seq ~= seq then return {'stale', header_text} end
+local over, claimable = activation.deadline <= now, STATUS[activation.status].claim
 if not claimable then return {'stale', header_text} end
 if claimable == 'at_deadline' and not over then return {'early', header_text} end
 if claimable == 'lease_over' then
   if not over or not header.auto_restart then return {'busy', header_text} end
-  record.lost, record.restarted = record.lost + 1, true
+  activation.abandoned_attempts, activation.restarted = activation.abandoned_attempts + 1, true
 end
 begin()
-put(record, {status = 'running'}, token, 0)
+put(activation, {status = 'running'}, token, 0)
 save()
 return package({'', header_text}, path)

@@ -1,14 +1,14 @@
 -- Compare the guards of a change and write it: all or nothing, a repeat gets the first answer.
 -- ARGV: run id, the change as JSON (orchestrator/stores/redis_wire.py says how), then the texts that are not decoded here:
 -- values by id, state and context by key, keys that go, events; `change.n` has the number of words of each.
--- Answers {'', header, answer[, record, values, state, context]} or {reason[, header]}.
+-- Answers {'', header, answer[, activation, values, state, context]} or {reason[, header]}.
 
 local change = cjson.decode(ARGV[2])
-lease, grace = change.lease, change.grace
+lease, grace = change.lease, change.redelivery_delay
 
 -- [[path, seq, route, delay] …], the path that was claimed, the token that claimed it.
 local function answer(most)
-  local token = claimed and records[claimed].token or ''
+  local token = claimed and activations[claimed].lease_token or ''
   if #dispatches == 0 and token == '' then return '' end
   local told = dispatches
   if #told > most then
@@ -25,8 +25,8 @@ local function first_answer(text)
   if text == '' then return reply end
   local first = cjson.decode(text)
   if first[2] ~= cjson.null then
-    local record = find(first[2])
-    if record and record.status == 'running' and record.token == first[3] then return package(reply, first[2]) end
+    local activation = find(first[2])
+    if activation and activation.status == 'running' and activation.lease_token == first[3] then return package(reply, first[2]) end
   end
   return reply
 end
@@ -50,23 +50,23 @@ end
 local function guard()
   local by = change.by
   if change.holder then
-    local record = find(by[1])
-    if record and record.was == by[2] then return first_answer(record.answer) end
-    local refusal = lease_refusal(header, record, by[1], by[2])
+    local activation = find(by[1])
+    if activation and activation.last_lease_token == by[2] then return first_answer(activation.last_reply) end
+    local refusal = lease_refusal(header, activation, by[1], by[2])
     if refusal then return {refusal, header_text} end
-    if by[3] > 0 and by[3] <= record.part then return {'', header_text, ''} end
+    if by[3] > 0 and by[3] <= activation.flush_seq then return {'', header_text, ''} end
   else
     local id, states, life, rests = by[1], by[2], by[3], by[4]
-    if id ~= '' and header.last == id then return first_answer(header.answer) end
+    if id ~= '' and header.last_request_id == id then return first_answer(header.last_reply) end
     local fits = listed(states, header.status)
-      and (life == cjson.null or life == header.life)
-      and (rests == cjson.null or rests == header.rests)
+      and (life == cjson.null or life == header.generation)
+      and (rests == cjson.null or rests == header.settle_count)
     if not fits or (id ~= '' and too_late()) then return {'ended', header_text} end
   end
   for _, expect in ipairs(change.expect or {}) do
-    local record = find(expect[1])
-    if not record or record.status ~= expect[2] or record.seq ~= expect[3] then return {'moved', header_text} end
-    if expect[4] and record.due ~= expect[4] then return {'moved', header_text} end
+    local activation = find(expect[1])
+    if not activation or activation.status ~= expect[2] or activation.seq ~= expect[3] then return {'moved', header_text} end
+    if expect[4] and activation.deadline ~= expect[4] then return {'moved', header_text} end
   end
   return nil
 end
@@ -74,22 +74,22 @@ end
 local box = nil -- the mailbox that the change names: its entries in the order of arrival
 
 local function obstacle()
-  if change.mail then
-    local text = redis.call('HGET', KEYS[9], change.mail[1])
+  if change.mailbox then
+    local text = redis.call('HGET', KEYS[9], change.mailbox[1])
     box = text and cjson.decode(text) or {}
-    if change.mail[2] ~= cjson.null and change.mail[2] ~= (#box > 0 and #box .. ':' .. box[#box] or '') then return {'mail', header_text} end
+    if change.mailbox[2] ~= cjson.null and change.mailbox[2] ~= (#box > 0 and #box .. ':' .. box[#box] or '') then return {'mail', header_text} end
   end
   for _, op in ipairs(change.ops) do
     if op[1] == 'p' then
       local path = op[2].path or ''
-      local record = find(path)
-      if record and STATUS[record.status].kind == 'live' and path ~= '' and not listed(change.drop or {}, path) then return {'taken', header_text} end
+      local activation = find(path)
+      if activation and STATUS[activation.status].kind == 'live' and path ~= '' and not listed(change.drop or {}, path) then return {'taken', header_text} end
     end
   end
   return nil
 end
 
--- The record at `path` stops counting: it goes away or is written afresh.
+-- The activation at `path` stops counting: it goes away or is written afresh.
 local function leave(path)
   local old = find(path)
   if old then
@@ -105,12 +105,12 @@ end
 
 local DO = {}
 
-function DO.p(op) -- put: record, claim, delay
-  local record = as_record(op[2], op[2].path or '')
-  leave(record.path)
-  local status = record.status
-  record.status = ''
-  put(record, {status = status}, op[3], op[4])
+function DO.p(op) -- put: activation, claim, delay
+  local activation = as_activation(op[2], op[2].path or '')
+  leave(activation.path)
+  local status = activation.status
+  activation.status = ''
+  put(activation, {status = status}, op[3], op[4])
 end
 
 function DO.s(op) -- set: path, fields, claim, delay
@@ -120,13 +120,13 @@ end
 function DO.n(op) -- next: path, template, prefix, how many times
   local block = must(op[2])
   for _ = 1, op[5] do
-    local place = block.next
+    local place = block.next_item
     if place >= block.total then return end
-    block.next = place + 1
+    block.next_item = place + 1
     touch(block)
     local item = {}
     for name, value in pairs(op[3]) do item[name] = value end
-    as_record(item, op[2] .. '.' .. string.format('%d', place))
+    as_activation(item, op[2] .. '.' .. string.format('%d', place))
     local status = item.status
     item.index, item.input, item.status = place, op[4] .. '.' .. string.format('%d', place), ''
     put(item, {status = status}, '', 0)
@@ -135,13 +135,13 @@ end
 
 function DO.u(op) -- shut: path
   local block = must(op[2])
-  local never = block.total - block.next
-  block.left, block.next, block.skipped = block.left - never, block.total, block.skipped + never
+  local never = block.total - block.next_item
+  block.pending_children, block.next_item, block.never_started = block.pending_children - never, block.total, block.never_started + never
   touch(block)
 end
 
 local function tell(block, event)
-  local completed = block.total - block.left - block.skipped
+  local completed = block.total - block.pending_children - block.never_started
   events[#events + 1] = string.format('%s,"completed":%d,"total":%d}', event, completed, block.total)
 end
 
@@ -151,10 +151,10 @@ end
 
 function DO.d(op) -- down: path, what then, event without its closing brace or ''
   local block = must(op[2])
-  block.left = block.left - 1
+  block.pending_children = block.pending_children - 1
   touch(block)
   if op[4] ~= '' then tell(block, op[4]) end
-  if block.left == 0 then DO.s(op[3]) end
+  if block.pending_children == 0 then DO.s(op[3]) end
 end
 
 function DO.r(op) -- run: fields, unless
@@ -170,45 +170,45 @@ function DO.r(op) -- run: fields, unless
 end
 
 local function rest()
-  if header.status ~= 'running' or not (change.rest_now or header.live == 0) then return end
+  if header.status ~= 'running' or not (change.settle_now or header.live == 0) then return end
   local root = find('')
-  if root and (change.rest_now or root.status == 'open') then
-    put(root, {status = 'queued', phase = 'rest', lost = 0}, change.rest, 0)
+  if root and (change.settle_now or root.status == 'open') then
+    put(root, {status = 'queued', phase = 'settle', abandoned_attempts = 0}, change.settle_token, 0)
   end
 end
 
 local function remember()
   local text = answer(RULES.remembered)
   if change.holder then
-    local record = records[change.by[1]]
-    if record.token ~= change.by[2] then -- the claim has ended
-      record.was, record.answer = change.by[2], text ~= '' and text or nil
-      touch(record)
+    local activation = activations[change.by[1]]
+    if activation.lease_token ~= change.by[2] then -- the claim has ended
+      activation.last_lease_token, activation.last_reply = change.by[2], text ~= '' and text or nil
+      touch(activation)
     elseif change.by[3] > 0 then
-      record.part = change.by[3]
-      touch(record)
+      activation.flush_seq = change.by[3]
+      touch(activation)
     end
   elseif change.by[1] ~= '' then
-    header.last, header.answer = change.by[1], text ~= '' and text or nil
+    header.last_request_id, header.last_reply = change.by[1], text ~= '' and text or nil
   end
 end
 
 -- The events before the newest of those that are too old. Ids begin with the moment at which they were written.
 local function trim_old()
-  local last = now - change.keep_for - 1
+  local last = now - change.max_event_age - 1
   local old = last > 0 and redis.call('XREVRANGE', KEYS[6], string.format('%d', last), '-', 'COUNT', 1)[1]
   return old and redis.call('XTRIM', KEYS[6], 'MINID', '~', old[1]) or 0
 end
 
 -- The oldest events go, in whole nodes of the stream. One that could go as well stays, to mark the gap from now on.
 local function trim()
-  local gone = change.keep and redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.keep + 1) or 0
-  if change.keep_for and #events > 0 then gone = gone + trim_old() end
+  local gone = change.max_events and redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.max_events + 1) or 0
+  if change.max_event_age and #events > 0 then gone = gone + trim_old() end
   if gone > 0 then header.trimmed = redis.call('XRANGE', KEYS[6], '-', '+', 'COUNT', 1)[1][1] end
 end
 
 local function save_box()
-  local name, push, pop = change.mail[1], change.mail[3], change.mail[4]
+  local name, push, pop = change.mailbox[1], change.mailbox[3], change.mailbox[4]
   if push ~= '' then box[#box + 1] = push end
   for place, entry in ipairs(box) do
     if entry == pop then
@@ -239,7 +239,7 @@ local function save_extras()
   bulk('HDEL', KEYS[4], words(change.n[3]))
   bulk('HSET', KEYS[5], words(change.n[4]))
   bulk('HDEL', KEYS[5], words(change.n[5]))
-  if change.mail then save_box() end
+  if change.mailbox then save_box() end
 end
 
 local function save_resource(before)
@@ -268,7 +268,7 @@ if not load_header() then return {'unknown'} end
 local refused = guard() or obstacle()
 if refused then return refused end
 
-local status, rests, resource = header.status, header.rests, header.resource_id
+local status, rests, resource = header.status, header.settle_count, header.resource_id
 begin()
 for _, path in ipairs(change.drop or {}) do leave(path) end
 for place = #ARGV - change.n[6] + 1, #ARGV do events[#events + 1] = ARGV[place] end
@@ -281,6 +281,6 @@ trim()
 save()
 save_index(status)
 save_resource(resource)
-if header.rests > rests then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.rests) end
+if header.settle_count > rests then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.settle_count) end
 local reply = {'', header_text, told}
 return claimed and package(reply, claimed) or reply

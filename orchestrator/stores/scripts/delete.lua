@@ -1,5 +1,5 @@
 -- Remove a run and all that belongs to it, if its status is one of those named.
--- KEYS: header, records, values, state, context, events, due, held, mail, rests, index. ARGV: run id, then states, if any
+-- KEYS: header, activations, values, state, context, events, due, held, mail, rests, index. ARGV: run id, then states, if any
 -- are asked for ('*' allows every status). Answers 1 where something was removed.
 
 local text = redis.call('GET', KEYS[1])

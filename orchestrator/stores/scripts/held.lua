@@ -1,5 +1,5 @@
--- The records that wait for somebody outside, without reading the others.
--- KEYS: records, held. Answers paths and records by turns.
+-- The activations that wait for somebody outside, without reading the others.
+-- KEYS: activations, held. Answers paths and activations by turns.
 
 local paths, found = redis.call('SMEMBERS', KEYS[2]), {}
 for _, path in ipairs(paths) do

@@ -1,8 +1,8 @@
--- The header and the record of one due entry, read together; an entry that means nothing any more is dropped.
--- KEYS: header, records, due. ARGV: the entry, its path. Answers {header, record} or nothing.
+-- The header and the activation of one due entry, read together; an entry that means nothing any more is dropped.
+-- KEYS: header, activations, due. ARGV: the entry, its path. Answers {header, activation} or nothing.
 
 local text, doc = redis.call('GET', KEYS[1]), redis.call('HGET', KEYS[2], ARGV[2])
-if text and doc and is_timer_live(as_header(cjson.decode(text)), as_record(cjson.decode(doc), ARGV[2])) then
+if text and doc and is_timer_live(as_header(cjson.decode(text)), as_activation(cjson.decode(doc), ARGV[2])) then
   return {text, doc}
 end
 redis.call('ZREM', KEYS[3], ARGV[1])

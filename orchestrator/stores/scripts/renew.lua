@@ -1,5 +1,5 @@
 -- Push the leases of one run's claims on. A lease that is over but has not been taken is renewed.
--- KEYS: header, records, due. ARGV: run id, lease, then path and token of each claim. Answers a reason ('' is held) for each.
+-- KEYS: header, activations, due. ARGV: run id, lease, then path and token of each claim. Answers a reason ('' is held) for each.
 
 local clock = redis.call('TIME')
 local due = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[2])
@@ -9,12 +9,12 @@ local header = text and as_header(cjson.decode(text))
 local function renew(path, token)
   if not header then return 'unknown' end
   local doc = redis.call('HGET', KEYS[2], path)
-  local record = doc and as_record(cjson.decode(doc), path)
-  local refusal = lease_refusal(header, record, path, token)
+  local activation = doc and as_activation(cjson.decode(doc), path)
+  local refusal = lease_refusal(header, activation, path, token)
   if refusal then return refusal end
-  record.due = due
-  redis.call('HSET', KEYS[2], path, cjson.encode(record))
-  if has_timer(header, record) then
+  activation.deadline = due
+  redis.call('HSET', KEYS[2], path, cjson.encode(activation))
+  if has_timer(header, activation) then
     redis.call('ZADD', KEYS[3], due, header.namespace .. '\31' .. ARGV[1] .. '\31' .. path)
   end
   return ''

@@ -1,17 +1,17 @@
 -- The rules that several scripts follow. RULES, the tables of the core with the fields' defaults, stands before this text
 -- (`redis_wire.rules` writes it): no script says a status, a stamp or a default of its own. The reference reading is
--- orchestrator/core/apply.py and timers.py.
+-- orchestrator/rules/apply.py and timers.py.
 
 local STATUS, RUN = RULES.status, RULES.run
-local RECORD, HEADER = {__index = RULES.record}, {__index = RULES.header}
+local ACTIVATION, HEADER = {__index = RULES.activation}, {__index = RULES.header}
 local NOTHING = {}
 
 -- A cell of a table that is nil has its default: nothing is stamped, nobody is told.
 
--- A document as a record or a header: what it leaves out has its default. Whoever sets a default takes the field away.
-local function as_record(doc, path)
+-- A document as an activation or a header: what it leaves out has its default. Whoever sets a default takes the field away.
+local function as_activation(doc, path)
   doc.path = path
-  return setmetatable(doc, RECORD)
+  return setmetatable(doc, ACTIVATION)
 end
 
 local function as_header(doc)
@@ -28,19 +28,19 @@ local function is_shut(header, path)
   return header.status ~= 'running' or (header.closed and path ~= '')
 end
 
--- The reason why `token` does not hold the record; nil where it does.
-local function lease_refusal(header, record, path, token)
+-- The reason why `token` does not hold the activation; nil where it does.
+local function lease_refusal(header, activation, path, token)
   if is_shut(header, path) then return 'ended' end
-  if not record or record.status ~= 'running' or record.token ~= token then return 'lost' end
+  if not activation or activation.status ~= 'running' or activation.lease_token ~= token then return 'lost' end
   return nil
 end
 
-local function has_timer(header, record)
-  return record.due ~= 0 and STATUS[record.status].due ~= nil and not RULES.unswept[header.runtime]
+local function has_timer(header, activation)
+  return activation.deadline ~= 0 and STATUS[activation.status].deadline ~= nil and not RULES.unswept[header.runtime]
 end
 
 -- The timer still means something. Only a wait for an event outlasts the run's settling.
-local function is_timer_live(header, record)
-  if header.status == 'running' then return not is_shut(header, record.path) end
-  return RULES.swept[header.status] and STATUS[record.status].due == 'timeout'
+local function is_timer_live(header, activation)
+  if header.status == 'running' then return not is_shut(header, activation.path) end
+  return RULES.swept[header.status] and STATUS[activation.status].deadline == 'timeout'
 end

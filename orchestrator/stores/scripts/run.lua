@@ -1,8 +1,8 @@
--- What claim and commit share: one run in the middle of one change. The reference reading is orchestrator/core/apply.py.
+-- What claim and commit share: one run in the middle of one change. The reference reading is orchestrator/rules/apply.py.
 --
--- Headers and records are flat documents and may be decoded; values, state and context are opaque and never are. All that is
+-- Headers and activations are flat documents and may be decoded; values, state and context are opaque and never are. All that is
 -- decided is decided on tables; `save` writes at the end, so that a script that fails has written nothing.
--- KEYS: header, records, values, state, context, events, due; commit adds held, mail, rests, index. ARGV[1] is the run's id.
+-- KEYS: header, activations, values, state, context, events, due; commit adds held, mail, rests, index. ARGV[1] is the run's id.
 
 local LAST_MOMENT = 99999999999999 -- cjson writes whole numbers of up to 14 digits
 local CHUNK = 4000 -- unpack fails at about 8,000
@@ -12,7 +12,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local lease, grace = 0, 0
 local header, header_text, namespace
-local records, stored, texts = {}, {}, {} -- stored: status and moment as they were read
+local activations, stored, texts = {}, {}, {} -- stored: status and moment as they were read
 local touched, order = {}, {}
 local dispatches, events = {}, {}
 local claimed = nil
@@ -26,18 +26,18 @@ local function load_header()
 end
 
 local function find(path)
-  local record = records[path]
-  if record == nil then
+  local activation = activations[path]
+  if activation == nil then
     local text = redis.call('HGET', KEYS[2], path)
-    record = text and as_record(cjson.decode(text), path) or false
-    stored[path] = record and {status = record.status, due = record.due, text = text}
-    records[path] = record
+    activation = text and as_activation(cjson.decode(text), path) or false
+    stored[path] = activation and {status = activation.status, due = activation.deadline, text = text}
+    activations[path] = activation
   end
-  return record
+  return activation
 end
 
 local function must(path)
-  return find(path) or error({err = 'ERR no record at ' .. path .. ' in run ' .. run_id})
+  return find(path) or error({err = 'ERR no activation at ' .. path .. ' in run ' .. run_id})
 end
 
 -- Defaults are left out of a document.
@@ -52,15 +52,15 @@ local function moment(delay)
   return math.min(now + delay, LAST_MOMENT)
 end
 
-local function touch(record)
-  if not touched[record.path] then
-    touched[record.path] = true
-    order[#order + 1] = record.path
+local function touch(activation)
+  if not touched[activation.path] then
+    touched[activation.path] = true
+    order[#order + 1] = activation.path
   end
-  records[record.path] = record
+  activations[activation.path] = activation
 end
 
--- The run's own record never counts: the settling would then keep the run from settling.
+-- The run's own activation never counts: the settling would then keep the run from settling.
 local function count(status, by, path)
   local kind = path ~= '' and STATUS[status].kind
   if kind == 'live' then
@@ -70,17 +70,17 @@ local function count(status, by, path)
   end
 end
 
-local function tell_start(record)
-  if record.quiet or not RULES.starting[record.phase] then return end
-  if record.attempt ~= 0 or record.lost ~= 0 or record.parked ~= '' then return end
+local function tell_start(activation)
+  if activation.quiet or not RULES.starting[activation.phase] then return end
+  if activation.attempt ~= 0 or activation.abandoned_attempts ~= 0 or activation.parked ~= '' then return end
   events[#events + 1] = cjson.encode({
-    type = 'workflow-step-start', path = record.path, visit = record.visit, step = record.step,
-    input = record.input, resume = record.resumed and record.resume or nil,
+    type = 'workflow-step-start', path = activation.path, visit = activation.visit, step = activation.step,
+    input = activation.input, resume = activation.resumed and activation.resume or nil,
   })
 end
 
-local function dispatch(record, delay)
-  dispatches[#dispatches + 1] = {record.path, record.seq, record.route, delay}
+local function dispatch(activation, delay)
+  dispatches[#dispatches + 1] = {activation.path, activation.seq, activation.route, delay}
 end
 
 local DEADLINE = {
@@ -90,55 +90,55 @@ local DEADLINE = {
   timeout = function(delay) return delay ~= 0 and moment(delay) or nil end,
 }
 
-local function set_all(record, names, value)
-  for _, name in ipairs(names or NOTHING) do record[name] = value end
+local function set_all(activation, names, value)
+  for _, name in ipairs(names or NOTHING) do activation[name] = value end
 end
 
 -- The row of the record's new status, if the table has a way to it.
-local function row_of(record, before)
-  local status, came_from = record.status, STATUS[before]
-  if has(came_from.may_follow, status) or (record.path == '' and has(came_from.root_may_follow, status)) then return STATUS[status] end
-  local words = "ILLEGAL the record at '%s' cannot be '%s' after '%s'"
-  error({err = string.format(words, record.path, tostring(status), before == '' and 'nothing' or before)})
+local function row_of(activation, before)
+  local status, came_from = activation.status, STATUS[before]
+  if has(came_from.may_follow, status) or (activation.path == '' and has(came_from.root_may_follow, status)) then return STATUS[status] end
+  local words = "ILLEGAL the activation at '%s' cannot be '%s' after '%s'"
+  error({err = string.format(words, activation.path, tostring(status), before == '' and 'nothing' or before)})
 end
 
--- Give the record what the row of its new status says: times, numbers, lease, and the word to others.
-local function stamp(record, before, token, delay)
-  local row, came_from, seq = row_of(record, before), STATUS[before], header.commits
-  if row.due == 'lease' then
-    tell_start(record)
-    claimed = record.path
+-- Give the activation what the row of its new status says: times, numbers, lease, and the word to others.
+local function stamp(activation, before, token, delay)
+  local row, came_from, seq = row_of(activation, before), STATUS[before], header.commits
+  if row.deadline == 'lease' then
+    tell_start(activation)
+    claimed = activation.path
   end
-  set_all(record, row.resets, nil)
-  set_all(record, row.stamps, now)
+  set_all(activation, row.resets, nil)
+  set_all(activation, row.stamps, now)
   for _, name in ipairs(row.first_stamps or NOTHING) do
-    if record[name] == 0 then record[name] = now end
+    if activation[name] == 0 then activation[name] = now end
   end
-  if came_from.kind == 'awaiting' then set_all(record, row.answer_stamps, now) end
-  if row.ordered and record.order == 0 then record.order = seq end
-  if row.seq == 'new' or (row.seq == 'claimed' and not came_from.is_asked_for) then record.seq = seq end
-  record.token = token ~= '' and token or nil
-  record.due = row.due and DEADLINE[row.due](delay)
+  if came_from.kind == 'awaiting' then set_all(activation, row.answer_stamps, now) end
+  if row.ordered and activation.first_seq == 0 then activation.first_seq = seq end
+  if row.seq == 'new' or (row.seq == 'claimed' and not came_from.is_asked_for) then activation.seq = seq end
+  activation.lease_token = token ~= '' and token or nil
+  activation.deadline = row.deadline and DEADLINE[row.deadline](delay)
   if row.told == 'at_once' then
-    dispatch(record, 0)
+    dispatch(activation, 0)
   elseif row.told == 'after_delay' then
-    dispatch(record, math.max(delay, 1))
+    dispatch(activation, math.max(delay, 1))
   end
 end
 
--- Move `record` to what `fields` say, with all that its new status brings along.
-local function put(record, fields, token, delay)
-  local before = record.status
-  assign(record, fields, RULES.record)
-  if token ~= '' then record.status = 'running' end
+-- Move `activation` to what `fields` say, with all that its new status brings along.
+local function put(activation, fields, token, delay)
+  local before = activation.status
+  assign(activation, fields, RULES.activation)
+  if token ~= '' then activation.status = 'running' end
   if fields.status or token ~= '' then
-    stamp(record, before, token, delay)
+    stamp(activation, before, token, delay)
   elseif delay ~= 0 then
-    record.due = moment(delay)
+    activation.deadline = moment(delay)
   end
-  count(before, -1, record.path)
-  count(record.status, 1, record.path)
-  touch(record)
+  count(before, -1, activation.path)
+  count(activation.status, 1, activation.path)
+  touch(activation)
 end
 
 local function begin()
@@ -158,25 +158,25 @@ local function bulk(command, key, words, first)
   end
 end
 
-local function save_records()
+local function save_activations()
   local here = header.namespace .. '\31' .. run_id .. '\31'
   local there = namespace .. '\31' .. run_id .. '\31'
   local docs, gone, due, undue, held, unheld = {}, {}, {}, {}, {}, {}
   for _, path in ipairs(order) do
-    local record, old = records[path], stored[path]
-    local status = record.status
+    local activation, old = activations[path], stored[path]
+    local status = activation.status
     if status == '' then
       gone[#gone + 1] = path
     else
-      texts[path] = cjson.encode(record)
+      texts[path] = cjson.encode(activation)
       docs[#docs + 1] = path
       docs[#docs + 1] = texts[path]
     end
-    if has_timer(header, record) then
-      due[#due + 1] = record.due
+    if has_timer(header, activation) then
+      due[#due + 1] = activation.deadline
       due[#due + 1] = here .. path
       if here ~= there then undue[#undue + 1] = there .. path end
-    elseif old == nil or (old and old.due ~= 0) then
+    elseif old == nil or (old and old.deadline ~= 0) then
       undue[#undue + 1] = there .. path
     end
     if STATUS[status].kind == 'awaiting' then
@@ -201,13 +201,13 @@ local function save()
   for _, event in ipairs(events) do
     redis.call('XADD', KEYS[6], '*', 'd', event)
   end
-  save_records()
+  save_activations()
 end
 
--- Appends what the claim of the record at `path` needs: record, values (ids and texts by turns), state, context.
+-- Appends what the claim of the activation at `path` needs: activation, values (ids and texts by turns), state, context.
 local function package(reply, path)
-  local record = find(path)
-  if not record or record.status == '' then return reply end
+  local activation = find(path)
+  if not activation or activation.status == '' then return reply end
   local ids, seen = {}, {}
   local function want(id)
     if id ~= '' and not seen[id] then
@@ -215,10 +215,10 @@ local function package(reply, path)
       ids[#ids + 1] = id
     end
   end
-  want(record.input)
-  want(record.suspend)
-  want(record.resume)
-  for id in string.gmatch(record.needs, '%S+') do want(id) end
+  want(activation.input)
+  want(activation.suspend)
+  want(activation.resume)
+  for id in string.gmatch(activation.needs, '%S+') do want(id) end
   local values = {}
   for from = 1, #ids, CHUNK do
     local found = redis.call('HMGET', KEYS[3], unpack(ids, from, math.min(from + CHUNK - 1, #ids)))

@@ -80,7 +80,7 @@ NEWEST = "SELECT events FROM {runs} WHERE run_id = :run"
 RUNS = "SELECT doc FROM {runs} WHERE %s ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"
 COUNT = "SELECT count(*) FROM {runs} WHERE %s"
 
-# -- the ticker's ------------------------------------------------------------------------------------------------------
+# -- the scheduler's ------------------------------------------------------------------------------------------------------
 
 # The clock stands in a subquery so that it is asked once and the index can be used.
 DUE = """SELECT d.due, u.doc, r.doc FROM {due} d JOIN {runs} u ON u.run_id = d.run_id

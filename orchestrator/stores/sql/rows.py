@@ -1,4 +1,4 @@
-"""Between rows and records: what a transaction reads of a run, and how it writes what has changed.
+"""Between rows and activations: what a transaction reads of a run, and how it writes what has changed.
 
 Names (ids, keys, paths) are stored as JSON writes them between its quotes, which is nearly always as they are: so none
 holds a character that a database refuses, and any text may be looked up.
@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.core.apply import Applied
-from orchestrator.core.changes import Change, Claimed, Mail, mark
-from orchestrator.core.records import HELD, Header, Record
-from orchestrator.core.timers import has_timer, is_swept
 from orchestrator.host import chance
 from orchestrator.ports import TRIMMED
+from orchestrator.rules.apply import Applied
+from orchestrator.rules.change import Change, Claimed, MailboxUpdate, mailbox_version
+from orchestrator.rules.model import AWAITING, Activation, RunHeader
+from orchestrator.rules.timers import has_timer, is_swept
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql.link import Tx
@@ -26,9 +26,9 @@ from orchestrator.stores.sql.link import Tx
 class Locked:
     """A run under its lock: what a change may look at. Without a header there is no such run."""
 
-    header: Header | None
+    header: RunHeader | None
     events: int
-    records: Mapping[str, Record]
+    activations: Mapping[str, Activation]
     mail: str
     now: int
     followed: int  # until when somebody reads the run's events as they come, in ms
@@ -46,14 +46,14 @@ def decode_name(stored: str) -> str:
     return text
 
 
-def header(doc: str) -> Header:
+def header(doc: str) -> RunHeader:
     """A stored header."""
-    return Header.parse(json.loads(doc))
+    return RunHeader.parse(json.loads(doc))
 
 
-def record(doc: str) -> Record:
-    """A stored record."""
-    return Record.parse(json.loads(doc))
+def activation(doc: str) -> Activation:
+    """A stored activation."""
+    return Activation.parse(json.loads(doc))
 
 
 def pack(doc: Mapping[str, Any]) -> str:
@@ -61,29 +61,29 @@ def pack(doc: Mapping[str, Any]) -> str:
     return json.dumps(doc, separators=(",", ":"))
 
 
-def columns(of: Header) -> dict[str, Any]:
+def columns(of: RunHeader) -> dict[str, Any]:
     """Return the columns that are stored of a header, except those that never change."""
     return {
         "workflow_id": encode_name(of.workflow_id),
         "resource_id": encode_name(of.resource_id),
         "status": of.status,
         "updated_at": of.updated_at,
-        "rests": of.rests,
+        "rests": of.settle_count,
         "doc": pack(of.doc()),
     }
 
 
-def lock(tx: Tx, run: str, paths: Sequence[str], mail: Mail | None = None) -> Locked:
+def lock(tx: Tx, run: str, paths: Sequence[str], mail: MailboxUpdate | None = None) -> Locked:
     """Lock the run and read what is wanted of it: one round trip."""
     locked = tx.send(q.LOCK, run=run)
     read = tx.send(q.READ, run=run, paths=[encode_name(path) for path in paths])
     letters = tx.send(q.LETTERS, run=run, name=encode_name(mail.name)) if mail else None
     found = locked.fetchall()
-    (_, _, now), *records = read.fetchall()
-    box = mark([decode_name(value) for (value,) in letters.fetchall()]) if letters else ""
+    (_, _, now), *activations = read.fetchall()
+    box = mailbox_version([decode_name(value) for (value,) in letters.fetchall()]) if letters else ""
     doc, events, followed, awaited = found[0] if found else ("", 0, 0, 0)
     stored = header(doc) if found else None
-    parsed = (record(doc) for _, _, doc in records)
+    parsed = (activation(doc) for _, _, doc in activations)
     return Locked(stored, events, {one.path: one for one in parsed}, box, int(now), followed, awaited)
 
 
@@ -91,12 +91,12 @@ def is_heard(locked: Locked, applied: Applied) -> bool:
     """Tell if somebody waits for what this answer writes."""
     if applied.repeated or locked.header is None:
         return False
-    rests = applied.header.rests != locked.header.rests
-    return (bool(applied.events) and locked.followed > locked.now) or (rests and locked.awaited > locked.now)
+    settle_count = applied.header.settle_count != locked.header.settle_count
+    return (bool(applied.events) and locked.followed > locked.now) or (settle_count and locked.awaited > locked.now)
 
 
-def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, keep_for: int = 0) -> None:
-    """Write the header, the records and the events of an answer; the last two say how many events stay, how long."""
+def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, max_event_age: int = 0) -> None:
+    """Write the header, the activations and the events of an answer; the last two say how many events stay, how long."""
     if applied.repeated:
         return
     first = locked.events + 1
@@ -104,20 +104,20 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, kee
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
-    _keep(tx, run, applied.header, list(applied.records.values()))
+    _keep(tx, run, applied.header, list(applied.activations.values()))
     if applied.events:  # at last: it looks at what was written, so it cannot be written together with that
-        _trim(tx, run, locked, len(applied.events), keep, keep_for)
+        _trim(tx, run, locked, len(applied.events), keep, max_event_age)
 
 
-def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, keep_for: int) -> None:
+def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, max_event_age: int) -> None:
     """The oldest events go, some at a time; the newest of them stays, to mark the gap from now on.
 
     How old they are is looked at by chance, once in `SLACK` events. Were it at each multiple of that, a claim might be
     the one that gets there every time: it tells an event too, but knows of no limits.
     """
-    first, young = locked.events + told - keep, locked.now - keep_for
+    first, young = locked.events + told - keep, locked.now - max_event_age
     too_long = keep and first > SLACK
-    too_old = keep_for and young > 0 and chance() * SLACK < told
+    too_old = max_event_age and young > 0 and chance() * SLACK < told
     if too_long:
         tx.send(q.DROP_EVENTS, run=run, first=first, slack=SLACK)
     if too_old:
@@ -126,39 +126,45 @@ def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, keep_for: int)
         tx.send(q.MARK_GAP, run=run, doc=pack({"type": TRIMMED}))
 
 
-def keep_many(tx: Tx, of_runs: Sequence[tuple[Header, Sequence[Record]]]) -> None:
-    """Write live records of several runs."""
+def keep_many(tx: Tx, of_runs: Sequence[tuple[RunHeader, Sequence[Activation]]]) -> None:
+    """Write live activations of several runs."""
     if of_runs:
-        each = [(encode_name(of.run_id), of, kept) for of, records in of_runs for kept in records]
+        each = [(encode_name(of.run_id), of, kept) for of, activations in of_runs for kept in activations]
         tx.put(q.PUT_RECORDS, [_row(run, kept) for run, _, kept in each])
         due = [_due_row(run, of, kept) for run, of, kept in each if has_timer(of, kept)]
         if due:
             tx.put(q.PUT_DUE, due)
 
 
-def _keep(tx: Tx, run: str, of: Header, records: Sequence[Record]) -> None:
-    kept = [record for record in records if record.status]
-    gone = [encode_name(record.path) for record in records if not record.status]
+def _keep(tx: Tx, run: str, of: RunHeader, activations: Sequence[Activation]) -> None:
+    kept = [activation for activation in activations if activation.status]
+    gone = [encode_name(activation.path) for activation in activations if not activation.status]
     if kept:
-        tx.put(q.PUT_RECORDS, [_row(run, record) for record in kept])
+        tx.put(q.PUT_RECORDS, [_row(run, activation) for activation in kept])
     if gone:
         tx.write(q.DROP_RECORDS, run=run, paths=gone)
     if not is_swept(of):
         return  # it has never had any, so there is nothing to drop
-    due = [_due_row(run, of, record) for record in kept if has_timer(of, record)]
-    quiet = gone + [encode_name(record.path) for record in kept if not has_timer(of, record)]
+    due = [_due_row(run, of, activation) for activation in kept if has_timer(of, activation)]
+    quiet = gone + [encode_name(activation.path) for activation in kept if not has_timer(of, activation)]
     if due:
         tx.put(q.PUT_DUE, due)
     if quiet:
         tx.write(q.DROP_DUE, run=run, paths=quiet)
 
 
-def _row(run: str, record: Record) -> tuple[Any, ...]:
-    return run, encode_name(record.path), record.status, int(record.status in HELD), pack(record.doc())
+def _row(run: str, activation: Activation) -> tuple[Any, ...]:
+    return (
+        run,
+        encode_name(activation.path),
+        activation.status,
+        int(activation.status in AWAITING),
+        pack(activation.doc()),
+    )
 
 
-def _due_row(run: str, of: Header, record: Record) -> tuple[Any, ...]:
-    return run, encode_name(record.path), encode_name(of.namespace), record.due
+def _due_row(run: str, of: RunHeader, activation: Activation) -> tuple[Any, ...]:
+    return run, encode_name(activation.path), encode_name(of.namespace), activation.deadline
 
 
 def write_extras(tx: Tx, run: str, change: Change) -> None:
@@ -167,15 +173,15 @@ def write_extras(tx: Tx, run: str, change: Change) -> None:
         tx.put(q.PUT_VALUES, [(run, encode_name(key), text) for key, text in change.values.items()])
     _patch(tx, run, change.state, q.PUT_STATE, q.DROP_STATE)
     _patch(tx, run, change.context, q.PUT_CONTEXT, q.DROP_CONTEXT)
-    if change.mail is not None:
-        box = encode_name(change.mail.name)
-        if change.mail.push:
+    if change.mailbox is not None:
+        box = encode_name(change.mailbox.name)
+        if change.mailbox.push:
             # A letter that is taken out in the same change has to be there by then.
-            (tx.send if change.mail.pop else tx.write)(
-                q.PUSH_MAIL, run=run, name=box, value=encode_name(change.mail.push)
+            (tx.send if change.mailbox.pop else tx.write)(
+                q.PUSH_MAIL, run=run, name=box, value=encode_name(change.mailbox.push)
             )
-        if change.mail.pop:
-            tx.write(q.POP_MAIL, run=run, name=box, value=encode_name(change.mail.pop))
+        if change.mailbox.pop:
+            tx.write(q.POP_MAIL, run=run, name=box, value=encode_name(change.mailbox.pop))
 
 
 def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: str) -> None:
@@ -187,7 +193,9 @@ def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: st
         tx.write(drop, run=run, keys=gone)
 
 
-def package(tx: Tx, run: str, of: Header, claimed: Record, change: Change | None = None) -> Callable[[], Claimed]:
+def package(
+    tx: Tx, run: str, of: RunHeader, claimed: Activation, change: Change | None = None
+) -> Callable[[], Claimed]:
     """Ask for all that a claimed activation needs; put together once the transaction has ended.
 
     What the claiming change itself writes is known without asking, so the question can travel with the writes.

@@ -48,8 +48,8 @@ def check_format(found: Sequence[Any] | None, shown: str) -> bool:
 
 def upgrade(driver: str, raw: Any, lock: Callable[[], bool]) -> None:
     """Upgrade through the driver's connection. `lock` takes the lock and tells if there is anything left to do."""
-    engine = create_engine(f"{driver}://", creator=lambda: raw, poolclass=StaticPool)
-    with engine.connect() as connection:
+    executor = create_engine(f"{driver}://", creator=lambda: raw, poolclass=StaticPool)
+    with executor.connect() as connection:
         connection.exec_driver_sql("SELECT 1")  # from here on SQLAlchemy knows of a transaction
         if lock():
             _run_scripts(connection)

@@ -15,12 +15,12 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from orchestrator.core.apply import apply, claim, renew
-from orchestrator.core.changes import Ask, Change, Claimed, Committed, Refused
-from orchestrator.core.records import Header, Record
-from orchestrator.core.timers import SweepRight, is_timer_live, take_sweep_right
 from orchestrator.host import monotonic
-from orchestrator.ports import Due, Holding, RunPageOf, RunQuery, StoredEvent, WakeupChannel
+from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent, WakeupChannel
+from orchestrator.rules.apply import apply, claim, renew
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
+from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.timers import SweepRight, is_timer_live, take_sweep_right
 from orchestrator.stores.common import number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
@@ -55,10 +55,10 @@ class SqlStore:
         """Notify, and wait, by this channel from now on. A store that has one keeps it: it may serve several apps."""
         self._wakeups = self._wakeups or channel
 
-    def create(self, header: Header) -> Header:
+    def create(self, header: RunHeader) -> RunHeader:
         run = rows.encode_name(header.run_id)
 
-        def work(tx: Tx) -> Callable[[], Header]:
+        def work(tx: Tx) -> Callable[[], RunHeader]:
             found = tx.send(q.HEADER, run=run)
             clock = tx.send(q.CLOCK)
             if stored := found.fetchall():
@@ -71,19 +71,19 @@ class SqlStore:
 
         return self._connections.change(work)
 
-    def claim(self, ask: Ask) -> Claimed | Refused:
+    def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         run = rows.encode_name(ask.run_id)
         rings = False
 
         def work(tx: Tx) -> Callable[[], Claimed | Refused]:
             nonlocal rings
             held = rows.lock(tx, run, [ask.path])
-            answer = claim(ask, held.header, held.records.get(ask.path), held.now)
+            answer = claim(ask, held.header, held.activations.get(ask.path), held.now)
             if isinstance(answer, Refused):
                 return lambda: answer
             rings = rows.is_heard(held, answer)
             rows.write(tx, run, held, answer)
-            return rows.package(tx, run, answer.header, answer.records.get(ask.path) or held.records[ask.path])
+            return rows.package(tx, run, answer.header, answer.activations.get(ask.path) or held.activations[ask.path])
 
         answer = self._connections.change(work)
         self._notify(ask.run_id, rings)
@@ -96,29 +96,29 @@ class SqlStore:
 
         def work(tx: Tx) -> Callable[[], Committed | Refused]:
             nonlocal rings
-            held = rows.lock(tx, run, paths, change.mail)
-            answer = apply(change, held.header, held.records, held.mail, held.now)
+            held = rows.lock(tx, run, paths, change.mailbox)
+            answer = apply(change, held.header, held.activations, held.mail, held.now)
             if isinstance(answer, Refused):
                 return lambda: answer
             rings = rows.is_heard(held, answer)
             if not answer.repeated:
                 rows.write_extras(tx, run, change)
-                rows.write(tx, run, held, answer, change.keep, change.keep_for)
+                rows.write(tx, run, held, answer, change.max_events, change.max_event_age)
             claimed = None
             if answer.claimed is not None:
-                record = answer.records.get(answer.claimed) or held.records[answer.claimed]
-                claimed = rows.package(tx, run, answer.header, record, None if answer.repeated else change)
+                activation = answer.activations.get(answer.claimed) or held.activations[answer.claimed]
+                claimed = rows.package(tx, run, answer.header, activation, None if answer.repeated else change)
             return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None)
 
         answer = self._connections.change(work)
         self._notify(run_id, rings)
         return answer
 
-    def header(self, run_id: str) -> Header | None:
+    def header(self, run_id: str) -> RunHeader | None:
         found = self._rows(q.HEADER, run=rows.encode_name(run_id))
         return rows.header(found[0][0]) if found else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Record]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
         run = rows.encode_name(run_id)
         if held:
             found = self._rows(q.RECORDS_HELD, run=run)
@@ -126,7 +126,7 @@ class SqlStore:
             found = self._rows(q.RECORDS, run=run)
         else:
             found = self._rows(q.RECORDS_AT, run=run, paths=sorted(set(paths)))
-        return sorted((rows.record(doc) for (doc,) in found), key=lambda record: record.at)
+        return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
@@ -147,7 +147,7 @@ class SqlStore:
         found = self._rows(q.EVENTS, run=rows.encode_name(run_id), after=number_of(after), limit=limit)
         return [StoredEvent(str(number), at, json.loads(doc)) for number, at, doc in found]
 
-    def follow(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
+    def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
         waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
         while True:
@@ -159,11 +159,11 @@ class SqlStore:
         found = self._rows(q.NEWEST, run=rows.encode_name(run_id))
         return str(found[0][0]) if found and found[0][0] else ""
 
-    def wait(self, run_id: str, rests: int, timeout: float) -> Header | None:
+    def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
         waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
         while True:
             found = self._rows(q.RESTS, run=rows.encode_name(run_id))
-            if not found or found[0][0] > rests or not waiting.pause():
+            if not found or found[0][0] > settle_count or not waiting.pause():
                 return self.header(run_id)
 
     def _ask(self, query: str, run_id: str) -> None:
@@ -184,58 +184,58 @@ class SqlStore:
         if is_awaited and self._wakeups is not None:
             self._wakeups.notify(run_id)
 
-    def due(self, namespace: str, limit: int = 100) -> list[Due]:
-        found: list[Due] = []
+    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
+        found: list[DueTimer] = []
         for _ in range(_SWEEPS):
             page = self._rows(q.DUE, namespace=rows.encode_name(namespace), limit=limit)
-            read = [Due(rows.header(header), rows.record(record)) for _, header, record in page]
-            found = [due for due in read if is_timer_live(due.header, due.record)]
-            dead = [due for due in read if not is_timer_live(due.header, due.record)]
+            read = [DueTimer(rows.header(header), rows.activation(activation)) for _, header, activation in page]
+            found = [due for due in read if is_timer_live(due.header, due.activation)]
+            dead = [due for due in read if not is_timer_live(due.header, due.activation)]
             if dead:
                 self._drop_dead(dead)
             if len(page) < limit or not dead:
                 break
         return found
 
-    def _drop_dead(self, dead: Sequence[Due]) -> None:
-        by_run: dict[str, list[Record]] = {}
+    def _drop_dead(self, dead: Sequence[DueTimer]) -> None:
+        by_run: dict[str, list[Activation]] = {}
         for entry in dead:
-            by_run.setdefault(entry.header.run_id, []).append(entry.record)
+            by_run.setdefault(entry.header.run_id, []).append(entry.activation)
 
         def work(tx: Tx) -> Callable[[], None]:
             for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
                 header = rows.header(doc)  # as it is now, and stays until this ends
-                gone = [record for record in by_run[header.run_id] if not is_timer_live(header, record)]
-                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.encode_name(record.path) for record in gone])
+                gone = [activation for activation in by_run[header.run_id] if not is_timer_live(header, activation)]
+                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.encode_name(activation.path) for activation in gone])
             return lambda: None
 
         self._connections.change(work)
 
-    def renew(self, holdings: Sequence[Holding], lease: int) -> dict[Holding, str]:
-        refused: dict[Holding, str] = {}
+    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
+        refused: dict[LeaseRef, str] = {}
         for start in range(0, len(holdings), _PAGE):
             page = holdings[start : start + _PAGE]
             refused |= self._connections.change(lambda tx, page=page: self._renew(tx, page, lease))  # type: ignore[misc]
         return {held: refused[held] for held in holdings if held in refused}
 
     @staticmethod
-    def _renew(tx: Tx, page: Sequence[Holding], lease: int) -> Callable[[], dict[Holding, str]]:
+    def _renew(tx: Tx, page: Sequence[LeaseRef], lease: int) -> Callable[[], dict[LeaseRef, str]]:
         runs = [rows.encode_name(held.run_id) for held in page]
         locked = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
         found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.encode_name(held.path) for held in page])
         headers = {(header := rows.header(doc)).run_id: header for _, doc in locked.fetchall()}
         (_, _, _, now), *read = found.fetchall()
-        records = {(run, path): rows.record(doc) for _, run, path, doc in read}
-        reasons: dict[Holding, str] = {}
-        kept: dict[str, list[Record]] = {}
+        activations = {(run, path): rows.activation(doc) for _, run, path, doc in read}
+        reasons: dict[LeaseRef, str] = {}
+        kept: dict[str, list[Activation]] = {}
         for held, run in zip(page, runs, strict=True):
-            record = records.get((run, rows.encode_name(held.path)))
-            answer = renew(headers.get(held.run_id), record, held.path, held.token, lease, int(now))
+            activation = activations.get((run, rows.encode_name(held.path)))
+            answer = renew(headers.get(held.run_id), activation, held.path, held.token, lease, int(now))
             if isinstance(answer, Refused):
                 reasons[held] = answer.reason
             else:
                 kept.setdefault(held.run_id, []).append(answer)
-        rows.keep_many(tx, [(headers[run_id], records) for run_id, records in kept.items()])
+        rows.keep_many(tx, [(headers[run_id], activations) for run_id, activations in kept.items()])
         return lambda: reasons
 
     def runs(self, query: RunQuery) -> RunPageOf:
@@ -261,7 +261,7 @@ class SqlStore:
 
         return self._connections.change(work)
 
-    def tick(self, namespace: str, holder: str, lease: int) -> int:
+    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
         space, mine = rows.encode_name(namespace), rows.encode_name(holder)
 
         def work(tx: Tx) -> Callable[[], int]:
@@ -276,7 +276,7 @@ class SqlStore:
 
         return self._connections.change(work)
 
-    def announce(self, namespace: str, worker: str, ttl: int) -> None:
+    def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
             tx.send(q.ANNOUNCE, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
             tx.send(q.FORGET_WORKERS, namespace=rows.encode_name(namespace))

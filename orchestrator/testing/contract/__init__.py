@@ -6,7 +6,7 @@
             ...
 
 It speaks to a store through the port alone, under run ids and namespaces of its own, so that a store may be shared
-between tests and hold other runs. It must not know what a store is made of, nor what a workflow is: records stand here
+between tests and hold other runs. It must not know what a store is made of, nor what a workflow is: activations stand here
 for themselves, and where a run goes is said by each test. There is one test for each condition, and one file for each
 part of the port.
 """

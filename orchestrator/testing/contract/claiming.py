@@ -1,39 +1,54 @@
-"""Claims: the one who gets a record to run, and the values that come with it."""
+"""Claims: the one who gets an activation to run, and the values that come with it."""
 
 from __future__ import annotations
 
-from orchestrator.core.apply import BUSY, EARLY, ENDED_RUN, LOST, STALE, UNKNOWN
-from orchestrator.core.changes import Ask, Caller, Change, Claimed, Doc, Holder, Put, Refused, Run, Set
-from orchestrator.core.records import Phase, RunState, Status
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import Store
-from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, a_record, claimed_of, each
+from orchestrator.rules.apply import BUSY, EARLY, ENDED_RUN, LOST, STALE, UNKNOWN
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    CreateActivation,
+    Doc,
+    LeaseGuard,
+    Refused,
+    RequestGuard,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import ActivationStatus, Phase, StoredStatus
+from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, an_activation, claimed_of, each
 
 
 class Claiming(Conditions):
-    """Claims: the one who gets a record to run, and the values that come with it."""
+    """Claims: the one who gets an activation to run, and the values that come with it."""
 
     def test_a_queued_record_is_claimed_with_all_that_it_needs(self, store: Store) -> None:
-        """The answer holds the running record under the caller's token, its values, and the whole state and context."""
-        record = a_record("0", input="i", needs="n1 n2 absent", suspend="s", resume="r", resumed=True)
-        run = Begun(store, record, a_record("1"))
+        """The answer holds the running activation under the caller's token, its values, and the whole state and context."""
+        activation = an_activation("0", input="i", needs="n1 n2 absent", suspend="s", resume="r", resumed=True)
+        run = Begun(store, activation, an_activation("1"))
         texts = {"i": "=1", "n1": "=2", "n2": '["n1"]', "s": "=3", "r": "=4", "other": "=5"}
         run.caller(values=texts, state={"k": "=6", "l": "=[]"}, context={"c": "=7"})
-        queued = run.record("0")
+        queued = run.activation("0")
         before = store.now()
-        got = claimed_of(store.claim(Ask(run.id, "0", queued.seq, "token", LONG)))
-        assert (got.record.status, got.record.token, got.record.seq) == (Status.RUNNING, "token", queued.seq)
-        assert before + LONG <= got.record.due <= store.now() + LONG
-        assert before <= got.record.started_at <= store.now()
+        got = claimed_of(store.claim(ClaimRequest(run.id, "0", queued.seq, "token", LONG)))
+        assert (got.activation.status, got.activation.lease_token, got.activation.seq) == (
+            ActivationStatus.RUNNING,
+            "token",
+            queued.seq,
+        )
+        assert before + LONG <= got.activation.deadline <= store.now() + LONG
+        assert before <= got.activation.started_at <= store.now()
         assert got.values == {key: text for key, text in texts.items() if key != "other"}
         assert (got.state, got.context) == ({"k": "=6", "l": "=[]"}, {"c": "=7"})
         assert got.header == run.header
-        assert got.record == run.record("0")
+        assert got.activation == run.activation("0")
 
     def test_the_first_claim_tells_that_the_step_has_started(self, store: Store) -> None:
-        """Once: a quiet record, a retry and a takeover tell nothing."""
-        retried = a_record("2", attempt=1)
-        run = Begun(store, a_record("0", input="i", visit="3"), a_record("1", quiet=True), retried)
+        """Once: a quiet activation, a retry and a takeover tell nothing."""
+        retried = an_activation("2", attempt=1)
+        run = Begun(store, an_activation("0", input="i", visit="3"), an_activation("1", quiet=True), retried)
         for path in ("0", "1", "2"):
             run.claim(path, lease=LEASE)
         told: Doc = {"type": "workflow-step-start", "path": "0", "visit": "3", "step": "s0", "input": "i"}
@@ -44,9 +59,13 @@ class Claiming(Conditions):
 
     def test_a_resumption_tells_what_it_goes_on_with(self, store: Store) -> None:
         """By its id; a step that is resumed without anything says so too."""
-        fields = {"status": Status.QUEUED, "resumed": True}
-        run = Begun(store, a_record("0", status=Status.SUSPENDED), a_record("1", status=Status.SUSPENDED))
-        run.caller(Set("0", {**fields, "resume": "r"}), Set("1", fields))
+        fields = {"status": ActivationStatus.QUEUED, "resumed": True}
+        run = Begun(
+            store,
+            an_activation("0", status=ActivationStatus.SUSPENDED),
+            an_activation("1", status=ActivationStatus.SUSPENDED),
+        )
+        run.caller(UpdateActivation("0", {**fields, "resume": "r"}), UpdateActivation("1", fields))
         run.claim("0")
         run.claim("1")
         assert [(event["path"], event["resume"]) for event in run.told("workflow-step-start")] == [
@@ -57,91 +76,114 @@ class Claiming(Conditions):
     def test_only_what_runs_a_users_code_tells_that_it_has_started(self, store: Store) -> None:
         """A step, the spread of a foreach and the entry of a nested workflow; nothing else that is claimed."""
         phases = list(Phase)
-        run = Begun(store, *(a_record(f"{n}", phase=phase.value) for n, phase in enumerate(phases)))
+        run = Begun(store, *(an_activation(f"{n}", phase=phase.value) for n, phase in enumerate(phases)))
         for n in range(len(phases)):
             run.claim(f"{n}")
         told = {phases[int(event["path"])] for event in run.told("workflow-step-start")}
-        assert told == {Phase.RUN, Phase.SPLIT, Phase.ENTER}
+        assert told == {Phase.RUN, Phase.FAN_OUT, Phase.VALIDATE_INPUT}
 
     def test_a_parked_record_is_claimed_without_a_word(self, store: Store) -> None:
         """Its start was told before it was parked; with the claim the reason goes away."""
-        run = Begun(store, a_record("0", parked="no such workflow"))
-        assert run.claim("0").record.parked == run.record("0").parked == ""
+        run = Begun(store, an_activation("0", parked="no such workflow"))
+        assert run.claim("0").activation.parked == run.activation("0").parked == ""
         assert run.told() == []
 
     def test_a_claim_of_no_record_is_refused(self, store: Store) -> None:
         """The run is there, the path is not."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         assert run.refused_claim("7", 1) == UNKNOWN
 
     def test_a_stale_message_claims_nothing(self, store: Store) -> None:
-        """Another number than the record's is of an earlier or a lost life."""
-        run = Begun(store, a_record("0"))
-        seq = run.record("0").seq
+        """Another number than the activation's is of an earlier or a lost life."""
+        run = Begun(store, an_activation("0"))
+        seq = run.activation("0").seq
         assert run.refused_claim("0", seq - 1) == STALE
         assert run.refused_claim("0", seq + 1) == STALE
-        assert run.record("0").status == Status.QUEUED
+        assert run.activation("0").status == ActivationStatus.QUEUED
 
     def test_a_claim_is_refused_while_another_is_alive(self, store: Store) -> None:
         """A second token does not get in before the lease is over."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         first = run.claim("0", lease=LONG)
-        assert run.refused_claim("0", first.record.seq) == BUSY
-        assert run.record("0") == first.record
+        assert run.refused_claim("0", first.activation.seq) == BUSY
+        assert run.activation("0") == first.activation
 
     def test_what_is_not_claimable_is_stale(self, store: Store) -> None:
-        """A record that is open, held or ended is not run by anybody, even under its own number."""
-        states = [Status.OPEN, Status.SUSPENDED, Status.WAITING, Status.PAUSED, Status.SUCCESS, Status.FAILED]
-        run = Begun(store, a_record("0"), *(a_record(f"1.{n}", status=state) for n, state in enumerate(states)))
+        """An activation that is open, held or ended is not run by anybody, even under its own number."""
+        states = [
+            ActivationStatus.OPEN,
+            ActivationStatus.SUSPENDED,
+            ActivationStatus.WAITING,
+            ActivationStatus.PAUSED,
+            ActivationStatus.SUCCESS,
+            ActivationStatus.FAILED,
+        ]
+        run = Begun(
+            store, an_activation("0"), *(an_activation(f"1.{n}", status=state) for n, state in enumerate(states))
+        )
         for n in range(len(states)):
-            assert run.refused_claim(f"1.{n}", run.record(f"1.{n}").seq) == STALE
+            assert run.refused_claim(f"1.{n}", run.activation(f"1.{n}").seq) == STALE
 
     def test_a_retry_or_a_sleep_is_refused_before_its_moment(self, store: Store) -> None:
-        """An old message does not skip the backoff; from its moment on the record is claimable as it stands."""
-        asleep = (a_record("0", status=Status.SLEEPING), a_record("1", status=Status.RETRYING, attempt=1))
+        """An old message does not skip the backoff; from its moment on the activation is claimable as it stands."""
+        asleep = (
+            an_activation("0", status=ActivationStatus.SLEEPING),
+            an_activation("1", status=ActivationStatus.RETRYING, attempt=1),
+        )
         run = Begun(store)
-        run.caller(*(Put(record, delay=LEASE) for record in asleep))
-        seqs = [run.record(path).seq for path in ("0", "1")]
+        run.caller(*(CreateActivation(activation, delay=LEASE) for activation in asleep))
+        seqs = [run.activation(path).seq for path in ("0", "1")]
         assert [run.refused_claim(path, seq) for path, seq in zip("01", seqs, strict=True)] == [EARLY, EARLY]
         self.advance(store, LEASE)
         for path, seq in zip("01", seqs, strict=True):
             got = run.claim(path)
-            assert (got.record.status, got.record.seq, got.record.lost) == (Status.RUNNING, seq, 0)
+            assert (got.activation.status, got.activation.seq, got.activation.abandoned_attempts) == (
+                ActivationStatus.RUNNING,
+                seq,
+                0,
+            )
 
     def test_a_record_is_taken_over_when_its_lease_is_over(self, store: Store) -> None:
         """The takeover has a number of its own, counts the loss, and leaves the first worker out in the cold."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         first = run.claim("0", token="first", lease=LEASE)
         self.advance(store, LEASE)
         second = run.claim("0", token="second", lease=LONG)
-        assert (second.record.lost, second.record.restarted, second.record.token) == (1, True, "second")
-        assert second.record.seq > first.record.seq
-        assert (second.record.order, second.record.started_at) == (first.record.order, first.record.started_at)
-        assert run.refused_claim("0", first.record.seq) == STALE
-        assert run.refused_commit("0", "first", Set("0", {"status": Status.FAILED})) == LOST
-        assert run.record("0") == second.record
+        assert (second.activation.abandoned_attempts, second.activation.restarted, second.activation.lease_token) == (
+            1,
+            True,
+            "second",
+        )
+        assert second.activation.seq > first.activation.seq
+        assert (second.activation.first_seq, second.activation.started_at) == (
+            first.activation.first_seq,
+            first.activation.started_at,
+        )
+        assert run.refused_claim("0", first.activation.seq) == STALE
+        assert run.refused_commit("0", "first", UpdateActivation("0", {"status": ActivationStatus.FAILED})) == LOST
+        assert run.activation("0") == second.activation
 
     def test_nothing_is_taken_over_where_that_is_not_wanted(self, store: Store) -> None:
-        """A run that is not restarted by itself leaves the record with its first worker, lease or no lease."""
-        run = Begun(store, a_record("0"), auto_restart=False)
+        """A run that is not restarted by itself leaves the activation with its first worker, lease or no lease."""
+        run = Begun(store, an_activation("0"), auto_restart=False)
         first = run.claim("0", token="first", lease=LEASE)
         self.advance(store, LEASE)
-        assert run.refused_claim("0", first.record.seq) == BUSY
-        run.commit("0", "first", Set("0", {"status": Status.SUCCESS}))
-        assert run.record("0").status == Status.SUCCESS
+        assert run.refused_claim("0", first.activation.seq) == BUSY
+        run.commit("0", "first", UpdateActivation("0", {"status": ActivationStatus.SUCCESS}))
+        assert run.activation("0").status == ActivationStatus.SUCCESS
 
     def test_a_claim_in_a_run_that_is_not_active_is_refused(self, store: Store) -> None:
         """Neither in one that has ended nor in one that rests."""
-        for state in (RunState.CANCELED, RunState.SUCCESS, RunState.SUSPENDED, RunState.PENDING):
-            run = Begun(store, a_record("0"))
-            run.caller(Run({"status": state}))
-            assert run.refused_claim("0", run.record("0").seq) == ENDED_RUN
+        for state in (StoredStatus.CANCELED, StoredStatus.SUCCESS, StoredStatus.SUSPENDED, StoredStatus.PENDING):
+            run = Begun(store, an_activation("0"))
+            run.caller(UpdateRun({"status": state}))
+            assert run.refused_claim("0", run.activation("0").seq) == ENDED_RUN
 
     def test_a_repeated_claim_gets_the_first_answer_and_changes_nothing(self, store: Store) -> None:
         """Clients resend: the same token is the same worker, even when its lease is over."""
-        run = Begun(store, a_record("0", input="i"))
+        run = Begun(store, an_activation("0", input="i"))
         run.caller(values={"i": "=1"}, state={"s": "=2"})
-        ask = Ask(run.id, "0", run.record("0").seq, "token", LEASE)
+        ask = ClaimRequest(run.id, "0", run.activation("0").seq, "token", LEASE)
         first = store.claim(ask)
         events = store.events(run.id)
         assert store.claim(ask) == first
@@ -151,24 +193,24 @@ class Claiming(Conditions):
 
     def test_a_refusal_tells_how_the_run_stands(self, store: Store) -> None:
         """Of a claim and of a commit alike; of a run that is not there it can tell nothing."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         for path, seq in (("0", -1), ("7", 1)):
-            answer = store.claim(Ask(run.id, path, seq, new_token()))
+            answer = store.claim(ClaimRequest(run.id, path, seq, new_token()))
             assert isinstance(answer, Refused)
             assert answer.header == run.header
-        for guard in (Holder("0", "nobody"), Caller(new_token(), frozenset({RunState.FAILED}))):
+        for guard in (LeaseGuard("0", "nobody"), RequestGuard(new_token(), frozenset({StoredStatus.FAILED}))):
             refused = store.commit(run.id, Change(guard))
             assert isinstance(refused, Refused)
             assert refused.header == run.header
-        assert store.claim(Ask(new_run_id(), "0", 1, new_token())) == Refused(UNKNOWN)
-        assert store.commit(new_run_id(), Change(Holder("0", "nobody"))) == Refused(UNKNOWN)
+        assert store.claim(ClaimRequest(new_run_id(), "0", 1, new_token())) == Refused(UNKNOWN)
+        assert store.commit(new_run_id(), Change(LeaseGuard("0", "nobody"))) == Refused(UNKNOWN)
 
     def test_one_of_many_claims_at_once_wins(self, store: Store) -> None:
         """The others hear that it is busy."""
-        run = Begun(store, a_record("0"))
-        seq = run.record("0").seq
-        answers = each(lambda n: store.claim(Ask(run.id, "0", seq, f"t{n}", LONG)), range(8))
+        run = Begun(store, an_activation("0"))
+        seq = run.activation("0").seq
+        answers = each(lambda n: store.claim(ClaimRequest(run.id, "0", seq, f"t{n}", LONG)), range(8))
         won = [answer for answer in answers if isinstance(answer, Claimed)]
         assert len(won) == 1
         assert {answer.reason for answer in answers if isinstance(answer, Refused)} == {BUSY}
-        assert run.record("0") == won[0].record
+        assert run.activation("0") == won[0].activation

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.apply import BUSY, ENDED_RUN, LOST, MAIL, MOVED, TAKEN
-from orchestrator.core.changes import Ask, Caller, Change, Expect, Holder, Mail, Put, Run, Set
-from orchestrator.core.records import RunState, Status
 from orchestrator.host import new_token
 from orchestrator.ports import Store
+from orchestrator.rules.apply import BUSY, ENDED_RUN, LOST, MAILBOX, MOVED, TAKEN
+from orchestrator.rules.change import (
+    Change,
+    ClaimRequest,
+    CreateActivation,
+    LeaseGuard,
+    MailboxUpdate,
+    Precondition,
+    RequestGuard,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.testing.contract.kit import (
     ACTIVE,
     EXTRAS,
@@ -16,7 +26,7 @@ from orchestrator.testing.contract.kit import (
     LONG,
     Begun,
     Conditions,
-    a_record,
+    an_activation,
     born,
     committed_of,
 )
@@ -27,14 +37,14 @@ class Committing(Conditions):
 
     def test_everything_in_a_commit_becomes_visible(self, store: Store) -> None:
         """Records, header, values, state, context, events and dispatches, all by one commit."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
         change = Change(
-            Holder("0", token),
+            LeaseGuard("0", token),
             (
-                Set("0", {"status": Status.SUCCESS, "output": "o"}),
-                Put(a_record("1", route='{"name":"next"}')),
-                Run({"outcome": "success", "output": "o"}),
+                UpdateActivation("0", {"status": ActivationStatus.SUCCESS, "output": "o"}),
+                CreateActivation(an_activation("1", route='{"name":"next"}')),
+                UpdateRun({"outcome": "success", "output": "o"}),
             ),
             values={"o": "=1"},
             state={"s": "=2"},
@@ -42,10 +52,10 @@ class Committing(Conditions):
             events=({"type": "told"},),
         )
         answer = committed_of(store.commit(run.id, change))
-        first, second = run.record("0"), run.record("1")
-        assert (first.status, first.output, first.token, first.due) == (Status.SUCCESS, "o", "", 0)
+        first, second = run.activation("0"), run.activation("1")
+        assert (first.status, first.output, first.lease_token, first.deadline) == (ActivationStatus.SUCCESS, "o", "", 0)
         assert first.ended_at >= first.started_at > 0
-        assert (second.status, second.queued_at > 0, second.due > 0) == (Status.QUEUED, True, True)
+        assert (second.status, second.queued_at > 0, second.deadline > 0) == (ActivationStatus.QUEUED, True, True)
         assert [(d.path, d.seq, d.route, d.delay) for d in answer.dispatches] == [("1", second.seq, second.route, 0)]
         assert answer.claimed is None
         assert answer.header == run.header
@@ -56,185 +66,232 @@ class Committing(Conditions):
 
     def test_a_repeated_commit_gets_the_first_answer_and_changes_nothing(self, store: Store) -> None:
         """Also when the first answer was lost and time has passed: the same dispatches, no second write."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
-        puts = (Put(a_record("1", route='{"name":"a"}')), Put(a_record("2", status=Status.SLEEPING), delay=LONG))
-        ops = (Set("0", {"status": Status.SUCCESS}), *puts)
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
+        puts = (
+            CreateActivation(an_activation("1", route='{"name":"a"}')),
+            CreateActivation(an_activation("2", status=ActivationStatus.SLEEPING), delay=LONG),
+        )
+        ops = (UpdateActivation("0", {"status": ActivationStatus.SUCCESS}), *puts)
         change = Change(
-            Holder("0", token), ops, state={"s": "=1"}, events=({"type": "told"},), mail=Mail("m", push="v")
+            LeaseGuard("0", token),
+            ops,
+            state={"s": "=1"},
+            events=({"type": "told"},),
+            mailbox=MailboxUpdate("m", push="v"),
         )
         first = committed_of(store.commit(run.id, change))
         assert [d.path for d in first.dispatches] == ["1", "2"]
-        records, header = store.load(run.id), run.header
+        activations, header = store.load(run.id), run.header
         self.advance(store, 2)
         again = committed_of(store.commit(run.id, change))
         assert again.dispatches == first.dispatches
-        assert (store.load(run.id), run.header) == (records, header)
+        assert (store.load(run.id), run.header) == (activations, header)
         assert len(run.told("told")) == 1
-        assert run.refused(Change(Caller(new_token(), ACTIVE), mail=Mail("m", expect=""))) == MAIL
-        run.caller(mail=Mail("m", expect="1:v"))
+        assert run.refused(Change(RequestGuard(new_token(), ACTIVE), mailbox=MailboxUpdate("m", expect=""))) == MAILBOX
+        run.caller(mailbox=MailboxUpdate("m", expect="1:v"))
 
     def test_a_commit_is_repeated_even_after_its_successors_have_gone_on(self, store: Store) -> None:
         """The dispatches stay those of the first answer; a message for what has moved on is harmless."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
-        change = Change(Holder("0", token), (Set("0", {"status": Status.SUCCESS}), Put(a_record("1"))))
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
+        change = Change(
+            LeaseGuard("0", token),
+            (UpdateActivation("0", {"status": ActivationStatus.SUCCESS}), CreateActivation(an_activation("1"))),
+        )
         first = committed_of(store.commit(run.id, change))
-        run.commit("1", run.claim("1").record.token, Set("1", {"status": Status.SUCCESS}), Run({"status": "success"}))
+        run.commit(
+            "1",
+            run.claim("1").activation.lease_token,
+            UpdateActivation("1", {"status": ActivationStatus.SUCCESS}),
+            UpdateRun({"status": "success"}),
+        )
         again = committed_of(store.commit(run.id, change))
         assert again.dispatches == first.dispatches
-        assert run.record("1").status == Status.SUCCESS
+        assert run.activation("1").status == ActivationStatus.SUCCESS
 
     def test_a_commit_by_a_lost_token_writes_nothing(self, store: Store) -> None:
         """A zombie that wakes after its lease leaves no trace: no value, no key, no event, no letter."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         run.claim("0", token="zombie", lease=LEASE)
         self.advance(store, LEASE)
         run.claim("0", token="owner", lease=LONG)
         seen = run.snapshot()
-        change = Change(Holder("0", "zombie"), (Set("0", {"status": Status.SUCCESS}), Put(a_record("1"))), **EXTRAS)
+        change = Change(
+            LeaseGuard("0", "zombie"),
+            (UpdateActivation("0", {"status": ActivationStatus.SUCCESS}), CreateActivation(an_activation("1"))),
+            **EXTRAS,
+        )
         assert run.refused(change) == LOST
         assert run.snapshot() == seen
         assert store.values(run.id, EXTRAS["values"]) == {}
 
     def test_a_token_that_holds_nothing_commits_nothing(self, store: Store) -> None:
-        """Not before a claim, not on another record, not where there is none."""
-        run = Begun(store, a_record("0"), a_record("1"))
-        token = run.claim("0").record.token
+        """Not before a claim, not on another activation, not where there is none."""
+        run = Begun(store, an_activation("0"), an_activation("1"))
+        token = run.claim("0").activation.lease_token
         for path, wrong in (("1", token), ("0", "other"), ("7", token)):
-            assert run.refused_commit(path, wrong, Run({"outcome": "success"})) == LOST
+            assert run.refused_commit(path, wrong, UpdateRun({"outcome": "success"})) == LOST
 
     def test_a_caller_in_another_state_writes_nothing(self, store: Store) -> None:
         """The status, the life and the count of rests are compared."""
-        run = Begun(store, a_record("0", status=Status.OPEN))
+        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
         seen = run.snapshot()
         wrong = [
-            Caller(new_token(), frozenset({RunState.SUSPENDED})),
-            Caller(new_token(), ACTIVE, life=1),
-            Caller(new_token(), ACTIVE, rests=1),
-            Caller("", frozenset({RunState.PENDING})),
+            RequestGuard(new_token(), frozenset({StoredStatus.SUSPENDED})),
+            RequestGuard(new_token(), ACTIVE, generation=1),
+            RequestGuard(new_token(), ACTIVE, settle_count=1),
+            RequestGuard("", frozenset({StoredStatus.PENDING})),
         ]
         for guard in wrong:
-            assert run.refused(Change(guard, (Put(a_record("1")),), **EXTRAS)) == ENDED_RUN
+            assert run.refused(Change(guard, (CreateActivation(an_activation("1")),), **EXTRAS)) == ENDED_RUN
         assert run.snapshot() == seen
-        committed_of(store.commit(run.id, Change(Caller(new_token(), ACTIVE, life=0, rests=0))))
+        committed_of(store.commit(run.id, Change(RequestGuard(new_token(), ACTIVE, generation=0, settle_count=0))))
 
     def test_something_that_moved_refuses_the_whole_commit(self, store: Store) -> None:
-        """Status, number and moment of each expected record are compared, and all of them must fit."""
-        run = Begun(store, a_record("0"), a_record("1"))
-        zero, one = run.record("0"), run.record("1")
+        """Status, number and moment of each expected activation are compared, and all of them must fit."""
+        run = Begun(store, an_activation("0"), an_activation("1"))
+        zero, one = run.activation("0"), run.activation("1")
         seen = run.snapshot()
-        fits = Expect("0", Status.QUEUED, zero.seq, zero.due)
+        fits = Precondition("0", ActivationStatus.QUEUED, zero.seq, zero.deadline)
         wrong = [
-            Expect("1", Status.RUNNING, one.seq),
-            Expect("1", Status.QUEUED, one.seq + 1),
-            Expect("1", Status.QUEUED, one.seq, one.due + 1),
-            Expect("7", Status.QUEUED, one.seq),
+            Precondition("1", ActivationStatus.RUNNING, one.seq),
+            Precondition("1", ActivationStatus.QUEUED, one.seq + 1),
+            Precondition("1", ActivationStatus.QUEUED, one.seq, one.deadline + 1),
+            Precondition("7", ActivationStatus.QUEUED, one.seq),
         ]
         for expect in wrong:
-            change = Change(Caller(new_token(), ACTIVE), (Put(a_record("2")),), (fits, expect), **EXTRAS)
+            change = Change(
+                RequestGuard(new_token(), ACTIVE), (CreateActivation(an_activation("2")),), (fits, expect), **EXTRAS
+            )
             assert run.refused(change) == MOVED
         assert run.snapshot() == seen
-        both = (fits, Expect("1", Status.QUEUED, one.seq))
-        committed_of(store.commit(run.id, Change(Caller(new_token(), ACTIVE), (Put(a_record("2")),), both)))
+        both = (fits, Precondition("1", ActivationStatus.QUEUED, one.seq))
+        committed_of(
+            store.commit(
+                run.id, Change(RequestGuard(new_token(), ACTIVE), (CreateActivation(an_activation("2")),), both)
+            )
+        )
 
     def test_a_fresh_record_is_not_put_over_a_live_one(self, store: Store) -> None:
         """The whole commit is refused; over one that has ended or waits it is allowed, and the counts follow."""
-        states = [Status.QUEUED, Status.RETRYING, Status.SLEEPING]
-        run = Begun(store, *(a_record(f"{n}", status=state) for n, state in enumerate(states)))
+        states = [ActivationStatus.QUEUED, ActivationStatus.RETRYING, ActivationStatus.SLEEPING]
+        run = Begun(store, *(an_activation(f"{n}", status=state) for n, state in enumerate(states)))
         run.claim("0", lease=LONG)
-        run.caller(*born(a_record("3", status=Status.SUSPENDED)), Put(a_record("4", status=Status.SUCCESS)))
+        run.caller(
+            *born(an_activation("3", status=ActivationStatus.SUSPENDED)),
+            CreateActivation(an_activation("4", status=ActivationStatus.SUCCESS)),
+        )
         seen = run.snapshot()
         for path in ("0", "1", "2"):
-            change = Change(Caller(new_token(), ACTIVE), (Put(a_record("5")), Put(a_record(path))), **EXTRAS)
+            change = Change(
+                RequestGuard(new_token(), ACTIVE),
+                (CreateActivation(an_activation("5")), CreateActivation(an_activation(path))),
+                **EXTRAS,
+            )
             assert run.refused(change) == TAKEN
         assert run.snapshot() == seen
-        run.caller(Put(a_record("3")), Put(a_record("4")))
+        run.caller(CreateActivation(an_activation("3")), CreateActivation(an_activation("4")))
         assert (run.header.live, run.header.suspended) == (5, 0)
 
     def test_a_mailbox_that_has_changed_refuses_the_whole_commit(self, store: Store) -> None:
         """Its length is compared with what was read, per name; a letter is pushed and popped with the commit."""
-        run = Begun(store, a_record("0"))
-        run.caller(mail=Mail("order", expect="", push="v1"))
-        run.caller(mail=Mail("order", push="v2"))
+        run = Begun(store, an_activation("0"))
+        run.caller(mailbox=MailboxUpdate("order", expect="", push="v1"))
+        run.caller(mailbox=MailboxUpdate("order", push="v2"))
         seen = run.snapshot()
-        for mail in (Mail("order", expect=""), Mail("order", expect="2:v1", pop="v1"), Mail("other", expect="2:v2")):
-            change = replace(Change(Caller(new_token(), ACTIVE), (Put(a_record("1")),), **EXTRAS), mail=mail)
-            assert run.refused(change) == MAIL
+        for mail in (
+            MailboxUpdate("order", expect=""),
+            MailboxUpdate("order", expect="2:v1", pop="v1"),
+            MailboxUpdate("other", expect="2:v2"),
+        ):
+            change = replace(
+                Change(RequestGuard(new_token(), ACTIVE), (CreateActivation(an_activation("1")),), **EXTRAS),
+                mailbox=mail,
+            )
+            assert run.refused(change) == MAILBOX
         assert run.snapshot() == seen
         assert store.mail(run.id, "order") == ["v1", "v2"]
         assert store.mail(run.id, "other") == []
-        run.caller(mail=Mail("order", expect="2:v2", pop="v1"))
+        run.caller(mailbox=MailboxUpdate("order", expect="2:v2", pop="v1"))
         assert store.mail(run.id, "order") == ["v2"]
-        run.caller(mail=Mail("order", expect="1:v2", pop="v2"))
-        run.caller(mail=Mail("order", expect="", pop="v2"))
+        run.caller(mailbox=MailboxUpdate("order", expect="1:v2", pop="v2"))
+        run.caller(mailbox=MailboxUpdate("order", expect="", pop="v2"))
         assert store.mail(run.id, "order") == []
 
     def test_a_callers_repeated_change_gets_the_first_answer(self, store: Store) -> None:
         """Under the same id nothing is written twice, and upkeep in between does not push the answer out."""
-        run = Begun(store, a_record("0", status=Status.SUSPENDED), a_record("1"))
-        ops = (Set("0", {"status": Status.QUEUED, "resume": "r"}),)
-        expect = (Expect("0", Status.SUSPENDED, run.record("0").seq),)
-        change = Change(Caller(new_token(), ACTIVE), ops, expect, {"r": "=1"}, mail=Mail("m", push="v"))
+        run = Begun(store, an_activation("0", status=ActivationStatus.SUSPENDED), an_activation("1"))
+        ops = (UpdateActivation("0", {"status": ActivationStatus.QUEUED, "resume": "r"}),)
+        expect = (Precondition("0", ActivationStatus.SUSPENDED, run.activation("0").seq),)
+        change = Change(
+            RequestGuard(new_token(), ACTIVE), ops, expect, {"r": "=1"}, mailbox=MailboxUpdate("m", push="v")
+        )
         first = committed_of(store.commit(run.id, change))
-        one = run.record("1")
-        look = (Expect("1", one.status, one.seq, one.due),)
-        upkeep = Change(Caller("", ACTIVE), (Set("1", {}, delay=2 * LONG),), look)
+        one = run.activation("1")
+        look = (Precondition("1", one.status, one.seq, one.deadline),)
+        upkeep = Change(RequestGuard("", ACTIVE), (UpdateActivation("1", {}, delay=2 * LONG),), look)
         committed_of(store.commit(run.id, upkeep))
         assert run.refused(upkeep) == MOVED
-        records, header = store.load(run.id), run.header
+        activations, header = store.load(run.id), run.header
         assert committed_of(store.commit(run.id, change)).dispatches == first.dispatches
-        assert (store.load(run.id), run.header) == (records, header)
-        run.caller(mail=Mail("m", expect="1:v"))
+        assert (store.load(run.id), run.header) == (activations, header)
+        run.caller(mailbox=MailboxUpdate("m", expect="1:v"))
 
     def test_values_are_written_once(self, store: Store) -> None:
         """A value that exists is left as it is; what a commit names twice is not an error."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         run.caller(values={"a": "=1"})
         run.caller(values={"a": "=2", "b": "=3"})
         assert store.values(run.id, ["a", "b", "c", "a"]) == {"a": "=1", "b": "=3"}
 
     def test_state_and_context_are_patched_key_by_key(self, store: Store) -> None:
         """A key that the patch does not name stays, None deletes, and a key that never was may be deleted too."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         run.caller(state={"a": "=1", "b": "=2"}, context={"a": "=3", "b": "=4"})
         run.caller(state={"b": None, "c": "=[]", "never": None}, context={"a": "={}", "b": None})
         assert store.state(run.id) == {"a": "=1", "c": "=[]"}
         assert store.context(run.id) == {"a": "={}"}
 
     def test_a_commit_that_claims_returns_what_a_claim_would(self, store: Store) -> None:
-        """The successor's record, its values, and state and context as this very commit leaves them."""
-        run = Begun(store, a_record("0"))
+        """The successor's activation, its values, and state and context as this very commit leaves them."""
+        run = Begun(store, an_activation("0"))
         run.caller(state={"a": "=1", "b": "=2"}, context={"c": "=3"}, values={"n": "=4"})
-        token = run.claim("0").record.token
+        token = run.claim("0").activation.lease_token
         change = Change(
-            Holder("0", token),
-            (Set("0", {"status": Status.SUCCESS}), Put(a_record("1", input="o", needs="n absent"), claim="inline")),
+            LeaseGuard("0", token),
+            (
+                UpdateActivation("0", {"status": ActivationStatus.SUCCESS}),
+                CreateActivation(an_activation("1", input="o", needs="n absent"), claim="inline"),
+            ),
             values={"o": "=5"},
             state={"b": None, "d": "=6"},
             lease=LONG,
         )
         answer = committed_of(store.commit(run.id, change))
         assert answer.claimed is not None
-        ask = Ask(run.id, "1", answer.claimed.record.seq, "inline", LONG)
+        ask = ClaimRequest(run.id, "1", answer.claimed.activation.seq, "inline", LONG)
         assert answer.claimed == store.claim(ask)
-        assert answer.claimed.record.status == Status.RUNNING
+        assert answer.claimed.activation.status == ActivationStatus.RUNNING
         assert answer.claimed.values == {"o": "=5", "n": "=4"}
         assert answer.claimed.state == {"a": "=1", "d": "=6"}
         assert answer.claimed.header == answer.header == run.header
-        assert run.refused_claim("1", answer.claimed.record.seq) == BUSY
+        assert run.refused_claim("1", answer.claimed.activation.seq) == BUSY
         assert [event["path"] for event in run.told("workflow-step-start")] == ["0", "1"]
         assert committed_of(store.commit(run.id, change)) == answer
 
     def test_a_repeated_commit_hands_out_no_claim_that_another_holds(self, store: Store) -> None:
         """Once the successor's lease was lost and taken over, the first answer comes without it."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
-        ops = (Set("0", {"status": Status.SUCCESS}), Put(a_record("1"), claim="inline"))
-        change = Change(Holder("0", token), ops, lease=LEASE)
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
+        ops = (
+            UpdateActivation("0", {"status": ActivationStatus.SUCCESS}),
+            CreateActivation(an_activation("1"), claim="inline"),
+        )
+        change = Change(LeaseGuard("0", token), ops, lease=LEASE)
         assert committed_of(store.commit(run.id, change)).claimed is not None
         self.advance(store, LEASE)
         run.claim("1", token="another", lease=LONG)
         assert committed_of(store.commit(run.id, change)).claimed is None
-        run.commit("1", "another", Set("1", {"status": Status.SUCCESS}))
+        run.commit("1", "another", UpdateActivation("1", {"status": ActivationStatus.SUCCESS}))
         assert committed_of(store.commit(run.id, change)).claimed is None

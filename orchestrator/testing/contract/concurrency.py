@@ -5,15 +5,24 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-from orchestrator.core.changes import Ask, Change, Committed, Down, Holder, Next, Put, Set
-from orchestrator.core.records import Phase, Role, Status
 from orchestrator.host import new_token
 from orchestrator.ports import Store
+from orchestrator.rules.change import (
+    Change,
+    ClaimRequest,
+    Committed,
+    CountDown,
+    CreateActivation,
+    LeaseGuard,
+    StartNextItem,
+    UpdateActivation,
+)
+from orchestrator.rules.model import ActivationStatus, Phase, Role
 from orchestrator.testing.contract.kit import (
     LONG,
     Begun,
     Conditions,
-    a_record,
+    an_activation,
     claimed_of,
     committed_of,
     each,
@@ -27,71 +36,88 @@ class Concurrency(Conditions):
 
     def test_two_commits_of_one_claim_are_applied_once(self, store: Store) -> None:
         """One of them is written, whatever they say, and both hear its answer."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
         before = run.header.commits
 
         def change(n: int) -> Change:
-            ops = (Set("0", {"status": Status.SUCCESS, "output": f"o{n}"}), Put(a_record(f"{n}")))
-            return Change(Holder("0", token), ops, values={f"o{n}": f"={n}"}, events=({"type": "told", "n": n},))
+            ops = (
+                UpdateActivation("0", {"status": ActivationStatus.SUCCESS, "output": f"o{n}"}),
+                CreateActivation(an_activation(f"{n}")),
+            )
+            return Change(LeaseGuard("0", token), ops, values={f"o{n}": f"={n}"}, events=({"type": "told", "n": n},))
 
         answers = each(lambda n: committed_of(store.commit(run.id, change(n))), range(1, 5))
         assert run.header.commits == before + 1
         (told,) = run.told("told")
-        assert run.record("0").output == f"o{told['n']}"
+        assert run.activation("0").output == f"o{told['n']}"
         assert {d.path for answer in answers for d in answer.dispatches} == {str(told["n"])}
-        assert [record.path for record in store.load(run.id)] == ["", "0", str(told["n"])]
+        assert [activation.path for activation in store.load(run.id)] == ["", "0", str(told["n"])]
 
     def test_children_that_end_together_are_all_counted(self, store: Store) -> None:
         """However they overlap, the counter reaches zero once, and the join is claimed once."""
         count = 8
-        block = a_record("0", status=Status.OPEN, left=count, total=count, next=count)
-        run = Begun(store, block, *(a_record(f"0.{n}") for n in range(count)))
-        tokens = [run.claim(f"0.{n}", lease=LONG).record.token for n in range(count)]
+        block = an_activation("0", status=ActivationStatus.OPEN, pending_children=count, total=count, next_item=count)
+        run = Begun(store, block, *(an_activation(f"0.{n}") for n in range(count)))
+        tokens = [run.claim(f"0.{n}", lease=LONG).activation.lease_token for n in range(count)]
 
         def end(n: int) -> Committed:
-            down = Down("0", Set("0", {"status": Status.QUEUED, "phase": Phase.JOIN}, claim=f"join {n}"))
-            return run.commit(f"0.{n}", tokens[n], Set(f"0.{n}", {"status": Status.SUCCESS}), down, rest=f"rest {n}")
+            down = CountDown(
+                "0", UpdateActivation("0", {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN}, claim=f"join {n}")
+            )
+            return run.commit(
+                f"0.{n}",
+                tokens[n],
+                UpdateActivation(f"0.{n}", {"status": ActivationStatus.SUCCESS}),
+                down,
+                settle_token=f"rest {n}",
+            )
 
         answers = each(end, range(count))
-        claimed = [answer.claimed.record for answer in answers if answer.claimed is not None]
-        assert [record.path for record in claimed] == ["0"]
-        assert run.record("0") == claimed[0]
-        assert (claimed[0].left, run.header.live) == (0, 1)
+        claimed = [answer.claimed.activation for answer in answers if answer.claimed is not None]
+        assert [activation.path for activation in claimed] == ["0"]
+        assert run.activation("0") == claimed[0]
+        assert (claimed[0].pending_children, run.header.live) == (0, 1)
 
     def test_items_that_end_together_start_each_item_once(self, store: Store) -> None:
         """No place of the window is lost and none is given twice."""
         total = 12
-        run = Begun(store, a_record("0", status=Status.OPEN, left=total, total=total, width=4))
-        template = replace(a_record("0.0", role=Role.ITEM.value), step="each")
-        following = Next("0", template, "x")
+        run = Begun(
+            store, an_activation("0", status=ActivationStatus.OPEN, pending_children=total, total=total, concurrency=4)
+        )
+        template = replace(an_activation("0.0", role=Role.ITEM.value), step="each")
+        following = StartNextItem("0", template, "x")
         todo = [(d.path, d.seq) for d in run.caller(*[following] * 4).dispatches]
         ran: list[str] = []
 
         def work(path: str, seq: int) -> None:
             while True:
                 token = new_token()
-                claimed_of(store.claim(Ask(run.id, path, seq, token, LONG)))
+                claimed_of(store.claim(ClaimRequest(run.id, path, seq, token, LONG)))
                 ran.append(path)
-                down = Down("0", Set("0", {"status": Status.QUEUED, "phase": Phase.JOIN}))
-                answer = run.commit(path, token, Set(path, {"status": Status.SUCCESS}), following, down)
+                down = CountDown("0", UpdateActivation("0", {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN}))
+                answer = run.commit(
+                    path, token, UpdateActivation(path, {"status": ActivationStatus.SUCCESS}), following, down
+                )
                 if not answer.dispatches or answer.dispatches[0].path == "0":
                     return
                 path, seq = answer.dispatches[0].path, answer.dispatches[0].seq
 
         each(lambda pair: work(*pair), todo)
         assert sorted(ran) == sorted(f"0.{n}" for n in range(total))
-        assert (run.record("0").left, run.record("0").status) == (0, Status.QUEUED)
+        assert (run.activation("0").pending_children, run.activation("0").status) == (0, ActivationStatus.QUEUED)
 
     def test_a_read_sees_whole_commits(self, store: Store) -> None:
         """Records that are always written together are always read together."""
-        run = Begun(store, a_record("0", status=Status.OPEN), a_record("1", status=Status.OPEN))
+        run = Begun(
+            store, an_activation("0", status=ActivationStatus.OPEN), an_activation("1", status=ActivationStatus.OPEN)
+        )
         done = threading.Event()
 
         def write() -> None:
             try:
                 for n in range(1, 30):
-                    run.caller(Set("0", {"label": str(n)}), Set("1", {"label": str(n)}))
+                    run.caller(UpdateActivation("0", {"label": str(n)}), UpdateActivation("1", {"label": str(n)}))
             finally:
                 done.set()
 
@@ -107,7 +133,7 @@ class Concurrency(Conditions):
 
     def test_a_forked_process_uses_the_store_at_once(self, store: Store) -> None:
         """With connections and locks of its own, whatever threads of the parent are doing; nobody notices the other."""
-        run = Begun(store, a_record("0", status=Status.OPEN))
+        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
         done = threading.Event()
 
         def write() -> int:
@@ -118,9 +144,11 @@ class Concurrency(Conditions):
             return count
 
         def child() -> None:
-            mine = Begun(store, a_record("0"))
-            mine.commit("0", mine.claim("0").record.token, Set("0", {"status": Status.SUCCESS}))
-            assert mine.record("0").status == Status.SUCCESS
+            mine = Begun(store, an_activation("0"))
+            mine.commit(
+                "0", mine.claim("0").activation.lease_token, UpdateActivation("0", {"status": ActivationStatus.SUCCESS})
+            )
+            assert mine.activation("0").status == ActivationStatus.SUCCESS
             run.caller(events=({"type": "child"},))
 
         def fork() -> list[str]:

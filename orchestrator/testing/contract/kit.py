@@ -11,11 +11,24 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from orchestrator.core.changes import Ask, Caller, Change, Claimed, Committed, Holder, Mail, Op, Put, Refused, Run, Set
-from orchestrator.core.records import Header, Phase, Record, Role, RunState, Status
-from orchestrator.core.transitions import ABSENT, TABLE
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import Store
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Committed,
+    CreateActivation,
+    LeaseGuard,
+    MailboxUpdate,
+    Op,
+    Refused,
+    RequestGuard,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.transitions import ABSENT, TABLE
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
@@ -24,7 +37,7 @@ EVENTED = "celery"
 LEASE = 60  # ms: short enough to really wait for
 LONG = 60_000
 _PATIENCE = 30  # seconds until a forked process is given up
-ACTIVE = frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.PAUSED})
+ACTIVE = frozenset({StoredStatus.RUNNING, StoredStatus.SUSPENDED, StoredStatus.PAUSED})
 
 OPAQUE = {
     "empty list": "=[]",
@@ -60,32 +73,34 @@ EXTRAS: Mapping[str, Any] = {
     "state": {"extra": "=2"},
     "context": {"extra": "=3"},
     "events": ({"type": "extra"},),
-    "mail": Mail("box", push="extra"),
+    "mailbox": MailboxUpdate("box", push="extra"),
 }
 
 
-def a_header(**fields: Any) -> Header:
+def a_header(**fields: Any) -> RunHeader:
     """A pending run with an id and a namespace of its own."""
     known = {"run_id": new_run_id(), "workflow_id": "contract", "fingerprint": "f", "namespace": new_run_id()}
-    return Header(**{**known, "runtime": EVENTED, **fields})
+    return RunHeader(**{**known, "runtime": EVENTED, **fields})
 
 
-def a_record(path: str, **fields: Any) -> Record:
-    """A queued record, unless another status is said."""
-    status = str(fields.pop("status", Status.QUEUED))
-    return Record(path=path, step="s" + path, component="STEP", status=status, **fields)
+def an_activation(path: str, **fields: Any) -> Activation:
+    """A queued activation, unless another status is said."""
+    status = str(fields.pop("status", ActivationStatus.QUEUED))
+    return Activation(path=path, step="s" + path, component="STEP", status=status, **fields)
 
 
-def born(record: Record, delay: int = 0) -> tuple[Op, ...]:
-    """Operations that write a record of any status. A status that none may begin with is come to by way of a claim.
+def born(activation: Activation, delay: int = 0) -> tuple[Op, ...]:
+    """Operations that write an activation of any status. A status that none may begin with is come to by way of a claim.
 
     Nothing is to be seen of the claim: no event, and no moment.
     """
-    if record.status in TABLE[ABSENT].may_follow:
-        return (Put(record, delay=delay),)
-    begun = replace(record, status=Status.QUEUED, quiet=True)
-    as_it_is = {name: getattr(record, name) for name in ("status", "quiet", "part", "parked", "order", "started_at")}
-    return Put(begun, new_token()), Set(record.path, as_it_is, delay=delay)
+    if activation.status in TABLE[ABSENT].may_follow:
+        return (CreateActivation(activation, delay=delay),)
+    begun = replace(activation, status=ActivationStatus.QUEUED, quiet=True)
+    as_it_is = {
+        name: getattr(activation, name) for name in ("status", "quiet", "part", "parked", "order", "started_at")
+    }
+    return CreateActivation(begun, new_token()), UpdateActivation(activation.path, as_it_is, delay=delay)
 
 
 def claimed_of(answer: Claimed | Refused) -> Claimed:
@@ -107,68 +122,75 @@ def reason_of(answer: Claimed | Committed | Refused) -> str:
 
 
 class Begun:
-    """A run that has begun with these records, seen through the port.
+    """A run that has begun with these activations, seen through the port.
 
-    Its own record is not open unless a test asks for it, so that the run does not rest whenever nothing is live.
+    Its own activation is not open unless a test asks for it, so that the run does not rest whenever nothing is live.
     """
 
     def __init__(
-        self, store: Store, *records: Record, root: Status = Status.SUCCESS, grace: int = LONG, **fields: Any
+        self,
+        store: Store,
+        *activations: Activation,
+        root: ActivationStatus = ActivationStatus.SUCCESS,
+        redelivery_delay: int = LONG,
+        **fields: Any,
     ) -> None:
         header = a_header(**fields)
         self.store, self.id, self.namespace, self.workflow = store, header.run_id, header.namespace, header.workflow_id
         store.create(header)
-        own = Record(path="", step="contract", component="RUN", role=Role.BLOCK, phase=Phase.REST, status=root)
-        births = [op for record in records for op in born(record)]
-        ops: tuple[Op, ...] = (Put(own), Run({"status": RunState.RUNNING}), *births)
-        guard = Caller(new_token(), frozenset({RunState.PENDING}))
-        committed_of(store.commit(self.id, Change(guard, ops, grace=grace)))
+        own = Activation(path="", step="contract", component="RUN", role=Role.BLOCK, phase=Phase.SETTLE, status=root)
+        births = [op for activation in activations for op in born(activation)]
+        ops: tuple[Op, ...] = (CreateActivation(own), UpdateRun({"status": StoredStatus.RUNNING}), *births)
+        guard = RequestGuard(new_token(), frozenset({StoredStatus.PENDING}))
+        committed_of(store.commit(self.id, Change(guard, ops, redelivery_delay=redelivery_delay)))
 
     @property
-    def header(self) -> Header:
+    def header(self) -> RunHeader:
         """The header as it is now."""
         header = self.store.header(self.id)
         assert header is not None
         return header
 
-    def record(self, path: str) -> Record:
-        """The record at `path` as it is now."""
-        (record,) = self.store.load(self.id, [path])
-        return record
+    def activation(self, path: str) -> Activation:
+        """The activation at `path` as it is now."""
+        (activation,) = self.store.load(self.id, [path])
+        return activation
 
     def counts(self) -> tuple[int, int, int, int]:
-        """The numbers of live, suspended, waiting and paused records."""
+        """The numbers of live, suspended, waiting and paused activations."""
         header = self.header
         return header.live, header.suspended, header.waiting, header.paused
 
-    def due(self) -> list[str]:
-        """The paths of due records of its namespace."""
-        return [due.record.path for due in self.store.due(self.namespace)]
+    def due_timers(self) -> list[str]:
+        """The paths of due activations of its namespace."""
+        return [due.activation.path for due in self.store.due_timers(self.namespace)]
 
     def told(self, kind: str = "") -> list[Mapping[str, Any]]:
         """Its events, of one type or of all."""
         return [event.doc for event in self.store.events(self.id) if kind in ("", event.doc["type"])]
 
     def claim(self, path: str, token: str = "", lease: int = LONG) -> Claimed:
-        """Claim the record as it is now."""
-        seq = self.record(path).seq
-        return claimed_of(self.store.claim(Ask(self.id, path, seq, token or new_token(), lease)))
+        """Claim the activation as it is now."""
+        seq = self.activation(path).seq
+        return claimed_of(self.store.claim(ClaimRequest(self.id, path, seq, token or new_token(), lease)))
 
     def refused_claim(self, path: str, seq: int) -> str:
         """Why the claim of a message with this number is refused."""
-        return reason_of(self.store.claim(Ask(self.id, path, seq, new_token())))
+        return reason_of(self.store.claim(ClaimRequest(self.id, path, seq, new_token())))
 
     def commit(self, path: str, token: str, *ops: Any, **fields: Any) -> Committed:
         """Commit as the holder of a claim."""
-        return committed_of(self.store.commit(self.id, Change(Holder(path, token), ops, **fields)))
+        return committed_of(self.store.commit(self.id, Change(LeaseGuard(path, token), ops, **fields)))
 
     def refused_commit(self, path: str, token: str, *ops: Any) -> str:
         """Why the commit of a holder is refused."""
-        return self.refused(Change(Holder(path, token), ops))
+        return self.refused(Change(LeaseGuard(path, token), ops))
 
     def caller(self, *ops: Any, **fields: Any) -> Committed:
         """Commit from outside, in whatever state the run is."""
-        return committed_of(self.store.commit(self.id, Change(Caller(new_token(), frozenset(RunState)), ops, **fields)))
+        return committed_of(
+            self.store.commit(self.id, Change(RequestGuard(new_token(), frozenset(StoredStatus)), ops, **fields))
+        )
 
     def refused(self, change: Change) -> str:
         """Why the change is refused."""
@@ -178,7 +200,7 @@ class Begun:
         """All that a refused commit, or one that is repeated, must not have touched."""
         events = [event.doc for event in self.store.events(self.id)]
         texts = self.store.values(self.id, EXTRAS["values"]), self.store.state(self.id), self.store.context(self.id)
-        return self.header, self.store.load(self.id), events, texts, self.store.mail(self.id, EXTRAS["mail"].name)
+        return self.header, self.store.load(self.id), events, texts, self.store.mail(self.id, EXTRAS["mailbox"].name)
 
 
 def is_no_value(call: Callable[[], object]) -> bool:

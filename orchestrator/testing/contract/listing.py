@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from orchestrator.core.apply import UNKNOWN
-from orchestrator.core.changes import Caller, Change, Holder, Mail, Run
-from orchestrator.core.records import RunState, Status
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import Holding, RunQuery, Store
+from orchestrator.ports import LeaseRef, RunQuery, Store
+from orchestrator.rules.apply import UNKNOWN
+from orchestrator.rules.change import Change, LeaseGuard, MailboxUpdate, RequestGuard, UpdateRun
+from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.testing.contract.kit import (
     ACTIVE,
     EXTRAS,
@@ -17,7 +17,7 @@ from orchestrator.testing.contract.kit import (
     Begun,
     Conditions,
     a_header,
-    a_record,
+    an_activation,
     committed_of,
     reason_of,
 )
@@ -40,7 +40,7 @@ class Listing(Conditions):
         mine = new_run_id()
         ids: list[str] = []
         for _ in range(5):
-            ids.insert(0, Begun(store, a_record("0"), workflow_id=mine).id)
+            ids.insert(0, Begun(store, an_activation("0"), workflow_id=mine).id)
             self.advance(store, 2)
         page = store.runs(RunQuery(workflow_id=mine, limit=2))
         assert ([header.run_id for header in page.headers], page.total) == (ids[:2], 5)
@@ -57,20 +57,20 @@ class Listing(Conditions):
         mine = new_run_id()
         runs: list[Begun] = []
         for _ in range(3):
-            runs.insert(0, Begun(store, a_record("0"), workflow_id=mine))
+            runs.insert(0, Begun(store, an_activation("0"), workflow_id=mine))
             self.advance(store, 2)
-        runs[2].caller(Run({"status": RunState.FAILED}))
+        runs[2].caller(UpdateRun({"status": StoredStatus.FAILED}))
         runs[1].claim("0")
         assert [header.run_id for header in store.runs(RunQuery(workflow_id=mine)).headers] == [run.id for run in runs]
 
     def test_runs_are_filtered(self, store: Store) -> None:
         """By workflow, status, resource and last write, and by all of them together; a status is that of the moment."""
         mine, resource = new_run_id(), new_run_id()
-        first = Begun(store, a_record("0"), workflow_id=mine, resource_id=resource)
+        first = Begun(store, an_activation("0"), workflow_id=mine, resource_id=resource)
         self.advance(store, 4)
-        second = Begun(store, a_record("0"), workflow_id=mine)
-        third = Begun(store, a_record("0"), workflow_id=new_run_id(), resource_id=resource)
-        second.caller(Run({"status": RunState.FAILED}))
+        second = Begun(store, an_activation("0"), workflow_id=mine)
+        third = Begun(store, an_activation("0"), workflow_id=new_run_id(), resource_id=resource)
+        second.caller(UpdateRun({"status": StoredStatus.FAILED}))
 
         found = partial(listed, store)
         assert found(workflow_id=mine) == {first.id, second.id}
@@ -87,20 +87,20 @@ class Listing(Conditions):
         """A run may get one with its start, another one later, and none again; pages and totals follow."""
         mine, one, other = new_run_id(), new_run_id(), new_run_id()
         found = partial(listed, store)
-        late, early = Begun(store, a_record("0"), workflow_id=mine), a_header(workflow_id=mine, resource_id=one)
+        late, early = Begun(store, an_activation("0"), workflow_id=mine), a_header(workflow_id=mine, resource_id=one)
         store.create(early)
         assert found(resource_id=one) == {early.run_id}
-        late.caller(Run({"resource_id": one}))
+        late.caller(UpdateRun({"resource_id": one}))
         assert found(resource_id=one) == {early.run_id, late.id}
         assert late.header.resource_id == one
-        late.caller(Run({"resource_id": one, "status": RunState.FAILED}))  # as it is already
+        late.caller(UpdateRun({"resource_id": one, "status": StoredStatus.FAILED}))  # as it is already
         assert found(resource_id=one) == {early.run_id, late.id}
-        late.caller(Run({"resource_id": other}))
+        late.caller(UpdateRun({"resource_id": other}))
         assert (found(resource_id=one), found(resource_id=other)) == ({early.run_id}, {late.id})
-        late.caller(Run({"resource_id": ""}))
+        late.caller(UpdateRun({"resource_id": ""}))
         assert (found(resource_id=other), found(workflow_id=mine)) == (set(), {early.run_id, late.id})
         assert found(workflow_id=mine, resource_id="") == {late.id}
-        late.caller(Run({"resource_id": one}, unless="status"))
+        late.caller(UpdateRun({"resource_id": one}, unless="status"))
         assert found(resource_id=one) == {early.run_id}
 
     def test_a_resource_is_one_filter_among_others(self, store: Store) -> None:
@@ -108,12 +108,12 @@ class Listing(Conditions):
         mine, resource = new_run_id(), new_run_id()
         runs = []
         for workflow in (mine, mine, new_run_id(), mine):
-            runs.append(Begun(store, a_record("0"), workflow_id=workflow))
+            runs.append(Begun(store, an_activation("0"), workflow_id=workflow))
             self.advance(store, 2)
         for run in runs:
-            run.caller(Run({"resource_id": resource}))
+            run.caller(UpdateRun({"resource_id": resource}))
             self.advance(store, 2)
-        runs[0].caller(Run({"status": RunState.FAILED}))
+        runs[0].caller(UpdateRun({"status": StoredStatus.FAILED}))
         found = partial(listed, store, resource_id=resource)
         assert found() == {run.id for run in runs}
         assert found(workflow_id=mine) == {runs[0].id, runs[1].id, runs[3].id}
@@ -131,53 +131,58 @@ class Listing(Conditions):
         """One is not found by what another begins with."""
         some = new_run_id()
         names = [some, f"{some}:", f"{some}:1", f"{some} é/'\"", f"{some}\u2028", f"{some}%", some.upper()]
-        runs = {name: Begun(store, a_record("0")) for name in names}
+        runs = {name: Begun(store, an_activation("0")) for name in names}
         for name, run in runs.items():
-            run.caller(Run({"resource_id": name}))
+            run.caller(UpdateRun({"resource_id": name}))
         for name, run in runs.items():
             assert listed(store, resource_id=name) == {run.id}
 
     def test_a_deleted_run_is_listed_no_more(self, store: Store) -> None:
         """Neither as it was created nor as it was last."""
         mine, one, other = new_run_id(), new_run_id(), new_run_id()
-        run = Begun(store, a_record("0"), workflow_id=mine, resource_id=one)
-        run.caller(Run({"resource_id": other, "status": RunState.FAILED}))
+        run = Begun(store, an_activation("0"), workflow_id=mine, resource_id=one)
+        run.caller(UpdateRun({"resource_id": other, "status": StoredStatus.FAILED}))
         assert listed(store, resource_id=other, status="failed") == {run.id}
         assert store.delete(run.id) is True
         queries = ({"workflow_id": mine}, {"resource_id": one}, {"resource_id": other})
         for query in (*queries, {"workflow_id": mine, "status": "failed"}, {"workflow_id": mine, "status": "running"}):
             assert listed(store, **query) == set()
-        Begun(store, a_record("0"), workflow_id=mine, run_id=run.id)
+        Begun(store, an_activation("0"), workflow_id=mine, run_id=run.id)
         assert (listed(store, workflow_id=mine), listed(store, resource_id=other)) == ({run.id}, set())
 
     def test_a_deleted_run_leaves_nothing_behind(self, store: Store) -> None:
-        """No header, record, value, key, event or due entry, not even for a new run under the same id."""
-        run = Begun(store, a_record("0"), a_record("1", status=Status.SUSPENDED), grace=LEASE)
-        committed_of(store.commit(run.id, Change(Caller(new_token(), ACTIVE), **EXTRAS)))
-        token = run.claim("0", lease=LEASE).record.token
+        """No header, activation, value, key, event or due entry, not even for a new run under the same id."""
+        run = Begun(
+            store, an_activation("0"), an_activation("1", status=ActivationStatus.SUSPENDED), redelivery_delay=LEASE
+        )
+        committed_of(store.commit(run.id, Change(RequestGuard(new_token(), ACTIVE), **EXTRAS)))
+        token = run.claim("0", lease=LEASE).activation.lease_token
         assert store.delete(run.id) is True
         assert store.delete(run.id) is False
         assert store.header(run.id) is None
         assert (store.load(run.id), store.load(run.id, held=True)) == ([], [])
         assert (store.last_event(run.id), store.mail(run.id, "box")) == ("", [])
         self.advance(store, LEASE)
-        assert store.due(run.namespace) == []
-        assert reason_of(store.commit(run.id, Change(Holder("0", token), (Run({"outcome": "success"}),)))) == UNKNOWN
-        assert store.renew([Holding(run.id, "0", token)], LEASE) == {Holding(run.id, "0", token): UNKNOWN}
-        again = Begun(store, a_record("0"), run_id=run.id)
-        assert [record.path for record in store.load(run.id)] == ["", "0"]
+        assert store.due_timers(run.namespace) == []
+        assert (
+            reason_of(store.commit(run.id, Change(LeaseGuard("0", token), (UpdateRun({"outcome": "success"}),))))
+            == UNKNOWN
+        )
+        assert store.renew([LeaseRef(run.id, "0", token)], LEASE) == {LeaseRef(run.id, "0", token): UNKNOWN}
+        again = Begun(store, an_activation("0"), run_id=run.id)
+        assert [activation.path for activation in store.load(run.id)] == ["", "0"]
         assert store.load(run.id, held=True) == []
         assert store.values(run.id, EXTRAS["values"]) == {}
         assert (store.state(run.id), store.context(run.id), store.events(run.id)) == ({}, {}, [])
-        again.caller(mail=Mail("box", expect=""))
+        again.caller(mailbox=MailboxUpdate("box", expect=""))
         assert again.counts() == (1, 0, 0, 0)
 
     def test_a_run_is_deleted_only_in_the_states_that_were_named(self, store: Store) -> None:
         """Status and removal are one step: nothing is removed from under a run that goes on."""
-        run = Begun(store, a_record("0"), workflow_id=new_run_id())
+        run = Begun(store, an_activation("0"), workflow_id=new_run_id())
         assert store.delete(run.id, frozenset({"success", "failed"})) is False
-        assert run.header.status == RunState.RUNNING
-        run.caller(Run({"status": RunState.FAILED}))
+        assert run.header.status == StoredStatus.RUNNING
+        run.caller(UpdateRun({"status": StoredStatus.FAILED}))
         assert store.delete(run.id, frozenset({"success", "failed"})) is True
         assert store.runs(RunQuery(workflow_id=run.workflow)).total == 0
 

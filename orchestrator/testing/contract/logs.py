@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from orchestrator.core.changes import Down, Put, Set, Tell
-from orchestrator.core.records import Phase, Status
 from orchestrator.host import monotonic, new_run_id
 from orchestrator.ports import TRIMMED, Store, StoredEvent
-from orchestrator.testing.contract.kit import LONG, Begun, Conditions, a_record, each, is_no_value, together
+from orchestrator.rules.change import CountDown, CreateActivation, EmitProgress, UpdateActivation
+from orchestrator.rules.model import ActivationStatus, Phase
+from orchestrator.testing.contract.kit import LONG, Begun, Conditions, an_activation, each, is_no_value, together
 
 KEEP = 10
 AGE = 60  # ms: short enough to really wait for
@@ -23,9 +23,11 @@ def numbers(events: Sequence[StoredEvent]) -> list[Any]:
     return [None if event.doc["type"] == TRIMMED else event.doc["n"] for event in events]
 
 
-def tell(run: Begun, first: int, count: int, keep: int = 0, keep_for: int = 0) -> None:
+def tell(run: Begun, first: int, count: int, keep: int = 0, max_event_age: int = 0) -> None:
     """Write so many numbered events in one commit."""
-    run.caller(events=tuple({"type": "n", "n": first + k} for k in range(count)), keep=keep, keep_for=keep_for)
+    run.caller(
+        events=tuple({"type": "n", "n": first + k} for k in range(count)), max_events=keep, max_event_age=max_event_age
+    )
 
 
 def pages(store: Store, run_id: str, limit: int) -> list[StoredEvent]:
@@ -42,7 +44,7 @@ class Logs(Conditions):
 
     def test_events_are_read_in_order_from_a_cursor(self, store: Store) -> None:
         """Ids are cursors: what comes after one is what came later, and nothing is inserted before what was read."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         before = store.now()
         for n in range(12):
             run.caller(events=tuple({"type": "n", "n": n * 2 + k} for k in range(2)))
@@ -56,7 +58,7 @@ class Logs(Conditions):
 
     def test_no_event_is_lost_to_a_reader_that_follows(self, store: Store) -> None:
         """A cursor that runs along with concurrent commits sees each event once."""
-        run = Begun(store, a_record("0", status=Status.OPEN))
+        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
         count, writers = 10, 4
         read: list[int] = []
         done = threading.Event()
@@ -87,51 +89,53 @@ class Logs(Conditions):
 
     def test_the_events_of_a_commit_stand_before_those_of_what_it_brings_about(self, store: Store) -> None:
         """First what it tells itself, then what its operations tell, one after the other."""
-        run = Begun(store, a_record("0"), a_record("1", status=Status.OPEN, left=1, total=1))
-        join = Set("1", {"status": Status.QUEUED, "phase": Phase.JOIN})
+        run = Begun(
+            store, an_activation("0"), an_activation("1", status=ActivationStatus.OPEN, pending_children=1, total=1)
+        )
+        join = UpdateActivation("1", {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN})
         run.caller(
-            Put(a_record("2"), claim="inline"),
-            Down("1", join, {"type": "down"}),
-            Tell("1", {"type": "tell"}),
+            CreateActivation(an_activation("2"), claim="inline"),
+            CountDown("1", join, {"type": "down"}),
+            EmitProgress("1", {"type": "tell"}),
             events=({"type": "first"}, {"type": "second"}),
         )
         assert [event["type"] for event in run.told()] == ["first", "second", "workflow-step-start", "down", "tell"]
 
     def test_what_is_no_cursor_is_an_error(self, store: Store) -> None:
         """A cursor comes from outside, as a browser's header does; whether there is such a run makes no difference."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         tell(run, 0, 1)
         for text in ("nonsense", "-", "1 2", "é", "\0", "½", "٣", " "):
             for id_ in (run.id, new_run_id()):
                 assert is_no_value(partial(store.events, id_, text)), text
-                assert is_no_value(partial(store.follow, id_, text, 0.05)), text
+                assert is_no_value(partial(store.wait_for_events, id_, text, 0.05)), text
 
     # --- following ------------------------------------------------------------------------------------------------
 
     def test_following_returns_at_once_what_is_there(self, store: Store) -> None:
         """The answer is the page that `events` returns."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         tell(run, 0, 3)
         begun = monotonic()
-        found = store.follow(run.id, "", 30.0)
+        found = store.wait_for_events(run.id, "", 30.0)
         assert found == store.events(run.id)
-        assert store.follow(run.id, found[0].id, 30.0) == found[1:]
-        assert store.follow(run.id, "", 30.0, limit=2) == found[:2]
+        assert store.wait_for_events(run.id, found[0].id, 30.0) == found[1:]
+        assert store.wait_for_events(run.id, "", 30.0, limit=2) == found[:2]
         assert monotonic() - begun < 15
 
     def test_following_ends_with_its_time(self, store: Store) -> None:
         """With nothing, and not before."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         tell(run, 0, 1)
         last, begun = store.last_event(run.id), monotonic()
-        assert store.follow(run.id, last, 0.05) == []
+        assert store.wait_for_events(run.id, last, 0.05) == []
         assert monotonic() - begun >= 0.05
-        assert store.follow(run.id, last, 0.0) == []
-        assert len(store.follow(run.id, "", 0.0)) == 1
+        assert store.wait_for_events(run.id, last, 0.0) == []
+        assert len(store.wait_for_events(run.id, "", 0.0)) == 1
 
     def test_following_wakes_up_with_the_next_event(self, store: Store) -> None:
         """A reader wakes up by a change from outside, by a claim and by its holder, and never by another run's."""
-        run, other = Begun(store, a_record("0")), Begun(store, a_record("0"))
+        run, other = Begun(store, an_activation("0")), Begun(store, an_activation("0"))
         calls: tuple[Callable[[], Any], ...] = (
             lambda: tell(run, 0, 1),
             lambda: run.claim("0", token="token"),
@@ -145,19 +149,19 @@ class Logs(Conditions):
 
         for call in calls:
             last, begun = store.last_event(run.id), monotonic()
-            found, _ = together(partial(store.follow, run.id, last, 30.0), partial(wake, call))
+            found, _ = together(partial(store.wait_for_events, run.id, last, 30.0), partial(wake, call))
             assert monotonic() - begun < 15
             assert [event.id for event in found] == [store.last_event(run.id)] != [last]
 
     def test_any_number_may_follow(self, store: Store) -> None:
         """Each sees each event once, all in one order, however many write."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         readers, writers, count = 8, 3, 10
 
         def read() -> list[str]:
             seen: list[str] = []
             while len(seen) < writers * count:
-                found = store.follow(run.id, seen[-1] if seen else "", 30.0, limit=4)
+                found = store.wait_for_events(run.id, seen[-1] if seen else "", 30.0, limit=4)
                 assert found
                 seen += [event.id for event in found]
             return seen
@@ -172,7 +176,7 @@ class Logs(Conditions):
 
     def test_following_a_run_that_goes_away_ends(self, store: Store) -> None:
         """With its time at the latest, and with nothing."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         tell(run, 0, 1)
         last = store.last_event(run.id)
 
@@ -180,12 +184,12 @@ class Logs(Conditions):
             threading.Event().wait(0.05)
             store.delete(run.id)
 
-        found, _ = together(lambda: store.follow(run.id, last, 0.3), remove)
+        found, _ = together(lambda: store.wait_for_events(run.id, last, 0.3), remove)
         assert found == []
 
     def test_the_last_event_is_the_cursor_of_all_that_comes(self, store: Store) -> None:
         """The cursor is empty until something is told, and then it leaves out what has been."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         assert store.last_event(run.id) == ""
         for count in (1, 7):
             tell(run, 0, count)
@@ -202,7 +206,7 @@ class Logs(Conditions):
 
     def test_a_log_is_whole_where_nobody_wants_it_cut(self, store: Store) -> None:
         """A change that keeps 0 events keeps them all."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         for n in range(0, FAR_TOO_MANY, 100):
             tell(run, n, 100)
         assert numbers(store.events(run.id, limit=2 * FAR_TOO_MANY)) == [*range(FAR_TOO_MANY)]
@@ -210,7 +214,7 @@ class Logs(Conditions):
     def test_the_newest_events_are_kept(self, store: Store) -> None:
         """At least so many, besides what stands for the others; and what is left has no gap."""
         for keep, count in ((1, 3), (KEEP, 25), (60, 40), (100, 70)):
-            run, told = Begun(store, a_record("0")), 0
+            run, told = Begun(store, an_activation("0")), 0
             for _ in range(15):
                 tell(run, told, count, keep)
                 told += count
@@ -220,11 +224,11 @@ class Logs(Conditions):
                     assert kept == [*range(told - len(kept), told)]
                     assert len(kept) >= min(keep, told)
                     assert found[0] is None or len(found) == told
-                    run.caller(keep=keep)  # a change that tells nothing itself
+                    run.caller(max_events=keep)  # a change that tells nothing itself
 
     def test_a_log_that_is_far_too_long_is_cut(self, store: Store) -> None:
         """Not each time, but neither does it grow without end."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         for n in range(0, FAR_TOO_MANY, 50):
             tell(run, n, 50, KEEP)
         found = numbers(store.events(run.id, limit=2 * FAR_TOO_MANY))
@@ -233,20 +237,20 @@ class Logs(Conditions):
 
     def test_a_reader_who_comes_too_late_is_told_so(self, store: Store) -> None:
         """By one event in the place of all that were dropped after its cursor; who has read on is told nothing."""
-        for keep, keep_for in ((KEEP, 0), (0, AGE)):
-            run = Begun(store, a_record("0"))
+        for keep, max_event_age in ((KEEP, 0), (0, AGE)):
+            run = Begun(store, an_activation("0"))
             tell(run, 0, 20)
             early = store.events(run.id)
             tell(run, 20, FAR_TOO_MANY // 2)
             self.advance(store, AGE + 1)
             for n in range(20 + FAR_TOO_MANY // 2, FAR_TOO_MANY, 40):
-                tell(run, n, 40, keep, keep_for)
+                tell(run, n, 40, keep, max_event_age)
             left = store.events(run.id, limit=2 * FAR_TOO_MANY)
             assert numbers(left)[0] is None
             assert not {event.id for event in early} & {event.id for event in left}
             for event in (early[0], early[10], early[-1]):
                 assert store.events(run.id, event.id, 2 * FAR_TOO_MANY) == left
-            assert store.follow(run.id, early[3].id, 30.0, limit=3) == left[:3]
+            assert store.wait_for_events(run.id, early[3].id, 30.0, limit=3) == left[:3]
             for place in (0, 1, 5, len(left) - 2):
                 assert store.events(run.id, left[place].id, 2 * FAR_TOO_MANY) == left[place + 1 :]
             assert pages(store, run.id, 7) == left
@@ -254,7 +258,7 @@ class Logs(Conditions):
 
     def test_a_reader_who_runs_along_misses_nothing(self, store: Store) -> None:
         """However often the log is cut behind it, its cursors stay what they were."""
-        run, cursor, read = Begun(store, a_record("0")), "", list[StoredEvent]()
+        run, cursor, read = Begun(store, an_activation("0")), "", list[StoredEvent]()
         for n in range(0, FAR_TOO_MANY, 6):
             tell(run, n, 6, KEEP)
             read += store.events(run.id, cursor)
@@ -267,9 +271,9 @@ class Logs(Conditions):
     def test_what_is_younger_is_kept(self, store: Store) -> None:
         """By the store's clock, however often the log is cut; and what is left has no gap."""
         for count in (1, 7, 60):
-            run, at = Begun(store, a_record("0")), list[int]()
+            run, at = Begun(store, an_activation("0")), list[int]()
             for _ in range(15):
-                tell(run, len(at), count, keep_for=AGE)
+                tell(run, len(at), count, max_event_age=AGE)
                 late = store.now()
                 events = store.events(run.id, limit=FAR_TOO_MANY)
                 at += [event.at for event in events[-count:]]
@@ -283,12 +287,12 @@ class Logs(Conditions):
 
     def test_what_a_change_tells_itself_is_kept(self, store: Store) -> None:
         """The first events of a run, and those that come after others that are too old."""
-        run = Begun(store, a_record("0"))
-        tell(run, 0, 300, keep_for=1)
+        run = Begun(store, an_activation("0"))
+        tell(run, 0, 300, max_event_age=1)
         assert numbers(store.events(run.id)) == [*range(300)]
         for first in range(300, FAR_TOO_MANY, 300):
             self.advance(store, 2)
-            tell(run, first, 300, keep_for=1)
+            tell(run, first, 300, max_event_age=1)
             found = numbers(store.events(run.id, limit=FAR_TOO_MANY))
             assert found[0] is None
             assert found[-300:] == [*range(first, first + 300)]
@@ -296,7 +300,7 @@ class Logs(Conditions):
     def test_what_is_too_old_goes(self, store: Store) -> None:
         """Now and then, while the run goes on, in small steps or large ones; also where so many might stay."""
         for keep, count in ((0, 1), (3 * FAR_TOO_MANY, 3), (0, 50)):
-            run = Begun(store, a_record("0"))
+            run = Begun(store, an_activation("0"))
             tell(run, 0, FAR_TOO_MANY)
             self.advance(store, AGE + 1)
             for n in range(0, 1_000, count):
@@ -307,27 +311,27 @@ class Logs(Conditions):
 
     def test_claims_do_not_keep_what_is_too_old(self, store: Store) -> None:
         """They tell events too, and know of no limits."""
-        run, again = Begun(store, a_record("0")), Set("0", {"status": Status.QUEUED})
+        run, again = Begun(store, an_activation("0")), UpdateActivation("0", {"status": ActivationStatus.QUEUED})
         tell(run, 0, FAR_TOO_MANY - 1)
         self.advance(store, 2)
         for _ in range(250):  # all round numbers are events of claims
-            token = run.claim("0").record.token
-            run.commit("0", token, again, events=({"type": "told"},) * 4, keep_for=1)
+            token = run.claim("0").activation.lease_token
+            run.commit("0", token, again, events=({"type": "told"},) * 4, max_event_age=1)
         assert len(store.events(run.id, limit=3 * FAR_TOO_MANY)) < FAR_TOO_MANY + 250
 
     def test_nothing_goes_by_its_age_where_nothing_is_told(self, store: Store) -> None:
         """The events of a run that tells no more stay as they are."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         for first in (0, FAR_TOO_MANY // 2):
             tell(run, first, FAR_TOO_MANY // 2)
             self.advance(store, 2)
         for _ in range(100):
-            run.caller(keep_for=1)
+            run.caller(max_event_age=1)
         assert numbers(store.events(run.id, limit=FAR_TOO_MANY)) == [*range(FAR_TOO_MANY)]
 
     def test_a_log_that_is_young_and_too_long_is_cut(self, store: Store) -> None:
         """Each limit is enough by itself."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         for n in range(0, FAR_TOO_MANY, 50):
             tell(run, n, 50, KEEP, LONG)
         assert KEEP < len(store.events(run.id, limit=2 * FAR_TOO_MANY)) < FAR_TOO_MANY // 2

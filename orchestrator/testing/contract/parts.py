@@ -4,44 +4,54 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.apply import ENDED_RUN, LOST
-from orchestrator.core.changes import Change, Committed, Expect, Holder, Put, Run, Set
-from orchestrator.core.records import RunState, Status
-from orchestrator.ports import Holding, Store
-from orchestrator.testing.contract.kit import EXTRAS, LEASE, LONG, Begun, Conditions, a_record, committed_of, each
+from orchestrator.ports import LeaseRef, Store
+from orchestrator.rules.apply import ENDED_RUN, LOST
+from orchestrator.rules.change import (
+    Change,
+    Committed,
+    CreateActivation,
+    LeaseGuard,
+    Precondition,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import ActivationStatus, StoredStatus
+from orchestrator.testing.contract.kit import EXTRAS, LEASE, LONG, Begun, Conditions, an_activation, committed_of, each
 
 
-def a_part(path: str, token: str, number: int, *ops: Put | Run | Set) -> Change:
+def a_part(path: str, token: str, number: int, *ops: CreateActivation | UpdateRun | UpdateActivation) -> Change:
     """A change by which the claim goes on, which tells its number."""
-    return Change(Holder(path, token, number), ops, events=({"type": "part", "n": number},))
+    return Change(LeaseGuard(path, token, number), ops, events=({"type": "part", "n": number},))
 
 
 class Parts(Conditions):
-    """The promises of `Holder.part`."""
+    """The promises of `LeaseGuard.part`."""
 
     def test_a_part_lets_its_claim_go_on(self, store: Store) -> None:
-        """Everything in it is written; of the record, nothing but the number changes."""
-        run = Begun(store, a_record("0"))
-        claimed = run.claim("0", lease=LONG).record
-        change = Change(Holder("0", claimed.token, 1), (Put(a_record("1")),), **EXTRAS)
+        """Everything in it is written; of the activation, nothing but the number changes."""
+        run = Begun(store, an_activation("0"))
+        claimed = run.claim("0", lease=LONG).activation
+        change = Change(LeaseGuard("0", claimed.lease_token, 1), (CreateActivation(an_activation("1")),), **EXTRAS)
         answer = committed_of(store.commit(run.id, change))
         assert ([d.path for d in answer.dispatches], answer.claimed) == (["1"], None)
         assert answer.header == run.header
-        assert run.record("0") == replace(claimed, part=1)
+        assert run.activation("0") == replace(claimed, flush_seq=1)
         assert (store.values(run.id, ["extra"]), store.state(run.id)) == (EXTRAS["values"], EXTRAS["state"])
         assert (store.context(run.id), store.mail(run.id, "box")) == (EXTRAS["context"], ["extra"])
-        run.commit("0", claimed.token, Set("0", {"status": Status.SUCCESS}))
-        assert run.record("0").status == Status.SUCCESS
+        run.commit("0", claimed.lease_token, UpdateActivation("0", {"status": ActivationStatus.SUCCESS}))
+        assert run.activation("0").status == ActivationStatus.SUCCESS
 
     def test_a_repeated_part_is_not_written_twice(self, store: Store) -> None:
         """A sender who lost the answer sends it again and hears how the run stands, although things have moved."""
-        run = Begun(store, a_record("0"), a_record("1", status=Status.SUSPENDED))
-        token = run.claim("0").record.token
-        expect = (Expect("1", Status.SUSPENDED, run.record("1").seq),)
-        change = Change(Holder("0", token, 1), (Set("1", {"status": Status.QUEUED}),), expect, **EXTRAS)
+        run = Begun(store, an_activation("0"), an_activation("1", status=ActivationStatus.SUSPENDED))
+        token = run.claim("0").activation.lease_token
+        expect = (Precondition("1", ActivationStatus.SUSPENDED, run.activation("1").seq),)
+        change = Change(
+            LeaseGuard("0", token, 1), (UpdateActivation("1", {"status": ActivationStatus.QUEUED}),), expect, **EXTRAS
+        )
         committed_of(store.commit(run.id, change))
         self.advance(store, 2)
-        store.renew([Holding(run.id, "0", token)], LONG)  # a heartbeat comes in between
+        store.renew([LeaseRef(run.id, "0", token)], LONG)  # a heartbeat comes in between
         seen = run.snapshot()
         for _ in range(2):
             again = committed_of(store.commit(run.id, change))
@@ -50,26 +60,26 @@ class Parts(Conditions):
 
     def test_an_older_part_is_taken_for_a_repeat(self, store: Store) -> None:
         """One that was overtaken, too: what is numbered lower than the last written is never written."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
         for number in (1, 2, 1, 4, 3, 2, 4, 5):
             committed_of(store.commit(run.id, a_part("0", token, number)))
         assert [event["n"] for event in run.told("part")] == [1, 2, 4, 5]
-        assert run.record("0").part == 5
+        assert run.activation("0").flush_seq == 5
         assert run.header.commits == 2 + 4
 
     def test_a_change_without_a_number_is_written_each_time(self, store: Store) -> None:
         """Such a change neither counts among the parts nor is held back by them."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
         for number in (0, 1, 0, 0, 2):
             committed_of(store.commit(run.id, a_part("0", token, number)))
         assert [event["n"] for event in run.told("part")] == [0, 1, 0, 0, 2]
-        assert run.record("0").part == 2
+        assert run.activation("0").flush_seq == 2
 
     def test_a_part_of_a_lost_claim_is_refused(self, store: Store) -> None:
         """Also one that it wrote before: the claim that took over counts its own, from the beginning."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         run.claim("0", token="zombie", lease=LEASE)
         for number in (1, 2):
             committed_of(store.commit(run.id, a_part("0", "zombie", number)))
@@ -77,53 +87,58 @@ class Parts(Conditions):
         run.claim("0", token="owner", lease=LONG)
         seen = run.snapshot()
         for number in (0, 1, 2, 3):
-            assert run.refused(Change(Holder("0", "zombie", number), **EXTRAS)) == LOST
+            assert run.refused(Change(LeaseGuard("0", "zombie", number), **EXTRAS)) == LOST
         assert run.snapshot() == seen
         committed_of(store.commit(run.id, a_part("0", "owner", 1)))
         assert [event["n"] for event in run.told("part")] == [1, 2, 1]
 
     def test_a_part_that_comes_after_its_claims_end_is_not_written(self, store: Store) -> None:
         """A part may have been overtaken by the outcome; what is answered is the outcome's answer."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
         committed_of(store.commit(run.id, a_part("0", token, 1)))
-        ended = run.commit("0", token, Set("0", {"status": Status.SUCCESS}), Put(a_record("1")))
+        ended = run.commit(
+            "0",
+            token,
+            UpdateActivation("0", {"status": ActivationStatus.SUCCESS}),
+            CreateActivation(an_activation("1")),
+        )
         seen = run.snapshot()
         for number in (1, 2):
-            answer = committed_of(store.commit(run.id, Change(Holder("0", token, number), **EXTRAS)))
+            answer = committed_of(store.commit(run.id, Change(LeaseGuard("0", token, number), **EXTRAS)))
             assert answer.dispatches == ended.dispatches
         assert run.snapshot() == seen
 
     def test_each_claim_counts_its_own_parts(self, store: Store) -> None:
         """After a retry, a suspension or a claim that another commit made."""
-        run = Begun(store, a_record("0"))
-        for status in (Status.RETRYING, Status.SUSPENDED):
-            token = run.claim("0").record.token
+        run = Begun(store, an_activation("0"))
+        for status in (ActivationStatus.RETRYING, ActivationStatus.SUSPENDED):
+            token = run.claim("0").activation.lease_token
             for number in (1, 2):
                 committed_of(store.commit(run.id, a_part("0", token, number)))
-            run.commit("0", token, Set("0", {"status": status}))
-            if status is Status.SUSPENDED:
-                run.caller(Set("0", {"status": Status.QUEUED}))
-        run.caller(Set("0", {"status": Status.QUEUED}, claim="inline"))
-        assert run.record("0").part == 0
+            run.commit("0", token, UpdateActivation("0", {"status": status}))
+            if status is ActivationStatus.SUSPENDED:
+                run.caller(UpdateActivation("0", {"status": ActivationStatus.QUEUED}))
+        run.caller(UpdateActivation("0", {"status": ActivationStatus.QUEUED}, claim="inline"))
+        assert run.activation("0").flush_seq == 0
         committed_of(store.commit(run.id, a_part("0", "inline", 1)))
         assert [event["n"] for event in run.told("part")] == [1, 2, 1, 2, 1]
 
     def test_no_part_is_written_once_the_run_has_ended(self, store: Store) -> None:
         """Nor once it has been closed; a repeat is refused as well, so that the writer stops."""
-        for word in ({"closed": True}, {"status": RunState.CANCELED}):
-            run = Begun(store, a_record("0"))
-            token = run.claim("0").record.token
+        for word in ({"closed": True}, {"status": StoredStatus.CANCELED}):
+            run = Begun(store, an_activation("0"))
+            token = run.claim("0").activation.lease_token
             committed_of(store.commit(run.id, a_part("0", token, 1)))
-            run.caller(Run(word))
+            run.caller(UpdateRun(word))
             for number in (1, 2):
                 assert run.refused(a_part("0", token, number)) == ENDED_RUN
             assert len(run.told("part")) == 1
 
     def test_one_part_that_is_sent_several_times_at_once_is_written_once(self, store: Store) -> None:
         """All hear that it has been taken."""
-        run = Begun(store, a_record("0"))
-        token = run.claim("0").record.token
+        run = Begun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
         for number in (1, 2, 3):
             part = a_part("0", token, number)
             answers = each(lambda part: store.commit(run.id, part), [part] * 4)

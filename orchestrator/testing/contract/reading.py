@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.core.apply import UNKNOWN
-from orchestrator.core.changes import Ask, Caller, Change, Doc, Put, Set
-from orchestrator.core.records import Phase, Role, RunState, Status
 from orchestrator.host import new_run_id
-from orchestrator.ports import Holding, Store
+from orchestrator.ports import LeaseRef, Store
+from orchestrator.rules.apply import UNKNOWN
+from orchestrator.rules.change import Change, ClaimRequest, CreateActivation, Doc, RequestGuard, UpdateActivation
+from orchestrator.rules.model import ActivationStatus, Phase, Role, StoredStatus
 from orchestrator.testing.contract.kit import (
     ACTIVE,
     LEASE,
@@ -16,7 +16,7 @@ from orchestrator.testing.contract.kit import (
     Begun,
     Conditions,
     a_header,
-    a_record,
+    an_activation,
     each,
     reason_of,
 )
@@ -36,11 +36,11 @@ class Reading(Conditions):
 
     def test_creating_a_run_again_returns_what_is_stored_and_changes_nothing(self, store: Store) -> None:
         """The second caller gets the first run, however far it has come."""
-        run = Begun(store, a_record("0"))
+        run = Begun(store, an_activation("0"))
         again = store.create(a_header(run_id=run.id, workflow_id="another"))
         assert again == run.header
         assert again.workflow_id == "contract"
-        assert again.status == RunState.RUNNING
+        assert again.status == StoredStatus.RUNNING
         assert store.header(run.id) == again
 
     def test_two_threads_that_create_one_run_see_the_same(self, store: Store) -> None:
@@ -61,15 +61,15 @@ class Reading(Conditions):
         assert store.context(id_) == {}
         assert store.mail(id_, "name") == []
         assert store.events(id_) == []
-        assert store.follow(id_, "", 0.05) == []
+        assert store.wait_for_events(id_, "", 0.05) == []
         assert store.last_event(id_) == ""
-        assert store.wait(id_, 0, 0.05) is None
+        assert store.wait_until_settled(id_, 0, 0.05) is None
 
     def test_an_unknown_run_refuses_every_write(self, store: Store) -> None:
         """A claim, a commit, a renewal and a deletion say that there is no such run."""
-        held = Holding(new_run_id(), "0", "t")
-        assert reason_of(store.claim(Ask(held.run_id, "0", 1, "t"))) == UNKNOWN
-        assert reason_of(store.commit(held.run_id, Change(Caller("c", ACTIVE)))) == UNKNOWN
+        held = LeaseRef(new_run_id(), "0", "t")
+        assert reason_of(store.claim(ClaimRequest(held.run_id, "0", 1, "t"))) == UNKNOWN
+        assert reason_of(store.commit(held.run_id, Change(RequestGuard("c", ACTIVE)))) == UNKNOWN
         assert store.renew([held], LEASE) == {held: UNKNOWN}
         assert store.delete(held.run_id) is False
         assert store.header(held.run_id) is None
@@ -77,42 +77,52 @@ class Reading(Conditions):
     def test_records_come_in_the_order_of_their_paths_as_numbers(self, store: Store) -> None:
         """The tenth item follows the ninth, and a parent stands before its children."""
         paths = ["0.10", "0.9", "0", "1", "0.2.1", "0.2", "10", "2", "0.2.10", "0.2.9"]
-        run = Begun(store, *map(a_record, paths))
+        run = Begun(store, *map(an_activation, paths))
         ordered = ["", "0", "0.2", "0.2.1", "0.2.9", "0.2.10", "0.9", "0.10", "1", "2", "10"]
-        assert [record.path for record in store.load(run.id)] == ordered
+        assert [activation.path for activation in store.load(run.id)] == ordered
 
     def test_records_are_read_by_their_paths_as_far_as_they_exist(self, store: Store) -> None:
         """Unknown paths are left out, twice named ones come once."""
-        run = Begun(store, a_record("0"), a_record("1"), a_record("2"))
-        assert [record.path for record in store.load(run.id, ["2", "7", "0", "2"])] == ["0", "2"]
+        run = Begun(store, an_activation("0"), an_activation("1"), an_activation("2"))
+        assert [activation.path for activation in store.load(run.id, ["2", "7", "0", "2"])] == ["0", "2"]
         assert store.load(run.id, []) == []
-        assert [record.path for record in store.load(run.id, [""])] == [""]
+        assert [activation.path for activation in store.load(run.id, [""])] == [""]
 
     def test_held_records_are_those_that_wait_for_somebody_outside(self, store: Store) -> None:
         """Suspended, waiting and paused ones, and only as long as they are."""
-        held = [a_record("0.10", status=Status.SUSPENDED), a_record("0.9", status=Status.WAITING)]
+        held = [
+            an_activation("0.10", status=ActivationStatus.SUSPENDED),
+            an_activation("0.9", status=ActivationStatus.WAITING),
+        ]
         run = Begun(
-            store, *held, a_record("1", status=Status.PAUSED), a_record("2"), a_record("3", status=Status.SLEEPING)
+            store,
+            *held,
+            an_activation("1", status=ActivationStatus.PAUSED),
+            an_activation("2"),
+            an_activation("3", status=ActivationStatus.SLEEPING),
         )
-        assert [record.path for record in store.load(run.id, held=True)] == ["0.9", "0.10", "1"]
-        run.caller(Set("0.10", {"status": Status.QUEUED}), Put(a_record("1", status=Status.SUCCESS)))
-        assert [record.path for record in store.load(run.id, held=True)] == ["0.9"]
+        assert [activation.path for activation in store.load(run.id, held=True)] == ["0.9", "0.10", "1"]
+        run.caller(
+            UpdateActivation("0.10", {"status": ActivationStatus.QUEUED}),
+            CreateActivation(an_activation("1", status=ActivationStatus.SUCCESS)),
+        )
+        assert [activation.path for activation in store.load(run.id, held=True)] == ["0.9"]
 
     def test_every_field_of_a_record_survives(self, store: Store) -> None:
         """A load reads the fields that a commit has put, but for those that the status stamps."""
-        full = a_record(
+        full = an_activation(
             "0.3", visit="1.2", quiet=True, input="i", output="o", error="e", needs="a b", scope=1, attempt=2,
-            iteration=3, index=3, left=4, next=5, total=6, skipped=1, width=2, suspend="s", resume="r", resumed=True,
-            restarted=True, label="grün", tripwire=True, parked="no such workflow", status=Status.SUSPENDED,
-            role=Role.ITEM.value, phase=Phase.RUN.value, queued_at=7, started_at=8, resumed_at=9, order=2, seq=77,
+            iteration=3, index=3, pending_children=4, next_item=5, total=6, never_started=1, concurrency=2, suspend="s", resume="r", resumed=True,
+            restarted=True, label="grün", tripwire=True, parked="no such workflow", status=ActivationStatus.SUSPENDED,
+            role=Role.ITEM.value, phase=Phase.RUN.value, queued_at=7, started_at=8, resumed_at=9, first_seq=2, seq=77,
         )  # fmt: skip
         run = Begun(store, full)
-        read = run.record("0.3")
+        read = run.activation("0.3")
         assert read == replace(full, seq=read.seq, suspended_at=read.suspended_at)
 
     def test_opaque_values_survive(self, store: Store) -> None:
         """Nothing looks into users' text: values, state, context and their keys come back as they were written."""
-        run = Begun(store, a_record("0", status=Status.OPEN))
+        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
         keys = {f"key:{name} é [] 'x' \"y\"": text for name, text in OPAQUE.items()}
         run.caller(values=keys, state=keys, context=keys)
         assert store.values(run.id, keys) == keys
@@ -124,7 +134,7 @@ class Reading(Conditions):
         """Labels, reasons and events keep their text, their numbers and their empty lists."""
         label = OPAQUE["unicode"] + OPAQUE["quotes"] + OPAQUE["line breaks"]
         event: Doc = {"type": "note", "list": [], "dict": {}, "big": 1 << 60, "float": 0.5, "none": None, "text": label}
-        run = Begun(store, a_record("0", status=Status.OPEN))
-        run.caller(Set("0", {"label": label, "parked": label}), events=(event,))
-        assert run.record("0").label == run.record("0").parked == label
+        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
+        run.caller(UpdateActivation("0", {"label": label, "parked": label}), events=(event,))
+        assert run.activation("0").label == run.activation("0").parked == label
         assert store.events(run.id)[-1].doc == event

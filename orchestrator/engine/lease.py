@@ -1,0 +1,130 @@
+"""Leases: this process keeps its claims alive, and learns when one has been taken away or its run has ended."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+
+from orchestrator.background import ForkAwareThread, on_fork
+from orchestrator.definitions.context import AbortSignal
+from orchestrator.engine.logs import log_context
+from orchestrator.engine.settings import Settings
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import monotonic
+from orchestrator.ports import LeaseRef, Store
+from orchestrator.rules.change import Claimed
+
+log = logging.getLogger("orchestrator")
+
+
+@dataclass(slots=True)
+class _Lease:
+    """One claim of this process."""
+
+    # as the store gave it
+    claimed: Claimed
+    # set when the claim is lost
+    signal: AbortSignal
+    # the moment, by this process's clock, at which its step has outrun its time limit by far
+    until: float = inf
+
+
+class LeaseKeeper:
+    """One thread in each process that runs steps, begun with its first claim (so after a fork, never across one).
+
+    It renews all claims in one call, each third of a lease. A step that holds the interpreter's lock for longer than
+    the lease may run twice.
+    """
+
+    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed], None]) -> None:
+        """`on_overdue` is called, in the keeper's thread, for a step that has outrun its time limit and a lease beyond
+        it.
+        """
+        self._store = store
+        self._settings = settings
+        self._on_overdue = on_overdue
+        self._thread = ForkAwareThread(self._heartbeat, "orchestrator-keeper")
+        self.reset_after_fork()
+        on_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Leave the parent's claims to the parent."""
+        self._lock = threading.Lock()
+        self._leases: dict[LeaseRef, _Lease] = {}
+        self._ended = threading.Event()
+
+    @contextmanager
+    def keep_alive(self, claimed: Claimed) -> Iterator[AbortSignal]:
+        """Renew this claim until the block is left. The signal is set when it is lost or its run has ended."""
+        key = LeaseRef(claimed.header.run_id, claimed.activation.path, claimed.activation.lease_token)
+        lease = _Lease(claimed, AbortSignal())
+        limit = claimed.activation.where.time_limit
+        if limit is not None:
+            # A lease beyond the limit: the pool's own hard limit, where there is one, is to strike first.
+            lease.until = monotonic() + limit + self._settings.lease_seconds
+        with self._lock:
+            self._leases[key] = lease
+            self._thread.ensure_started()
+        try:
+            yield lease.signal
+        finally:
+            with self._lock:
+                del self._leases[key]
+
+    def abort(self, run_id: str) -> None:
+        """Set the signals of all steps of a run that this process runs."""
+        # Here at once; other processes learn of it by the next renewal, which the store refuses.
+        with self._lock:
+            signals = [lease.signal for key, lease in self._leases.items() if key.run_id == run_id]
+        for signal in signals:
+            signal.set()
+
+    def close(self) -> None:
+        """Stop renewing."""
+        self._ended.set()
+
+    def _heartbeat(self) -> None:
+        # Twice before a lease is over: one renewal may fail, and the step still keeps its lease.
+        while not self._ended.wait(self._settings.lease_seconds / 3):
+            with self._lock:
+                leases = dict(self._leases)
+            try:
+                if leases:
+                    # All in one round trip: a pool of a hundred threads asks the store no more often than one of one.
+                    self._renew(list(leases))
+                self._expire([lease for lease in leases.values() if lease.until <= monotonic()])
+            except Exception:  # the thread must outlive whatever goes wrong once: without it every lease ends
+                log.exception("leases were not renewed, or time limits not seen to")
+
+    def _expire(self, over: Sequence[_Lease]) -> None:
+        """End the claims of steps that outrun their limit where no pool ends them: their outcomes come too late."""
+        for lease in over:
+            lease.until = inf
+            lease.signal.set()
+            activation, header = lease.claimed.activation, lease.claimed.header
+            try:
+                self._on_overdue(lease.claimed)
+            except StoreUnavailable as error:
+                text = "step %s of run %s is over its time limit, but: %s"
+                log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))
+
+    def _renew(self, keys: Sequence[LeaseRef]) -> None:
+        try:
+            # A lease that was over but that nobody has taken is renewed: the step goes on as if it had never been late.
+            lost = self._store.renew(keys, self._settings.lease)
+        except StoreUnavailable as error:
+            log.warning("could not renew %d lease(s): %s", len(keys), error)
+            return
+        for key, reason in lost.items():
+            with self._lock:
+                lease = self._leases.get(key)
+            if lease is None:  # it has ended meanwhile, by itself
+                continue
+            activation, header = lease.claimed.activation, lease.claimed.header
+            text = "step %s of run %s goes on without this worker: %s"
+            log.info(text, activation.step, header.run_id, reason, extra=log_context(header, activation))
+            lease.signal.set()

@@ -1,0 +1,127 @@
+"""The scheduler: one thread that sweeps what is due. Outbox, leases, timers, retries and recovery are this one mechanism.
+
+It runs no user code and needs no graph. In each namespace one scheduler at a time does the work; the others wait for
+its right to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.engine.logs import log_context
+from orchestrator.engine.observe import observer
+from orchestrator.engine.settings import Settings
+from orchestrator.errors import BrokerUnavailable, StoreUnavailable
+from orchestrator.host import chance
+from orchestrator.ports import DueTimer, Runtime, Store
+from orchestrator.rules.change import Refused
+from orchestrator.rules.model import ActivationStatus
+from orchestrator.rules.timers import on_deadline
+
+log = logging.getLogger("orchestrator")
+
+_BATCH = 200  # entries in one tick: what is left is due in the next
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """The work of one tick."""
+
+    # entries that were due
+    due: int = 0
+    # messages sent (again)
+    republished: int = 0
+    # claims taken from lost workers
+    expired: int = 0
+
+
+class Scheduler:
+    """Sweeps one namespace of one store. `is_short` says of a queue's name whether it has been seen short."""
+
+    def __init__(
+        self,
+        store: Store,
+        runtime: Runtime,
+        settings: Settings,
+        worker: str,
+        is_short: Callable[[str | None], bool] = lambda queue: True,
+    ) -> None:
+        self._store = store
+        self._runtime = runtime
+        self._settings = settings
+        self._worker = worker
+        self._is_short = is_short
+        self._ended = threading.Event()
+        self._trusted_from = 0
+
+    def begin(self) -> None:
+        """Announce the worker at once. A store that is away is no reason not to start: `run` goes on trying."""
+        try:
+            self.announce()
+        except StoreUnavailable as error:
+            log.warning("this worker cannot be announced: %s", error)
+
+    def run(self) -> None:
+        """Tick until `stop` is called."""
+        while not self._ended.is_set():
+            try:
+                self.announce()
+                self.tick()
+            except (StoreUnavailable, BrokerUnavailable) as error:
+                log.warning("tick: %s", error)
+            except Exception:  # the thread must outlive whatever one tick finds
+                log.exception("tick failed")
+            # Spread by chance, so that the schedulers of many workers do not ask for the right to sweep in step.
+            self._ended.wait(self._settings.tick_seconds * (0.75 + 0.5 * chance()))
+
+    def stop(self) -> None:
+        """End `run` soon."""
+        self._ended.set()
+
+    def announce(self) -> None:
+        """Note that this worker lives."""
+        # Several announcements may be missed before callers are told that no worker lives.
+        ttl = max(5.0, 5 * self._settings.tick_seconds)
+        self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
+
+    def tick(self) -> SweepReport:
+        """Sweep once, if no other scheduler has the right to."""
+        # A scheduler that has gone silent is replaced after three ticks.
+        lease = round(self._settings.tick_seconds * 3000)
+        gap = self._store.acquire_sweep(self._settings.namespace, self._worker, lease)
+        if not gap:
+            return SweepReport()
+        if gap > max(self._settings.lease, 3 * lease):
+            # The sweeps have paused: perhaps no worker could renew its leases either.
+            # So each gets the time of a lease to renew its own, before any claim is taken from it.
+            self._trusted_from = self._store.now() + self._settings.lease
+        due = self._store.due_timers(self._settings.namespace, _BATCH)
+        observer.on_swept(self._store, [entry.activation.deadline for entry in due])
+        swept = [self._sweep_one(entry) for entry in due]
+        return SweepReport(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
+
+    def _sweep_one(self, entry: DueTimer) -> SweepReport:
+        activation, header = entry.activation, entry.header
+        running = activation.status == ActivationStatus.RUNNING
+        if running and self._trusted_from and self._store.now() < self._trusted_from:
+            return SweepReport()
+        # In a long queue a message that was not seen is waiting, and not lost: another would make the queue longer.
+        short = activation.status != ActivationStatus.QUEUED or self._is_short(activation.where.queue)
+        todo = on_deadline(header, activation, self._settings.redelivery_delay, short=short)
+        if todo is None:
+            return SweepReport()
+        # Committed first, then published: a crash in between leaves an entry that is due again. The other way round, a
+        # worker could get a message of which the store knows nothing.
+        answer = self._store.commit(header.run_id, todo.change)
+        if isinstance(answer, Refused):
+            return SweepReport()
+        told = (*answer.dispatches, *todo.again)
+        if running:
+            text = "step %s of run %s: its worker was lost; it goes to another"
+            log.warning(text, activation.step, header.run_id, extra=log_context(header, activation))
+        if told:
+            self._runtime.publish(header, told)
+        return SweepReport(1, len(told), int(running))

@@ -1,0 +1,251 @@
+"""Steps, mappings and tasks: their functions are called, and their outcomes become plans."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.codec import validate
+from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody, step_of
+from orchestrator.definitions.context import Context
+from orchestrator.definitions.foreign import retry_seconds
+from orchestrator.engine.attempt import Attempt
+from orchestrator.engine.calling import (
+    AbortRequested,
+    BailRequested,
+    Outcome,
+    Raised,
+    RetryAsked,
+    RetryRequested,
+    Returned,
+    SuspendRequested,
+    outcome_of,
+    resolve_value,
+)
+from orchestrator.engine.declarations import restore_as
+from orchestrator.engine.outcome import StepOutcome, Writes
+from orchestrator.engine.read.value_reader import encode_error
+from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
+from orchestrator.host import chance
+from orchestrator.rules import attempt_commands, flow
+from orchestrator.rules.graph import Path, Step
+from orchestrator.rules.plan import Done, Failed
+
+log = logging.getLogger("orchestrator")
+
+
+def run_step(attempt: Attempt, inline: bool) -> StepOutcome:
+    """Call the function of the activation and say what follows."""
+    node = attempt.graph.node(attempt.activation.at)
+    assert isinstance(node, Step)
+    match node.body:
+        case StepBody():
+            return _run(attempt, inline, _prepare_step(attempt, node.body))
+        case TaskBody():
+            return _run(attempt, inline, _prepare_task(attempt, node.body))
+        case MapBody():
+            return _run(attempt, inline, _prepare_map(attempt, node.body))
+        case body:
+            raise TypeError(f"step {node.id!r} has nothing to run: {body!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that is ready to be made."""
+
+    # the user's code
+    call: Callable[[Context[Any]], Any]
+    # reads the input, and raises where it does not fit
+    read_input: Callable[[], Any]
+    # types of the resume data and of the suspend payload
+    context_types: tuple[Any, Any] = (None, None)
+    # checked where the function suspends
+    suspend_type: Any = None
+
+
+def _prepare_step(attempt: Attempt, body: StepBody) -> Call:
+    step = body.step
+
+    def read_input() -> Any:
+        return fit_input(attempt, step.input, body.given, body.validate)
+
+    def call(context: Context[Any]) -> Any:
+        return step.invoke(context.input, context)
+
+    types = (step.resume, step.suspend)
+    return Call(call, read_input, types, step.suspend)
+
+
+def _prepare_task(attempt: Attempt, body: TaskBody) -> Call:
+    def call(context: Context[Any]) -> Any:
+        # The message was the task's own: its request is at hand, and whoever called us knows how to use it.
+        if attempt.call_task is not None:
+            return attempt.call_task(body.task, context.input, context)
+        try:
+            return body.task.invoke(context.input, attempt.services.owner, context.retry_count)
+        except Exception as error:
+            # `self.retry()` of an existing task means a retry of its activation: its own message would bypass the run.
+            seconds = retry_seconds(error)
+            if seconds is None:
+                raise
+            raise RetryAsked(seconds, error) from error
+
+    return Call(call, lambda: attempt.values.plain(attempt.activation.input))
+
+
+def _prepare_map(attempt: Attempt, body: MapBody) -> Call:
+    def call(context: Context[Any]) -> Any:
+        def run(callback: Callback) -> Any:
+            return resolve_value(callback.call(context.input, context))
+
+        return body.mapping.evaluate(Scope(attempt, context), run)
+
+    return Call(call, lambda: attempt.typed_input(body.given))
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The names that a mapping or a template may use."""
+
+    # reads what the context has not at hand
+    attempt: Attempt
+    # as for any other user code
+    context_object: Context[Any]
+
+    @property
+    def data(self) -> Any:
+        """The value that arrives."""
+        return self.context_object.input
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The run's state."""
+        return self.context_object.state
+
+    @property
+    def context(self) -> Mapping[str, Any]:
+        """The request context."""
+        return self.context_object.request_context
+
+    def init(self, workflow_id: str | None) -> Any:
+        """The input of this workflow, or of the one around it that has this id."""
+        if workflow_id is None:
+            return self.attempt.init(self.attempt.scope)
+        return self.attempt.init(_scope_of(self.attempt, workflow_id))
+
+    def result(self, step_id: str) -> tuple[bool, Any]:
+        """Return whether a step has succeeded, and its output."""
+        return self.attempt.result(step_id)
+
+
+def _scope_of(attempt: Attempt, workflow_id: str) -> Path:
+    scope = attempt.scope
+    while scope:
+        if attempt.graph.node(scope).id == workflow_id:
+            return scope
+        scope = attempt.graph.scope(scope)
+    return scope
+
+
+def fit_input(attempt: Attempt, annotation: Any, shape: Any, check: bool) -> Any:
+    """Return the input as its function declares it. Raises `InputInvalid` if it is checked and does not fit."""
+    plain = attempt.values.plain(attempt.activation.input)
+    # Without a declared type the value keeps the types that its makers declared.
+    if annotation is None:
+        return attempt.typed_input(shape)
+    if check:
+        fitted = validate(annotation, plain, header="Step input validation failed: ")
+        return attempt.typed_input(shape) if fitted is plain else fitted
+    fitted = restore_as(annotation, plain)
+    return attempt.typed_input(shape) if fitted is plain else fitted
+
+
+def _run(attempt: Attempt, inline: bool, ready: Call) -> StepOutcome:
+    try:
+        # Before the call and outside its retries: an input that does not fit will not fit the next time either.
+        given = ready.read_input()
+        context = attempt.context(given, *ready.context_types)
+    except (InputInvalid, SecretUnavailable) as error:
+        return fail(attempt, error)
+    outcome = outcome_of(lambda: ready.call(context), context)
+    try:
+        return _follow(attempt, inline, ready, context, outcome)
+    except StoreUnavailable:
+        raise
+    # A value that cannot be stored, a state that does not fit: the function has run, but its step has failed.
+    except OrchestratorError as error:
+        return fail(attempt, error)
+
+
+def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
+    # The id of the output is the lease token of its attempt: no other attempt can have written under it.
+    key = attempt.activation.lease_token
+    spot = attempt.spot(inline)
+    match outcome:
+        case Returned(value=value):
+            return StepOutcome(flow.on_result(spot, Done(key)), _writes(attempt, context, key, value, "output"))
+        case BailRequested(value=value):
+            return StepOutcome(flow.bail(spot, key), _writes(attempt, context, key, value, "bailed value"))
+        case SuspendRequested(payload=payload, label=label):
+            # Whoever resumes reads it as the type that the step declares: a mistake is the step's own, and found now.
+            checked = validate(ready.suspend_type, payload) if ready.suspend_type is not None else payload
+            writes = _writes(attempt, context, key, {} if checked is None else checked, "suspend payload")
+            return StepOutcome(flow.suspend(spot, key, label), writes)
+        case AbortRequested():
+            return StepOutcome(flow.abort(spot), Writes(context=attempt.context_patch(context.request_context)))
+        case RetryRequested(seconds=seconds):
+            return StepOutcome(attempt_commands.retry(spot, seconds))
+        # The store was away for too long for this attempt to be worth anything: no outcome of it is recorded.
+        case Raised(error=error) if error is attempt.cut_off:
+            raise error
+        case Raised(error=error):
+            return retry_or_fail(attempt, error, context)
+
+
+def _writes(attempt: Attempt, context: Context[Any], key: str, value: Any, what: str) -> Writes:
+    return Writes(
+        {key: attempt.store_value(value, what)},
+        attempt.state_patch(context.written_state),
+        attempt.context_patch(context.request_context),
+    )
+
+
+def retry_or_fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
+    """Plan another attempt if the step has one left for such an error, else fail the activation."""
+    attempt.error = error
+    spot = attempt.spot()
+    node = spot.node if spot.activation.path else None
+    step = None if node is None else step_of(node)
+    # A task or a mapping names no errors that are not worth another attempt: then all of them are.
+    retryable = step is None or step.is_retryable(error)
+    # Chance is drawn here, because the core has none: the plan says how long the pause is.
+    delay = attempt_commands.find_retry_pause(spot, chance(), is_retryable=retryable)
+    if node is not None and delay is not None:
+        # Info and no error: what another attempt repairs wakes nobody up.
+        text = "attempt %d of step %s of run %s (%s) failed, the next follows in %.1f s: %r"
+        about, header = attempt.log_context, attempt.header
+        which = (spot.activation.attempt + 1, node.id, header.run_id, header.workflow_id)
+        log.info(text, *which, delay, error, extra=about)  # as Celery tells of its retries
+        attempt.observer.on_failure(error)
+        return StepOutcome(attempt_commands.retry(spot, delay))
+    return fail(attempt, error, context)
+
+
+def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
+    """Fail the activation for good: log it, keep the error, and plan what follows."""
+    attempt.error = error
+    activation, header = attempt.activation, attempt.header
+    wired = isinstance(error, TripWire)
+    key = f"{activation.lease_token}!"
+    # A tripwire is an end that the author wanted, and no error in logs and traces.
+    if not wired:
+        text = "step %s of run %s (%s) failed: %s"
+        log.error(
+            text, activation.step, header.run_id, header.workflow_id, error, exc_info=error, extra=attempt.log_context
+        )
+        attempt.observer.on_failure(error)
+    text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    patch = attempt.context_patch(context.request_context) if context is not None else {}
+    return StepOutcome(flow.on_result(attempt.spot(), Failed(key, wired)), Writes({key: text}, context=patch))

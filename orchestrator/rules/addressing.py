@@ -1,0 +1,165 @@
+"""Addressing: the suspended steps that a caller means by a resume, found by what their activations say of themselves.
+
+The activations name their step, item and label, so nothing here needs the graph: the run may have been started with
+another one than this process has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.errors import ResumeAmbiguous, RunNotSuspended, StepNotSuspended
+from orchestrator.rules.graph import Graph, Nested, Path
+from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, format_path
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A caller's name for what to resume. All None: the only step that is suspended."""
+
+    # an id, a dotted path of ids, an entry of a workflow, or a list of those
+    step: Any = None
+    # the label under which a step has suspended
+    label: str | None = None
+    # the number of an item
+    index: int | None = None
+    # the path of the nested workflow whose step ids the caller uses
+    scope: Path = ()
+
+    @property
+    def ids(self) -> list[str]:
+        """The step ids from the outside in."""
+        return step_ids(self.step)
+
+    @property
+    def is_open(self) -> bool:
+        """True if the caller names nothing."""
+        return not self.ids and self.label is None and self.index is None
+
+    def checked(self) -> Target:
+        """The same with the step as a list of ids.
+
+        Raises TypeError if `label` is not a str, `index` not an int, or `step` nothing that has ids.
+        """
+        label: Any = self.label
+        index: Any = self.index
+        if label is not None and not isinstance(label, str):
+            raise TypeError(f"`label` is a text, not {label!r}")
+        if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
+            raise TypeError(f"`index` is the number of an item, not {index!r}")
+        return replace(self, step=step_ids(self.step))
+
+    def __str__(self) -> str:
+        label = f"label {self.label!r}" if self.label is not None else ""
+        index = f"item {self.index}" if self.index is not None else ""
+        return " ".join(filter(None, [".".join(self.ids), label, index]))
+
+
+def step_ids(step: Any) -> list[str]:
+    """List the ids of a step from the outside in. It is given as an id, a dotted path, an entry, or a list of those.
+
+    Raises TypeError for anything else.
+    """
+    if step is None:
+        return []
+    if isinstance(step, str):
+        return step.split(".")
+    known = getattr(step, "id", None)
+    if isinstance(known or getattr(step, "name", None), str):
+        return [known or step.name.rsplit(".", 1)[-1]]  # an existing task has no id but a dotted name
+    if isinstance(step, Iterable) and not isinstance(step, (bytes, Mapping)):
+        return [name for part in step for name in step_ids(part)]
+    raise TypeError(f"`step` is an id, a dotted path, a step, or a list of those, not {step!r}")
+
+
+def id_path(graph: Graph, path: Path) -> list[str]:
+    """List the step ids from the outermost workflow down to the place."""
+    ids = [graph.node(path[:cut]).id for cut in range(1, len(path)) if isinstance(graph.node(path[:cut]), Nested)]
+    return [*ids, graph.node(path).id]
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendedStep:
+    """A suspended activation and where it stands, as the activations around it tell."""
+
+    activation: Activation
+    # the step ids that lead to it from the workflow that is looked at
+    ids: tuple[str, ...]
+    # the same with the items (`each[0].ask`), for messages
+    name: str
+    # the number of the innermost item it is in
+    index: int | None
+
+
+def ancestor_paths(held: Iterable[Activation]) -> list[str]:
+    """List the paths of the activations around these."""
+    return sorted({format_path(activation.at[:cut]) for activation in held for cut in range(1, len(activation.at))})
+
+
+def _locate(activation: Activation, above: Mapping[Path, Activation], scope: Path) -> SuspendedStep:
+    outer = [above[activation.at[:cut]] for cut in range(1, len(activation.at)) if activation.at[:cut] in above]
+    inside = [found for found in outer if found.component == "NESTED" and len(found.at) > len(scope)]
+    lineage = [*inside, activation]
+    names = [f"{found.step}[{found.index}]" if found.index >= 0 else found.step for found in lineage]
+    indices = [found.index for found in (*outer, activation) if found.index >= 0]
+    ids = tuple(found.step for found in lineage)
+    return SuspendedStep(activation, ids, ".".join(names), indices[-1] if indices else None)
+
+
+def select(
+    header: RunHeader, held: Sequence[Activation], above: Mapping[Path, Activation], target: Target, *, per_step: bool
+) -> list[Activation]:
+    """Select the records that a resume speaks of: one, all waiting items of a foreach, or what a paused run held back.
+
+    Of the latter, a caller who wants one step gets the first. `above` are the activations around those held. Raises
+    `StepNotSuspended` where none fits and `ResumeAmbiguous`, naming the candidates, where several do.
+    """
+    about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+    paused = [activation for activation in held if activation.status == ActivationStatus.PAUSED]
+    places = [
+        _locate(activation, above, target.scope)
+        for activation in held
+        if activation.status == ActivationStatus.SUSPENDED
+    ]
+    # Where a step is suspended too, data is expected: only who names nothing at all lets a paused run go on.
+    if paused and not places and target.is_open:
+        return paused[:1] if per_step else paused
+    if not places:
+        text = f"nothing in run {header.run_id!r} is suspended (it is {header.status})"
+        raise RunNotSuspended(text, actual_status=header.status, **about)
+    fitting = _filter(places, target)
+    if not fitting:
+        waits = ", ".join(sorted({".".join(place.ids) for place in places}))
+        raise StepNotSuspended(f"{target} is not suspended in run {header.run_id!r}: {waits} is", **about)
+    _refuse_several(header, fitting, target)
+    return [place.activation for place in fitting]
+
+
+def _filter(places: list[SuspendedStep], target: Target) -> list[SuspendedStep]:
+    ids = tuple(target.ids)
+    found = [place for place in places if place.ids[: len(ids)] == ids]
+    if target.label is not None:
+        found = [place for place in found if place.activation.label == target.label]
+    if target.index is not None:
+        found = [place for place in found if place.index == target.index]
+    return found
+
+
+def _refuse_several(header: RunHeader, fitting: list[SuspendedStep], target: Target) -> None:
+    """Raise `ResumeAmbiguous`, unless it is one step, or all items of one that the caller has not told apart."""
+    about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+    steps = list(dict.fromkeys(".".join(place.ids) for place in fitting))
+    if len(steps) > 1:
+        text = f"multiple steps are suspended in run {header.run_id!r}: pass `step`."
+        raise ResumeAmbiguous(text, candidates=steps, **about)
+    if len(fitting) == 1 or (target.label is None and target.index is None):
+        return
+    names = [place.name for place in fitting]
+    text = f"multiple items that are suspended in run {header.run_id!r} have {target}"
+    if len({place.index for place in fitting}) == len(fitting):
+        raise ResumeAmbiguous(f"{text}: pass `index`.", candidates=names, **about)
+    runs = [f"{header.run_id}/{format_path(place.activation.at[: place.activation.scope])}" for place in fitting]
+    text += f": resume in the nested workflow itself, which is the run {' or '.join(dict.fromkeys(runs))}."
+    raise ResumeAmbiguous(text, candidates=names, **about)

@@ -1,0 +1,502 @@
+"""Claims and commits: each guard, and what each status is stamped with."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.rules.apply import (
+    BUSY,
+    EARLY,
+    ENDED_RUN,
+    LOST,
+    MAILBOX,
+    MOVED,
+    STALE,
+    TAKEN,
+    UNKNOWN,
+    Applied,
+    apply,
+    claim,
+    renew,
+)
+from orchestrator.rules.change import (
+    CancelPendingItems,
+    Change,
+    ClaimRequest,
+    CountDown,
+    CreateActivation,
+    LeaseGuard,
+    MailboxUpdate,
+    Precondition,
+    Refused,
+    RequestGuard,
+    StartNextItem,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+
+NOW = 1_000_000
+HEADER = RunHeader(run_id="run", status=StoredStatus.RUNNING, commits=10)
+CLOSED = replace(HEADER, closed=True)
+ROOT = Activation(path="", status=ActivationStatus.SUCCESS, phase=Phase.SETTLE)
+ACTIVE = frozenset({StoredStatus.RUNNING})
+
+
+def activation(status: ActivationStatus = ActivationStatus.QUEUED, **fields: Any) -> Activation:
+    """An activation at `0`, with number 5 and a moment to come."""
+    return Activation(**{"path": "0", "step": "a", "status": status, "seq": 5, "deadline": NOW + 1, **fields})
+
+
+def claimed(
+    of: Activation | None, header: RunHeader | None = HEADER, seq: int = 5, token: str = "new"
+) -> Applied | Refused:
+    """The answer to a claim of `0`."""
+    return claim(ClaimRequest("run", "0", seq, token, 100), header, of, NOW)
+
+
+def applied(change: Change, *activations: Activation, header: RunHeader = HEADER, mail: str = "") -> Applied:
+    """Apply a change that is taken."""
+    answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, mail, NOW)
+    assert isinstance(answer, Applied), answer
+    return answer
+
+
+def refused(change: Change, *activations: Activation, header: RunHeader | None = HEADER, mail: str = "") -> str:
+    """Why a change is not taken."""
+    answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, mail, NOW)
+    assert isinstance(answer, Refused), answer
+    return answer.reason
+
+
+def by_caller(*ops: Any, **fields: Any) -> Change:
+    """A change by a caller."""
+    return Change(RequestGuard("caller", ACTIVE), ops, **fields)
+
+
+# --- claims ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "of, header, seq, reason",
+    [
+        (None, HEADER, 5, UNKNOWN),
+        (activation(), None, 5, UNKNOWN),
+        (activation(), replace(HEADER, status=StoredStatus.CANCELED), 5, ENDED_RUN),
+        (activation(), replace(HEADER, status=StoredStatus.SUSPENDED), 5, ENDED_RUN),
+        (activation(), replace(HEADER, closed=True), 5, ENDED_RUN),
+        (activation(), HEADER, 4, STALE),
+        (activation(ActivationStatus.RETRYING), HEADER, 5, EARLY),
+        (activation(ActivationStatus.SLEEPING), HEADER, 5, EARLY),
+        (activation(ActivationStatus.RUNNING, lease_token="other"), HEADER, 5, BUSY),
+        *(
+            (activation(status), HEADER, 5, STALE)
+            for status in (ActivationStatus.OPEN, ActivationStatus.SUSPENDED, ActivationStatus.SUCCESS)
+        ),
+    ],
+)
+def test_a_claim_is_refused(of: Activation | None, header: RunHeader | None, seq: int, reason: str) -> None:
+    """Each refusal has its reason, and the header comes with it."""
+    answer = claimed(of, header, seq)
+    assert answer == Refused(reason, header if reason != UNKNOWN else answer.header)
+
+
+@pytest.mark.parametrize("status", [ActivationStatus.QUEUED, ActivationStatus.RETRYING, ActivationStatus.SLEEPING])
+def test_a_claim_marks_the_record_running(status: ActivationStatus) -> None:
+    """Its number stays, its lease begins, the commit is counted."""
+    answer = claimed(
+        activation(status, deadline=NOW, parked="x", started_at=7 if status != ActivationStatus.QUEUED else 0)
+    )
+    assert isinstance(answer, Applied)
+    now = answer.activations["0"]
+    assert (now.status, now.lease_token, now.seq, now.deadline) == (ActivationStatus.RUNNING, "new", 5, NOW + 100)
+    assert (now.first_seq, now.started_at, now.parked) == (11, 7 if status != ActivationStatus.QUEUED else NOW, "")
+    assert (answer.header.commits, answer.header.updated_at, answer.claimed) == (11, NOW, "0")
+
+
+def test_a_takeover_has_a_new_number_and_counts_the_loss() -> None:
+    """The moment itself is late enough."""
+    answer = claimed(activation(ActivationStatus.RUNNING, lease_token="other", deadline=NOW, abandoned_attempts=1))
+    assert isinstance(answer, Applied)
+    now = answer.activations["0"]
+    assert (now.lease_token, now.seq, now.abandoned_attempts, now.restarted) == ("new", 11, 2, True)
+    assert answer.events == ()
+
+
+def test_a_repeated_claim_writes_nothing() -> None:
+    """Not even when its number is another by now."""
+    answer = claimed(activation(ActivationStatus.RUNNING, lease_token="new", seq=9))
+    assert answer == Applied(HEADER, {}, claimed="0", repeated=True)
+
+
+@pytest.mark.parametrize(
+    "fields, kind",
+    [
+        ({}, True),
+        ({"phase": Phase.VALIDATE_INPUT}, True),
+        ({"phase": Phase.JOIN}, False),
+        ({"quiet": True}, False),
+        ({"attempt": 1}, False),
+        ({"abandoned_attempts": 1}, False),
+        ({"resumed": True, "resume": "r"}, True),
+    ],
+)
+def test_the_first_claim_tells_of_the_start(fields: dict[str, Any], kind: bool) -> None:
+    """And a resumption of its data."""
+    answer = claimed(activation(input="in", **fields))
+    assert isinstance(answer, Applied)
+    assert [event["type"] for event in answer.events] == ["workflow-step-start"] * kind
+    assert [event.get("resume") for event in answer.events if "resume" in event] == ["r"] * bool(fields.get("resume"))
+
+
+# --- renewals ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "of, header, token, reason",
+    [
+        (activation(ActivationStatus.RUNNING, lease_token="mine"), None, "mine", UNKNOWN),
+        (None, HEADER, "mine", LOST),
+        (activation(ActivationStatus.RUNNING, lease_token="mine"), HEADER, "other", LOST),
+        (activation(ActivationStatus.QUEUED, lease_token="mine"), HEADER, "mine", LOST),
+        (
+            activation(ActivationStatus.RUNNING, lease_token="mine"),
+            replace(HEADER, status=StoredStatus.SUSPENDED),
+            "mine",
+            ENDED_RUN,
+        ),
+        (activation(ActivationStatus.RUNNING, lease_token="mine"), replace(HEADER, closed=True), "mine", ENDED_RUN),
+    ],
+)
+def test_a_lease_that_is_not_held_is_not_renewed(
+    of: Activation | None, header: RunHeader | None, token: str, reason: str
+) -> None:
+    """The reason is the one that a commit would hear."""
+    assert renew(header, of, "0", token, 100, NOW) == Refused(reason, header)
+
+
+def test_a_lease_is_renewed_by_its_token_also_when_it_is_over() -> None:
+    """Nothing changes but the moment. In a closed run the settling goes on."""
+    held = activation(ActivationStatus.RUNNING, lease_token="mine", deadline=NOW - 7)
+    assert renew(HEADER, held, "0", "mine", 100, NOW) == replace(held, deadline=NOW + 100)
+    settling = replace(held, path="")
+    assert renew(replace(HEADER, closed=True), settling, "", "mine", 100, NOW) == replace(settling, deadline=NOW + 100)
+
+
+# --- guards ------------------------------------------------------------------------------------------------
+
+MINE = activation(ActivationStatus.RUNNING, lease_token="mine")
+HOLDS = LeaseGuard("0", "mine")
+CLOSED = replace(HEADER, closed=True)
+
+
+@pytest.mark.parametrize(
+    "change, of, header, reason",
+    [
+        (Change(HOLDS), MINE, None, UNKNOWN),
+        (Change(HOLDS), replace(MINE, lease_token="other"), HEADER, LOST),
+        (Change(HOLDS), replace(MINE, status=ActivationStatus.QUEUED), HEADER, LOST),
+        (Change(LeaseGuard("7", "mine")), MINE, HEADER, LOST),
+        (Change(HOLDS), MINE, replace(HEADER, status=StoredStatus.CANCELED), ENDED_RUN),
+        (Change(HOLDS), MINE, CLOSED, ENDED_RUN),
+        (Change(RequestGuard("c", frozenset({"pending"}))), MINE, HEADER, ENDED_RUN),
+        (Change(RequestGuard("c", ACTIVE, generation=1)), MINE, HEADER, ENDED_RUN),
+        (Change(RequestGuard("c", ACTIVE, settle_count=1)), MINE, HEADER, ENDED_RUN),
+        (Change(RequestGuard("c", ACTIVE), expect=(Precondition("0", "running", 5),)), MINE, CLOSED, ENDED_RUN),
+        (Change(RequestGuard("", ACTIVE), expect=(Precondition("0", "queued", 5),)), MINE, HEADER, MOVED),
+        (Change(HOLDS, expect=(Precondition("0", "running", 6),)), MINE, HEADER, MOVED),
+        (Change(HOLDS, expect=(Precondition("0", "running", 5, NOW),)), MINE, HEADER, MOVED),
+        (Change(HOLDS, expect=(Precondition("7", "running", 5),)), MINE, HEADER, MOVED),
+        (Change(HOLDS, mailbox=MailboxUpdate("m", expect="1:v")), MINE, HEADER, MAILBOX),
+        (Change(HOLDS, (CreateActivation(activation()),)), MINE, HEADER, TAKEN),
+    ],
+)  # fmt: skip
+def test_a_change_is_refused(change: Change, of: Activation, header: RunHeader | None, reason: str) -> None:
+    """Each guard has its reason."""
+    assert refused(change, of, header=header) == reason
+
+
+@pytest.mark.parametrize(
+    "change, header",
+    [
+        (Change(HOLDS, expect=(Precondition("0", "running", 5, NOW + 1),)), HEADER),
+        (Change(RequestGuard("c", ACTIVE, generation=0, settle_count=0)), HEADER),
+        (Change(RequestGuard("c", ACTIVE)), CLOSED),
+        (Change(RequestGuard("", ACTIVE), expect=(Precondition("0", "running", 5),)), CLOSED),
+        (Change(RequestGuard("c", ACTIVE), expect=(Precondition("", "success", 0),)), CLOSED),
+        (Change(HOLDS, (CreateActivation(activation()),), drop=("0",)), HEADER),
+        (Change(HOLDS, mailbox=MailboxUpdate("m", expect="")), HEADER),
+    ],
+)
+def test_a_change_whose_guards_hold_is_taken(change: Change, header: RunHeader) -> None:
+    """Upkeep, a cancel and what looks at the rest alone are let into a closed run.
+
+    What is dropped may be put afresh.
+    """
+    assert applied(change, MINE, header=header).header.commits == 11
+
+
+@pytest.mark.parametrize(
+    "status",
+    sorted(
+        set(ActivationStatus)
+        - {ActivationStatus.QUEUED, ActivationStatus.RUNNING, ActivationStatus.RETRYING, ActivationStatus.SLEEPING}
+    ),
+)
+def test_a_record_that_is_not_live_may_be_put_over(status: ActivationStatus) -> None:
+    """Its count goes with it."""
+    counts = {str(status): 1} if status in ("suspended", "waiting", "paused") else {}
+    now = applied(
+        by_caller(CreateActivation(activation())), activation(status), header=replace(HEADER, **counts)
+    ).header
+    assert (now.live, now.suspended, now.waiting, now.paused) == (1, 0, 0, 0)
+
+
+# --- answers -----------------------------------------------------------------------------------------------
+
+
+def test_a_holders_repeat_gets_its_first_answer() -> None:
+    """The activation remembers the token that ended by a commit, and what that answered."""
+    change = Change(
+        HOLDS,
+        (
+            UpdateActivation("0", {"status": ActivationStatus.SUCCESS}),
+            CreateActivation(activation(path="1"), claim="next"),
+        ),
+        lease=100,
+    )
+    first = applied(change, MINE)
+    after = first.activations["0"]
+    assert (after.last_lease_token, after.lease_token) == ("mine", "")
+    again = applied(change, after, first.activations["1"], header=first.header)
+    assert (again.repeated, again.dispatches, again.claimed) == (True, first.dispatches, "1")
+    for other in (
+        replace(first.activations["1"], lease_token="other"),
+        replace(first.activations["1"], status=ActivationStatus.SUCCESS),
+    ):
+        assert applied(change, after, other, header=first.header).claimed is None
+
+
+def test_a_callers_repeat_gets_its_first_answer_until_another_caller_comes() -> None:
+    """Upkeep has no id, and is neither remembered nor taken for a repeat."""
+    put = by_caller(CreateActivation(activation()))
+    first = applied(put)
+    assert (first.header.last_request_id, json.loads(first.header.last_reply)) == (
+        "caller",
+        [[["0", 11, "", 0]], None, ""],
+    )
+    assert applied(put, first.activations["0"], header=first.header).repeated
+    upkeep = applied(Change(RequestGuard("", ACTIVE)), header=first.header)
+    assert (upkeep.repeated, upkeep.header.last_request_id, upkeep.header.last_reply) == (
+        False,
+        "caller",
+        first.header.last_reply,
+    )
+    assert not applied(Change(RequestGuard("", ACTIVE)), header=HEADER).repeated
+    other = applied(Change(RequestGuard("other", ACTIVE)), header=first.header)
+    assert (other.header.last_request_id, other.header.last_reply) == ("other", "")
+
+
+def test_a_commit_that_keeps_its_claim_is_not_remembered() -> None:
+    """Pages and chunks: the claim goes on."""
+    assert "0" not in applied(Change(HOLDS, events=({"type": "chunk"},)), MINE).activations
+
+
+def test_an_answer_remembers_a_bounded_number_of_dispatches() -> None:
+    """Beyond that the due entries publish."""
+    change = by_caller(*(CreateActivation(activation(path=f"{n}")) for n in range(1, 60)))
+    first = applied(change)
+    assert len(first.dispatches) == 59
+    assert len(applied(change, header=first.header).dispatches) == 50
+
+
+# --- stamps ------------------------------------------------------------------------------------------------
+
+CAME_FROM: dict[ActivationStatus, dict[str, Any]] = {
+    ActivationStatus.PAUSED: {"status": ActivationStatus.OPEN, "lease_token": ""}
+}
+BUSY_RECORD = activation(ActivationStatus.RUNNING, lease_token="mine", abandoned_attempts=2, started_at=3, first_seq=2)
+
+
+@pytest.mark.parametrize(
+    "status, fields",
+    [
+        (
+            ActivationStatus.QUEUED,
+            {"lease_token": "", "seq": 11, "queued_at": NOW, "deadline": NOW + 200, "abandoned_attempts": 2},
+        ),
+        (
+            ActivationStatus.RETRYING,
+            {
+                "lease_token": "",
+                "seq": 11,
+                "deadline": NOW + 50,
+                "abandoned_attempts": 0,
+                "started_at": 3,
+                "first_seq": 2,
+            },
+        ),
+        (ActivationStatus.SLEEPING, {"lease_token": "", "seq": 11, "deadline": NOW + 50, "abandoned_attempts": 0}),
+        (ActivationStatus.OPEN, {"lease_token": "", "deadline": 0, "abandoned_attempts": 0, "started_at": 3}),
+        (
+            ActivationStatus.SUSPENDED,
+            {"lease_token": "", "seq": 11, "deadline": 0, "abandoned_attempts": 0, "suspended_at": NOW},
+        ),
+        (
+            ActivationStatus.WAITING,
+            {"lease_token": "", "seq": 11, "deadline": NOW + 50, "abandoned_attempts": 0, "suspended_at": NOW},
+        ),
+        (ActivationStatus.PAUSED, {"lease_token": "", "seq": 11, "deadline": 0}),
+        (
+            ActivationStatus.SUCCESS,
+            {"lease_token": "", "deadline": 0, "abandoned_attempts": 0, "ended_at": NOW, "started_at": 3, "seq": 5},
+        ),
+        (ActivationStatus.FAILED, {"lease_token": "", "deadline": 0, "abandoned_attempts": 0, "ended_at": NOW}),
+        (ActivationStatus.CANCELED, {"lease_token": "", "deadline": 0, "ended_at": NOW}),
+    ],
+)
+def test_a_status_brings_its_times_and_numbers(status: ActivationStatus, fields: dict[str, Any]) -> None:
+    """As the store's clock and the commit's number say."""
+    before = replace(BUSY_RECORD, **CAME_FROM.get(status, {}))
+    done = applied(by_caller(UpdateActivation("0", {"status": status}, delay=50), redelivery_delay=200), before)
+    now = done.activations["0"]
+    assert {name: getattr(now, name) for name in fields} == fields
+    told = [(d.path, d.seq, d.delay) for d in done.dispatches]
+    later = {
+        ActivationStatus.QUEUED: [("0", 11, 0)],
+        ActivationStatus.RETRYING: [("0", 11, 50)],
+        ActivationStatus.SLEEPING: [("0", 11, 50)],
+    }
+    assert told == later.get(status, [])
+
+
+def test_a_wait_without_a_moment_is_never_due() -> None:
+    """And a retry at once is still told of as a timer."""
+    wait = UpdateActivation("0", {"status": ActivationStatus.WAITING})
+    assert applied(by_caller(wait), BUSY_RECORD).activations["0"].deadline == 0
+    now = applied(by_caller(CreateActivation(activation(ActivationStatus.RETRYING))))
+    assert [d.delay for d in now.dispatches] == [1]
+
+
+def test_a_resumed_record_is_stamped_so() -> None:
+    """Coming from a held status."""
+    now = applied(
+        by_caller(UpdateActivation("0", {"status": ActivationStatus.QUEUED})), activation(ActivationStatus.SUSPENDED)
+    ).activations["0"]
+    assert now.resumed_at == NOW
+    assert applied(by_caller(CreateActivation(activation()))).activations["0"].resumed_at == 0
+
+
+def test_upkeep_moves_the_moment_alone() -> None:
+    """Neither number nor status, and nobody is told."""
+    done = applied(by_caller(UpdateActivation("0", {}, delay=70)), activation())
+    assert done.activations["0"] == activation(deadline=NOW + 70)
+    assert done.dispatches == ()
+
+
+def test_a_status_that_nothing_knows_is_a_mistake() -> None:
+    """It is not written."""
+    with pytest.raises(ValueError, match="cannot be"):
+        applied(by_caller(UpdateActivation("0", {"status": "lost in thought"})), activation())
+
+
+# --- counters, rest ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left, status", [(3, ActivationStatus.OPEN), (1, ActivationStatus.QUEUED)])
+def test_a_counter_that_reaches_zero_brings_its_consequence(left: int, status: ActivationStatus) -> None:
+    """The event gets the counts either way."""
+    block = Activation(path="1", status=ActivationStatus.OPEN, pending_children=left, total=4, never_started=1)
+    down = CountDown("1", UpdateActivation("1", {"status": ActivationStatus.QUEUED}), {"type": "progress"})
+    done = applied(by_caller(down), block)
+    assert (done.activations["1"].pending_children, done.activations["1"].status) == (left - 1, status)
+    assert done.events == ({"type": "progress", "completed": 4 - left, "total": 4},)
+
+
+def test_a_block_puts_its_next_item_until_none_is_left() -> None:
+    """At the counter's value, with the input of that number."""
+    block = Activation(path="1", status=ActivationStatus.OPEN, pending_children=2, total=2, next_item=1)
+    following = StartNextItem("1", activation(path="1.0"), "items")
+    done = applied(by_caller(following, following), block)
+    assert [(d.path, d.seq) for d in done.dispatches] == [("1.1", 11)]
+    item = done.activations["1.1"]
+    assert (item.index, item.input, item.status, done.activations["1"].next_item) == (
+        1,
+        "items.1",
+        ActivationStatus.QUEUED,
+        2,
+    )
+    assert done.header.live == 1
+
+
+def test_a_shut_block_counts_what_was_never_begun_as_finished() -> None:
+    """Shutting it again changes nothing."""
+    block = Activation(path="1", status=ActivationStatus.OPEN, pending_children=5, total=6, next_item=3)
+    now = applied(by_caller(CancelPendingItems("1"), CancelPendingItems("1")), block).activations["1"]
+    assert (now.pending_children, now.next_item, now.never_started) == (2, 6, 3)
+
+
+@pytest.mark.parametrize(
+    "root, header, settle_now, claimed",
+    [
+        (ActivationStatus.OPEN, {}, False, True),
+        (ActivationStatus.OPEN, {"live": 1}, False, False),
+        (ActivationStatus.OPEN, {"live": 1}, True, True),
+        (ActivationStatus.RUNNING, {}, False, False),
+        (ActivationStatus.RUNNING, {}, True, True),
+        (ActivationStatus.OPEN, {"status": StoredStatus.SUSPENDED}, False, False),
+        (ActivationStatus.OPEN, {"status": StoredStatus.CANCELED}, True, False),
+    ],
+)
+def test_the_rest_is_claimed_when_nothing_is_live_or_at_once(
+    root: ActivationStatus, header: dict[str, Any], settle_now: bool, claimed: bool
+) -> None:
+    """Only in a running run, and not from who holds it already unless the run ends by a word."""
+    states = frozenset(StoredStatus)
+    change = Change(RequestGuard("c", states), settle_token="rest", settle_now=settle_now, lease=100)
+    own = Activation(
+        path="", status=root, lease_token="held" if root == ActivationStatus.RUNNING else "", abandoned_attempts=1
+    )
+    answer = apply(change, replace(HEADER, **header), {"": own}, "", NOW)
+    assert isinstance(answer, Applied)
+    assert (answer.claimed == "") is claimed
+    if claimed:
+        now = answer.activations[""]
+        assert (now.lease_token, now.phase, now.abandoned_attempts, now.deadline) == (
+            "rest",
+            Phase.SETTLE,
+            0,
+            NOW + 100,
+        )
+        assert answer.header.live == header.get("live", 0)
+
+
+def test_the_header_is_stamped_once_begun_and_when_ended() -> None:
+    """A resumption takes the end away again."""
+    states = frozenset(StoredStatus)
+    begun = applied(
+        Change(RequestGuard("a", states), (UpdateRun({"status": "running"}),)), header=replace(HEADER, status="pending")
+    )
+    assert (begun.header.started_at, begun.header.ended_at) == (NOW, 0)
+    ended = applied(
+        Change(RequestGuard("b", states), (UpdateRun({"status": "failed"}),)), header=replace(HEADER, started_at=3)
+    )
+    assert (ended.header.started_at, ended.header.ended_at) == (3, NOW)
+    again = applied(Change(RequestGuard("d", states), (UpdateRun({"status": "running"}),)), header=ended.header)
+    assert again.header.ended_at == 0
+
+
+def test_a_change_names_what_must_be_at_hand() -> None:
+    """Everything it guards, moves or drops, and the run's own activation."""
+    then = UpdateActivation("2", {})
+    change = Change(
+        HOLDS,
+        (CreateActivation(activation(path="1")), CountDown("3", then), UpdateRun({})),
+        (Precondition("4", "open", 1),),
+        drop=("5",),
+    )
+    assert change.reads() == {"", "0", "1", "2", "3", "4", "5"}

@@ -1,0 +1,408 @@
+"""What follows from each outcome: which operations, which events, and what of it is claimed in the same commit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.rules import flow
+from orchestrator.rules.change import (
+    CancelPendingItems,
+    CountDown,
+    CreateActivation,
+    StartNextItem,
+    UpdateActivation,
+    UpdateRun,
+)
+from orchestrator.rules.graph import Graph
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result, items_prefix
+from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
+
+RUNNING = RunHeader(run_id="run", status=StoredStatus.RUNNING)
+
+
+def claim(of: Graph, path: str, *, inline: bool = False, header: RunHeader = RUNNING, **fields: Any) -> ClaimedNode:
+    """A claimed activation of this graph."""
+    at = tuple(map(int, path.split(".")))
+    activation = Activation(
+        path=path, step=of.node(at).id, status=ActivationStatus.RUNNING, lease_token="mine", input="in", route="{}"
+    )
+    return ClaimedNode(of, header, replace(activation, **{"route": '{"name":"x"}', **fields}), "next", inline)
+
+
+def ops(plan: Plan) -> list[str]:
+    """The operations in short: what, where, to which status or phase, and `!` if claimed."""
+    return [_short(op) for op in plan.ops]
+
+
+def _short(op: Any) -> str:
+    match op:
+        case CreateActivation(activation=activation, claim=claim, delay=delay):
+            later = f"+{delay}" if delay else ""
+            return f"put {activation.path} {activation.status} {activation.phase}{later}" + "!" * bool(claim)
+        case UpdateActivation(path=path, fields=fields, claim=claim, delay=delay):
+            later = f"+{delay}" if delay else ""
+            words = [path or "root", fields.get("status"), fields.get("phase")]
+            return " ".join(["set", *(str(word) for word in words if word)]) + later + "!" * bool(claim)
+        case StartNextItem(path=path):
+            return f"next {path}"
+        case CancelPendingItems(path=path):
+            return f"shut {path}"
+        case CountDown(path=path, then=then):
+            return f"down {path} ({_short(then)})"
+        case UpdateRun(fields=fields, unless=unless):
+            told = " ".join(f"{key}={value}" for key, value in fields.items() if value)
+            return f"run {told}" + (f" unless {unless}" if unless else "")
+        case _:
+            raise AssertionError(op)
+
+
+def told(plan: Plan) -> list[str]:
+    """The events in short."""
+    return [f"{event['type'].removeprefix('workflow-')} {event.get('path', '')}".strip() for event in plan.events]
+
+
+GOOD = "set 0 success"
+ENDS = ["step-result 0", "step-finish 0"]
+NAMES = {
+    "a step": (step("b"), ["put 1 queued run"], []),
+    "a mapping": (step("b", control=True), ["put 1 queued run!"], []),
+    "a sleep": (sleep("b", 1.5), ["put 1 sleeping sleep_over+1500"], ["step-waiting 1"]),
+    "a computed sleep": (sleep("b", None), ["put 1 queued compute_sleep!"], []),
+    "a nested workflow": (
+        nested("b", step("c")),
+        ["put 1 open run", "put 1.0 queued run"],
+        ["step-start 1"],
+    ),
+    "a nested workflow that checks": (nested("b", step("c"), checks=True), ["put 1 queued validate_input!"], []),
+    "a parallel": (
+        parallel("b", step("c"), step("d", control=True)),
+        ["put 1 open run", "put 1.0 queued run", "put 1.1 queued run!"],
+        [],
+    ),
+    "two mappings at once": (
+        parallel("b", step("c", control=True), step("d", control=True)),
+        ["put 1 open run", "put 1.0 queued run!", "put 1.1 queued run"],
+        [],
+    ),
+    "a wait": (wait("b", 1.0), ["put 1 queued await_event!"], []),
+    "a branch": (branch("b", (0,), step("c")), ["put 1 queued evaluate_branch!"], []),
+    "a loop": (loop("b", 2, step("c")), ["put 1 open run", "put 1.0 queued run"], []),
+    "a foreach": (foreach("b", 2, 1, step("c")), ["put 1 queued fan_out!"], []),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_that_ends_well_starts_what_comes_next(name: str) -> None:
+    """Control activations are claimed in the same commit, one at most; everything else is queued."""
+    node, begun, said = NAMES[name]
+    plan = flow.on_result(claim(graph(step("a"), node), "0"), Done("out", ("v1", "v2")))
+    assert ops(plan) == [GOOD, *begun]
+    assert told(plan) == ENDS + said
+    first = next(op.activation for op in plan.ops if isinstance(op, CreateActivation))
+    assert (first.input, first.needs) == ("out", "v1 v2")
+
+
+def test_the_start_opens_the_run_and_enters_its_first_node() -> None:
+    """Nothing is claimed: whoever starts a run is no worker."""
+    plan = flow.start(graph(step("a", control=True)), RunHeader(run_id="run"), "in")
+    assert ops(plan) == ["put  open settle", "run status=running input=in", "put 0 queued run"]
+    assert told(plan) == ["start"]
+
+
+def test_the_last_entrys_end_is_the_runs_outcome() -> None:
+    """The status itself is the rest's to write."""
+    assert ops(flow.on_result(claim(graph(step("a")), "0"), Done("out"))) == [GOOD, "run outcome=success output=out"]
+    failed = ["set 0 failed", "run failure=e unless failure", "run outcome=failed error=e"]
+    assert ops(flow.on_result(claim(graph(step("a"), step("b")), "0"), Failed("e"))) == failed
+    plan = flow.on_result(claim(graph(step("a")), "0"), Failed("e", tripwire=True))
+    assert ops(plan)[-1] == "run outcome=tripwire error=e tripwire=True"
+
+
+def test_an_inline_step_is_claimed_where_it_stands_alone_and_fits() -> None:
+    """Same queue and limits, one of a kind, and only if the worker may go on."""
+    of = graph(step("a"), step("b", inline=True))
+    assert ops(flow.on_result(claim(of, "0", inline=True), Done("o")))[-1] == "put 1 queued run!"
+    assert ops(flow.on_result(claim(of, "0"), Done("o")))[-1] == "put 1 queued run"
+    other = claim(of, "0", inline=True, route='{"name":"x","queue":"slow"}')
+    assert ops(flow.on_result(other, Done("o")))[-1] == "put 1 queued run"
+    two = graph(step("a"), parallel("p", step("b", inline=True), step("c", inline=True)))
+    assert not any(op.endswith("!") for op in ops(flow.on_result(claim(two, "0", inline=True), Done("o"))))
+
+
+@pytest.mark.parametrize(
+    "result, expected",
+    [
+        (Done("o"), ["set 0.0 success", "down 0 (set 0 queued join!)"]),
+        (Failed("e"), ["set 0.0 failed", "run failure=e unless failure", "down 0 (set 0 queued join!)"]),
+    ],
+)
+def test_an_arm_that_ends_counts_down_to_the_join(result: Result, expected: list[str]) -> None:
+    """What happens when it was the last is written beforehand."""
+    assert ops(flow.on_result(claim(graph(parallel("p", step("a"), step("b"))), "0.0"), result)) == expected
+
+
+def test_a_failure_that_is_allowed_is_nobodys_business_outside() -> None:
+    """The header hears nothing of it."""
+    of = graph(parallel("p", step("a"), allow_failure=True))
+    assert ops(flow.on_result(claim(of, "0.0"), Failed("e"))) == ["set 0.0 failed", "down 0 (set 0 queued join!)"]
+
+
+def test_the_end_of_a_nested_workflows_last_entry_is_its_own() -> None:
+    """Up through as many levels as end with it, in one commit."""
+    of = graph(nested("n", nested("m", step("a"))), step("b"))
+    plan = flow.on_result(claim(of, "0.0.0"), Done("o"))
+    assert ops(plan) == ["set 0.0.0 success", "set 0.0 success", "set 0 success", "put 1 queued run"]
+    assert told(plan)[-2:] == ["step-result 0", "step-finish 0"]
+    failed = flow.on_result(claim(of, "0.0.0"), Failed("e"))
+    assert ops(failed)[-2:] == ["set 0 failed", "run outcome=failed error=e"]
+
+
+def test_the_body_of_a_loop_leads_to_its_condition() -> None:
+    """Claimed in the same commit; a body that fails ends the loop."""
+    of = graph(loop("l", 2, step("a")))
+    plan = flow.on_result(claim(of, "0.0", visit="2"), Done("o"))
+    assert ops(plan) == ["set 0.0 success", "set 0 queued evaluate_loop!"]
+    (check,) = (op for op in plan.ops if isinstance(op, UpdateActivation) and op.path == "0")
+    assert (check.fields["iteration"], check.fields["input"]) == (2, "o")
+    failed = ops(flow.on_result(claim(of, "0.0", visit="2"), Failed("e")))
+    assert failed == ["set 0.0 failed", "run failure=e unless failure", "set 0 failed", "run outcome=failed error=e"]
+
+
+@pytest.mark.parametrize(
+    "until, holds, again", [(False, True, True), (False, False, False), (True, True, False), (True, False, True)]
+)
+def test_a_loop_goes_on_while_or_until_its_condition_holds(until: bool, holds: bool, again: bool) -> None:
+    """A new iteration is a new visit of the body."""
+    plan = flow.on_loop_checked(claim(graph(loop("l", 2, step("a"), until=until)), "0", iteration=1, input="o"), holds)
+    if again:
+        assert ops(plan) == ["set 0 open", "put 0.0 queued run"]
+        assert [(op.activation.visit, op.activation.input) for op in plan.ops if isinstance(op, CreateActivation)] == [
+            ("2", "o")
+        ]
+    else:
+        assert ops(plan) == ["set 0 success", "run outcome=success output=o"]
+
+
+def test_items_pass_their_place_on_until_one_fails() -> None:
+    """A failure shuts the window in its own commit."""
+    of = graph(foreach("f", 3, 2, step("a")))
+    good = flow.on_result(claim(of, "0.1", index=1), Done("o"))
+    assert ops(good) == ["set 0.1 success", "next 0", "down 0 (set 0 queued join!)"]
+    bad = flow.on_result(claim(of, "0.1", index=1), Failed("e"))
+    assert ops(bad) == [
+        "set 0.1 failed", "run failure=e unless failure", "shut 0", "down 0 (set 0 queued join!)",
+    ]  # fmt: skip
+    progress = next(op.event for op in good.ops if isinstance(op, CountDown))
+    assert progress is not None
+    assert (progress["type"], progress["index"], progress["output"]) == ("workflow-step-progress", 1, "o")
+
+
+@pytest.mark.parametrize("count, concurrency, begun", [(5, 2, 2), (1, 4, 1), (3, 3, 3)])
+def test_a_foreach_starts_as_many_items_as_it_may(count: int, concurrency: int, begun: int) -> None:
+    """Each at the counter's next value; their inputs go by their index."""
+    plan = flow.on_items(claim(graph(foreach("f", count, concurrency, step("a"))), "0", visit="3"), count, concurrency)
+    assert ops(plan) == ["set 0 open", *["next 0"] * begun]
+    (first, *_) = (op for op in plan.ops if isinstance(op, StartNextItem))
+    assert first.prefix == items_prefix("0", "3", 0)
+    assert (first.template.role, first.template.status, first.template.visit) == (
+        Role.ITEM,
+        ActivationStatus.QUEUED,
+        "3",
+    )
+
+
+def test_nothing_to_do_is_a_success() -> None:
+    """No item and no arm: an empty list, an empty dict."""
+    each = flow.on_items(claim(graph(foreach("f", 0, 1, step("a"))), "0"), 0, 1)
+    assert ops(each) == ["set 0 success", "run outcome=success output=mine"]
+    assert each.values == {"mine": "[]"}
+    none = flow.on_branch_chosen(claim(graph(branch("b", (), step("a"))), "0"), ())
+    assert ops(none) == ["set 0 success", "run outcome=success output=mine"]
+    assert none.values == {"mine": "{}"}
+
+
+def test_the_chosen_arms_of_a_branch_start_at_once() -> None:
+    """The others are not there at all."""
+    plan = flow.on_branch_chosen(claim(graph(branch("b", (), step("a"), step("b"), step("c"))), "0"), (0, 2))
+    assert ops(plan) == ["set 0 open", "put 0.0 queued run", "put 0.2 queued run"]
+    (opened,) = (op for op in plan.ops if isinstance(op, UpdateActivation))
+    assert (opened.fields["pending_children"], opened.fields["total"]) == (2, 2)
+
+
+def _child(path: str, status: ActivationStatus, visit: str = "", **fields: Any) -> Activation:
+    return Activation(path=path, step=f"s{path[-1]}", status=status, visit=visit, **fields)
+
+
+def test_a_join_refers_to_its_childrens_outputs() -> None:
+    """Nothing is copied together; children of an earlier visit are not seen."""
+    children = [
+        _child("0.0", ActivationStatus.SUCCESS, "2", output="v0"),
+        _child("0.1", ActivationStatus.SUCCESS, "1", output="old"),
+    ]
+    inner = graph(parallel("p", step("a"), step("b")), step("c"))
+    plan = flow.on_children_done(claim(inner, "0", phase=Phase.JOIN, visit="2"), children)
+    assert ops(plan) == ["set 0 success", "put 1 queued run"]
+    assert plan.values == {"mine": '{"s0":"v0"}'}
+    each = flow.on_children_done(
+        claim(graph(foreach("f", 2, 1, step("a"))), "0"), [replace(child, visit="") for child in children]
+    )
+    assert each.values == {"mine": '["v0","old"]'}
+
+
+def test_a_join_fails_with_its_first_child_that_failed() -> None:
+    """In the order of the places, not of time; where failures are allowed they count as None."""
+    children = [
+        _child("0.0", ActivationStatus.SUCCESS, output="v"),
+        _child("0.1", ActivationStatus.FAILED, error="e1", tripwire=True),
+    ]
+    children.append(_child("0.2", ActivationStatus.FAILED, error="e2"))
+    arms = (step("a"), step("b"), step("c"))
+    plan = flow.on_children_done(claim(graph(parallel("p", *arms)), "0"), children)
+    assert ops(plan)[0] == "set 0 failed"
+    assert ops(plan)[-1] == "run outcome=tripwire error=e1 tripwire=True"
+    soft = flow.on_children_done(claim(graph(parallel("p", *arms, allow_failure=True)), "0"), children)
+    assert soft.values == {"mine": '{"s0":"v","s1":"","s2":""}'}
+
+
+def test_what_does_not_end_stays_where_it_is() -> None:
+    """A retry, a suspension and a sleep move the activation alone."""
+    of = graph(step("a", retries=2))
+    assert ops(flow.retry(claim(of, "0", attempt=1), 700)) == ["set 0 retrying+700"]
+    assert [
+        op.fields["attempt"] for op in flow.retry(claim(of, "0", attempt=1), 1).ops if isinstance(op, UpdateActivation)
+    ] == [2]
+    held = flow.suspend(claim(of, "0", resumed=True), "payload", "label")
+    assert ops(held) == ["set 0 suspended"]
+    assert told(held) == ["step-suspended 0"]
+    assert ops(flow.on_sleep_computed(claim(graph(sleep("s", None)), "0"), 2.0)) == ["set 0 sleeping sleep_over+2000"]
+    assert ops(flow.on_sleep_computed(claim(graph(sleep("s", None)), "0"), -2.0)) == ["set 0 sleeping sleep_over"]
+    assert ops(flow.on_sleep_over(claim(graph(sleep("s")), "0")))[-1] == "run outcome=success output=in"
+
+
+def test_a_wait_listens_hears_or_runs_out_of_time() -> None:
+    """It waits under a word of its own, by which a sender finds it; its time over, something else may run instead."""
+    of = graph(wait("w", 2.0, step("late")))
+    listening = flow.on_await(claim(of, "0", phase=Phase.AWAIT_EVENT))
+    assert ops(listening) == ["set 0 waiting+2000"]
+    (waits,) = (op.fields["label"] for op in listening.ops if isinstance(op, UpdateActivation))
+    assert flow.waiter_path(waits) == "0"
+    assert ops(flow.on_event(claim(of, "0"), "v")) == ["set 0 success", "run outcome=success output=v"]
+    assert ops(flow.on_timeout(claim(of, "0"), "e")) == ["set 0 open", "put 0.0 queued run"]
+    assert ops(flow.on_result(claim(of, "0.0"), Done("o")))[-2:] == ["set 0 success", "run outcome=success output=o"]
+    assert ops(flow.on_timeout(claim(graph(wait("w", 2.0)), "0"), "e"))[-1] == "run outcome=failed error=e"
+
+
+@pytest.mark.parametrize(
+    "woken, phase",
+    [
+        (flow.deliver_event(Activation(path="0"), "v"), Phase.EVENT_RECEIVED),
+        (flow.time_out_wait(Activation(path="0")), Phase.EVENT_TIMEOUT),
+    ],
+)
+def test_what_wakes_a_wait_takes_the_rest_away(woken: list[Any], phase: Phase) -> None:
+    """An event and the end of its time alike."""
+    plan = Plan(graph(step("a")), "")
+    plan.ops.extend(woken)
+    assert ops(plan) == ["set root open", "run status=running", f"set 0 queued {phase}"]
+
+
+def test_a_word_ends_the_run_whatever_else_is_going_on() -> None:
+    """The outcome is fixed, the run closed, and the rest is claimed at once."""
+    of = graph(parallel("p", step("a"), step("b")))
+    bail = flow.bail(claim(of, "0.0"), "out")
+    assert (ops(bail), bail.settle_now) == (["set 0.0 success", "run outcome=success output=out closed=True"], True)
+    abort = flow.abort(claim(of, "0.0"))
+    assert (ops(abort), abort.settle_now) == (["set 0.0 canceled", "run outcome=canceled closed=True"], True)
+
+
+def test_a_nested_workflow_begins_with_what_its_input_became() -> None:
+    """After the check."""
+    plan = flow.on_input_valid(claim(graph(nested("n", step("a"), checks=True)), "0"), Done("fit"))
+    assert ops(plan) == ["set 0 open", "put 0.0 queued run"]
+    assert [op.activation.input for op in plan.ops if isinstance(op, CreateActivation)] == ["fit"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [flow.on_input_valid, flow.on_branch_chosen, flow.on_loop_checked, flow.on_items, flow.on_await]
+)
+def test_a_control_activation_of_another_kind_is_a_mistake(wrong: Any) -> None:
+    """A step is no block."""
+    given = {
+        "on_input_valid": (Done("x"),),
+        "on_branch_chosen": ((0,),),
+        "on_loop_checked": (True,),
+        "on_items": (1, 1),
+        "on_await": (),
+    }[wrong.__name__]
+    with pytest.raises(TypeError, match="is not a"):
+        wrong(claim(graph(step("a")), "0"), *given)
+
+
+@pytest.mark.parametrize(
+    "header, state",
+    [
+        ({"outcome": "success", "failure": "e"}, StoredStatus.SUCCESS),
+        ({"failure": "e", "suspended": 1}, StoredStatus.FAILED),
+        ({"failure": "e", "tripwire": True}, StoredStatus.TRIPWIRE),
+        ({"suspended": 1, "paused": 1}, StoredStatus.SUSPENDED),
+        ({"waiting": 1}, StoredStatus.SUSPENDED),
+        ({"paused": 1}, StoredStatus.PAUSED),
+    ],
+)
+def test_a_run_at_rest_is_what_its_counts_say(header: dict[str, Any], state: StoredStatus) -> None:
+    """An outcome first, then a failure that nothing catches, then what is held."""
+    assert flow.settled_status(RunHeader(**header)) is state
+
+
+def test_a_run_that_rests_with_nothing_is_a_mistake() -> None:
+    """The core never lets it come to that."""
+    with pytest.raises(ValueError, match="nothing held"):
+        flow.settled_status(RunHeader())
+
+
+def test_the_rest_writes_the_status_and_counts() -> None:
+    """The error too, where there is one."""
+    root = Activation(path="", status=ActivationStatus.RUNNING, phase=Phase.SETTLE, lease_token="mine")
+    header = RunHeader(status=StoredStatus.RUNNING, failure="e", settle_count=2)
+    plan = flow.on_settled(ClaimedNode(graph(step("a")), header, root, ""))
+    assert ops(plan) == ["set root open", "run status=failed settle_count=3 error=e"]
+    assert told(plan) == ["finish"]
+
+
+@pytest.mark.parametrize("state, said", [("canceled", ["canceled", "finish"]), ("success", ["finish"])])
+def test_the_last_words_are_those_of_the_outcome(state: str, said: list[str]) -> None:
+    """A cancellation is told of by its own word first."""
+    root = Activation(path="", status=ActivationStatus.RUNNING, phase=Phase.SETTLE, lease_token="mine")
+    assert told(flow.on_settled(ClaimedNode(graph(step("a")), RunHeader(outcome=state), root, ""))) == said
+
+
+def test_a_resume_takes_the_rest_and_queues_the_record() -> None:
+    """Its attempts begin anew."""
+    plan = Plan(graph(step("a")), "")
+    plan.ops.extend(flow.resume(Activation(path="0", status=ActivationStatus.SUSPENDED, attempt=2), "data"))
+    assert ops(plan) == ["set root open", "run status=running", "set 0 queued"]
+
+
+def test_a_run_step_by_step_holds_back_what_follows() -> None:
+    """The next activation is paused, but a block's own first one is not."""
+    header = replace(RUNNING, per_step=True)
+    of = graph(step("a", inline=True), step("b", inline=True))
+    assert ops(flow.on_result(claim(of, "0", header=header, inline=True), Done("o")))[-1] == "put 1 paused run"
+    both = graph(step("a"), parallel("p", step("b"), step("c")))
+    plan = flow.on_result(claim(both, "0", header=header), Done("o"))
+    assert ops(plan)[-2:] == ["put 1.0 paused run", "put 1.1 paused run"]
+    chosen = flow.on_branch_chosen(
+        claim(graph(branch("b", (), step("a"), step("b"))), "0", header=header, phase=Phase.EVALUATE_BRANCH), (0, 1)
+    )
+    assert ops(chosen)[-2:] == ["put 0.0 queued run", "put 0.1 paused run"]
+
+
+def test_a_quiet_run_tells_nothing_of_its_steps() -> None:
+    """Neither do items and blocks."""
+    quiet = replace(RUNNING, quiet=True)
+    assert flow.on_result(claim(graph(step("a")), "0", header=quiet), Done("o")).events == []
+    assert flow.on_result(claim(graph(step("a")), "0", quiet=True), Done("o")).events == []

@@ -1,0 +1,112 @@
+"""A path names every place of a workflow, and nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.rules.graph import Path, Retry, Route, Wait
+from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step
+
+WAIT = Wait("wait", Route("wait"), "event", None, step("late"))
+GRAPH = graph(
+    step("a"),
+    parallel("p", step("b"), nested("n", step("c"), loop("l", 2, step("d")))),
+    foreach("f", 3, 1, nested("each", step("e"))),
+    branch("br", (0,), step("g"), sleep("s")),
+    WAIT,
+    parallel("soft", loop("soft loop", 2, step("h")), allow_failure=True),
+)
+
+
+@pytest.mark.parametrize(
+    "path, name",
+    [
+        ((0,), "a"),
+        ((1,), "p"),
+        ((1, 1), "n"),
+        ((1, 1, 0), "c"),
+        ((1, 1, 1, 0), "d"),
+        ((2, 0), "each"),
+        ((2, 7), "each"),
+        ((2, 7, 0), "e"),
+        ((3, 1), "s"),
+        ((4, 0), "late"),
+    ],
+)
+def test_a_path_leads_to_its_node(path: Path, name: str) -> None:
+    """Down through flows, arms, bodies, items and what runs instead of an event."""
+    assert GRAPH.node(path).id == name
+
+
+@pytest.mark.parametrize("path", [(), (9,), (-1,), (0, 0), (1, 2), (1, 1, 9), (1, 1, 1, 1), (2, -1), (3, 0, 0), (4, 1)])
+def test_a_path_that_leads_nowhere_is_an_error(path: Path) -> None:
+    """Also that of the run itself, which is no node."""
+    with pytest.raises(LookupError):
+        GRAPH.node(path)
+
+
+@pytest.mark.parametrize(
+    "path, scope", [((0,), ()), ((1, 1), ()), ((1, 1, 0), (1, 1)), ((1, 1, 1, 0), (1, 1)), ((2, 4, 0), (2, 4))]
+)
+def test_the_scope_is_the_innermost_nested_workflow_around(path: Path, scope: Path) -> None:
+    """A nested workflow itself stands in the scope around it."""
+    assert GRAPH.scope(path) == scope
+
+
+@pytest.mark.parametrize("path, count", [((0,), 0), ((1, 1, 1), 0), ((1, 1, 1, 0), 1), ((5, 0, 0), 1), ((2, 0, 0), 0)])
+def test_the_loops_around_a_place_are_counted(path: Path, count: int) -> None:
+    """A loop does not stand around itself."""
+    assert GRAPH.loops(path) == count
+
+
+@pytest.mark.parametrize(
+    "scope, name, path",
+    [
+        ((), "a", (0,)),
+        ((), "b", (1, 0)),
+        ((), "n", (1, 1)),
+        ((), "c", None),
+        ((), "each", (2,)),
+        ((), "g", (3, 0)),
+        ((), "late", (4, 0)),
+        ((), "wait", (4,)),
+        ((1, 1), "c", (1, 1, 0)),
+        ((1, 1), "d", (1, 1, 1, 0)),
+        ((1, 1), "a", None),
+    ],
+)
+def test_a_step_is_found_in_its_scope_alone(scope: Path, name: str, path: Path | None) -> None:
+    """Where its result is kept: a foreach keeps it under its own place, by its body's id."""
+    assert GRAPH.find(scope, name) == path
+
+
+def test_a_scope_is_a_workflow() -> None:
+    """Entries are asked of nothing else."""
+    assert [node.id for node in GRAPH.entries((1, 1))] == ["c", "l"]
+    with pytest.raises(LookupError):
+        GRAPH.entries((0,))
+
+
+@pytest.mark.parametrize(
+    "path, tolerated", [((0,), False), ((1, 0), False), ((5,), False), ((5, 0), True), ((5, 0, 0), True)]
+)
+def test_a_failure_is_tolerated_below_a_block_that_allows_it(path: Path, tolerated: bool) -> None:
+    """At any depth below, not at the block itself."""
+    assert GRAPH.tolerated(path) is tolerated
+
+
+@pytest.mark.parametrize(
+    "retry, attempt, chance, seconds",
+    [
+        (Retry(3, 2.0), 1, 0.5, 2.0),
+        (Retry(3, 2.0), 3, 0.5, 2.0),
+        (Retry(3, 2.0, backoff=True, jitter=False), 3, 0.5, 8.0),
+        (Retry(3, 0.0, backoff=True, jitter=False), 1, 0.5, 1.0),
+        (Retry(9, 2.0, backoff=True, backoff_max=10.0, jitter=False), 9, 0.5, 10.0),
+        (Retry(3, 2.0, backoff=True), 3, 0.5, 4.0),
+        (Retry(3, 2.0, backoff=True), 5000, 0.0, 0.0),
+    ],
+)
+def test_a_retry_says_how_long_to_pause(retry: Retry, attempt: int, chance: float, seconds: float) -> None:
+    """A fixed delay, or one that doubles up to a limit and is spread by chance."""
+    assert retry.pause(attempt, chance) == seconds
