@@ -45,7 +45,7 @@ class History(Pair):
     def change(self, guard: LeaseGuard | RequestGuard, plan: Plan, **more: Any) -> Change:
         made = {**plan.values, **more.pop("values", {})}
         rest = self.pick(["", self.token()])
-        parts = {"values": made, "events": tuple(plan.events), "settle_now": plan.settle_now, "rest": rest}
+        parts = {"values": made, "events": tuple(plan.events), "settle_now": plan.settle_now, "settle_token": rest}
         return Change(guard, tuple(plan.ops), **parts, **self.spans(), **more)
 
     def work(self) -> None:

@@ -28,13 +28,13 @@ AGES = (0, 0, 0, 1, 20, LONG)  # ms; a change takes the memory store 2
 _ALL = 100_000
 _runs = itertools.count()
 
-_MOMENTS = ("created_at", "started_at", "updated_at", "ended_at", "queued_at", "suspended_at", "resumed_at", "due")
+_MOMENTS = ("created_at", "started_at", "updated_at", "ended_at", "queued_at", "suspended_at", "resumed_at", "deadline")
 
 
 def _plain(doc: dict[str, Any]) -> dict[str, Any]:
     """Leave out how late it is, but not whether there is a moment at all."""
     doc = {name: bool(value) if name in _MOMENTS else value for name, value in doc.items()}
-    if doc.get("answer"):
+    if doc.get("last_reply"):
         doc["last_reply"] = json.loads(doc["last_reply"])
     return doc
 
@@ -175,8 +175,8 @@ class Pair:
             "values": store.values(self.run_id, self.ids),
             "state": store.state(self.run_id),
             "context": store.context(self.run_id),
-            "mailbox": store.mail(self.run_id, "event"),
-            "deadline": sorted(due.activation.path for due in store.due_timers(self.run_id)),
+            "mail": store.mail(self.run_id, "event"),
+            "due": sorted(due.activation.path for due in store.due_timers(self.run_id)),
             "due as created": [due.activation.path for due in store.due_timers(f"{self.run_id}/old")],
             "listed": [store.runs(RunQuery(**query)).total for query in queries],
         }

@@ -189,7 +189,7 @@ class Wild(Pair):
             self.at.pop(path, None)
         return gone
 
-    def draw_mail(self) -> MailboxUpdate | None:
+    def draw_mailbox(self) -> MailboxUpdate | None:
         box = self.memory.mail(self.run_id, "event")
         expect, pop = self.pick([None, None, mailbox_version(box), "1:x"]), self.pick(["", "é/", *box])
         mail = self.build(MailboxUpdate, name="event", expect=expect, push=self.pick(["", "v1", "é/"]), pop=pop)
@@ -282,7 +282,7 @@ class Wild(Pair):
                 path=activation.path,
                 status=activation.status,
                 seq=activation.seq + wrong,
-                due=self.moment(activation),
+                deadline=self.moment(activation),
             )
             for activation in picked
         ]
@@ -296,7 +296,7 @@ class Wild(Pair):
     def guard(self) -> LeaseGuard | RequestGuard:
         mine = [activation for activation in self.claims[-4:] if activation.lease_token]
         holders = [
-            self.build(LeaseGuard, path=one.path, token=one.lease_token, part=self.draw(st.integers(0, 3)))
+            self.build(LeaseGuard, path=one.path, token=one.lease_token, flush_seq=self.draw(st.integers(0, 3)))
             for one in mine
         ]
         header = self.memory.header(self.run_id) or RunHeader()
@@ -308,7 +308,7 @@ class Wild(Pair):
         caller = self.build(
             RequestGuard,
             id=self.pick(["", self.token()]),
-            states=states,
+            statuses=states,
             generation=generation,
             settle_count=settle_count,
         )

@@ -156,8 +156,8 @@ def test_the_scripts_are_told_the_rules_of_the_core(client: redis.Redis) -> None
         said = {name: value for name, value in reply["status"][status].items() if value}
         assert said == {name: _as_json(value) for name, value in row.items() if value}
     assert reply["run"].keys() == set(StoredStatus)
-    for kind in (Activation, RunHeader):
-        assert reply[kind.__name__.lower()] == {field.name: field.default for field in fields(kind)}
+    for name, kind in (("activation", Activation), ("header", RunHeader)):
+        assert reply[name] == {field.name: field.default for field in fields(kind)}
 
 
 def _as_json(value: Any) -> Any:

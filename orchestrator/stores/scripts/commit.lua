@@ -56,11 +56,11 @@ local function guard()
     if refusal then return {refusal, header_text} end
     if by[3] > 0 and by[3] <= activation.flush_seq then return {'', header_text, ''} end
   else
-    local id, states, life, rests = by[1], by[2], by[3], by[4]
+    local id, statuses, generation, settle_count = by[1], by[2], by[3], by[4]
     if id ~= '' and header.last_request_id == id then return first_answer(header.last_reply) end
-    local fits = listed(states, header.status)
-      and (life == cjson.null or life == header.generation)
-      and (rests == cjson.null or rests == header.settle_count)
+    local fits = listed(statuses, header.status)
+      and (generation == cjson.null or generation == header.generation)
+      and (settle_count == cjson.null or settle_count == header.settle_count)
     if not fits or (id ~= '' and too_late()) then return {'ended', header_text} end
   end
   for _, expect in ipairs(change.expect or {}) do

@@ -30,7 +30,7 @@ local function find(path)
   if activation == nil then
     local text = redis.call('HGET', KEYS[2], path)
     activation = text and as_activation(cjson.decode(text), path) or false
-    stored[path] = activation and {status = activation.status, due = activation.deadline, text = text}
+    stored[path] = activation and {status = activation.status, deadline = activation.deadline, text = text}
     activations[path] = activation
   end
   return activation
