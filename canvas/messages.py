@@ -93,6 +93,16 @@ def message(app: Celery, header: RunHeader, dispatch: Dispatch) -> Message:
     return Message(STEP_TASK, (header.run_id, dispatch.path, dispatch.seq), {**options, **_limits(route)})
 
 
+def queue_of(app: Celery, sent: Message) -> str | None:
+    """The name of the queue that the app's router chooses for a message; None where it goes to an exchange alone."""
+    task = app.tasks.get(sent.name)
+    given = {name: sent.options[name] for name in _TASK_OPTIONS if name in sent.options}
+    name = sent.options.get("route_name") or sent.name
+    queue: Any = app.amqp.router.route(given, name, sent.args, {}, task).get("queue")
+    found: str | None = getattr(queue, "name", queue)
+    return found
+
+
 def _limits(route: Route) -> dict[str, Any]:
     given = {
         "queue": route.queue,

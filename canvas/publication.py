@@ -118,6 +118,14 @@ class PublishingStore:
             self._publisher.publish(answer.header, events_of(change, answer))
         return answer
 
+    def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
+        """Commit, and publish the events of those that were not refused."""
+        answers = self._store.commit_many(changes)
+        for (_, change), answer in zip(changes, answers, strict=True):
+            if isinstance(answer, Committed):
+                self._publisher.publish(answer.header, events_of(change, answer))
+        return answers
+
 
 def publish_events_of(store: Store, app: Celery) -> Store:
     """Wrap a store so that its commits are published on the app's broker."""

@@ -9,12 +9,13 @@ from typing import Any
 
 from celery import Celery, states
 from celery.backends.base import DisabledBackend
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError
 from kombu.exceptions import BatchPublishError, OperationalError
 
 from orchestrator.background import TimerThread
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
+from orchestrator.canvas.outbox import Outbox, broker_error
 from orchestrator.codec import as_json
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe.observer import use_run_span
@@ -42,6 +43,7 @@ class CeleryRuntime:
         self._monitor = monitor
         self._on_register = on_register
         self._near = 2 * settings.tick_seconds * 1000
+        self._outbox = Outbox(app, self._send_traced)
         # A timer that its process takes along when it dies is no loss: the stored one is still swept.
         self._timers: TimerThread[tuple[RunHeader, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")
 
@@ -56,18 +58,31 @@ class CeleryRuntime:
 
     def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         """Send a message for each dispatch whose moment has come. Raises `BrokerUnavailable`."""
-        now = [dispatch for dispatch in dispatches if not dispatch.delay]
-        for dispatch in dispatches:
-            if 0 < dispatch.delay <= self._near:
-                self._timers.add(dispatch.delay, (header, dispatch))
+        now = self._keep_timers(header, dispatches)
         if not now:
             return
         try:
             with use_run_span(header), self._app.producer_or_acquire() as producer:
                 self._send_all(producer, header, now)
-        except (OperationalError, OSError) as error:
-            text = f"the broker does not answer: {error}"
-            raise BrokerUnavailable(text, run_id=header.run_id, workflow_id=header.workflow_id) from error
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:
+            # Transports raise whatever they come across, and whoever wanted to tell has to know that nobody was told.
+            is_refused = not isinstance(error, OperationalError | OSError)
+            raise broker_error(error, header, is_refused=is_refused) from error
+
+    def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:
+        """Send the messages of many runs together, on a connection on which no wait is long."""
+        now = [(header, self._keep_timers(header, dispatches)) for header, dispatches in told]
+        sent = iter(self._outbox.publish([one for one in now if one[1]]))
+        return [next(sent) if dispatches else None for _, dispatches in now]
+
+    def _keep_timers(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> list[Dispatch]:
+        """Keep timers of those whose moment is near, and return those whose moment has come."""
+        for dispatch in dispatches:
+            if 0 < dispatch.delay <= self._near:
+                self._timers.add(dispatch.delay, (header, dispatch))
+        return [dispatch for dispatch in dispatches if not dispatch.delay]
 
     def _send_all(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         if len(dispatches) > 1:
@@ -82,10 +97,15 @@ class CeleryRuntime:
                 )
         self._send(producer, header, dispatches)
 
-    def _send(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
+    def _send_traced(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
+        """Send as the scheduler does it: it tries again by itself, so that the broker's client must not."""
+        with use_run_span(header):
+            self._send(producer, header, dispatches, retry=False)
+
+    def _send(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch], **options: Any) -> None:
         for dispatch in dispatches:
             made = message(self._app, header, dispatch)
-            self._app.send_task(made.name, made.args, producer=producer, add_to_parent=False, **made.options)
+            self._app.send_task(made.name, made.args, producer=producer, add_to_parent=False, **made.options, **options)
 
     def _publish_due(self, timer: tuple[RunHeader, Dispatch]) -> None:
         header, dispatch = timer

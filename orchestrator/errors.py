@@ -296,7 +296,16 @@ class RunFailed(OrchestratorError):
 
 
 class BrokerUnavailable(OrchestratorError):
-    """The message broker cannot be reached; nothing was started."""
+    """The message broker cannot be reached; nothing was started.
+
+    `is_refused` says that it can be, and that it is this message that cannot be sent: its queue is not known, say.
+    """
+
+    is_refused: bool = False
+
+    def __init__(self, message: str = "", *, is_refused: bool = False, **more_details: Any) -> None:
+        super().__init__(message, **more_details)
+        self.is_refused = is_refused
 
 
 class StoreUnavailable(OrchestratorError):

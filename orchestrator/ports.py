@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from orchestrator.errors import BrokerUnavailable
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
 from orchestrator.rules.model import Activation, RunHeader
 
 TRIMMED = "workflow-events-trimmed"  # the type of the event that stands for older ones that are kept no longer
+UNREADABLE = "unreadable"  # the status of a stored run whose header cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,14 @@ class LeaseRef:
 
 @dataclass(frozen=True, slots=True)
 class DueTimer:
-    """An activation whose moment has come, with its run's header, as they were read together."""
+    """An activation whose moment has come, with its run's header, as they were read together.
+
+    Where one of them cannot be read, `problem` says why, and the two hold no more than the names of run and place.
+    """
 
     header: RunHeader
     activation: Activation
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +105,15 @@ class Store(Protocol):
         """
         ...
 
+    def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
+        """Commit changes of several runs, each by itself, in fewer round trips than one for each if it can.
+
+        An error leaves open which of them were committed.
+        """
+        ...
+
     def header(self, run_id: str) -> RunHeader | None:
-        """The run's header, or None."""
+        """The run's header, or None. Raises `ValueNotReadable` where it cannot be read."""
         ...
 
     def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
@@ -150,9 +163,17 @@ class Store(Protocol):
         """The header as soon as the run has rested more often than `rests`, or as it is after `timeout` seconds."""
         ...
 
-    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
-        """Evented runs' activations of this namespace whose moment has come, most overdue first. Entries of runs that
-        are no longer active are dropped on the way."""
+    def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
+        """Evented runs' activations of this namespace whose moment has come, most overdue first; with `newest` those
+        that have come last, the last of all first. At most `limit` of each lane (`rules.timers.Lane`).
+
+        Entries of runs that are no longer active are dropped on the way. What cannot be read is among them, each with
+        its problem: it hides none of the others.
+        """
+        ...
+
+    def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
+        """Look at this timer again after `delay` ms, if it is still due. Reads nothing of what it belongs to."""
         ...
 
     def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
@@ -163,11 +184,12 @@ class Store(Protocol):
         ...
 
     def runs(self, query: RunQuery) -> RunPageOf:
-        """A page of headers."""
+        """A page of headers. One that cannot be read is a header of status `UNREADABLE` that holds its run's id."""
         ...
 
     def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
-        """Remove the run and all that belongs to it, if its status is one of `states`.
+        """Remove the run and all that belongs to it, if its status is one of `states`. One whose header cannot be read
+        has the status `UNREADABLE`.
 
         False where nothing was removed.
         """
@@ -256,6 +278,13 @@ class Runtime(Protocol):
 
     def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         """Tell somebody of each dispatch; one with a `delay` only if it is near. Raises `BrokerUnavailable`."""
+        ...
+
+    def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:
+        """Tell of the dispatches of many runs; for each, None or why nobody could be told. Never waits for long.
+
+        For the scheduler: one thread at a time.
+        """
         ...
 
     def discard_result(self, run_id: str) -> None:

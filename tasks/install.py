@@ -160,13 +160,16 @@ def _event_step(monitor: Monitor) -> type[bootsteps.StartStopStep]:
         """Looks once a second if the worker sends task events: a remote command changes that, and signals nothing."""
 
         requires: ClassVar[set[str]] = {"celery.worker.consumer.events:Events"}
+        timer: Any = None  # a connection that breaks while the consumer starts brings a stop without a start
 
         def start(self, parent: Any) -> None:
             self.look(parent)
             self.timer = parent.timer.call_repeatedly(1.0, self.look, (parent,))
 
         def stop(self, parent: Any) -> None:
-            self.timer.cancel()
+            timer, self.timer = self.timer, None
+            if timer is not None:
+                timer.cancel()
 
         def look(self, parent: Any) -> None:
             dispatcher = parent.event_dispatcher

@@ -6,6 +6,7 @@ talk to the store, so they do it in a thread of their own: the main process has 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,19 @@ from celery.worker.request import Request
 
 from orchestrator.canvas.messages import HEADER
 from orchestrator.engine.executor import Executor
+from orchestrator.errors import StoreUnavailable
+
+log = logging.getLogger("orchestrator")
+
+
+def _call_patiently(executor: Executor, call: Callable[..., None], place: tuple[str, str, int]) -> None:
+    """Call the engine, for the time of a lease while the store is away: after that the lease brings it about."""
+    try:
+        executor.services.retry_while_unavailable(lambda: call(*place))
+    except StoreUnavailable as error:
+        log.warning("run %s: the end of a worker is not recorded: %s", place[0], error, extra={"run_id": place[0]})
+    except Exception:  # nobody else sees what this thread comes across
+        log.exception("run %s: the end of a worker is not recorded", place[0], extra={"run_id": place[0]})
 
 
 def request_class(executor: Executor) -> type[Request]:
@@ -41,6 +55,8 @@ def request_class(executor: Executor) -> type[Request]:
             envelope = (self.request_dict or {}).get(HEADER)
             if envelope:
                 place = (envelope["run"], envelope["path"], envelope["seq"])
-                threading.Thread(target=call, args=place, name="orchestrator-settle", daemon=True).start()
+                threading.Thread(
+                    target=_call_patiently, args=(executor, call, place), name="orchestrator-settle", daemon=True
+                ).start()
 
     return StepRequest

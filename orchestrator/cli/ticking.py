@@ -13,7 +13,7 @@ from orchestrator.cli.exits import Problem
 from orchestrator.cli.texts import milliseconds, time_text
 from orchestrator.engine.read.results import moment
 from orchestrator.engine.scheduler import Scheduler, SweepReport
-from orchestrator.errors import BrokerUnavailable, StoreUnavailable
+from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 
 
@@ -24,19 +24,34 @@ def tick(at: Session, *, once: bool, seconds: float | None) -> None:
     """
     scheduler = _scheduler(at, once)
     if once:
-        try:
-            _report(at, scheduler.tick())
-        except BrokerUnavailable as error:
-            raise Problem(str(error), "check broker_url; a later tick sends what was due", exits.DOWN) from error
+        swept = _tick_once(scheduler)
+        _report(at, swept)
+        if swept.failure is not None:
+            raise Problem(str(swept.failure), "check broker_url; a later tick sends what was due", exits.DOWN)
         return
     end = None if seconds is None else monotonic() + seconds
     pause = at.orchestrator.settings.tick_seconds
     while end is None or monotonic() < end:
+        is_full = False
         try:
-            _report(at, scheduler.tick())
-        except (StoreUnavailable, BrokerUnavailable) as error:
+            swept = scheduler.tick()
+            _report(at, swept)
+            is_full = swept.is_full and not swept.is_in_vain
+            if swept.failure is not None:
+                at.output.note(f"Warning: {swept.failure}")
+        except StoreUnavailable as error:
             at.output.note(f"Warning: {error}")
-        threading.Event().wait(pause if end is None else max(0.0, min(pause, end - monotonic())))
+        if not is_full:
+            threading.Event().wait(pause if end is None else max(0.0, min(pause, end - monotonic())))
+
+
+def _tick_once(scheduler: Scheduler) -> SweepReport:
+    """Sweep all that is due, round by round, and return the sum."""
+    swept = scheduler.tick()
+    while swept.is_full and not swept.is_in_vain:
+        more = scheduler.tick()
+        swept = swept.plus(more)
+    return swept
 
 
 def _scheduler(at: Session, once: bool) -> Scheduler:
@@ -56,6 +71,7 @@ def _scheduler(at: Session, once: bool) -> Scheduler:
 
 def _report(at: Session, swept: SweepReport) -> None:
     figures = {"due": swept.due, "republished": swept.republished, "expired": swept.expired}
+    figures |= {name: count for name in ("unsent", "unreadable") if (count := getattr(swept, name))}
     now = moment(at.orchestrator.store.now())
     if at.output.as_json:
         at.output.write(json.dumps({"at": milliseconds(now), **figures}) + "\n")

@@ -24,6 +24,7 @@ from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
 from orchestrator.engine.read.value_reader import encode_value
 from orchestrator.engine.settlement import report_cancel, started_info
+from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import (
     BrokerUnavailable,
     GraphChanged,
@@ -106,11 +107,13 @@ def publish(
     """
     try:
         executor.runtime.publish(answer.header, answer.dispatches)
-    except BrokerUnavailable:
+    except BrokerUnavailable as unsent:
         changes = undo(answer)
         if not changes:
             text = "run %s: the broker does not answer; the ticker will publish"
             log.warning(text, answer.header.run_id, extra=log_context(answer.header))
+            delay = executor.settings.retry_delay_of(unsent)
+            note_unsent(executor.store, answer.header, answer.dispatches, delay)
             return
         try:
             undone = any(

@@ -17,6 +17,7 @@ from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
 from orchestrator.engine.settlement import settle
 from orchestrator.engine.step_calls import fail, retry_or_fail, run_step
+from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
 from orchestrator.host import monotonic, new_token
 from orchestrator.ports import Runtime
@@ -221,6 +222,7 @@ class Executor:
             # Nothing is lost: the commit has written a timer for each of them, which the scheduler sweeps.
             text = "run %s: %s; the ticker will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=log_context(header))
+            note_unsent(self.store, header, dispatches, self.settings.retry_delay_of(error))
 
     def graph_if_same(self, header: RunHeader) -> Graph | None:
         """The graph of a stored run, None where it is not known here, or has changed since the run was started."""

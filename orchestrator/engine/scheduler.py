@@ -8,38 +8,23 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
 
-from orchestrator.engine.logs import log_context
-from orchestrator.engine.observe import observer
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import BrokerUnavailable, StoreUnavailable
-from orchestrator.host import chance
-from orchestrator.ports import DueTimer, Runtime, Store
-from orchestrator.rules.change import Refused
-from orchestrator.rules.model import ActivationStatus
-from orchestrator.rules.timers import on_deadline
+from orchestrator.engine.sweep import IsShort, Sweep, SweepReport
+from orchestrator.errors import StoreUnavailable
+from orchestrator.host import chance, monotonic
+from orchestrator.ports import Runtime, Store
+
+__all__ = ["Scheduler", "SweepReport"]
 
 log = logging.getLogger("orchestrator")
 
-_BATCH = 200  # entries in one tick: what is left is due in the next
-
-
-@dataclass(frozen=True, slots=True)
-class SweepReport:
-    """The work of one tick."""
-
-    # entries that were due
-    due: int = 0
-    # messages sent (again)
-    republished: int = 0
-    # claims taken from lost workers
-    expired: int = 0
+# Ticks that a scheduler waits which could send nothing of what it should. Others ask for the right more often.
+_STAND_BACK = 1.5
 
 
 class Scheduler:
-    """Sweeps one namespace of one store. `is_short` says of a queue's name whether it has been seen short."""
+    """Sweeps one namespace of one store. `is_short` says whether the queue of a message is short."""
 
     def __init__(
         self,
@@ -47,7 +32,7 @@ class Scheduler:
         runtime: Runtime,
         settings: Settings,
         worker: str,
-        is_short: Callable[[str | None], bool] = lambda queue: True,
+        is_short: IsShort = lambda header, dispatch: True,
     ) -> None:
         self._store = store
         self._runtime = runtime
@@ -56,6 +41,8 @@ class Scheduler:
         self._is_short = is_short
         self._ended = threading.Event()
         self._trusted_from = 0
+        self._is_probing = False
+        self._announced = float("-inf")
 
     def begin(self) -> None:
         """Announce the worker at once. A store that is away is no reason not to start: `run` goes on trying."""
@@ -67,15 +54,17 @@ class Scheduler:
     def run(self) -> None:
         """Tick until `stop` is called."""
         while not self._ended.is_set():
+            report = SweepReport()
             try:
-                self.announce()
-                self.tick()
-            except (StoreUnavailable, BrokerUnavailable) as error:
+                self._announce_now_and_then()
+                report = self.tick()
+                if report.failure is not None:
+                    log.warning("tick: %s", report.failure)
+            except StoreUnavailable as error:
                 log.warning("tick: %s", error)
             except Exception:  # the thread must outlive whatever one tick finds
                 log.exception("tick failed")
-            # Spread by chance, so that the schedulers of many workers do not ask for the right to sweep in step.
-            self._ended.wait(self._settings.tick_seconds * (0.75 + 0.5 * chance()))
+            self._ended.wait(self._pause_after(report))
 
     def stop(self) -> None:
         """End `run` soon."""
@@ -87,8 +76,14 @@ class Scheduler:
         ttl = max(5.0, 5 * self._settings.tick_seconds)
         self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
 
+    def _announce_now_and_then(self) -> None:
+        """Announce once in a tick, while one round follows the other."""
+        if monotonic() - self._announced >= self._settings.tick_seconds / 2:
+            self.announce()
+            self._announced = monotonic()
+
     def tick(self) -> SweepReport:
-        """Sweep once, if no other scheduler has the right to."""
+        """Sweep one round, if no other scheduler has the right to."""
         # A scheduler that has gone silent is replaced after three ticks.
         lease = round(self._settings.tick_seconds * 3000)
         gap = self._store.acquire_sweep(self._settings.namespace, self._worker, lease)
@@ -98,30 +93,25 @@ class Scheduler:
             # The sweeps have paused: perhaps no worker could renew its leases either.
             # So each gets the time of a lease to renew its own, before any claim is taken from it.
             self._trusted_from = self._store.now() + self._settings.lease
-        due = self._store.due_timers(self._settings.namespace, _BATCH)
-        observer.on_swept(self._store, [entry.activation.deadline for entry in due])
-        swept = [self._sweep_one(entry) for entry in due]
-        return SweepReport(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
+        sweep = Sweep(
+            self._store,
+            self._runtime,
+            self._settings,
+            self._is_short,
+            trusts_leases=not self._trusted_from or self._store.now() >= self._trusted_from,
+            is_probing=self._is_probing,
+        )
+        report = sweep.run()
+        self._is_probing = report.failure is not None
+        if report.is_in_vain:
+            # Perhaps this process alone cannot reach the broker: another may have the right from the next moment on.
+            self._store.acquire_sweep(self._settings.namespace, self._worker, 1)
+        return report
 
-    def _sweep_one(self, entry: DueTimer) -> SweepReport:
-        activation, header = entry.activation, entry.header
-        running = activation.status == ActivationStatus.RUNNING
-        if running and self._trusted_from and self._store.now() < self._trusted_from:
-            return SweepReport()
-        # In a long queue a message that was not seen is waiting, and not lost: another would make the queue longer.
-        short = activation.status != ActivationStatus.QUEUED or self._is_short(activation.where.queue)
-        todo = on_deadline(header, activation, self._settings.redelivery_delay, short=short)
-        if todo is None:
-            return SweepReport()
-        # Committed first, then published: a crash in between leaves an entry that is due again. The other way round, a
-        # worker could get a message of which the store knows nothing.
-        answer = self._store.commit(header.run_id, todo.change)
-        if isinstance(answer, Refused):
-            return SweepReport()
-        told = (*answer.dispatches, *todo.again)
-        if running:
-            text = "step %s of run %s: its worker was lost; it goes to another"
-            log.warning(text, activation.step, header.run_id, extra=log_context(header, activation))
-        if told:
-            self._runtime.publish(header, told)
-        return SweepReport(1, len(told), int(running))
+    def _pause_after(self, report: SweepReport) -> float:
+        """Seconds until the next tick: none while there is more to do."""
+        tick = self._settings.tick_seconds
+        if report.is_in_vain:
+            return tick * _STAND_BACK
+        # Spread by chance, so that the schedulers of many workers do not ask for the right to sweep in step.
+        return 0.0 if report.is_full else tick * (0.75 + 0.5 * chance())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from orchestrator.errors import BrokerUnavailable
 from orchestrator.rules.envelope import CommitLimits
 
 
@@ -61,6 +62,18 @@ class Settings:
     def redelivery_delay(self) -> int:
         """The time until a queued activation is looked at again, in milliseconds."""
         return round(self.republish_seconds * 1000)
+
+    @property
+    def tick(self) -> int:
+        """The time between two looks of the scheduler, in milliseconds."""
+        return max(1, round(self.tick_seconds * 1000))
+
+    def retry_delay_of(self, error: BrokerUnavailable) -> int:
+        """The time until it is tried again to send what could not be sent, in milliseconds.
+
+        A broker that is away may be back in the next tick. A message that it does not take is no better by then.
+        """
+        return self.redelivery_delay if error.is_refused else self.tick
 
     @property
     def events_max_age(self) -> int:

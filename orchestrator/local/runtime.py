@@ -19,7 +19,7 @@ from orchestrator.background import on_fork
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.logs import log_lost_worker
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import StoreUnavailable
+from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.local.run_queue import RunQueue
 from orchestrator.local.wait_timeouts import WaitTimeouts
@@ -86,6 +86,12 @@ class LocalRuntime:
             self._with_timeouts.add(workflow.id)
         if self._on_register is not None:
             self._on_register(workflow)
+
+    def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:
+        """Put the dispatches in the runs' queues."""
+        for header, dispatches in told:
+            self.publish(header, dispatches)
+        return [None] * len(told)
 
     def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         """Put the dispatches in the run's queue."""

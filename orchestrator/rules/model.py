@@ -133,6 +133,8 @@ class Activation(_Flat):
     suspended_at: int = 0
     resumed_at: int = 0
     deadline: int = 0  # when somebody has to look at it again
+    sends: int = 1  # messages that were sent of it since it was queued; 0 where it is known that none could be
+    looks: int = 0  # how often in a row it was left in a long queue
     parked: str = ""  # why no worker can run it now
     trace: str = ""  # ids of the spans of the blocks around it, outermost first, of an open block also its own
 
@@ -204,7 +206,13 @@ def pack_route(route: Route) -> str:
 @lru_cache(maxsize=4096)
 def unpack_route(text: str) -> Route:
     """The opposite of `pack_route`."""
-    return Route(**json.loads(text)) if text else Route("")
+    if not text:
+        return Route("")
+    doc = json.loads(text)
+    try:
+        return Route(**doc)
+    except TypeError:  # a newer release's has a field that this one does not know
+        return Route(**{name: value for name, value in doc.items() if name in Route.__dataclass_fields__})
 
 
 def visits(activation: Activation) -> tuple[int, ...]:

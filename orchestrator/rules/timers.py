@@ -6,7 +6,9 @@ graph and runs no user code: the sweep may be in the process of another service,
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from orchestrator.rules.change import Change, Dispatch, Op, Precondition, RequestGuard, UpdateActivation
 from orchestrator.rules.flow import time_out_wait
@@ -21,6 +23,25 @@ NEVER = 1 << 50  # ms since a sweep that never was
 # Runs whose timers may mean something. One that is suspended may wait for an event whose time is limited.
 SWEPT = frozenset({StoredStatus.RUNNING.value, StoredStatus.SUSPENDED.value})
 _SLOWEST = 3_600_000  # a queued activation is looked at again at least this often
+_MOST_DOUBLINGS = 3  # of the pause before another look at a message in a long queue, which may be lost all the same
+LANE = 200_000_000_000_000  # ms; the width of a lane in an index of timers, wider than every moment that can be stored
+
+
+class Lane(StrEnum):
+    """One of the kinds of timers, which are swept apart and in this order, so that none waits behind another kind."""
+
+    MOMENTS = "moments"  # sleeps, retries and the time limits of waits
+    LEASES = "leases"  # workers that may be lost
+    OUTBOX = "outbox"  # messages that may be lost
+
+    @property
+    def offset(self) -> int:
+        """What a store adds to a deadline for its place in the index of timers: one index has both lanes."""
+        return LANE * list(Lane).index(self)
+
+
+_LANES = {Deadline.LEASE: Lane.LEASES, Deadline.REDELIVERY: Lane.OUTBOX}
+LANE_OF = {deadline: _LANES.get(deadline, Lane.MOMENTS) for deadline in Deadline}
 
 
 # --- which activations have one ------------------------------------------------------------------------------------------
@@ -45,6 +66,16 @@ def is_timer_live(header: RunHeader, activation: Activation) -> bool:
     if header.status == StoredStatus.RUNNING:
         return not header.closed or not activation.path
     return header.status in SWEPT and TABLE[activation.status].deadline is Deadline.TIMEOUT
+
+
+def lane_of(activation: Activation) -> Lane:
+    """The lane in which the timer of this activation is swept."""
+    return LANE_OF[TABLE[activation.status].deadline]
+
+
+def place_of(activation: Activation) -> int:
+    """The place of an activation's timer in a store's index."""
+    return lane_of(activation).offset + activation.deadline
 
 
 # --- who sweeps them -------------------------------------------------------------------------------------------------
@@ -101,13 +132,15 @@ def on_deadline(
             return DeadlineAction(_guarded(activation, tuple(time_out_wait(activation)), redelivery_delay))
         case ActivationStatus.QUEUED:
             # Its message may be lost, or far back in a long queue. The number stays: a copy does no harm, while a new
-            # number would make the message at the head of the queue stale. Each time it takes twice as long.
-            waited = max(
-                redelivery_delay, header.updated_at - activation.queued_at, activation.deadline - activation.queued_at
+            # number would make the message at the head of the queue stale.
+            if not short and activation.sends:
+                return DeadlineAction(
+                    _guarded(activation, (_look_later(activation, redelivery_delay),), redelivery_delay)
+                )
+            again = (Dispatch(activation.path, activation.seq, activation.route),)
+            return DeadlineAction(
+                _guarded(activation, (_send_again(activation, redelivery_delay),), redelivery_delay), again
             )
-            op = UpdateActivation(activation.path, {}, delay=min(_SLOWEST, 2 * waited) if short else redelivery_delay)
-            again = (Dispatch(activation.path, activation.seq, activation.route),) if short else ()
-            return DeadlineAction(_guarded(activation, (op,), redelivery_delay), again)
         case ActivationStatus.RETRYING | ActivationStatus.SLEEPING:
             return DeadlineAction(
                 _guarded(
@@ -131,6 +164,34 @@ def on_deadline(
             return DeadlineAction(_guarded(activation, (UpdateActivation(activation.path, fields),), redelivery_delay))
         case _:
             return None
+
+
+def _send_again(activation: Activation, redelivery_delay: int) -> UpdateActivation:
+    """Count one more message. With each the pause until the next doubles, however old the activation is."""
+    sends = max(0, activation.sends) + 1
+    delay = max(redelivery_delay, min(_SLOWEST, redelivery_delay << min(sends - 1, 30)))
+    return UpdateActivation(activation.path, {"sends": sends, "looks": 0}, delay=delay)
+
+
+def _look_later(activation: Activation, redelivery_delay: int) -> UpdateActivation:
+    """Leave the message in its long queue. A backlog is looked through ever more rarely, up to a limit."""
+    delay = redelivery_delay << min(activation.looks, _MOST_DOUBLINGS)
+    return UpdateActivation(activation.path, {"looks": activation.looks + 1}, delay=delay)
+
+
+def on_unsent(dispatches: Sequence[Dispatch], delay: int, *, sends: Mapping[str, int] | None = None) -> Change:
+    """Note that nobody could be told of these queued activations: their timers come after `delay`, as if untried.
+
+    `sends` says how many messages had been sent before, by path; else there was none, so that a long queue is no reason
+    to wait: no message is in it. What has been claimed meanwhile refuses the change: it was told after all.
+    """
+    known = sends or {}
+    ops = tuple(
+        UpdateActivation(dispatch.path, {"sends": known.get(dispatch.path, 0)}, delay=max(1, delay))
+        for dispatch in dispatches
+    )
+    expect = tuple(Precondition(dispatch.path, ActivationStatus.QUEUED.value, dispatch.seq) for dispatch in dispatches)
+    return Change(RequestGuard("", SWEPT), ops, expect=expect)
 
 
 def _guarded(activation: Activation, ops: tuple[Op, ...], redelivery_delay: int) -> Change:

@@ -159,6 +159,8 @@ TABLE: Mapping[str, Row] = {
         deadline=Deadline.REDELIVERY,
         stamps=("queued_at",),
         answer_stamps=("resumed_at",),
+        # Of this message nothing is known yet.
+        resets=("sends", "looks"),
         # Lost workers stay counted: an activation goes back in the queue by way of a sweep after each of them.
         told=Told.AT_ONCE,
     ),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 
-from orchestrator.ports import RunQuery
-from orchestrator.rules.model import RunHeader
+from orchestrator.errors import ValueNotReadable
+from orchestrator.ports import UNREADABLE, DueTimer, RunQuery
+from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.timers import is_timer_live, place_of
 
 SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
 
@@ -27,3 +30,39 @@ def matches(header: RunHeader, query: RunQuery) -> bool:
         and query.resource_id in (None, header.resource_id)
         and (query.before is None or header.updated_at < query.before)
     )
+
+
+def read_header(run_id: str, read: Callable[[], RunHeader]) -> RunHeader:
+    """Read a stored header. Raise `ValueNotReadable`, which names the run, where that cannot be done."""
+    try:
+        return read()
+    except Exception as error:  # whatever stands there instead
+        text = f"run {run_id!r} cannot be read ({type(error).__name__}: {error}); it can be deleted"
+        raise ValueNotReadable(text, run_id=run_id) from error
+
+
+def list_header(run_id: str, read: Callable[[], RunHeader]) -> RunHeader:
+    """Read a stored header for a list: one that cannot be read is shown as that, and hides none of the others."""
+    try:
+        return read()
+    except Exception:  # noqa: BLE001  (whatever stands there instead)
+        return RunHeader(run_id=run_id, status=UNREADABLE)
+
+
+def read_due(run_id: str, path: str, read: Callable[[], tuple[RunHeader, Activation]]) -> DueTimer:
+    """Read the header and the activation of a timer, or say why that cannot be done."""
+    try:
+        due = DueTimer(*read())
+        if due.header.run_id != run_id:
+            raise ValueError(f"it speaks of run {due.header.run_id!r}")
+        # A status that is not known, or a moment that is no number, is found out here and hides none of the others.
+        is_timer_live(due.header, due.activation)
+        place_of(due.activation)
+        return due
+    except Exception as error:  # noqa: BLE001  (whatever stands there instead)
+        return DueTimer(RunHeader(run_id=run_id), Activation(path=path), f"{type(error).__name__}: {error}")
+
+
+def in_order(due: Iterable[DueTimer], newest: bool) -> list[DueTimer]:
+    """Timers of several lanes, most overdue first or newest first."""
+    return sorted(due, key=lambda one: one.activation.deadline, reverse=newest)

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TypeVar
 
 from orchestrator.host import SystemClock, monotonic
@@ -18,8 +19,8 @@ from orchestrator.ports import TRIMMED, Clock, DueTimer, LeaseRef, RunPageOf, Ru
 from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, mailbox_version
 from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
-from orchestrator.rules.timers import SweepRight, has_timer, is_timer_live, take_sweep_right
-from orchestrator.stores.common import SLACK, matches, number_of
+from orchestrator.rules.timers import Lane, SweepRight, has_timer, is_timer_live, lane_of, take_sweep_right
+from orchestrator.stores.common import SLACK, in_order, matches, number_of
 
 _T = TypeVar("_T")
 _STILL = 5.0  # seconds that a fork waits for a store; none of its verbs takes that long
@@ -96,6 +97,9 @@ class MemoryStore:
             claimed = self._package(run, answer.claimed) if answer.claimed is not None else None
             return Committed(answer.header, answer.dispatches, claimed)
 
+    def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
+        return [self.commit(run_id, change) for run_id, change in changes]
+
     def header(self, run_id: str) -> RunHeader | None:
         with self._changed:
             run = self._runs.get(run_id)
@@ -149,19 +153,27 @@ class MemoryStore:
                     return run.header if run else None
                 self._changed.wait(max(0.0, end - monotonic()))
 
-    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
+    def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
         with self._changed:
             now = self._clock.now()
-            found: list[DueTimer] = []
-            for (run_id, path), moment in sorted(self._due.items(), key=lambda item: item[1]):
+            found: dict[Lane, list[DueTimer]] = {lane: [] for lane in Lane}
+            for (run_id, path), moment in sorted(self._due.items(), key=lambda item: item[1], reverse=newest):
                 run = self._runs[run_id]
-                if moment > now or len(found) >= limit:
-                    break
-                if not is_timer_live(run.header, run.activations[path]):
+                activation = run.activations[path]
+                lane = found[lane_of(activation)]
+                if moment > now or len(lane) >= limit:
+                    continue
+                if not is_timer_live(run.header, activation):
                     del self._due[run_id, path]
                 elif run.header.namespace == namespace:
-                    found.append(DueTimer(run.header, run.activations[path]))
-            return found
+                    lane.append(DueTimer(run.header, activation))
+            return in_order(chain(*found.values()), newest)
+
+    def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
+        with self._changed:
+            now = self._clock.now()
+            if self._due.get((run_id, path), now + 1) <= now:
+                self._due[run_id, path] = now + delay
 
     def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         with self._changed:

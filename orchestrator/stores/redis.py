@@ -29,8 +29,9 @@ from orchestrator.rules.model import Activation, RunHeader, parse_path
 from orchestrator.rules.timers import NEVER
 from orchestrator.rules.transitions import IllegalTransition
 from orchestrator.stores import redis_wire as wire
-from orchestrator.stores.common import matches
-from orchestrator.stores.redis_keys import Layout, index_prefix, parse_due
+from orchestrator.stores.common import list_header, matches, read_header
+from orchestrator.stores.redis_due import DueIndex
+from orchestrator.stores.redis_keys import Layout, index_prefix
 from orchestrator.stores.redis_urls import client_url, shown_url
 
 FORMAT = 1  # of keys and documents; another one is not read
@@ -71,6 +72,7 @@ class RedisStore:
         self.url = url
         self._keys = Layout(prefix, shards)
         self._link = _RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
+        self._due = DueIndex(self._link, self._keys)
 
     def create(self, header: RunHeader) -> RunHeader:
         keys = self._keys.run(header.run_id)
@@ -85,9 +87,16 @@ class RedisStore:
         words = (run_id, *wire.change_words(change))
         return wire.committed_of(self._link.script("commit", self._keys.run(run_id).commit, words))
 
+    def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
+        calls = [
+            ("commit.lua", self._keys.run(run_id).commit, (run_id, *wire.change_words(change)))
+            for run_id, change in changes
+        ]
+        return [wire.committed_of(reply) for reply in self._link.calls(calls)]
+
     def header(self, run_id: str) -> RunHeader | None:
         text = self._link.call("GET", self._keys.run(run_id).header)
-        return wire.header_of(text) if text else None
+        return read_header(run_id, lambda: wire.header_of(text)) if text else None
 
     def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
         keys = self._keys.run(run_id)
@@ -158,25 +167,11 @@ class RedisStore:
             cursor = last[0][0] if last else "0-0"
             self._link.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", keys.rests, cursor, blocking=True)
 
-    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
-        shards = range(self._keys.shards)
-        while True:
-            pages = self._link.calls([("due.lua", (self._keys.due(shard),), (namespace, limit)) for shard in shards])
-            entries = (zip(map(int, page[1::2]), page[::2], strict=True) for page in pages)
-            members = [member.decode() for _, member in islice(heapq.merge(*entries), limit)]
-            places = [(member, *parse_due(member, namespace)) for member in members]
-            found = self._link.calls([self._peek(*place) for place in places])
-            due = [
-                DueTimer(wire.header_of(pair[0]), wire.activation_of(path, pair[1]))
-                for (_, _, path), pair in zip(places, found, strict=True)
-                if pair
-            ]
-            if len(due) == len(places) or len(places) < limit:
-                return due
+    def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
+        return self._due.timers(namespace, limit, newest)
 
-    def _peek(self, member: str, run_id: str, path: str) -> _Call:
-        keys = self._keys.run(run_id)
-        return "peek.lua", (keys.header, keys.records, keys.due), (member, path)
+    def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
+        self._due.set_aside(run_id, path, namespace, delay)
 
     def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         of: dict[str, list[LeaseRef]] = {}
@@ -223,7 +218,12 @@ class RedisStore:
     def _headers(self, prefix: str, members: list[bytes]) -> list[RunHeader]:
         skip = len(prefix.encode()) + 16  # digits of the moment and a colon
         texts = self._link.calls([("GET", self._keys.run(member[skip:].decode()).header) for member in members])
-        return [wire.header_of(text) for text in texts if text]
+        runs = [member[skip:].decode() for member in members]
+        return [
+            list_header(run_id, lambda text=text: wire.header_of(text))  # type: ignore[misc]
+            for run_id, text in zip(runs, texts, strict=True)
+            if text
+        ]
 
     def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
         words = (run_id, *(["*"] if states is None else sorted(states)))

@@ -36,7 +36,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.rules.stamps import STARTING
-from orchestrator.rules.timers import SWEPT, UNSWEPT_RUNTIMES
+from orchestrator.rules.timers import LANE_OF, SWEPT, UNSWEPT_RUNTIMES
 from orchestrator.rules.transitions import tables
 
 
@@ -81,6 +81,7 @@ def rules() -> str:
         "swept": dict.fromkeys(SWEPT, True),
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
         "remembered": REMEMBERED,
+        "lane": {deadline.value: lane.offset for deadline, lane in LANE_OF.items() if lane.offset},
     }
     return f"local RULES = {_lua(known)}"
 
@@ -200,6 +201,11 @@ def header_of(text: bytes) -> RunHeader:
 def activation_of(path: str, text: bytes) -> Activation:
     """The activation that is stored at `path`."""
     return Activation.parse({**from_json(text), "path": path})
+
+
+def due_of(path: str, pair: Sequence[bytes]) -> tuple[RunHeader, Activation]:
+    """The header and the activation of a due entry."""
+    return header_of(pair[0]), activation_of(path, pair[1])
 
 
 def events_of(reply: Sequence[Any]) -> list[StoredEvent]:

@@ -7,15 +7,20 @@ from typing import Any
 import pytest
 
 from orchestrator.local import LocalRuntime
-from orchestrator.rules.change import Precondition, RequestGuard, UpdateActivation
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.change import Dispatch, Precondition, RequestGuard, UpdateActivation
+from orchestrator.rules.graph import Route
+from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus, unpack_route
 from orchestrator.rules.timers import (
     NEVER,
     UNSWEPT_RUNTIMES,
+    Lane,
     SweepRight,
     has_timer,
     is_timer_live,
+    lane_of,
     on_deadline,
+    on_unsent,
+    place_of,
     take_sweep_right,
 )
 
@@ -80,12 +85,57 @@ def test_a_queued_record_is_told_of_again_later_and_later() -> None:
     todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, queued_at=900), 100)
     assert todo is not None
     assert [(dispatch.path, dispatch.seq) for dispatch in todo.again] == [("0", 5)]
-    pauses = [moved(activation(ActivationStatus.QUEUED, queued_at=1_000 - waited)).delay for waited in (100, 300, 900)]
-    assert pauses == [200, 600, 1800]
+    pauses = [moved(activation(ActivationStatus.QUEUED, sends=sends)).delay for sends in (1, 2, 3, 60)]
+    assert pauses == [200, 400, 800, 3_600_000]
+    assert dict(moved(activation(ActivationStatus.QUEUED, sends=2, looks=5)).fields) == {"sends": 3, "looks": 0}
     held_back = on_deadline(HEADER, activation(ActivationStatus.QUEUED), 100, short=False)
     assert held_back is not None
     assert held_back.again == ()
     assert moved(activation(ActivationStatus.QUEUED), short=False).delay == 100
+
+
+def test_how_old_a_record_is_does_not_matter_to_the_next_message() -> None:
+    """A long time in a backlog, or behind an outage, is no reason to wait as long again."""
+    old = activation(ActivationStatus.QUEUED, queued_at=-10_000_000, looks=7)
+    assert moved(old).delay == 200
+
+
+def test_a_backlog_is_looked_through_more_and_more_rarely() -> None:
+    """Up to a limit: what was lost in it must be noticed some day, and is then sent again as for the first time."""
+    looked = [moved(activation(ActivationStatus.QUEUED, looks=looks), short=False) for looks in (0, 1, 2, 3, 50)]
+    assert [op.delay for op in looked] == [100, 200, 400, 800, 800]
+    assert dict(looked[-1].fields) == {"looks": 51}
+
+
+def test_what_nobody_could_be_told_of_comes_soon_however_long_its_queue_is() -> None:
+    """No message of it is in there. A first message is counted as one, and a copy that could not be sent as none."""
+    first, copy = Dispatch("0", 5, "{}"), Dispatch("1", 7, "{}")
+    change = on_unsent([first, copy], 50, sends={"1": 3})
+    assert [(op.path, dict(op.fields), op.delay) for op in change.ops if isinstance(op, UpdateActivation)] == [
+        ("0", {"sends": 0}, 50),
+        ("1", {"sends": 3}, 50),
+    ]
+    assert change.expect == (Precondition("0", "queued", 5), Precondition("1", "queued", 7))
+    assert isinstance(change.guard, RequestGuard)
+    assert change.guard.id == ""
+    todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, sends=0), 100, short=False)
+    assert todo is not None
+    assert [dispatch.path for dispatch in todo.again] == ["0"]
+    assert moved(activation(ActivationStatus.QUEUED, sends=0)).delay == 100
+
+
+@pytest.mark.parametrize("status", ActivationStatus)
+def test_leases_and_lost_messages_are_lanes_of_their_own(status: ActivationStatus) -> None:
+    """So that no timer waits behind a backlog, nor behind leases that are not to be trusted yet."""
+    of = activation(status)
+    lanes = {ActivationStatus.QUEUED: Lane.OUTBOX, ActivationStatus.RUNNING: Lane.LEASES}
+    assert lane_of(of) is lanes.get(status, Lane.MOMENTS)
+    assert place_of(of) == lane_of(of).offset + of.deadline
+
+
+def test_the_route_of_a_newer_release_is_read_as_far_as_it_is_known() -> None:
+    """Its message goes where this release would send it."""
+    assert unpack_route('{"name":"mail","queue":"slow","affinity":"gpu"}') == Route("mail", queue="slow")
 
 
 @pytest.mark.parametrize(

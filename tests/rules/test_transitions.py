@@ -75,7 +75,7 @@ ENDED_ONES = {"success", "failed", "skipped", "canceled"}
 
 STAMPED: dict[str, dict[str, Any]] = {
     "running": {"lease_token": "mine", "deadline": NOW + LEASE, "flush_seq": 0, "parked": ""},
-    "queued": {"seq": 11, "deadline": NOW + GRACE, "queued_at": NOW},
+    "queued": {"seq": 11, "deadline": NOW + GRACE, "queued_at": NOW, "sends": 1, "looks": 0},
     "retrying": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
     "sleeping": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
     "open": {"deadline": 0, "abandoned_attempts": 0},
@@ -105,6 +105,8 @@ def full(status: str, *, begun: bool, path: str = "0") -> Activation:
         lease_token="old",
         abandoned_attempts=2,
         flush_seq=4,
+        sends=3,
+        looks=2,
         parked="why",
         label="x",
         phase=Phase.JOIN,

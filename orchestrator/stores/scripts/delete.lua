@@ -4,14 +4,40 @@
 
 local text = redis.call('GET', KEYS[1])
 if not text then return 0 end
-local header = as_header(cjson.decode(text))
-local status = header.status
+local readable, header = pcall(function() return as_header(cjson.decode(text)) end)
+local status = readable and header.status or 'unreadable'
 local allowed = ARGV[2] == '*'
 for place = 2, #ARGV do allowed = allowed or ARGV[place] == status end
 if not allowed then return 0 end
 
 local function part(value)
   return string.format('%d:%s:', #value, value)
+end
+
+local function unlink()
+  redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10])
+  return 1
+end
+
+-- Without a header nothing tells where its members are: all of the shard's are looked through.
+local function remove(key, ending)
+  local cursor = '0'
+  repeat
+    local page = redis.call('ZSCAN', key, cursor, 'COUNT', 1000)
+    cursor = page[1]
+    for place = 1, #page[2], 2 do
+      if ending(page[2][place]) then redis.call('ZREM', key, page[2][place]) end
+    end
+  until cursor == '0'
+end
+
+if not readable then
+  local tail, within = ':' .. ARGV[1], '\31' .. ARGV[1] .. '\31'
+  remove(KEYS[7], function(member) return string.find(member, within, 1, true) ~= nil end)
+  remove(KEYS[11], function(member)
+    return string.sub(member, -#tail) == tail and string.find(string.sub(member, 1, -#tail - 1), '%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d$') ~= nil
+  end)
+  return unlink()
 end
 
 local paths, mine = redis.call('HKEYS', KEYS[2]), header.namespace .. '\31' .. ARGV[1] .. '\31'
@@ -24,5 +50,4 @@ local tail = string.format('%015d:%s', header.created_at, ARGV[1])
 local workflow, state = part(header.workflow_id), part(status)
 redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. state .. tail, 'b' .. workflow .. state .. tail,
   'r' .. part(header.resource_id) .. tail)
-redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10])
-return 1
+return unlink()

@@ -15,7 +15,7 @@ local function renew(path, token)
   activation.deadline = due
   redis.call('HSET', KEYS[2], path, cjson.encode(activation))
   if has_timer(header, activation) then
-    redis.call('ZADD', KEYS[3], due, header.namespace .. '\31' .. ARGV[1] .. '\31' .. path)
+    redis.call('ZADD', KEYS[3], place_of(activation), header.namespace .. '\31' .. ARGV[1] .. '\31' .. path)
   end
   return ''
 end

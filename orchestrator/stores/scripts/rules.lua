@@ -39,6 +39,11 @@ local function has_timer(header, activation)
   return activation.deadline ~= 0 and STATUS[activation.status].deadline ~= nil and not RULES.unswept[header.runtime]
 end
 
+-- Where a timer stands in the index of its shard: each lane has a part of its own.
+local function place_of(activation)
+  return activation.deadline + (RULES.lane[STATUS[activation.status].deadline] or 0)
+end
+
 -- The timer still means something. Only a wait for an event outlasts the run's settling.
 local function is_timer_live(header, activation)
   if header.status == 'running' then return not is_shut(header, activation.path) end

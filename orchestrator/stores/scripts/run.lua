@@ -173,7 +173,7 @@ local function save_activations()
       docs[#docs + 1] = texts[path]
     end
     if has_timer(header, activation) then
-      due[#due + 1] = activation.deadline
+      due[#due + 1] = place_of(activation)
       due[#due + 1] = here .. path
       if here ~= there then undue[#undue + 1] = there .. path end
     elseif old == nil or (old and old.deadline ~= 0) then

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 
+from orchestrator.rules.timers import Lane
 from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
 
 # -- changes ----------------------------------------------------------------------------------------------------------
@@ -77,16 +78,21 @@ EVENTS = """SELECT number, at, doc FROM {events} WHERE run_id = :run AND number 
 FOLLOW = "UPDATE {runs} SET followed = {now} + :ttl WHERE run_id = :run"
 AWAIT = "UPDATE {runs} SET awaited = {now} + :ttl WHERE run_id = :run"
 NEWEST = "SELECT events FROM {runs} WHERE run_id = :run"
-RUNS = "SELECT doc FROM {runs} WHERE %s ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"
+RUNS = "SELECT run_id, doc FROM {runs} WHERE %s ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"
 COUNT = "SELECT count(*) FROM {runs} WHERE %s"
 
 # -- the scheduler's ------------------------------------------------------------------------------------------------------
 
 # The clock stands in a subquery so that it is asked once and the index can be used.
-DUE = """SELECT d.due, u.doc, r.doc FROM {due} d JOIN {runs} u ON u.run_id = d.run_id
+_DUE = """SELECT d.due, d.run_id, d.path, u.doc AS header, r.doc FROM {due} d JOIN {runs} u ON u.run_id = d.run_id
     JOIN {records} r ON r.run_id = d.run_id AND r.path = d.path
-    WHERE d.namespace = :namespace AND d.due <= (SELECT {now}) ORDER BY d.due LIMIT :limit"""
-DROP_DUE_IF = "DELETE FROM {due} WHERE run_id = :run AND path {in paths} AND due <= (SELECT {now})"
+    WHERE d.namespace = :namespace AND d.due >= %d AND d.due <= %d + (SELECT {now}) ORDER BY d.due LIMIT :limit"""
+DUE = " UNION ALL ".join(f"SELECT * FROM ({_DUE % (lane.offset, lane.offset)}) {lane}" for lane in Lane)
+DUE_NEWEST = DUE.replace("ORDER BY d.due", "ORDER BY d.due DESC")
+DROP_DUE_IF = """DELETE FROM {due} WHERE run_id = :run AND path {in paths}
+    AND due % :width <= (SELECT {now})"""
+SET_ASIDE = """UPDATE {due} SET due = due - due % :width + (SELECT {now}) + :delay
+    WHERE run_id = :run AND path = :path AND due % :width <= (SELECT {now})"""
 MAKE_TICKER = """INSERT INTO {tickers} (namespace, holder, until, last) VALUES (:namespace, '', 0, 0)
     ON CONFLICT (namespace) DO NOTHING"""
 LOCK_TICKER = "SELECT holder, until, last FROM {tickers} WHERE namespace = :namespace {lock}"

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.host import chance
-from orchestrator.ports import TRIMMED
+from orchestrator.ports import TRIMMED, DueTimer
 from orchestrator.rules.apply import Applied
 from orchestrator.rules.change import Change, Claimed, MailboxUpdate, mailbox_version
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
-from orchestrator.rules.timers import has_timer, is_swept
-from orchestrator.stores.common import SLACK
+from orchestrator.rules.timers import has_timer, is_swept, place_of
+from orchestrator.stores.common import SLACK, list_header, read_due, read_header
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql.link import Tx
 
@@ -49,6 +49,21 @@ def decode_name(stored: str) -> str:
 def header(doc: str) -> RunHeader:
     """A stored header."""
     return RunHeader.parse(json.loads(doc))
+
+
+def header_of(run: str, doc: str) -> RunHeader:
+    """The header of this row. Raises `ValueNotReadable`."""
+    return read_header(decode_name(run), lambda: header(doc))
+
+
+def listed_header(run: str, doc: str) -> RunHeader:
+    """The header of this row, or what stands for it in a list."""
+    return list_header(decode_name(run), lambda: header(doc))
+
+
+def due(run: str, path: str, of: str, doc: str) -> DueTimer:
+    """A timer that is due."""
+    return read_due(decode_name(run), decode_name(path), lambda: (header(of), activation(doc)))
 
 
 def activation(doc: str) -> Activation:
@@ -164,7 +179,7 @@ def _row(run: str, activation: Activation) -> tuple[Any, ...]:
 
 
 def _due_row(run: str, of: RunHeader, activation: Activation) -> tuple[Any, ...]:
-    return run, encode_name(activation.path), encode_name(of.namespace), activation.deadline
+    return run, encode_name(activation.path), encode_name(of.namespace), place_of(activation)
 
 
 def write_extras(tx: Tx, run: str, change: Change) -> None:

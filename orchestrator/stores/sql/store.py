@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,8 +21,8 @@ from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEv
 from orchestrator.rules.apply import apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
 from orchestrator.rules.model import Activation, RunHeader
-from orchestrator.rules.timers import SweepRight, is_timer_live, take_sweep_right
-from orchestrator.stores.common import number_of
+from orchestrator.rules.timers import LANE, SweepRight, is_timer_live, take_sweep_right
+from orchestrator.stores.common import in_order, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Connections, Tx
@@ -114,9 +115,13 @@ class SqlStore:
         self._notify(run_id, rings)
         return answer
 
+    def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
+        return [self.commit(run_id, change) for run_id, change in changes]
+
     def header(self, run_id: str) -> RunHeader | None:
-        found = self._rows(q.HEADER, run=rows.encode_name(run_id))
-        return rows.header(found[0][0]) if found else None
+        run = rows.encode_name(run_id)
+        found = self._rows(q.HEADER, run=run)
+        return rows.header_of(run, found[0][0]) if found else None
 
     def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
         run = rows.encode_name(run_id)
@@ -184,18 +189,19 @@ class SqlStore:
         if is_awaited and self._wakeups is not None:
             self._wakeups.notify(run_id)
 
-    def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
-        found: list[DueTimer] = []
+    def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
+        query, found = q.DUE_NEWEST if newest else q.DUE, list[DueTimer]()
         for _ in range(_SWEEPS):
-            page = self._rows(q.DUE, namespace=rows.encode_name(namespace), limit=limit)
-            read = [DueTimer(rows.header(header), rows.activation(activation)) for _, header, activation in page]
-            found = [due for due in read if is_timer_live(due.header, due.activation)]
-            dead = [due for due in read if not is_timer_live(due.header, due.activation)]
+            page = self._rows(query, namespace=rows.encode_name(namespace), limit=limit)
+            read = [rows.due(*row[1:]) for row in page]
+            found = [due for due in read if due.problem or is_timer_live(due.header, due.activation)]
+            dead = [due for due in read if not (due.problem or is_timer_live(due.header, due.activation))]
             if dead:
                 self._drop_dead(dead)
-            if len(page) < limit or not dead:
+            is_full = limit in Counter(place // LANE for place, *_ in page).values()
+            if not (is_full and dead):
                 break
-        return found
+        return in_order(found, newest)
 
     def _drop_dead(self, dead: Sequence[DueTimer]) -> None:
         by_run: dict[str, list[Activation]] = {}
@@ -206,7 +212,17 @@ class SqlStore:
             for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
                 header = rows.header(doc)  # as it is now, and stays until this ends
                 gone = [activation for activation in by_run[header.run_id] if not is_timer_live(header, activation)]
-                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.encode_name(activation.path) for activation in gone])
+                paths = [rows.encode_name(activation.path) for activation in gone]
+                tx.send(q.DROP_DUE_IF, run=run_id, paths=paths, width=LANE)
+            return lambda: None
+
+        self._connections.change(work)
+
+    def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
+        run, place = rows.encode_name(run_id), rows.encode_name(path)
+
+        def work(tx: Tx) -> Callable[[], None]:
+            tx.send(q.SET_ASIDE, run=run, path=place, width=LANE, delay=delay)
             return lambda: None
 
         self._connections.change(work)
@@ -244,7 +260,7 @@ class SqlStore:
         def work(tx: Tx) -> Callable[[], RunPageOf]:
             page = tx.send(q.RUNS % where, limit=query.limit, offset=query.offset, **parameters)
             total = tx.send(q.COUNT % where, **parameters)
-            return lambda: RunPageOf([rows.header(doc) for (doc,) in page.fetchall()], total.fetchall()[0][0])
+            return lambda: RunPageOf([rows.listed_header(*row) for row in page.fetchall()], total.fetchall()[0][0])
 
         return self._connections.read(work)
 
@@ -253,7 +269,7 @@ class SqlStore:
 
         def work(tx: Tx) -> Callable[[], bool]:
             found = tx.send(q.LOCK, run=run).fetchall()
-            if not found or (states is not None and rows.header(found[0][0]).status not in states):
+            if not found or (states is not None and rows.listed_header(run, found[0][0]).status not in states):
                 return lambda: False
             for query in q.DELETE_RUN:
                 tx.write(query, run=run)
