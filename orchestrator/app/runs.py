@@ -10,11 +10,11 @@ from orchestrator.app.client import Client
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning
-from orchestrator.ports import RunQuery
+from orchestrator.ports import UNREADABLE, RunQuery
 from orchestrator.rules.model import FINAL, StoredStatus
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
-_AT_REST = frozenset(state.value for state in StoredStatus if state is not StoredStatus.RUNNING)
+_AT_REST = frozenset({*(state.value for state in StoredStatus if state is not StoredStatus.RUNNING), UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Runs:
         return reader.run_record(wanted, nested) if reader is not None else None
 
     def delete(self, run_id: str) -> None:
-        """Remove a run at rest and all that belongs to it.
+        """Remove a run at rest, or one that cannot be read, and all that belongs to it.
 
         Raises `RunNotFound`, `RunStillRunning` (cancel it first).
         """

@@ -24,6 +24,8 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     CANCELED = "canceled"
     TRIPWIRE = "tripwire"
+    # what is stored under the run's id cannot be read; the run can be listed and deleted, and nothing else
+    UNREADABLE = "unreadable"
 
 
 class StepStatus(StrEnum):

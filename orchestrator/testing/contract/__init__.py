@@ -17,6 +17,7 @@ from orchestrator.testing.contract.bookkeeping import Bookkeeping
 from orchestrator.testing.contract.claiming import Claiming
 from orchestrator.testing.contract.committing import Committing
 from orchestrator.testing.contract.concurrency import Concurrency
+from orchestrator.testing.contract.lanes import Lanes
 from orchestrator.testing.contract.listing import Listing
 from orchestrator.testing.contract.logs import Logs
 from orchestrator.testing.contract.parts import Parts
@@ -27,5 +28,7 @@ from orchestrator.testing.contract.timing import Timing
 __all__ = ["StoreContract"]
 
 
-class StoreContract(Concurrency, Listing, Timing, Resting, Logs, Parts, Bookkeeping, Committing, Claiming, Reading):
+class StoreContract(
+    Concurrency, Listing, Lanes, Timing, Resting, Logs, Parts, Bookkeeping, Committing, Claiming, Reading
+):
     """The promises of a store, condition by condition. `store` is a fixture that the subclass gives."""
