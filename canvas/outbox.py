@@ -42,6 +42,10 @@ class Outbox:
         self._broker = BoundedConnection(app)
         self._send = send
 
+    def close(self) -> None:
+        """Close the connection; the next message opens one again."""
+        self._broker.close()
+
     def publish(self, told: Sequence[Told]) -> list[BrokerUnavailable | None]:
         """Send what is told of each run; for each, why it could not be sent, or None."""
         if len(told) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from celery import Celery
 
@@ -18,6 +19,21 @@ log = logging.getLogger("orchestrator")
 _MAX_SHORT = 10  # messages in a queue that counts as short
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What was last seen of a queue."""
+
+    at: float = float("-inf")
+    is_short: bool = True
+    # messages that may be in it because the scheduler has just found it short: they are no backlog
+    own: int = 0
+
+    def update(self, length: int) -> None:
+        """Note how long the queue is now."""
+        self.own = min(self.own, length)
+        self.at, self.is_short = monotonic(), length - self.own <= _MAX_SHORT
+
+
 class Queues:
     """Remembers for a tick how long each queue was. For one thread at a time."""
 
@@ -25,8 +41,12 @@ class Queues:
         self._app = app
         self._broker = BoundedConnection(app)
         self._fresh = settings.tick_seconds
-        self._seen: dict[str, tuple[float, bool]] = {}
+        self._seen: dict[str, _Seen] = {}
         self._away = float("-inf")
+
+    def close(self) -> None:
+        """Close the connection; the next question opens one again."""
+        self._broker.close()
 
     def is_short(self, header: RunHeader, dispatch: Dispatch) -> bool | None:
         """Tell if at most a few messages wait where the dispatch's message would go; None where the broker is away.
@@ -40,26 +60,27 @@ class Queues:
             return True
         if name is None:
             return True
-        seen, short = self._seen.get(name, (float("-inf"), True))
-        if monotonic() - seen < self._fresh:
-            return short
-        if monotonic() - self._away < self._fresh:
-            return None
-        found = self._ask(name)
-        if found is None:
-            self._away = monotonic()
-        else:
-            self._seen[name] = (monotonic(), found)
-        return found
+        seen = self._seen.setdefault(name, _Seen())
+        if monotonic() - seen.at >= self._fresh:
+            if monotonic() - self._away < self._fresh:
+                return None
+            length = self._ask(name)
+            if length is None:
+                self._away = monotonic()
+                return None
+            seen.update(length)
+        seen.own += seen.is_short
+        return seen.is_short
 
-    def _ask(self, name: str) -> bool | None:
+    def _ask(self, name: str) -> int | None:
+        """The number of messages in the queue; None where the broker is away."""
         # The first connection may have been dead for a while.
         for _ in range(2):
             try:
                 with self._broker.channel() as channel:
-                    return bool(channel.queue_declare(queue=name, passive=True).message_count <= _MAX_SHORT)
+                    return int(channel.queue_declare(queue=name, passive=True).message_count)
             except self._broker.channel_errors:
-                return True  # there is no such queue, or nobody may ask for its length
+                return 0  # there is no such queue, or nobody may ask for its length
             except Exception as error:  # noqa: BLE001  (a broker that is away has many faces)
                 log.debug("queue %s cannot be asked for its length: %s", name, error)
         return None

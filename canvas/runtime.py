@@ -160,4 +160,5 @@ class CeleryRuntime:
         """Do nothing: the scheduler ends waits whose time is over."""
 
     def close(self) -> None:
-        """Do nothing: timers that are near are still published while the process lives."""
+        """Close the scheduler's connection. Timers that are near are still published while the process lives."""
+        self._outbox.close()

@@ -52,8 +52,9 @@ class SweepReport:
 
     @property
     def is_in_vain(self) -> bool:
-        """True where something should have been sent, and nothing was."""
-        return (self.unsent > 0 or self.failure is not None) and not self.republished
+        """True where something should have been sent, and nothing was, as far as there was anything."""
+        is_through = self.unsent > 0 and not self.is_full
+        return not self.republished and (self.failure is not None or is_through)
 
     def plus(self, later: SweepReport) -> SweepReport:
         """Both rounds together."""
@@ -212,7 +213,7 @@ class Sweep:
             return [
                 told
                 for one, answer in zip(todo, answers, strict=True)
-                if (told := self._moved(*one, answer)) is not None
+                if (told := self._report_move(*one, answer)) is not None
             ]
         except Exception:  # one of them, or the store: each by itself tells
             log.debug("timers are committed one by one", exc_info=True)
@@ -220,12 +221,12 @@ class Sweep:
 
     def _commit_one(self, entry: DueTimer, action: DeadlineAction) -> _Told | None:
         try:
-            return self._moved(entry, action, self._store.commit(entry.header.run_id, action.change))
+            return self._report_move(entry, action, self._store.commit(entry.header.run_id, action.change))
         except Exception:  # noqa: BLE001  (whatever is wrong with this one, the others are due too)
             self._fail(entry)
             return None
 
-    def _moved(self, entry: DueTimer, action: DeadlineAction, answer: Committed | Refused) -> _Told | None:
+    def _report_move(self, entry: DueTimer, action: DeadlineAction, answer: Committed | Refused) -> _Told | None:
         if isinstance(answer, Refused):
             return None
         activation = entry.activation
