@@ -16,6 +16,7 @@ from tests.simulation.state import (
     Local,
     Means,
     Parent,
+    PutsBack,
     Read,
     Repeats,
     Sends,
@@ -38,6 +39,7 @@ def key(state: State, now: int) -> Any:
         tuple(sorted((path, name.number(seq)) for path, seq in state.messages)),
         tuple(sorted((_local_key(local, name, now) for local in state.workers), key=repr)),
         _local_key(state.scheduler, name, now),
+        _local_key(state.aside, name, now),
         state.budget,
         state.ended,
         tuple(map(name.entry, state.mail)),
@@ -50,7 +52,7 @@ class _Names:
 
     def __init__(self, state: State) -> None:
         numbers = {activation.seq for activation in state.activations} | {seq for _, seq in state.messages}
-        for local in (*state.workers, state.scheduler):
+        for local in (*state.workers, state.scheduler, state.aside):
             match local:
                 case Holds(claimed=claimed):
                     numbers.add(claimed.activation.seq)
@@ -166,6 +168,8 @@ def _user_key(user: User, header: RunHeader, name: _Names) -> Any:
             held = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
             mine = (activation.path, name.number(activation.seq), name.token(activation.lease_token))
             return "parent", word, *mine, change is None, read, held
+        case PutsBack(dispatches=dispatches):
+            return "puts back", tuple(sorted((dispatch.path, name.number(dispatch.seq)) for dispatch in dispatches))
         case Insists(means=means):
             known = _answer_key(header.last_reply, name) if _is_remembered(means, header) else ()
             return "insists", *_means_key(means, header, name), known
@@ -203,6 +207,8 @@ def _numbers_of(user: User, header: RunHeader) -> Iterator[int]:
         case Parent(activation=activation, change=change):
             yield activation.seq
             yield from () if change is None else (expect.seq for expect in change.expect)
+        case PutsBack(dispatches=dispatches):
+            yield from (dispatch.seq for dispatch in dispatches)
         case Insists(means=means):
             yield from (activation.seq for activation in means.activations)
             if _is_remembered(means, header) and header.last_reply:

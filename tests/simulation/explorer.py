@@ -47,6 +47,8 @@ class Explorer(Workers, Users):
     * `repeat`  a message is delivered and comes again
     * `resend`  the answer to a worker's commit is lost, and the commit is sent again
     * `early`   a queued activation is looked at although its message is on its way
+    * `unsent`  a publish fails, as far as who publishes knows, and what was told of is put back
+    * `second`  not spent: there is a second scheduler, whose clock is another
     * `pause`   the scheduler stops between reading and committing
     * `renew`   a heartbeat comes through after the lease was over
     * `cancel`  a user cancels

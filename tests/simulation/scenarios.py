@@ -127,6 +127,31 @@ SCENARIOS = {
         ({"cancel": 1}, {"cancel": 1, "kill": 1}),
         ({"cancel": 1, "expire": 1, "lose": 1}, {"cancel": 1, **RESENDS}),
     ),
+    # --- schedulers whose clocks differ, and messages that cannot be sent ---
+    "two schedulers": Scenario(
+        graph(step("a", fails=1, retries=1), sleep("nap"), step("b", suspends=1)),
+        _ends("success", "suspended"),
+        ({"second": 0, "pause": 1, "expire": 1}, {"second": 0, "pause": 1, "timer": 0}, {"second": 0, "kill": 1}),
+        ({"second": 0, "pause": 2, "expire": 1, "renew": 1}, {"second": 0, "pause": 1, "kill": 1, "cancel": 1}),
+    ),
+    "two schedulers beside a join": Scenario(
+        graph(parallel("q", step("a"), step("b")), step("f")),
+        _ends("success"),
+        ({"second": 0, "pause": 1, "expire": 1},),
+        ({"second": 0, "pause": 2, "expire": 1}, {"second": 0, "pause": 1, "restart": 1}),
+    ),
+    "messages that cannot be sent": Scenario(
+        graph(parallel("q", step("a"), step("b", suspends=1)), step("f")),
+        _ends("success", "suspended"),
+        ({"unsent": 2}, {"unsent": 1, "kill": 1}, {"unsent": 1, "expire": 1}),
+        ({"unsent": 2, "expire": 1, "lose": 1}, {"unsent": 2, "second": 0, "pause": 1}, {"unsent": 1, "cancel": 1}),
+    ),
+    "timers whose messages cannot be sent": Scenario(
+        graph(step("a", fails=1, retries=1), sleep("nap"), wait("w", 1.0, step("late"))),
+        _ends("success", "suspended"),
+        ({"unsent": 2}, {"unsent": 1, "second": 0, "pause": 1}),
+        ({"unsent": 2, "kill": 1}, {"unsent": 1, "send": 1}, {"unsent": 1, "restart": 1, "race": 1}),
+    ),
     # --- users who read, and come late with what they want ---
     "items that wait for people, who mean one of them or all": Scenario(
         graph(foreach("each", 2, 2, step("item", suspends=1)), step("f")),

@@ -115,7 +115,14 @@ class Parent:
     change: Change | None = None
 
 
-User = Sends | Means | Undoes | Insists | Parent
+@dataclass(frozen=True)
+class PutsBack:
+    """Whoever could not publish these, as far as it knows, is about to have them looked at again soon."""
+
+    dispatches: tuple[Dispatch, ...]
+
+
+User = Sends | Means | Undoes | Insists | Parent | PutsBack
 
 
 # --- all of it ------------------------------------------------------------------------------------------------
@@ -139,6 +146,7 @@ class State:
     mail: tuple[str, ...] = ()
     users: tuple[User, ...] = ()
     awaited: int = 0
+    aside: Local = None  # a second scheduler, whose clock is another
 
     def at(self, path: str) -> Activation | None:
         """The activation at this path."""

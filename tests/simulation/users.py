@@ -15,9 +15,10 @@ from orchestrator.rules.addressing import Target
 from orchestrator.rules.apply import ENDED_RUN
 from orchestrator.rules.change import Change, Claimed, Committed, Refused, RequestGuard
 from orchestrator.rules.model import AWAITING, ENDED, FINAL, Activation, ActivationStatus, StoredStatus
+from orchestrator.rules.timers import on_unsent
 from tests.simulation import acts, callers, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import Insists, Means, Parent, Place, Sends, State, Undoes, Violation
+from tests.simulation.state import Insists, Means, Parent, Place, PutsBack, Sends, State, Undoes, Violation
 from tests.simulation.world import Move, World
 
 
@@ -44,7 +45,27 @@ class Users(World):
                     yield from self._sends(others, user)
                 case Parent():
                     yield from self._ends_claim(others, user)
+                case PutsBack():
+                    yield self._puts_back(others, user)
         yield from self._reads_mail(state)
+
+    def _puts_back(self, state: State, user: PutsBack) -> Move:
+        """What could not be published is looked at again soon, unless it was taken or taken away meanwhile."""
+        paths = sorted(dispatch.path for dispatch in user.dispatches)
+        self.load(state)
+        answer = self.store.commit(RUN, on_unsent(user.dispatches, 1_000))
+        done = self.take(state)
+        if isinstance(answer, Committed) and answer.dispatches:
+            raise Violation(f"who puts {paths} back tells of them")
+        before = [state.at(path) for path in paths]
+        if isinstance(answer, Committed) and any(
+            one is None or one.status != ActivationStatus.QUEUED for one in before
+        ):
+            raise Violation(f"{paths} are put back although somebody has them")
+        if any(one != state.at(one.path) and one.path not in paths for one in done.activations):
+            raise Violation(f"who puts {paths} back moves another")
+        name = f"{paths} are put back"
+        return (name if isinstance(answer, Committed) else f"{name}: refused ({answer.reason})"), True, done
 
     # --- what users want --------------------------------------------------------------------------------------
 

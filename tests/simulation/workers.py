@@ -230,39 +230,46 @@ class Workers(World):
 
     def _on_its_way(self, state: State, activation: Activation) -> bool:
         message = (activation.path, activation.seq)
-        locals_ = (*state.workers, state.scheduler)
+        locals_ = (*state.workers, state.scheduler, state.aside)
         told = (dispatch for local in locals_ if isinstance(local, Tells) for dispatch in local.dispatches)
         return message in state.messages or any((d.path, d.seq) == message for d in told)
 
     def _scheduler(self, state: State) -> Iterator[Move]:
-        match state.scheduler:
+        yield from self._ticks(state, "scheduler")
+        if "second" in self.budget:
+            yield from self._ticks(state, "aside")
+
+    def _ticks(self, state: State, which: str) -> Iterator[Move]:
+        """The moves of one scheduler; `which` is its place in the state."""
+        who = "the ticker" if which == "scheduler" else "the second ticker"
+        match getattr(state, which):
             case None:
                 self.load(state)
                 for due in self.store.due_timers(acts.NAMESPACE):
-                    yield from self._sweeps(state, due.header, due.activation)
+                    yield from self._sweeps(state, due.header, due.activation, which, who)
                     if state.left("pause"):
-                        paused = replace(state, scheduler=Read(due.header, due.activation), budget=state.spent("pause"))
-                        yield f"the ticker reads {due.activation.path} and pauses", False, paused
+                        read = {which: Read(due.header, due.activation), "budget": state.spent("pause")}
+                        yield f"{who} reads {due.activation.path} and pauses", False, replace(state, **read)
             case Read(header=header, activation=activation):
-                yield from self._sweeps(state, header, activation)
+                yield from self._sweeps(state, header, activation, which, who)
             case Tells(dispatches=dispatches):
-                yield from self.publishes(state, "the ticker", dispatches, scheduler=None)
+                yield from self.publishes(state, who, dispatches, **{which: None})
                 if state.left("kill"):
-                    dead = replace(state, scheduler=None, budget=state.spent("kill"))
-                    yield "the ticker dies before it publishes", False, dead
-            case _:
-                raise AssertionError(state.scheduler)
+                    dead = replace(state, **{which: None, "budget": state.spent("kill")})
+                    yield f"{who} dies before it publishes", False, dead
+            case other:
+                raise AssertionError(other)
 
-    def _sweeps(self, state: State, header: RunHeader, activation: Activation) -> Iterator[Move]:
+    def _sweeps(self, state: State, header: RunHeader, activation: Activation, which: str, who: str) -> Iterator[Move]:
         todo = on_deadline(header, activation, acts.GRACE)
-        name = f"the ticker sweeps {activation.path or 'the rest'} ({activation.status})"
+        name = f"{who} sweeps {activation.path or 'the rest'} ({activation.status})"
         if todo is None:
-            yield f"{name}: nothing to do", True, replace(state, scheduler=None)
+            yield f"{name}: nothing to do", True, replace(state, **{which: None})
             return
         self.load(state)
         answer = self.store.commit(RUN, todo.change)
         if isinstance(answer, Refused):
-            yield f"{name}: refused ({answer.reason})", True, replace(state, scheduler=None)
+            yield f"{name}: refused ({answer.reason})", True, replace(state, **{which: None})
             return
         if state.header.status in (RESTING if activation.status != ActivationStatus.WAITING else FINAL):
             raise Violation(f"the ticker moves {activation.path} in a run that is {state.header.status}")
@@ -270,7 +277,7 @@ class Workers(World):
         if header.generation != state.header.generation and (now is None or now.seq != activation.seq):
             raise Violation(f"the ticker, which has read life {header.generation}, moves {activation.path} in another")
         told = (*answer.dispatches, *todo.again)
-        yield name, True, self.settled(self.take(state, scheduler=Tells(told) if told else None))
+        yield name, True, self.settled(self.take(state, **{which: Tells(told) if told else None}))
 
 
 def _brief(local: Local) -> str:

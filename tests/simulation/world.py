@@ -15,7 +15,7 @@ from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import Holds, Local, Means, Place, State, Tells, Undoes, User, Violation
+from tests.simulation.state import Holds, Local, Means, Place, PutsBack, State, Tells, Undoes, User, Violation
 
 Move = tuple[str, bool, State]
 
@@ -112,16 +112,17 @@ class World:
 
     def settled(self, state: State) -> State:
         """The state with everything published that is to be published, if nothing can go wrong with it any more."""
-        if state.left("kill") or state.left("lose"):
+        if state.left("kill") or state.left("lose") or state.left("unsent"):
             return state
         messages = set(state.messages)
         locals_: list[Local] = []
-        for local in (*state.workers, state.scheduler):
+        for local in (*state.workers, state.scheduler, state.aside):
             if isinstance(local, Tells):
                 messages |= {(dispatch.path, dispatch.seq) for dispatch in local.dispatches}
                 local = Holds(local.claimed) if local.claimed else None
             locals_.append(local)
-        return replace(state, messages=frozenset(messages), workers=tuple(locals_[:-1]), scheduler=locals_[-1])
+        *workers, scheduler, aside = locals_
+        return replace(state, messages=frozenset(messages), workers=tuple(workers), scheduler=scheduler, aside=aside)
 
     def pruned(self, state: State) -> State:
         """The state without the messages that have become stale for ever, where they are taken to be harmless."""
@@ -161,3 +162,9 @@ class World:
         if state.left("lose"):
             lost = replace(state, **done, budget=state.spent("lose"))
             yield f"{who} publishes {sorted(told)}, all lost", False, lost
+        if state.left("unsent") and dispatches:
+            back = {"users": (*state.users, PutsBack(dispatches)), "budget": state.spent("unsent"), **done}
+            yield f"{who} cannot publish {sorted(told)}", False, replace(state, **back)
+            some = frozenset(sorted(told)[:1])
+            got = replace(state, messages=state.messages | some, **back)
+            yield f"{who} cannot publish {sorted(told)}, it thinks", False, got
