@@ -22,6 +22,7 @@ _CELERY_STATES = {
     RunStatus.SUCCESS: "SUCCESS",
     RunStatus.FAILED: "FAILURE",
     RunStatus.TRIPWIRE: "FAILURE",
+    RunStatus.UNREADABLE: "FAILURE",
     RunStatus.CANCELED: "REVOKED",
 }
 _LOOK = 1.0  # seconds after which who waits for a run of this process sees if anybody is still at work on it

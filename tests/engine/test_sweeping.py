@@ -126,7 +126,7 @@ def test_a_message_that_cannot_be_sent_costs_nobody_else_anything(
     world: World, lane: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """60 runs of an unknown queue: all others are told in the same round, and these again after a redelivery delay."""
-    make = (lambda: world.sleeping(30)) if lane == "moments" else world.queued
+    make: Callable[[], Begun] = (lambda: world.sleeping(30)) if lane == "moments" else world.queued
     bad, good = [make() for _ in range(60)], [make() for _ in range(60)]
     ids = {run.id for run in bad}
     world.broker.fault = lambda run_id, path: UNKNOWN_QUEUE if run_id in ids else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from orchestrator.rules.apply import MAILBOX
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, LeaseGuard, Refused
@@ -248,14 +249,14 @@ class Workers(World):
                 for due in self.store.due_timers(acts.NAMESPACE):
                     yield from self._sweeps(state, due.header, due.activation, which, who)
                     if state.left("pause"):
-                        read = {which: Read(due.header, due.activation), "budget": state.spent("pause")}
+                        read = _at(which, Read(due.header, due.activation), budget=state.spent("pause"))
                         yield f"{who} reads {due.activation.path} and pauses", False, replace(state, **read)
             case Read(header=header, activation=activation):
                 yield from self._sweeps(state, header, activation, which, who)
             case Tells(dispatches=dispatches):
-                yield from self.publishes(state, who, dispatches, **{which: None})
+                yield from self.publishes(state, who, dispatches, **_at(which, None))
                 if state.left("kill"):
-                    dead = replace(state, **{which: None, "budget": state.spent("kill")})
+                    dead = replace(state, **_at(which, None, budget=state.spent("kill")))
                     yield f"{who} dies before it publishes", False, dead
             case other:
                 raise AssertionError(other)
@@ -264,12 +265,12 @@ class Workers(World):
         todo = on_deadline(header, activation, acts.GRACE)
         name = f"{who} sweeps {activation.path or 'the rest'} ({activation.status})"
         if todo is None:
-            yield f"{name}: nothing to do", True, replace(state, **{which: None})
+            yield f"{name}: nothing to do", True, replace(state, **_at(which, None))
             return
         self.load(state)
         answer = self.store.commit(RUN, todo.change)
         if isinstance(answer, Refused):
-            yield f"{name}: refused ({answer.reason})", True, replace(state, **{which: None})
+            yield f"{name}: refused ({answer.reason})", True, replace(state, **_at(which, None))
             return
         if state.header.status in (RESTING if activation.status != ActivationStatus.WAITING else FINAL):
             raise Violation(f"the ticker moves {activation.path} in a run that is {state.header.status}")
@@ -277,7 +278,12 @@ class Workers(World):
         if header.generation != state.header.generation and (now is None or now.seq != activation.seq):
             raise Violation(f"the ticker, which has read life {header.generation}, moves {activation.path} in another")
         told = (*answer.dispatches, *todo.again)
-        yield name, True, self.settled(self.take(state, **{which: Tells(told) if told else None}))
+        yield name, True, self.settled(self.take(state, **_at(which, Tells(told) if told else None)))
+
+
+def _at(which: str, local: Local, **more: Any) -> dict[str, Any]:
+    """What is different in a state in which this scheduler is in the middle of that."""
+    return {which: local, **more}
 
 
 def _brief(local: Local) -> str:

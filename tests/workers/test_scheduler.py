@@ -132,14 +132,14 @@ def test_a_start_into_an_unknown_queue_is_refused_and_taken_back(broker: str) ->
 def test_timers_of_an_unknown_queue_cost_the_others_nothing(broker: str) -> None:
     """60 of them are due first; the others go out in the same tick."""
     bad, good = Workflow("bad").then(misspelled).commit(), Workflow("good").then(plain).commit()
-    settings = {"task_create_missing_queues": False, "task_default_queue": f"good-{new_run_id()[:8]}"}
-    with on(broker, bad, good, **settings) as here:
+    queue = f"good-{new_run_id()[:8]}"
+    with on(broker, bad, good, task_create_missing_queues=False, task_default_queue=queue) as here:
         for _ in range(60):
             bad.apply_async((1.0,), countdown=60)
             good.apply_async((1.0,), countdown=61)
         report = here.tick(62)
         assert (report.unsent, report.republished) == (60, 60)
-        assert here.has(settings["task_default_queue"], 60)
+        assert here.has(queue, 60)
         here.app.amqp.queues.add("emial")
         assert here.tick(31).republished >= 60
         assert here.has("emial", 60)

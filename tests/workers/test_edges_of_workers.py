@@ -1,0 +1,63 @@
+"""What the parts of a worker do while it starts, stops, or has no store."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from celery import Celery
+
+from orchestrator import Orchestrator
+from orchestrator.engine.executor import Executor
+from orchestrator.errors import StoreUnavailable
+from orchestrator.stores.memory import MemoryStore
+from orchestrator.tasks.request import _call_patiently
+from orchestrator.testing import VirtualClock
+
+
+def test_a_consumer_that_stops_before_it_has_started_is_no_error() -> None:
+    """So it is when the connection breaks while the consumer starts; it may stop twice, too."""
+    app = Celery("edges", broker="memory://", set_as_current=False)
+    with Orchestrator(app, store=MemoryStore()):
+        (events,) = (step for step in app.steps["consumer"] if step.__name__ == "OrchestratorEvents")
+        parent = SimpleNamespace(steps=[])
+        part = events(parent)
+        part.stop(parent)
+        calls: list[str] = []
+        timer = SimpleNamespace(cancel=lambda: calls.append("cancel"))
+        parent.timer = SimpleNamespace(call_repeatedly=lambda *_: timer)
+        parent.event_dispatcher = None
+        part.start(parent)
+        part.stop(parent)
+        part.stop(parent)
+        assert calls == ["cancel"]
+    app.close()
+
+
+@pytest.mark.parametrize("away, is_recorded", [(3, True), (10**9, False)])
+def test_the_end_of_a_worker_waits_for_the_store(
+    caplog: pytest.LogCaptureFixture, away: int, is_recorded: bool
+) -> None:
+    """For a lease; after that one line says that the lease will bring it about, and no traceback."""
+    app = Celery("edges", broker="memory://", set_as_current=False)
+    ended: list[tuple[Any, ...]] = []
+
+    def end(*place: Any) -> None:
+        nonlocal away
+        away -= 1
+        if away > 0:
+            raise StoreUnavailable("the store is away")
+        ended.append(place)
+
+    with (
+        Orchestrator(app, store=MemoryStore(VirtualClock()), lease_seconds=1) as orchestrator,
+        caplog.at_level(logging.WARNING, "orchestrator"),
+    ):
+        _call_patiently(cast(Executor, orchestrator.executor), end, ("run", "0", 5))
+    app.close()
+    assert ended == ([("run", "0", 5)] if is_recorded else [])
+    assert [record.exc_info for record in caplog.records if "not recorded" in record.message] == [None] * (
+        not is_recorded
+    )
