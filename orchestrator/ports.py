@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
 from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.timers import SweepGrant
 
 TRIMMED = "workflow-events-trimmed"  # the type of the event that stands for older ones that are kept no longer
 
@@ -166,16 +167,29 @@ class Store(Protocol):
         """A page of headers."""
         ...
 
-    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
-        """Remove the run and all that belongs to it, if its status is one of `states`.
+    def delete(
+        self,
+        run_id: str,
+        states: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
+        """Remove the run and all that belongs to it, if `apply.may_delete` allows it.
 
-        False where nothing was removed.
+        False where nothing was removed; also for a repeat whose first answer was lost, for nothing is left that could
+        remember it. Whoever has seen the run before knows by its being gone that it was removed.
         """
         ...
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
-        """Take or keep the right to sweep this namespace for `lease` ms. Returns 0 where another holds it, else the
-        ms since the last sweep (1 at least; a very large number where there was none)."""
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        """Find claims whose leases end within `ahead` ms and yet farther off than a lease can, the farthest first: the
+        clock has gone back since (see `timers.is_stranded`)."""
+        ...
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        """Run `timers.take_sweep_right` atomically. Returns None where another holds the right. A repeat whose first
+        answer was lost gets no better one."""
         ...
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:

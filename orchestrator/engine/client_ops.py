@@ -104,6 +104,7 @@ def publish(
 
     Without `undo` the change stands, and the due entries will publish it.
     """
+    answer = executor.with_all_dispatches(answer)
     try:
         executor.runtime.publish(answer.header, answer.dispatches)
     except BrokerUnavailable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.attempt import Attempt, CallTask
@@ -27,6 +28,7 @@ from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import Plan
+from orchestrator.rules.timers import find_left_out, with_request_id
 
 log = logging.getLogger("orchestrator")
 
@@ -177,6 +179,7 @@ class Executor:
             )
             return None
         attempt.observer.on_committed(answer)
+        answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
         self.publish(answer.header, answer.dispatches)
         if activation.phase == Phase.SETTLE:
             self.runtime.on_progress(answer.header)
@@ -203,13 +206,21 @@ class Executor:
         found = self._find(run_id, path)
         # As the scheduler does it when the lease is over, only that nobody has to wait for that.
         change = attempt_commands.release(*found, seq, self.settings.limits) if found is not None else None
-        answer = self.store.commit(run_id, change) if change is not None else None
+        # It has an id, unlike a sweep: should its answer get lost, nobody else would publish it for a while.
+        answer = self.store.commit(run_id, with_request_id(change, new_token())) if change is not None else None
         if isinstance(answer, Committed):
             self.publish(answer.header, answer.dispatches)
 
     def _find(self, run_id: str, path: str) -> tuple[RunHeader, Activation] | None:
         header, activations = self.store.header(run_id), self.store.load(run_id, [path])
         return (header, activations[0]) if header is not None and activations else None
+
+    def with_all_dispatches(self, answer: Committed) -> Committed:
+        """The answer with the dispatches that the store has left out, if it is the answer to a repeat."""
+        if not answer.left_out:
+            return answer
+        found = find_left_out(answer, self.store.load(answer.header.run_id), self.store.now())
+        return replace(answer, dispatches=(*answer.dispatches, *found), left_out=0)
 
     def publish(self, header: RunHeader, dispatches: tuple[Dispatch, ...]) -> None:
         """Publish what a commit has put in the queue. If the broker is away, the due entries will."""

@@ -89,13 +89,15 @@ class LeaseKeeper:
 
     def _heartbeat(self) -> None:
         # Twice before a lease is over: one renewal may fail, and the step still keeps its lease.
-        while not self._ended.wait(self._settings.lease_seconds / 3):
+        pause = self._settings.lease_seconds / 3
+        while not self._ended.wait(pause):
             with self._lock:
                 leases = dict(self._leases)
             try:
-                if leases:
-                    # All in one round trip: a pool of a hundred threads asks the store no more often than one of one.
-                    self._renew(list(leases))
+                # All in one round trip: a pool of a hundred threads asks the store no more often than one of one.
+                # If the store is away, it is asked more often: of a lease there may be little left when it is back.
+                is_done = not leases or self._renew(list(leases))
+                pause = self._settings.lease_seconds / (3 if is_done else 12)
                 self._expire([lease for lease in leases.values() if lease.until <= monotonic()])
             except Exception:  # the thread must outlive whatever goes wrong once: without it every lease ends
                 log.exception("leases were not renewed, or time limits not seen to")
@@ -112,13 +114,13 @@ class LeaseKeeper:
                 text = "step %s of run %s is over its time limit, but: %s"
                 log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))
 
-    def _renew(self, keys: Sequence[LeaseRef]) -> None:
+    def _renew(self, keys: Sequence[LeaseRef]) -> bool:
         try:
             # A lease that was over but that nobody has taken is renewed: the step goes on as if it had never been late.
             lost = self._store.renew(keys, self._settings.lease)
         except StoreUnavailable as error:
             log.warning("could not renew %d lease(s): %s", len(keys), error)
-            return
+            return False
         for key, reason in lost.items():
             with self._lock:
                 lease = self._leases.get(key)
@@ -128,3 +130,4 @@ class LeaseKeeper:
             text = "step %s of run %s goes on without this worker: %s"
             log.info(text, activation.step, header.run_id, reason, extra=log_context(header, activation))
             lease.signal.set()
+        return True

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from orchestrator.background import TimerThread, on_fork
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import SystemClock
+from orchestrator.host import SystemClock, new_token
 from orchestrator.ports import Clock, Store
 from orchestrator.rules.change import Committed
 from orchestrator.rules.model import ActivationStatus
-from orchestrator.rules.timers import on_deadline
+from orchestrator.rules.timers import on_deadline, with_request_id
 
 log = logging.getLogger("orchestrator")
 
@@ -107,6 +107,7 @@ class WaitTimeouts:
             self._add(timeout, left)
             return
         todo = on_deadline(header, found[0], self._grace)
-        answer = store.commit(run_id, todo.change) if todo is not None else None
+        # Under an id: should the answer get lost, no sweep comes here that would publish what is in the queue then.
+        answer = store.commit(run_id, with_request_id(todo.change, new_token())) if todo is not None else None
         if isinstance(answer, Committed):
             self._reopened(answer)

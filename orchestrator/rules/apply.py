@@ -9,7 +9,7 @@ a run goes is decided in `flow`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, assert_never
 
@@ -39,20 +39,25 @@ UNKNOWN = "unknown"  # no such run, or no such activation
 ENDED_RUN = "ended"  # the run is not active
 STALE = "stale"  # the activation has moved on since the message was sent
 EARLY = "early"  # its moment has not come
-BUSY = "busy"  # a live claim holds it
+BUSY = "busy"  # a claim holds it
 LOST = "lost"  # the token does not hold the activation (any more)
 MOVED = "moved"  # something that was read has changed since
 MAILBOX = "mail"  # the mailbox has changed since it was read
 TAKEN = "taken"  # a live activation stands where a fresh one was to be put
 
-REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves publishing to the due entries
+REMEMBERED = 50  # dispatches that an answer keeps; a repeat says how many it leaves out
+# How long a store keeps the answer to a caller's change beside the header, once another caller has come, in ms. A
+# repeat comes from the store's own client, which gives up sooner.
+REQUEST_MEMORY = 300_000
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
     """Everything to write: the header, the records that changed, what goes away, events, and the answer for the caller.
 
-    `repeated` says that nothing is to be written: the change had been applied before, and this is its first answer.
+    `repeated` says that nothing is to be written: the change had been applied before, and this is its first answer, of
+    which `left_out` dispatches are not told. `displaced` is the id and the answer of the caller before, for whom there
+    is no room in the header any more: the store keeps it beside, for `REQUEST_MEMORY` from now.
     """
 
     header: RunHeader
@@ -61,10 +66,12 @@ class Applied:
     dispatches: tuple[Dispatch, ...] = ()
     claimed: str | None = None
     repeated: bool = False
+    left_out: int = 0
+    displaced: tuple[str, str] | None = None
 
 
 def claim(ask: ClaimRequest, header: RunHeader | None, activation: Activation | None, now: int) -> Applied | Refused:
-    """Take a queued activation, one whose moment has come, or one whose lease is over. A repeat gets the first answer."""
+    """Take a queued activation, or one whose moment has come. A repeat gets the first answer."""
     if header is None or activation is None:
         return Refused(UNKNOWN, header)
     if is_shut(header, activation.path):
@@ -81,10 +88,10 @@ def claim(ask: ClaimRequest, header: RunHeader | None, activation: Activation | 
         # The first message of a step may come twice, the second time when it waits for its next attempt.
         case Claim.AT_DEADLINE if not over:
             return Refused(EARLY, header)
-        case Claim.LEASE_OVER if not over or not header.auto_restart:
+        # Also one whose lease is over: a store that was away lets every lease run out, and a copy of the message may
+        # be the first to come after that. The sweep knows of it, and lets who lives renew.
+        case Claim.HELD:
             return Refused(BUSY, header)
-        case Claim.LEASE_OVER:
-            activation = replace(activation, abandoned_attempts=activation.abandoned_attempts + 1, restarted=True)
         case Claim.AT_ONCE | Claim.AT_DEADLINE:
             pass
         case unknown:
@@ -108,7 +115,21 @@ def renew(
     if reason := _lease_refusal(header, activation, path, token):
         return Refused(reason, header)
     assert activation is not None
-    return replace(activation, deadline=now + lease)
+    return replace(activation, deadline=now + lease, lease=lease)
+
+
+def may_delete(header: RunHeader, states: Collection[str] | None, created_at: int | None, before: int | None) -> bool:
+    """Tell whether a run may be removed: its status is one of `states`, it is the one that was created at `created_at`,
+    and it was last written before `before`; None allows everything.
+
+    A deletion may come late, or a second time because its answer was lost. By then the id may be another run's, or the
+    run may have gone on.
+    """
+    return (
+        (states is None or header.status in states)
+        and created_at in (None, header.created_at)
+        and (before is None or header.updated_at < before)
+    )
 
 
 def is_shut(header: RunHeader, path: str) -> bool:
@@ -132,15 +153,21 @@ def _lease_refusal(header: RunHeader, activation: Activation | None, path: str, 
 
 
 def apply(
-    change: Change, header: RunHeader | None, activations: Mapping[str, Activation], mail: str, now: int
+    change: Change,
+    header: RunHeader | None,
+    activations: Mapping[str, Activation],
+    mail: str,
+    now: int,
+    remembered: str | None = None,
 ) -> Applied | Refused:
     """Compare the guards of `change` and say what to write.
 
-    `records` holds what exists of `change.reads()`; `mail` is the mark of the mailbox it names.
+    `records` holds what exists of `change.reads()`; `mail` is the mark of the mailbox it names; `remembered` is what
+    the store keeps beside the header as the answer to this very request, None where it keeps nothing.
     """
     if header is None:
         return Refused(UNKNOWN)
-    guarded = _guard(change, header, activations)
+    guarded = _guard(change, header, activations, remembered)
     if guarded is not None:
         return guarded
     # Sender and listener each read the mailbox before they write: without its mark both could find it empty, one would
@@ -164,7 +191,9 @@ def apply(
     return work.applied(change.guard)
 
 
-def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activation]) -> Applied | Refused | None:
+def _guard(
+    change: Change, header: RunHeader, activations: Mapping[str, Activation], remembered: str | None
+) -> Applied | Refused | None:
     match change.guard:
         case LeaseGuard(path=path, token=token, flush_seq=part):
             activation = activations.get(path)
@@ -178,9 +207,12 @@ def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activati
             if part and activation is not None and part <= activation.flush_seq:
                 return Applied(header, {}, repeated=True)
         case RequestGuard(id=id_, statuses=states, generation=generation, settle_count=settle_count):
-            # One answer is enough: a caller repeats a change before it makes another.
+            # Of each caller one answer is enough: it repeats a change before it makes another. But others may come
+            # between a change and its repeat, so the header alone does not do.
             if id_ and header.last_request_id == id_:
                 return _first_answer(header, activations, header.last_reply)
+            if id_ and remembered is not None:
+                return _first_answer(header, activations, remembered)
             if (
                 header.status not in states
                 or generation not in (None, header.generation)
@@ -207,12 +239,15 @@ def _holds(expect: Precondition, activation: Activation | None) -> bool:
 
 def _first_answer(header: RunHeader, activations: Mapping[str, Activation], answer: str) -> Applied:
     """Answer as the change was answered when it was applied; a claim that it made is told of while it holds."""
-    told, claimed, token = json.loads(answer) if answer else ([], None, "")
+    told, claimed, token, *more = json.loads(answer) if answer else ([], None, "")
+    settle_count, left_out = more or (None, 0)
     held = activations.get(claimed) if claimed is not None else None
     if held is None or held.status != ActivationStatus.RUNNING or held.lease_token != token:
         claimed = None  # somebody else holds it by now, or it has ended
     dispatches = tuple(Dispatch(path, seq, route, delay) for path, seq, route, delay in told)
-    return Applied(header, {}, dispatches=dispatches, claimed=claimed, repeated=True)
+    if settle_count is not None:
+        header = replace(header, settle_count=settle_count)
+    return Applied(header, {}, dispatches=dispatches, claimed=claimed, repeated=True, left_out=left_out)
 
 
 @dataclass(slots=True)
@@ -226,6 +261,7 @@ class _Work:
     events: list[Doc] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     claimed: str | None = None
+    displaced: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
@@ -298,14 +334,24 @@ class _Work:
         if guard is not None:
             told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:REMEMBERED]]
             token = self.activations[self.claimed].lease_token if self.claimed is not None else ""
-            answer = json.dumps([told, self.claimed, token], separators=(",", ":")) if told or token else ""
-            self._remember(guard, answer)
-        return Applied(self.header, self.touched, tuple(self.events), dispatches, self.claimed)
+            self._remember(guard, self._answer(guard, told, token, len(dispatches) - len(told)))
+        return Applied(
+            self.header, self.touched, tuple(self.events), dispatches, self.claimed, displaced=self.displaced
+        )
+
+    def _answer(self, guard: LeaseGuard | RequestGuard, told: list[Any], token: str, left_out: int) -> str:
+        # Callers wait for the next rest. Workers do not, and the answers to them stand in every activation.
+        settle_count = self.header.settle_count if isinstance(guard, RequestGuard) else None
+        more = [settle_count, left_out] if settle_count is not None or left_out else []
+        answer = [told, self.claimed, token, *more]
+        return json.dumps(answer, separators=(",", ":")) if told or token or more else ""
 
     def _remember(self, guard: LeaseGuard | RequestGuard, answer: str) -> None:
         match guard:
             case RequestGuard(id=id_):
                 if id_:
+                    before = self.header.last_request_id
+                    self.displaced = (before, self.header.last_reply) if before else None
                     self.header = replace(self.header, last_request_id=id_, last_reply=answer)
             case LeaseGuard(path=path, token=token, flush_seq=part):
                 activation = self.activations[path]

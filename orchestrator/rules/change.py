@@ -108,8 +108,9 @@ class LeaseGuard:
 class RequestGuard:
     """The guard of a change from outside: the header's status is one of `states` (and its life and rests are these).
 
-    `id` never comes back: a change repeated under it gets the first answer. Without one it is upkeep (the scheduler's),
-    which is safe to repeat by what it expects: it is not remembered, so that it never pushes a caller's answer out.
+    `id` never comes back: a change repeated under it gets the first answer, whoever has committed in between. Without
+    one it is upkeep (the scheduler's), which is safe to repeat by what it expects: it is not remembered, for there is
+    much of it.
     In a run that has been closed and waits for its rest, it alone may expect anything of other activations than the
     run's own.
     """
@@ -242,8 +243,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A change that was taken: the header after it, whom to tell, and what it claimed."""
+    """A change that was taken: the header after it, whom to tell, and what it claimed.
+
+    In the answer to a repeat the header is the present one, but its count of rests is that of the first answer: whoever
+    waits for the next rest must not wait for one after it. `left_out` is how many dispatches such an answer leaves out.
+    """
 
     header: RunHeader
     dispatches: tuple[Dispatch, ...] = ()
     claimed: Claimed | None = None
+    left_out: int = 0

@@ -103,6 +103,7 @@ class Activation(_Flat):
     lease_token: str = ""  # of the claim that holds it
     last_lease_token: str = ""  # token of the last claim that ended by a commit
     last_reply: str = ""  # what that commit answered, for when it is asked again
+    lease: int = 0  # how long that claim's lease is, in ms
     flush_seq: int = 0  # number of the last change by which the present claim went on
     first_seq: int = 0  # number of the commit by which it first ran
     route: str = ""  # Route as JSON

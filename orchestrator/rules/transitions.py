@@ -59,7 +59,7 @@ class Claim(StrEnum):
     NEVER = "never"
     AT_ONCE = "at_once"
     AT_DEADLINE = "at_deadline"
-    LEASE_OVER = "lease_over"  # the present claim holds it until then
+    HELD = "held"  # by the present claim. Whether its lease counts as over is the sweep's to say (see `timers`)
 
 
 class Number(StrEnum):
@@ -176,7 +176,7 @@ TABLE: Mapping[str, Row] = {
             ActivationStatus.FAILED,
             ActivationStatus.CANCELED,
         ),
-        claim=Claim.LEASE_OVER,
+        claim=Claim.HELD,
         seq=Number.CLAIMED,
         deadline=Deadline.LEASE,
         first_stamps=("started_at",),

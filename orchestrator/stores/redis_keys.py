@@ -29,6 +29,8 @@ class RunKeys:
     mail: str
     rests: str
     index: str
+    requests: str
+    request_moments: str
 
     @property
     def claim(self) -> tuple[str, ...]:
@@ -38,7 +40,7 @@ class RunKeys:
     @property
     def commit(self) -> tuple[str, ...]:
         """The keys that a commit (and a deletion) touches, in the order of their scripts."""
-        return (*self.claim, self.held, self.mail, self.rests, self.index)
+        return (*self.claim, self.held, self.mail, self.rests, self.index, self.requests, self.request_moments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class Layout:
             mail=f"{tag}:mail:{run_id}",
             rests=f"{tag}:rests:{run_id}",
             index=f"{tag}:index",
+            requests=f"{tag}:requests:{run_id}",
+            request_moments=f"{tag}:request-moments:{run_id}",
         )
 
     def due(self, shard: int) -> str:

@@ -161,8 +161,7 @@ class Users(World):
             alone = replace(done, awaited=before.awaited, budget=done.spent("away"), users=users)
             yield f"{name}, but the broker is away", False, alone
         if done.left("insist"):
-            again = replace(done, budget=done.spent("insist"), users=(*done.users, Insists(means)))
-            yield f"{name}, but hears nothing", False, again
+            yield f"{name}, but hears nothing", False, _will_insist(done, means, answer)
 
     def _takes_back(self, state: State, user: Undoes) -> Move:
         self.load(state)
@@ -187,8 +186,9 @@ class Users(World):
         if done.header.commits != state.header.commits:
             raise Violation(f"a user who repeats the wish to {user.means.word} is obeyed twice")
         if isinstance(answer, Refused):
-            yield f"a user repeats the wish to {user.means.word}: refused", False, done
-            return
+            raise Violation(f"a user who repeats the wish to {user.means.word} is refused ({answer.reason})")
+        if answer.header.settle_count != user.settle_count:
+            raise Violation(f"a user who repeats the wish to {user.means.word} is told of another rest to wait for")
         for how, _, end in self.publishes(done, "U", self.at_once(answer.dispatches)):
             yield f"a user repeats the wish to {user.means.word}; {how}", False, end
 
@@ -222,6 +222,9 @@ class Users(World):
         checks.has_sent(state, done, sends)
         for how, _, end in self.publishes(done, f"U sends {sends.value};", answer.dispatches):
             yield how, False, end
+        if done.left("insist"):
+            means = Means(f"send {sends.value}", state.header, (), change)
+            yield f"U sends {sends.value}, but hears nothing", False, _will_insist(done, means, answer)
 
     # --- the process around a worker --------------------------------------------------------------------------
 
@@ -257,6 +260,12 @@ class Users(World):
         if parent.word == "releases":
             checks.has_released(done, parent.activation)
         yield from self.publishes(done, f"{name} {parent.word} it;", self.at_once(answer.dispatches))
+
+
+def _will_insist(done: State, means: Means, answer: Committed) -> State:
+    """The state in which the user who has had no answer will ask once more."""
+    insists = Insists(means, answer.header.settle_count)
+    return replace(done, budget=done.spent("insist"), users=(*done.users, insists))
 
 
 # --- who must win ---------------------------------------------------------------------------------------------

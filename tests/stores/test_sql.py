@@ -220,6 +220,9 @@ def test_a_database_of_the_first_format_is_brought_up_to_date(place: Place) -> N
     run_id = begin(place.open(), "0")
     for column in ("followed", "awaited"):
         place.execute(f"ALTER TABLE orchestrator_runs DROP COLUMN {column}")
+    for column in ("steady_since", "ahead"):
+        place.execute(f"ALTER TABLE orchestrator_tickers DROP COLUMN {column}")
+    place.execute("DROP TABLE orchestrator_requests")
     place.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v1'")
     place.execute("UPDATE orchestrator_meta SET value = 1 WHERE name = 'format'")
     store = place.open()

@@ -6,17 +6,23 @@
 local change = cjson.decode(ARGV[2])
 lease, grace = change.lease, change.redelivery_delay
 
--- [[path, seq, route, delay] …], the path that was claimed, the token that claimed it.
+-- [[path, seq, route, delay] …], the path that was claimed, the token that claimed it; then, where a caller asked or some
+-- are left out, the count of rests for a caller (null for a worker), and how many dispatches are left out.
 local function answer(most)
   local token = claimed and activations[claimed].lease_token or ''
-  if #dispatches == 0 and token == '' then return '' end
+  local left = math.max(0, #dispatches - most)
+  if #dispatches == 0 and token == '' and change.holder then return '' end
   local told = dispatches
   if #told > most then
     told = {}
     for place = 1, most do told[place] = dispatches[place] end
   end
   local list = #told > 0 and cjson.encode(told) or '[]'
-  return '[' .. list .. ',' .. (claimed and cjson.encode(claimed) or 'null') .. ',' .. cjson.encode(token) .. ']'
+  local more = ''
+  if not change.holder or left > 0 then
+    more = string.format(',%s,%d', change.holder and 'null' or string.format('%d', header.settle_count), left)
+  end
+  return '[' .. list .. ',' .. (claimed and cjson.encode(claimed) or 'null') .. ',' .. cjson.encode(token) .. more .. ']'
 end
 
 -- What the change answered when it was applied; a claim that it made is told of while it holds.
@@ -58,6 +64,8 @@ local function guard()
   else
     local id, statuses, generation, settle_count = by[1], by[2], by[3], by[4]
     if id ~= '' and header.last_request_id == id then return first_answer(header.last_reply) end
+    local remembered = id ~= '' and redis.call('HGET', KEYS[12], id)
+    if remembered then return first_answer(remembered) end
     local fits = listed(statuses, header.status)
       and (generation == cjson.null or generation == header.generation)
       and (settle_count == cjson.null or settle_count == header.settle_count)
@@ -177,6 +185,19 @@ local function rest()
   end
 end
 
+-- What the header has no room for any more is kept beside it, for as long as a repeat can come.
+local function displace(id, text)
+  local old = redis.call('ZRANGEBYSCORE', KEYS[13], '-inf', now - RULES.request_memory, 'LIMIT', 0, 100)
+  if #old > 0 then
+    redis.call('HDEL', KEYS[12], unpack(old))
+    redis.call('ZREM', KEYS[13], unpack(old))
+  end
+  redis.call('HSET', KEYS[12], id, text)
+  redis.call('ZADD', KEYS[13], now, id)
+  redis.call('PEXPIRE', KEYS[12], RULES.request_memory)
+  redis.call('PEXPIRE', KEYS[13], RULES.request_memory)
+end
+
 local function remember()
   local text = answer(RULES.remembered)
   if change.holder then
@@ -189,6 +210,7 @@ local function remember()
       touch(activation)
     end
   elseif change.by[1] ~= '' then
+    if header.last_request_id ~= '' then displace(header.last_request_id, header.last_reply) end
     header.last_request_id, header.last_reply = change.by[1], text ~= '' and text or nil
   end
 end

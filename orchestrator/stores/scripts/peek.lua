@@ -1,9 +1,17 @@
--- The header and the activation of one due entry, read together; an entry that means nothing any more is dropped.
--- KEYS: header, activations, due. ARGV: the entry, its path. Answers {header, activation} or nothing.
+-- The header and the activation of one entry, read together; an entry that means nothing any more is dropped. It was found
+-- by what it was then: somebody may have claimed the activation since, so its moment is looked at again.
+-- KEYS: header, activations, due. ARGV: the entry, its path, 'due' or 'stranded'. Answers {header, activation} or nothing.
 
 local text, doc = redis.call('GET', KEYS[1]), redis.call('HGET', KEYS[2], ARGV[2])
-if text and doc and is_timer_live(as_header(cjson.decode(text)), as_activation(cjson.decode(doc), ARGV[2])) then
-  return {text, doc}
+if text and doc then
+  local header, activation = as_header(cjson.decode(text)), as_activation(cjson.decode(doc), ARGV[2])
+  if is_timer_live(header, activation) then
+    local clock = redis.call('TIME')
+    local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+    if ARGV[3] == 'due' and is_due(activation, now) then return {text, doc} end
+    if ARGV[3] == 'stranded' and is_stranded(header, activation, now) then return {text, doc} end
+    return {}
+  end
 end
 redis.call('ZREM', KEYS[3], ARGV[1])
 return {}

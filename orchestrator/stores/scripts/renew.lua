@@ -12,7 +12,7 @@ local function renew(path, token)
   local activation = doc and as_activation(cjson.decode(doc), path)
   local refusal = lease_refusal(header, activation, path, token)
   if refusal then return refusal end
-  activation.deadline = due
+  activation.deadline, activation.lease = due, tonumber(ARGV[2])
   redis.call('HSET', KEYS[2], path, cjson.encode(activation))
   if has_timer(header, activation) then
     redis.call('ZADD', KEYS[3], due, header.namespace .. '\31' .. ARGV[1] .. '\31' .. path)

@@ -2,7 +2,7 @@
 --
 -- Headers and activations are flat documents and may be decoded; values, state and context are opaque and never are. All that is
 -- decided is decided on tables; `save` writes at the end, so that a script that fails has written nothing.
--- KEYS: header, activations, values, state, context, events, due; commit adds held, mail, rests, index. ARGV[1] is the run's id.
+-- KEYS: header, activations, values, state, context, events, due; commit adds held, mail, rests, index, requests, request moments. ARGV[1] is the run's id.
 
 local LAST_MOMENT = 99999999999999 -- cjson writes whole numbers of up to 14 digits
 local CHUNK = 4000 -- unpack fails at about 8,000
@@ -118,6 +118,7 @@ local function stamp(activation, before, token, delay)
   if row.ordered and activation.first_seq == 0 then activation.first_seq = seq end
   if row.seq == 'new' or (row.seq == 'claimed' and not came_from.is_asked_for) then activation.seq = seq end
   activation.lease_token = token ~= '' and token or nil
+  activation.lease = row.deadline == 'lease' and lease ~= 0 and lease or nil
   activation.deadline = row.deadline and DEADLINE[row.deadline](delay)
   if row.told == 'at_once' then
     dispatch(activation, 0)

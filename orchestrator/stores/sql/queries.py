@@ -58,6 +58,9 @@ PUSH_MAIL = """INSERT INTO {mail} (run_id, name, number, value)
     FROM {mail} WHERE run_id = :run AND name = :name"""
 POP_MAIL = """DELETE FROM {mail} WHERE run_id = :run AND name = :name AND number =
     (SELECT min(number) FROM {mail} WHERE run_id = :run AND name = :name AND value = :value)"""
+PUT_REPLY = """INSERT INTO {requests} (run_id, id, at, reply) {rows text text bigint text}
+    ON CONFLICT (run_id, id) DO NOTHING"""
+DROP_REPLIES = "DELETE FROM {requests} WHERE run_id = :run AND at <= :old"
 DELETE_RUN = tuple(f"DELETE FROM {{{table}}} WHERE run_id = :run" for table in OF_A_RUN)
 
 # -- reads ------------------------------------------------------------------------------------------------------------
@@ -70,6 +73,7 @@ RECORDS_AT = "SELECT doc FROM {records} WHERE run_id = :run AND path {in paths}"
 RECORDS_HELD = "SELECT doc FROM {records} WHERE run_id = :run AND held = 1"
 VALUES = "SELECT id, text FROM {values} WHERE run_id = :run AND id {in ids}"
 LETTERS = "SELECT value FROM {mail} WHERE run_id = :run AND name = :name ORDER BY number"
+REPLY = "SELECT reply FROM {requests} WHERE run_id = :run AND id = :id"
 STATE = "SELECT key, text FROM {state} WHERE run_id = :run"
 CONTEXT = "SELECT key, text FROM {context} WHERE run_id = :run"
 EVENTS = """SELECT number, at, doc FROM {events} WHERE run_id = :run AND number > :after
@@ -86,11 +90,16 @@ COUNT = "SELECT count(*) FROM {runs} WHERE %s"
 DUE = """SELECT d.due, u.doc, r.doc FROM {due} d JOIN {runs} u ON u.run_id = d.run_id
     JOIN {records} r ON r.run_id = d.run_id AND r.path = d.path
     WHERE d.namespace = :namespace AND d.due <= (SELECT {now}) ORDER BY d.due LIMIT :limit"""
+LEASES_AHEAD = """SELECT (SELECT {now}), u.doc, r.doc FROM {due} d JOIN {runs} u ON u.run_id = d.run_id
+    JOIN {records} r ON r.run_id = d.run_id AND r.path = d.path
+    WHERE d.namespace = :namespace AND d.due > (SELECT {now}) AND d.due <= (SELECT {now}) + CAST(:ahead AS bigint)
+    AND r.status = 'running' ORDER BY d.due DESC LIMIT :limit"""
 DROP_DUE_IF = "DELETE FROM {due} WHERE run_id = :run AND path {in paths} AND due <= (SELECT {now})"
 MAKE_TICKER = """INSERT INTO {tickers} (namespace, holder, until, last) VALUES (:namespace, '', 0, 0)
     ON CONFLICT (namespace) DO NOTHING"""
-LOCK_TICKER = "SELECT holder, until, last FROM {tickers} WHERE namespace = :namespace {lock}"
-TAKE_TICKER = "UPDATE {tickers} SET holder = :holder, until = :until, last = :last WHERE namespace = :namespace"
+LOCK_TICKER = "SELECT holder, until, last, steady_since, ahead FROM {tickers} WHERE namespace = :namespace {lock}"
+TAKE_TICKER = """UPDATE {tickers} SET holder = :holder, until = :until, last = :last, steady_since = :steady_since,
+    ahead = :ahead WHERE namespace = :namespace"""
 ANNOUNCE = """INSERT INTO {workers} (namespace, worker, until) VALUES (:namespace, :worker, {now} + :ttl)
     ON CONFLICT (namespace, worker) DO UPDATE SET until = excluded.until"""
 FORGET_WORKERS = "DELETE FROM {workers} WHERE namespace = :namespace AND until < (SELECT {now}) - 3600000"

@@ -13,8 +13,8 @@ from typing import Any
 
 from orchestrator.host import chance
 from orchestrator.ports import TRIMMED
-from orchestrator.rules.apply import Applied
-from orchestrator.rules.change import Change, Claimed, MailboxUpdate, mailbox_version
+from orchestrator.rules.apply import REQUEST_MEMORY, Applied
+from orchestrator.rules.change import Change, Claimed, RequestGuard, mailbox_version
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
 from orchestrator.rules.timers import has_timer, is_swept
 from orchestrator.stores.common import SLACK
@@ -33,6 +33,7 @@ class Locked:
     now: int
     followed: int  # until when somebody reads the run's events as they come, in ms
     awaited: int  # until when somebody waits for it to rest
+    remembered: str | None = None  # what is kept beside the header as the answer to this very request
 
 
 def encode_name(text: str) -> str:
@@ -73,18 +74,23 @@ def columns(of: RunHeader) -> dict[str, Any]:
     }
 
 
-def lock(tx: Tx, run: str, paths: Sequence[str], mail: MailboxUpdate | None = None) -> Locked:
+def lock(tx: Tx, run: str, paths: Sequence[str], change: Change | None = None) -> Locked:
     """Lock the run and read what is wanted of it: one round trip."""
     locked = tx.send(q.LOCK, run=run)
     read = tx.send(q.READ, run=run, paths=[encode_name(path) for path in paths])
+    mail = change.mailbox if change else None
     letters = tx.send(q.LETTERS, run=run, name=encode_name(mail.name)) if mail else None
+    request = change.guard.id if change and isinstance(change.guard, RequestGuard) else ""
+    replies = tx.send(q.REPLY, run=run, id=encode_name(request)) if request else None
     found = locked.fetchall()
     (_, _, now), *activations = read.fetchall()
     box = mailbox_version([decode_name(value) for (value,) in letters.fetchall()]) if letters else ""
     doc, events, followed, awaited = found[0] if found else ("", 0, 0, 0)
     stored = header(doc) if found else None
     parsed = (activation(doc) for _, _, doc in activations)
-    return Locked(stored, events, {one.path: one for one in parsed}, box, int(now), followed, awaited)
+    reply = replies.fetchall() if replies else []
+    remembered = reply[0][0] if reply else None
+    return Locked(stored, events, {one.path: one for one in parsed}, box, int(now), followed, awaited, remembered)
 
 
 def is_heard(locked: Locked, applied: Applied) -> bool:
@@ -104,7 +110,12 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, max
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
+    if applied.displaced is not None:
+        id_, reply = applied.displaced
+        tx.put(q.PUT_REPLY, [(run, encode_name(id_), locked.now, reply)])
     _keep(tx, run, applied.header, list(applied.activations.values()))
+    if applied.displaced is not None and chance() * SLACK < 1:
+        tx.send(q.DROP_REPLIES, run=run, old=locked.now - REQUEST_MEMORY)
     if applied.events:  # at last: it looks at what was written, so it cannot be written together with that
         _trim(tx, run, locked, len(applied.events), keep, max_event_age)
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
-FORMAT = 2  # of the newest script in `migrations`; stored, and compared at first use
+FORMAT = 3  # of the newest script in `migrations`; stored, and compared at first use
 PREFIX = "orchestrator_"
-NAMES = ("runs", "records", "values", "state", "context", "events", "mail", "due", "tickers", "workers", "meta")
-OF_A_RUN = ("records", "values", "state", "context", "events", "mail", "due", "runs")
+NAMES = ("runs", "records", "values", "state", "context", "events", "mail", "requests", "due", "tickers", "workers", "meta")
+OF_A_RUN = ("records", "values", "state", "context", "events", "mail", "requests", "due", "runs")
 VERSION_TABLE = PREFIX + "version"
 
 metadata = MetaData()
@@ -95,6 +95,8 @@ state = Table(PREFIX + "state", metadata, _key("run_id"), _key("key"), _text("te
 context = Table(PREFIX + "context", metadata, _key("run_id"), _key("key"), _text("text"))
 events = Table(PREFIX + "events", metadata, _key("run_id"), _number("number", key=True), _number("at"), _text("doc"))
 mail = Table(PREFIX + "mail", metadata, _key("run_id"), _key("name"), _number("number", key=True), _name("value"))
+# What the last callers were answered, but for the very last, whose answer is in the header.
+requests = Table(PREFIX + "requests", metadata, _key("run_id"), _key("id"), _number("at"), _text("reply"))
 
 due = Table(
     PREFIX + "due",
@@ -108,6 +110,15 @@ due = Table(
     postgresql_with=_FLEETING,
 )
 
-tickers = Table(PREFIX + "tickers", metadata, _key("namespace"), _name("holder"), _number("until"), _number("last"))
+tickers = Table(
+    PREFIX + "tickers",
+    metadata,
+    _key("namespace"),
+    _name("holder"),
+    _number("until"),
+    _number("last"),
+    _moment("steady_since"),  # since when somebody has looked without a pause
+    _moment("ahead"),  # what the clock showed before it stepped back
+)
 workers = Table(PREFIX + "workers", metadata, _key("namespace"), _key("worker"), _number("until"))
 meta = Table(PREFIX + "meta", metadata, _key("name"), _number("value"))

@@ -54,7 +54,7 @@ class Claiming(Conditions):
         told: Doc = {"type": "workflow-step-start", "path": "0", "visit": "3", "step": "s0", "input": "i"}
         assert run.told() == [told]
         self.advance(store, LEASE)
-        run.claim("0")
+        run.take_over("0")
         assert run.told() == [told]
 
     def test_a_resumption_tells_what_it_goes_on_with(self, store: Store) -> None:
@@ -144,11 +144,13 @@ class Claiming(Conditions):
             )
 
     def test_a_record_is_taken_over_when_its_lease_is_over(self, store: Store) -> None:
-        """The takeover has a number of its own, counts the loss, and leaves the first worker out in the cold."""
+        """By the sweep, and by no message, for the sweep knows whether the lease could be renewed. The takeover has a number of
+        its own, counts the loss, and leaves the first worker out in the cold."""
         run = Begun(store, an_activation("0"))
         first = run.claim("0", token="first", lease=LEASE)
         self.advance(store, LEASE)
-        second = run.claim("0", token="second", lease=LONG)
+        assert run.refused_claim("0", first.activation.seq) == BUSY
+        second = run.take_over("0", token="second")
         assert (second.activation.abandoned_attempts, second.activation.restarted, second.activation.lease_token) == (
             1,
             True,

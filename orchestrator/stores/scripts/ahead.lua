@@ -1,0 +1,12 @@
+-- A page of one shard's entries whose moments are to come, the farthest first.
+-- KEYS: due. ARGV: namespace, how many ms from now, offset, size of the page. Answers the size that was read, and members.
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local mine, high, low = ARGV[1] .. '\31', string.format('%d', now + tonumber(ARGV[2])), '(' .. string.format('%d', now)
+local page = redis.call('ZREVRANGEBYSCORE', KEYS[1], high, low, 'LIMIT', ARGV[3], ARGV[4])
+local found = {#page}
+for _, member in ipairs(page) do
+  if string.sub(member, 1, #mine) == mine then found[#found + 1] = member end
+end
+return found
