@@ -207,8 +207,10 @@ class SqlStore:
 
         def work(tx: Tx) -> Callable[[], None]:
             for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
-                header = rows.header(doc)  # as it is now, and stays until this ends
-                gone = [activation for activation in by_run[header.run_id] if not is_timer_live(header, activation)]
+                header = rows.header(doc)  # as it is now, and stays until this ends; so are the activations
+                paths = [rows.encode_name(activation.path) for activation in by_run[header.run_id]]
+                found = [rows.activation(doc) for (doc,) in tx.send(q.RECORDS_AT, run=run_id, paths=paths).fetchall()]
+                gone = [activation for activation in found if not is_timer_live(header, activation)]
                 tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.encode_name(activation.path) for activation in gone])
             return lambda: None
 
