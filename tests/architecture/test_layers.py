@@ -45,8 +45,8 @@ def test_the_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_changes_are_built_in_the_core_alone() -> None:
-    """A pure function of the core makes whatever is committed, so that the explorer explores it."""
+def test_changes_are_built_in_the_rules_alone() -> None:
+    """A pure function of the rules makes whatever is committed, so that the explorer explores it."""
     built = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources("orchestrator", "canvas", "tasks")
@@ -74,8 +74,8 @@ def modules(folder: str) -> Iterator[str]:
         yield ".".join(("orchestrator", *(words[:-1] if words[-1] == "__init__" else words)))
 
 
-def test_the_core_imports_the_standard_library_and_the_errors_alone() -> None:
-    """No clock, no randomness, no logging, no I/O, no library in orchestrator/core."""
+def test_the_rules_import_the_standard_library_and_the_errors_alone() -> None:
+    """No clock, no randomness, no logging, no I/O, no library in orchestrator/rules."""
     forbidden = {"asyncio", "io", "logging", "os", "random", "secrets", "socket", "threading", "time"}
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"

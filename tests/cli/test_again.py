@@ -1,4 +1,4 @@
-"""Restart, travel, events from outside, what waits for somebody, and following a run: in this process."""
+"""Restart, travel, events from outside, listing what waits, and following a run: in this process."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_restarted_is_refused(call: Call) -> None:
 
 
 def test_a_run_travels_back_to_one_of_its_steps(call: Call) -> None:
-    """With what was recorded, with an input of its own, with another's result, state and resume data."""
+    """With the stored input, with an input of its own, with another's result, state and resume data."""
     assert data(call("start", "adding", "1", "--run-id", "one", "--json"))["result"] == 2
 
     assert data(call("travel", "one", "add", "--json"))["result"] == 2
@@ -125,8 +125,8 @@ def test_a_travel_step_by_step_pauses(call: Call) -> None:
 
     assert paused.exit_code == exits.HELD, paused.output
     assert "STATUS  paused" in paused.stdout
-    [held] = data(call("waiting", "--json"))["waiting"]
-    assert (held["run_id"], held["step"], held["kind"]) == ("one", "add", "pause")
+    [waiting] = data(call("waiting", "--json"))["waiting"]
+    assert (waiting["run_id"], waiting["step"], waiting["kind"]) == ("one", "add", "pause")
     assert "a word to go on" in call("waiting").stdout
     assert data(call("resume", "one", "--json"))["result"] == 2
 
@@ -192,7 +192,7 @@ def test_what_waits_is_listed_over_all_runs(call: Call) -> None:
 
     found = data(call("waiting", "--json"))["waiting"]
 
-    assert [(held["run_id"], held["step"], held["kind"]) for held in found] == [
+    assert [(waiting["run_id"], waiting["step"], waiting["kind"]) for waiting in found] == [
         ("one", "ask", "resume"),
         ("two", "signature", "event"),
         ("three", "approval[0].ask", "resume"),
@@ -215,8 +215,8 @@ def test_what_waits_is_filtered(call: Call) -> None:
     by_workflow = data(call("waiting", "--workflow", "listening", "--json"))["waiting"]
     by_resource = data(call("waiting", "--resource", "customer-7", "--json"))["waiting"]
 
-    assert [held["run_id"] for held in by_workflow] == ["two"]
-    assert [held["run_id"] for held in by_resource] == ["one"]
+    assert [waiting["run_id"] for waiting in by_workflow] == ["two"]
+    assert [waiting["run_id"] for waiting in by_resource] == ["one"]
     nothing = call("waiting", "--workflow", "nothing")
     assert (nothing.exit_code, len(nothing.stdout.splitlines())) == (exits.OK, 1)
     assert "nothing waits" in nothing.stderr
@@ -242,8 +242,8 @@ def test_runs_of_celery_workers_are_not_moved_here() -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_a_run_is_followed_until_it_rests(call: Call, store: str, more: list[str]) -> None:
-    """It does not matter who works on it: here another thread does."""
+def test_a_run_is_followed_until_it_settles(call: Call, store: str, more: list[str]) -> None:
+    """It may be in any hands: here another thread works on it."""
     flows.RELEASED.clear()
     with Orchestrator(store=store, workflows=flows.ALL) as orchestrator:
         orchestrator.create_run("blocked", run_id="one").submit(5)

@@ -125,11 +125,11 @@ def test_a_tripwire_ends_with_code_1(once: Call) -> None:
 
 def test_a_suspended_run_ends_with_code_4_and_can_be_resumed(call: Call) -> None:
     """It says what it waits for, and how to go on."""
-    held = call("start", "approval", "1", "--run-id", "one")
+    started = call("start", "approval", "1", "--run-id", "one")
 
-    assert held.exit_code == exits.HELD
-    assert 'WAITS FOR  ask (label manager): {"question": "more?"}' in held.stdout
-    assert "Error" not in held.stderr
+    assert started.exit_code == exits.HELD
+    assert 'WAITS FOR  ask (label manager): {"question": "more?"}' in started.stdout
+    assert "Error" not in started.stderr
     assert "WAITS FOR  ask (label manager)" in call("show", "one").stdout
     assert "not suspended" in problem(call("resume", "one", "5", "--step", "nowhere"), exits.USAGE)
     resumed = call("resume", "one", "5", "--label", "manager", "--json")
@@ -139,14 +139,14 @@ def test_a_suspended_run_ends_with_code_4_and_can_be_resumed(call: Call) -> None
 
 def test_what_a_run_waits_for_is_named(once: Call) -> None:
     """An event is told apart from a suspended step, and the items of a foreach from each other."""
-    held = once("start", "listening")
-    assert held.exit_code == exits.HELD
-    assert "WAITS FOR  paid (an event)" in held.stdout
-    assert "when the event is sent" in held.stderr
+    started = once("start", "listening")
+    assert started.exit_code == exits.HELD
+    assert "WAITS FOR  paid (an event)" in started.stdout
+    assert "when the event is sent" in started.stderr
 
-    held = once("start", "approvals", "[1]", "--run-id", "one")
-    assert "WAITS FOR  approval[0].ask (label manager)" in held.stdout
-    assert "`resume one` goes on" in held.stderr
+    started = once("start", "approvals", "[1]", "--run-id", "one")
+    assert "WAITS FOR  approval[0].ask (label manager)" in started.stdout
+    assert "`resume one` goes on" in started.stderr
     assert data(once("resume", "one", "1", "--index", "0", "--json"))["result"] == [2]
 
 

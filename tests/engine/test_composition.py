@@ -77,7 +77,7 @@ def test_an_app_in_eager_mode_gets_the_runtime_of_this_process(eager: bool) -> N
 
 
 def test_a_runtime_without_an_engine_says_so() -> None:
-    """Instead of leaving the run as it is without a word."""
+    """Instead of leaving the run as it is, silently."""
     runtime = LocalRuntime(MemoryStore(), Settings(), SystemClock())
     runtime.publish(RunHeader(run_id="one", workflow_id="doubling"), [Dispatch("0", 1, "")])
     with pytest.raises(RuntimeError, match="has not been bound to an engine"):

@@ -144,7 +144,7 @@ def test_who_does_not_know_the_workflow_sees_the_same_end() -> None:
 
 
 def test_a_bail_makes_what_is_around_it_a_success(orchestrator: Orchestrator) -> None:
-    """With the bailed value as it is; what was suspended beside it is canceled, and what follows has no record."""
+    """With the bailed value as it is; what was suspended beside it is canceled, and what follows has no result."""
     leave = a_step("leave", lambda given, ctx: ctx.bail("bailed") if ctx.resumed else ctx.suspend())
     deep = Workflow("deep").then(leave).then(fails("after")).commit()
     inner = Workflow("inner").parallel(deep, suspends("ask")).commit()
@@ -186,7 +186,7 @@ def test_an_abort_and_a_cancel_leave_what_is_around_canceled(orchestrator: Orche
 
 
 def test_hooks_see_blocks_as_the_end_leaves_them() -> None:
-    """The same as whoever reads the run later."""
+    """The same as a later reader of the run."""
     seen: list[tuple[str, str]] = []
 
     def note(info: Any) -> None:

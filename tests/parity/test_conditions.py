@@ -1,4 +1,4 @@
-"""COND, COMPLEX and CHAIN: what was chosen is recorded as a step of its own, what was not leaves no record."""
+"""COND, COMPLEX and CHAIN: a chosen arm has a result as a step of its own, the others have none."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_map_takes_the_first_of_several_steps_that_has_a_result(runtime: Harne
 
 @pytest.mark.parity("COND-03")
 def test_a_failed_step_ends_the_run_and_keeps_its_exception(runtime: Harness) -> None:
-    """The error in its record is an exception again, of its own class."""
+    """The error in its result is an exception again, of its own class."""
     result = runtime.execute(conditions.failing, {})
     assert count(result.run_id, "step2") == 0
     assert result.input == {}

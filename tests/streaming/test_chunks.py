@@ -1,4 +1,4 @@
-"""What steps write: gathered, sent in parts, never twice, and never after their claim."""
+"""The chunks that steps write: gathered, sent in parts, never twice, and never after their claim."""
 
 from __future__ import annotations
 

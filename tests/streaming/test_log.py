@@ -145,7 +145,7 @@ def test_a_part_is_written_once_and_by_its_claim_alone(store: Store) -> None:
 
 
 def test_a_long_log_loses_its_beginning_and_says_so(store: Store) -> None:
-    """At least so many of the newest stay; who is behind sees one event that stands for what is gone."""
+    """At least so many of the newest stay; a reader that is behind sees one event that stands for what is gone."""
     log = _Log(store)
     log.add(20, KEEP)
     early = store.events(log.id)

@@ -1,4 +1,4 @@
-"""What a step costs: round trips to the store, messages, and the size of a message."""
+"""The cost of a step: round trips to the store, messages, and the size of a message."""
 
 from __future__ import annotations
 

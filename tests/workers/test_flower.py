@@ -281,7 +281,7 @@ def test_a_run_can_leave_every_state_again(heard: Heard) -> None:
 
 
 def test_a_stretch_is_told_once_per_process(heard: Heard) -> None:
-    """However many steps a process runs between two rests."""
+    """However many steps a process runs between two settlings."""
     for _ in range(3):
         heard.after(lambda: heard.monitor.on_progress(RUNNING))
     assert heard.types == ["task-received", "task-started"]

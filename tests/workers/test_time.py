@@ -88,7 +88,7 @@ def times(run: Run, name: str) -> list[float]:
 
 
 def ended(run: Run, seconds: float = SOON) -> RunStatus:
-    """Wait for the run's end by its status alone, as somebody does who is not told."""
+    """Wait for the run's end by its status alone, as a caller without events does."""
     wait_until(run.ready, seconds)
     return run.status
 
@@ -99,7 +99,7 @@ def ended(run: Run, seconds: float = SOON) -> RunStatus:
 def test_a_sleep_longer_than_the_visibility_timeout_goes_on_once(
     server: LocalRedis, worker_factory: Starter, noted: Path, tmp_path: Path
 ) -> None:
-    """No message is held by a worker meanwhile, so Redis has none to give to somebody else."""
+    """No worker has an unacknowledged message meanwhile, so Redis has none to give to somebody else."""
     settings = {"broker_transport_options": {"visibility_timeout": 2}}
     place = at(server.database(2), server.database(3), worker_factory, noted, tmp_path, **settings)
     place.worker()
@@ -231,7 +231,7 @@ def test_a_timeout_goes_by_the_clock_of_the_store() -> None:
 
 
 def test_attempts_on_workers_are_as_far_apart_as_was_said(place: Place) -> None:
-    """Once each, whoever runs them: after a fixed pause, and after one that doubles."""
+    """Once each, on any worker: after a fixed pause, and after one that doubles."""
     place.worker()
     place.worker()
     with place.caller() as caller:
@@ -302,7 +302,7 @@ def test_lost_messages_are_sent_again(place: Place) -> None:
 def test_a_broker_that_is_away_when_a_step_ends_gets_the_message_later(
     redis_factory: Callable[[], LocalRedis], place: Place, noted: Path, tmp_path: Path
 ) -> None:
-    """The result is recorded; what follows is told by a scheduler once the broker is back."""
+    """The result is committed; a scheduler publishes what follows once the broker is back."""
     broker = redis_factory()
     place = at(broker.url, place.store, place.start, noted, tmp_path)
     worker = place.worker()

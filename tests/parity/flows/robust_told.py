@@ -44,7 +44,7 @@ asking = Workflow("robust-told-asking").then(tell_and_ask).commit()
 
 
 class ApiError(Exception):
-    """What a client of somebody's interface raises."""
+    """The error of a client of another service."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
