@@ -619,7 +619,7 @@ def test_a_given_past_reaches_a_step_inside_a_nested_workflow(orchestrator: Orch
     assert run.time_travel("n.b", nested_context={"n": {"a": ok(3)}}).result == [3, 2]
 
 
-# --- results that users give -------------------------------------------------------------------------------------------
+# --- results that users give ------------------------------------------------------------------------------------------
 
 
 def test_given_records_keep_payload_and_times(orchestrator: Orchestrator) -> None:
