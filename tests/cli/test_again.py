@@ -262,7 +262,7 @@ def test_a_run_is_followed_until_it_settles(call: Call, store: str, more: list[s
         assert "block success" in done.stderr
 
 
-def test_a_run_at_rest_is_shown_at_once(call: Call) -> None:
+def test_a_settled_run_is_shown_at_once(call: Call) -> None:
     """There is nothing to follow."""
     call("start", "approval", "1", "--run-id", "one")
 

@@ -1,4 +1,4 @@
-"""An application is put together once: everybody has the same store, and nothing is changed afterwards."""
+"""An application is put together once: all parts have the same store, and nothing is changed afterwards."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ doubling = Workflow("doubling", input=int).then(double).commit()
 
 
 def an_app(**config: Any) -> Celery:
-    """An app whose broker nobody asks."""
+    """An app whose broker is never asked."""
     app = Celery("composed", broker="memory://", set_as_current=False)
     app.conf.update(config)
     return app
 
 
 @pytest.mark.parametrize("publishes", [False, True])
-def test_everybody_has_the_same_store(tmp_path: Path, publishes: bool) -> None:
+def test_all_parts_have_the_same_store(tmp_path: Path, publishes: bool) -> None:
     """Also where its commits are published: else only some of them would be."""
     app = an_app(orchestrator_store=f"sqlite:///{tmp_path}/runs.db", orchestrator_publish_events=publishes)
     with Orchestrator(app) as orchestrator:

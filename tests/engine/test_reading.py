@@ -1,4 +1,4 @@
-"""What is shown of a run: of blocks that its end left open, and of what waits."""
+"""The look of a run to its readers: of blocks that its end left open, and of what waits."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_nested_workflow_ends_by_a_tripwire(orchestrator: Orchestrator) -> Non
     assert nested.tripwire is not None
 
 
-def test_who_does_not_know_the_workflow_sees_the_same_end() -> None:
+def test_a_reader_without_the_workflow_sees_the_same_end() -> None:
     """By the run's own error; an error of another branch is told by its step alone."""
     store = MemoryStore()
     inner = Workflow("inner").parallel(suspends("ask"), fails("bad")).commit()
@@ -224,7 +224,7 @@ def test_a_wait_shows_no_label_and_says_nothing(orchestrator: Orchestrator) -> N
 
 @pytest.mark.parametrize("payload", ["text", 5, [1], False])
 def test_a_suspend_payload_is_always_a_dict(orchestrator: Orchestrator, payload: Any) -> None:
-    """One without keys of its own is the `value`, on the record, around it and on the stream; the step gets it back
+    """One without keys of its own is the `value`: in its result, around it and on the stream; the step gets it back
     as it was."""
     got: list[Any] = []
 

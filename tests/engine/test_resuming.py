@@ -1,4 +1,4 @@
-"""Resuming: who is meant, with which data, in which graph; and runs that go on step by step."""
+"""Resuming: the step that is meant, with which data, in which graph; and runs that go on step by step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def orchestrator() -> Iterator[Orchestrator]:
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
-    """An app whose messages nobody takes."""
+    """An app whose messages no worker takes."""
     app = Celery("resuming", broker="memory://", backend="cache+memory://", set_as_current=False)
     yield app
     app.close()
@@ -219,7 +219,7 @@ def newer() -> Workflow:
 
 
 @pytest.mark.parametrize("how", [{"label": "A-1"}, {"step": "order.approve"}, {"step": "order"}])
-def test_a_run_of_another_graph_is_resumed_by_what_it_recorded(app: Celery, how: dict[str, Any]) -> None:
+def test_a_run_of_another_graph_is_resumed_by_what_is_stored(app: Celery, how: dict[str, Any]) -> None:
     """By label or by the ids of its own graph; the data is not checked against the new one. It goes on where the old
     graph is."""
     store = MemoryStore()
@@ -259,7 +259,7 @@ def test_ids_that_the_other_graph_did_not_have_are_refused(app: Celery, name: st
 
 
 def test_the_default_runtime_refuses_a_run_of_another_graph() -> None:
-    """Nobody else would go on with it: a resume that waits would wait for ever. Nothing is written."""
+    """No other process would go on with it: a resume that waits would wait for ever. Nothing is written."""
     store = MemoryStore()
     with Orchestrator(store=store, workflows=[older()]) as old:
         run = old.create_run("changing")

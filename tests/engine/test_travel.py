@@ -294,7 +294,7 @@ def test_resume_data_in_a_loop(orchestrator: Orchestrator, make: Any, calls: Cal
     assert calls == [("g", 0, None), ("body", 0, 3), ("body", 3, None)]
 
 
-def test_resume_data_is_checked_for_whom_it_is_for(orchestrator: Orchestrator, make: Any) -> None:
+def test_resume_data_is_checked_against_the_step_that_gets_it(orchestrator: Orchestrator, make: Any) -> None:
     """Against the type of the step that had suspended; where there is none, it is refused."""
     nested = Workflow("n").then(make("inner")).commit()
     flow = Workflow("w").then(make("g")).then(make("pa", asks, resume=A)).then(nested).commit()
@@ -306,7 +306,7 @@ def test_resume_data_is_checked_for_whom_it_is_for(orchestrator: Orchestrator, m
     untouched(run, StepNotSuspended, "nobody for the resume data", "n", resume_data=1)
 
 
-def test_a_given_suspended_record_gets_the_resume_data(orchestrator: Orchestrator, make: Any, calls: Calls) -> None:
+def test_a_given_suspended_result_gets_the_resume_data(orchestrator: Orchestrator, make: Any, calls: Calls) -> None:
     """On a run that was never seen, too."""
     run = orchestrator.create_run(Workflow("t").then(make("g")).then(make("pa", asks)).commit())
     record = {"status": "suspended", "suspend_payload": {"about": 3}}
@@ -622,7 +622,7 @@ def test_a_given_past_reaches_a_step_inside_a_nested_workflow(orchestrator: Orch
 # --- results that users give ------------------------------------------------------------------------------------------
 
 
-def test_given_records_keep_payload_and_times(orchestrator: Orchestrator) -> None:
+def test_given_results_keep_payload_and_times(orchestrator: Orchestrator) -> None:
     """As dicts, and as a result has them."""
     run = typed(orchestrator)
     moment = datetime(2026, 1, 2, tzinfo=UTC)
@@ -699,7 +699,7 @@ def test_a_refused_travel_leaves_what_was_delivered(
     assert lives == [1]
 
 
-def test_nested_records_on_the_command_line() -> None:
+def test_nested_results_on_the_command_line() -> None:
     """Like those of the outermost workflow."""
     call = calling("--store", f"memory://cli-{uuid4().hex}", "--workflows", "tests.cli.flows:ALL")
     call("start", "adding", "1", "--run-id", "one")

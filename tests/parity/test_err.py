@@ -80,7 +80,7 @@ def test_a_step_that_returns_nothing_succeeds(runtime: Harness) -> None:
 
 
 @pytest.mark.parity("ERR-03")
-def test_a_failing_step_of_a_parallel_keeps_the_records_of_the_others(runtime: Harness) -> None:
+def test_a_failing_step_of_a_parallel_keeps_the_results_of_the_others(runtime: Harness) -> None:
     """The step after the parallel does not run."""
     result = runtime.execute(err.err_03)
 

@@ -236,7 +236,7 @@ def test_agents_stream_what_they_yield(runtime: Harness) -> None:
 
 
 @pytest.mark.parity("STR-18")
-def test_an_agents_record_has_nothing_but_what_every_record_has(runtime: Harness) -> None:
+def test_an_agents_result_has_nothing_but_what_every_result_has(runtime: Harness) -> None:
     """Streamed or not; and the step says what it is for."""
     result = runtime.start(str_.str_13, PROMPTS)
 

@@ -57,7 +57,7 @@ def test_a_declared_suspend_payload_is_kept_whole(runtime: Harness) -> None:
 
 
 @pytest.mark.parity("SUSP-05")
-def test_what_follows_a_suspended_step_has_no_record(runtime: Harness) -> None:
+def test_what_follows_a_suspended_step_has_no_result(runtime: Harness) -> None:
     """It was never called."""
     result = runtime.execute(susp.susp_05, {})
 

@@ -1,4 +1,4 @@
-"""Of two processes that want the same, one gets it and the other is told so; what they do happens once.
+"""Of two processes that want the same, one gets it and the other is refused; what they do happens once.
 
 Every round is a new run. A racer is sometimes delayed a little, so that the rounds meet at different moments.
 """

@@ -35,7 +35,7 @@ def in_order(state: State) -> None:
     counts = _counters(state)
     if (header.live, header.suspended, header.waiting, header.paused) != counts:
         raise Violation(f"the header counts {header.live} live, {header.suspended} suspended; there are {counts}")
-    _rests(state)
+    _check_settled(state)
     heard = [activation.output for activation in state.activations if activation.output.startswith("v")]
     if len(heard) != len(set(heard)):
         raise Violation(f"two have heard the same event: {heard}")
@@ -51,7 +51,7 @@ def _counters(state: State) -> tuple[int, int, int, int]:
     return live, found[ActivationStatus.SUSPENDED], found[ActivationStatus.WAITING], found[ActivationStatus.PAUSED]
 
 
-def _rests(state: State) -> None:
+def _check_settled(state: State) -> None:
     """A settled run has the status that its activations say, and users who wait for that hear of it."""
     header = state.header
     is_awaiting = header.suspended or header.waiting

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.rules import apply as core
+from orchestrator.rules import apply as apply_module
 from orchestrator.rules import commands
 from orchestrator.rules.change import (
     CancelPendingItems,
@@ -37,7 +37,7 @@ EVENT = graph(wait("w"), step("a"))
 STEPS = graph(step("a"), step("b"))
 LOOP = graph(loop("again", 2, step("a")), step("f"))
 
-apply, claim = core.apply, core.claim
+apply, claim = apply_module.apply, apply_module.claim
 
 
 def tokens_are_not_compared(patch: Patch) -> None:
@@ -84,11 +84,11 @@ def settling_is_claimed_while_something_is_live(patch: Patch) -> None:
         if root is not None and self.header.status == StoredStatus.RUNNING and root.status == ActivationStatus.OPEN:
             self.put(root, {"status": ActivationStatus.QUEUED, "phase": Phase.SETTLE}, token, 0)
 
-    patch.setattr(core._Work, "rest", lax)
+    patch.setattr(apply_module._Work, "rest", lax)
 
 
 def settling_is_claimed_by_nobody(patch: Patch) -> None:
-    patch.setattr(core._Work, "rest", lambda self, token, at_once: None)
+    patch.setattr(apply_module._Work, "rest", lambda self, token, at_once: None)
 
 
 def what_follows_is_a_commit_of_its_own(patch: Patch) -> None:
@@ -131,7 +131,7 @@ def a_resume_is_not_guarded(patch: Patch) -> None:
 
 
 def a_resume_is_let_into_a_closed_run(patch: Patch) -> None:
-    patch.setattr(core, "_is_too_late", lambda change, header: False)
+    patch.setattr(apply_module, "_is_too_late", lambda change, header: False)
     patch.setattr(Explorer, "judges", False)  # what comes of it is to be seen
 
 

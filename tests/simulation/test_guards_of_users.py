@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.rules import apply as core
+from orchestrator.rules import apply as apply_module
 from orchestrator.rules import flow, stamps, travel
 from orchestrator.rules.addressing import Target
 from orchestrator.rules.change import Change, RequestGuard, UpdateActivation, UpdateRun
@@ -36,7 +36,7 @@ LATE = graph(wait("w", 1.0, step("late")))
 LOOP = graph(loop("again", 2, step("a")))
 BAIL = graph(step("a"), step("b", closes="bail"))
 
-apply = core.apply
+apply = apply_module.apply
 
 
 def no_claim_is_taken(change: Change) -> Change:
@@ -81,7 +81,7 @@ def the_generation_stays(change: Change) -> Change:
 def numbers_are_not_compared(patch: Patch) -> None:
     """That an activation has the status in which it was read is enough."""
     patch.setattr(
-        core, "_holds", lambda expect, activation: activation is not None and activation.status == expect.status
+        apply_module, "_holds", lambda expect, activation: activation is not None and activation.status == expect.status
     )
 
 
@@ -106,7 +106,7 @@ def requests_are_not_remembered(patch: Patch) -> None:
 def transitions_are_not_checked(patch: Patch) -> None:
     """The table says what a status is stamped with, and not which one it may follow."""
     patch.setattr(stamps, "row_of", lambda before, after, path: TABLE[after])
-    patch.setattr(core, "check_run", lambda before, after: None)
+    patch.setattr(apply_module, "check_run", lambda before, after: None)
 
 
 def nothing_is_held_back(patch: Patch) -> None:

@@ -191,7 +191,7 @@ def test_a_message_of_an_earlier_iteration_is_stale() -> None:
 # --- repeats --------------------------------------------------------------------------------------------------
 
 
-def test_a_commit_that_is_sent_again_is_not_taken_for_somebody_elses() -> None:
+def test_a_commit_that_is_sent_again_is_not_taken_for_another_workers() -> None:
     """The client resends because the answer came late: the rightful owner gets the first answer and goes on with it."""
     play = Play(graph(parallel("q", step("a"), step("b")), step("f")))
     play.run("0.0")

@@ -40,7 +40,7 @@ def test_a_time_travel_to_items_that_have_all_succeeded_runs_them_anew() -> None
     assert (play.header.generation, play.status("0", "0.0", "1")) == (1, [ActivationStatus.SUCCESS] * 3)
 
 
-def test_a_sleep_that_was_held_back_is_slept_when_its_resume_comes() -> None:
+def test_a_sleep_that_was_paused_is_slept_after_its_resume() -> None:
     """Step by step or not, a minute is a minute."""
 
     @as_step

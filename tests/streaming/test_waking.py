@@ -1,4 +1,4 @@
-"""Readers of SQL stores are woken through the broker; runs that nobody waits for pay nothing, and none is needed."""
+"""Readers of SQL stores are woken through the broker; without waiting readers, runs cost nothing more."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_a_process_that_waits_is_woken_by_another_process(
     here.close()
 
 
-def test_a_run_is_notified_only_while_somebody_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that nobody reads is never notified; one that is read is found, notified or not."""
+def test_a_run_is_notified_only_while_a_reader_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a reader is never notified; one that is read is found, notified or not."""
     monkeypatch.setattr(polling, "_MIN_PAUSE", polling._MAX_PAUSE)
     deaf = Deaf()
     here, there = a_store(url, deaf), a_store(url, deaf)
@@ -160,7 +160,7 @@ def test_a_broker_that_is_away_makes_readers_look_by_themselves(tmp_path: Path) 
     app.close()
 
 
-def test_who_has_nothing_to_wait_for_listens_no_more(
+def test_a_process_with_nothing_to_wait_for_listens_no_more(
     channel: Callable[[], BrokerWakeups], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection and its thread go; they come back with the next process that waits."""

@@ -125,7 +125,7 @@ def test_an_overdue_timer_fires_at_once_when_workers_come_up_late(place: Place) 
         assert times(run, "after")[0] - ready < 3
 
 
-def test_timers_fire_once_with_several_tickers(place: Place) -> None:
+def test_timers_fire_once_with_several_schedulers(place: Place) -> None:
     """Each worker has a scheduler; each timer is one of theirs, once."""
     for _ in range(3):
         place.worker()
