@@ -50,10 +50,8 @@ def waiting_in(run: Any) -> list[Waiting]:
     for label, place in run.resume_labels.items():
         outer, _, step = place["step_id"].rpartition(".")
         name = f"{outer}[{place['foreach_index']}].{step}"
-        found_step = run.steps[name]
-        found.append(
-            Waiting(run.workflow_id, run.run_id, name, found_step.suspended_at, label, found_step.suspend_payload)
-        )
+        result = run.steps[name]
+        found.append(Waiting(run.workflow_id, run.run_id, name, result.suspended_at, label, result.suspend_payload))
     return found
 
 

@@ -172,7 +172,7 @@ def test_an_event_is_sent_and_the_run_goes_on(call: Call, tmp_path: Path) -> Non
     assert data(call("send-event", "three", "paid", "--json"))["result"] is None
 
 
-def test_an_event_that_nobody_can_hear_is_refused(call: Call) -> None:
+def test_an_event_that_no_wait_can_receive_is_refused(call: Call) -> None:
     """Another name, an ended run, no run."""
     call("start", "listening", "--run-id", "one")
 
@@ -230,7 +230,7 @@ def test_a_tick_needs_workers_runs() -> None:
 
 
 def test_runs_of_celery_workers_are_not_moved_here() -> None:
-    """Their steps would run in this process, where nobody expects them."""
+    """Their steps would run in this process, where no user expects them."""
     store = open_store("memory://cli-theirs")
     store.create(RunHeader(run_id="theirs", workflow_id="listening", runtime="celery"))
     call = calling("--store", "memory://cli-theirs", "--workflows", "tests.cli.flows:ALL")

@@ -205,7 +205,7 @@ def test_items_of_a_foreach_have_their_own_rows(once: Call) -> None:
 
 
 def test_purge_asks_first(call: Call) -> None:
-    """Runs are gone after a yes, stay after a no, and where nobody answers that is an error."""
+    """Runs are gone after a yes, stay after a no, and where no answer comes that is an error."""
     call("start", "chatty", "1", "--run-id", "one")
     call("start", "approval", "1", "--run-id", "held")
 
@@ -281,7 +281,7 @@ def test_a_time_limit_ends_with_code_6(once: Call) -> None:
 
 
 def test_a_store_that_is_down_ends_with_code_5() -> None:
-    """Nobody listens there; the password of the URL is not shown."""
+    """No server listens there; the password of the URL is not shown."""
     result = calling("--store", "redis://:secret@127.0.0.1:1/0")("list")
     assert "check the store's URL" in problem(result, exits.DOWN)
     assert "secret" not in result.output
@@ -323,7 +323,7 @@ def test_a_single_workflow_is_found_in_the_working_directory(tmp_path: Path, mon
 
 
 def test_a_run_of_celery_workers_is_not_resumed_here(once: Call, tmp_path: Path) -> None:
-    """Its steps would run in this process, where nobody expects them."""
+    """Its steps would run in this process, where no user expects them."""
     from orchestrator.rules.model import RunHeader
     from orchestrator.stores import open_store
 

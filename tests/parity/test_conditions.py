@@ -22,7 +22,7 @@ def assert_timed(step: StepResult) -> None:
 
 @pytest.mark.parity("COMPLEX-01")
 def test_a_condition_combines_several_earlier_results(runtime: Harness) -> None:
-    """The chosen step is recorded with the whole output it was called with, whatever a later map does."""
+    """The chosen step has as its payload the whole output it was called with, whatever a later map does."""
     result = runtime.execute(conditions.complex_conditions, {})
     assert count(result.run_id, "step2") == 1
     assert count(result.run_id, "step3") == 0
