@@ -38,7 +38,7 @@ class Target:
         """True if the caller names nothing."""
         return not self.ids and self.label is None and self.index is None
 
-    def checked(self) -> Target:
+    def normalize(self) -> Target:
         """The same with the step as a list of ids.
 
         Raises TypeError if `label` is not a str, `index` not an int, or `step` nothing that has ids.

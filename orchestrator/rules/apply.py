@@ -91,7 +91,7 @@ def claim(ask: ClaimRequest, header: RunHeader | None, activation: Activation | 
             assert_never(unknown)
     work = _Work(header, {activation.path: activation}, Stamps(now, ask.lease, 0))
     work.put(activation, {"status": ActivationStatus.RUNNING}, ask.token, 0)
-    return work.applied()
+    return work.result()
 
 
 def renew(
@@ -160,8 +160,8 @@ def apply(
         work.events.append(event)
     for op in change.ops:
         work.do(op)
-    work.rest(change.settle_token, change.settle_now)
-    return work.applied(change.guard)
+    work.settle(change.settle_token, change.settle_now)
+    return work.result(change.guard)
 
 
 def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activation]) -> Applied | Refused | None:
@@ -233,12 +233,12 @@ class _Work:
     def do(self, op: Op) -> None:
         match op:
             case CreateActivation(activation=activation, claim=token, delay=delay):
-                self._leave(activation.path)
+                self._stop_counting(activation.path)
                 self.put(replace(activation, status=ABSENT), {"status": activation.status}, token, delay)
             case UpdateActivation(path=path, fields=fields, claim=token, delay=delay):
                 self.put(self.activations[path], fields, token, delay)
             case StartNextItem(path=path, template=template, prefix=prefix):
-                self._next(path, template, prefix)
+                self._start_next_item(path, template, prefix)
             case CancelPendingItems(path=path):
                 block = self.activations[path]
                 # An item has failed. Those that have not begun are finished by that, so that the last of the others
@@ -253,9 +253,9 @@ class _Work:
                     )
                 )
             case CountDown(path=path, then=then, event=event):
-                self._down(path, then, event)
+                self._count_down(path, then, event)
             case EmitProgress(path=path, event=event):
-                self._tell(self.activations[path], event)
+                self._emit_progress(self.activations[path], event)
             case UpdateRun(fields=fields, unless=unless):
                 # The first failure stands: those that come later are what it has led to.
                 if not unless or not getattr(self.header, unless):
@@ -279,9 +279,9 @@ class _Work:
 
     def drop(self, paths: tuple[str, ...]) -> None:
         for path in paths:
-            self._leave(path)
+            self._stop_counting(path)
 
-    def rest(self, token: str, at_once: bool) -> None:
+    def settle(self, token: str, at_once: bool) -> None:
         """Claim the run's rest activation if nothing is live any more, or at once where the run ends by a word."""
         # The commit that takes the count to zero claims it itself: were it left to somebody else, a crash in between
         # would leave a run in which nobody moves.
@@ -293,7 +293,7 @@ class _Work:
                 root, {"status": ActivationStatus.QUEUED, "phase": Phase.SETTLE, "abandoned_attempts": 0}, token, 0
             )
 
-    def applied(self, guard: LeaseGuard | RequestGuard | None = None) -> Applied:
+    def result(self, guard: LeaseGuard | RequestGuard | None = None) -> Applied:
         dispatches = tuple(self.dispatches)
         if guard is not None:
             told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:REMEMBERED]]
@@ -331,7 +331,7 @@ class _Work:
         begun = header.started_at or (self.stamps.now if header.status == StoredStatus.RUNNING else 0)
         return replace(header, started_at=begun, ended_at=self.stamps.now if header.final else 0)
 
-    def _next(self, path: str, template: Activation, prefix: str) -> None:
+    def _start_next_item(self, path: str, template: Activation, prefix: str) -> None:
         # The place is read here, under the lock. Read at the claim, two items that end together would both take it; had
         # it come back from the commit, a crash after it would lose an item.
         block = self.activations[path]
@@ -343,22 +343,22 @@ class _Work:
         item = replace(template, path=child, index=block.next_item, input=value, status=ABSENT)
         self.put(item, {"status": template.status}, "", 0)
 
-    def _down(self, path: str, then: UpdateActivation, event: Doc | None) -> None:
+    def _count_down(self, path: str, then: UpdateActivation, event: Doc | None) -> None:
         block = self.activations[path]
         block = replace(block, pending_children=block.pending_children - 1)
         self._write(block)
         if event is not None:
-            self._tell(block, event)
+            self._emit_progress(block, event)
         # The consequence is in the same commit as the count. The last child may die right after it.
         if block.pending_children == 0:
             self.do(then)
 
-    def _tell(self, block: Activation, event: Doc) -> None:
+    def _emit_progress(self, block: Activation, event: Doc) -> None:
         self.events.append(
             {**event, "completed": block.total - block.pending_children - block.never_started, "total": block.total}
         )
 
-    def _leave(self, path: str) -> None:
+    def _stop_counting(self, path: str) -> None:
         """The activation at `path` stops counting: it goes away or is written afresh."""
         old = self.activations.get(path)
         if old is not None:

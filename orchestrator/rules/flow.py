@@ -3,7 +3,7 @@
 Each function takes what the claim of one activation knows (a `ClaimedNode`) and what came of it, and returns the `Plan` of its
 commit. Nothing here reads a store: whatever hangs on siblings is written as a counter and its consequence.
 
-The walk is the same everywhere. `plan.begin_node` says what starting a node means; `_leave` climbs from a node that has
+The walk is the same everywhere. `plan.begin_node` says what starting a node means; `_on_node_end` climbs from a node that has
 ended to whatever its surroundings do next: the next entry of a flow, the condition of a loop, the join of a block,
 the end of a nested workflow, the end of the run.
 """
@@ -102,13 +102,13 @@ def on_result(claim: ClaimedNode, result: Result) -> Plan:
 
 def _on_result(plan: Plan, claim: ClaimedNode, result: Result) -> Plan:
     plan.record_result(claim.activation, result)
-    if isinstance(result, Failed) and not claim.graph.tolerated(claim.path):
+    if isinstance(result, Failed) and not claim.graph.tolerates_failure(claim.path):
         plan.ops.append(UpdateRun({"failure": result.error, "tripwire": result.tripwire}, unless="failure"))
-    _leave(plan, claim.path, visits(claim.activation), result, claim.activation)
+    _on_node_end(plan, claim.path, visits(claim.activation), result, claim.activation)
     return plan.end()
 
 
-def _leave(plan: Plan, path: Path, visit: Path, result: Result, child: Activation) -> None:
+def _on_node_end(plan: Plan, path: Path, visit: Path, result: Result, child: Activation) -> None:
     """The node at `path` has ended with `result`: what do its surroundings do next?"""
     above, index = path[:-1], path[-1]
     around = plan.graph.node(above) if above else None
@@ -118,9 +118,9 @@ def _leave(plan: Plan, path: Path, visit: Path, result: Result, child: Activatio
             if isinstance(result, Done) and index + 1 < len(flow):
                 begin_node(plan, flow[index + 1], (*above, index + 1), visit, result)
             elif around is None:
-                plan.ops.append(_outcome(result))
+                plan.ops.append(_run_outcome(result))
             else:
-                _leave_outer(plan, around, above, visit, result)
+                _on_outer_end(plan, around, above, visit, result)
         case Loop() if isinstance(result, Done):
             needs = " ".join(result.needs[:MAX_NEEDS])
             fields = {
@@ -129,32 +129,32 @@ def _leave(plan: Plan, path: Path, visit: Path, result: Result, child: Activatio
                 "needs": needs,
                 "iteration": visit[-1],
             }
-            plan.ops.append(_gated(plan, plan.reopen_block(format_path(above), fields)))
+            plan.ops.append(_pause_unless_admitted(plan, plan.reopen_block(format_path(above), fields)))
         case Loop():
-            _leave_outer(plan, around, above, visit[:-1], result)
+            _on_outer_end(plan, around, above, visit[:-1], result)
         case Wait():
-            _leave_outer(plan, around, above, visit, result)
+            _on_outer_end(plan, around, above, visit, result)
         case Parallel() | Branch():
             join = plan.reopen_block(format_path(above), {"phase": Phase.JOIN.value})
             plan.ops.append(CountDown(format_path(above), join))
         case Foreach():
-            _leave_item(plan, around, above, visit, result, child)
+            _on_item_end(plan, around, above, visit, result, child)
         case _:
             raise ValueError(f"{around} has no children")
 
 
-def _gated(plan: Plan, check: UpdateActivation) -> UpdateActivation:
+def _pause_unless_admitted(plan: Plan, check: UpdateActivation) -> UpdateActivation:
     if plan.admission is not Admission.NONE:
         return check
     return replace(check, fields={**check.fields, "status": ActivationStatus.PAUSED.value}, claim="")
 
 
-def _leave_outer(plan: Plan, node: Node, path: Path, visit: Path, result: Result) -> None:
+def _on_outer_end(plan: Plan, node: Node, path: Path, visit: Path, result: Result) -> None:
     """A nested workflow, loop or wait ends with what its child ended with."""
     role = _role(plan.graph, path)
     activation = new_activation(plan, node, path, visit, Done(""), role)
     plan.record_result(activation, result)
-    _leave(plan, path, visit, result, activation)
+    _on_node_end(plan, path, visit, result, activation)
 
 
 def _role(graph: Graph, path: Path) -> Role:
@@ -162,26 +162,26 @@ def _role(graph: Graph, path: Path) -> Role:
     return Role.ITEM if above and isinstance(graph.node(above), Foreach) else Role.STEP
 
 
-def _leave_item(plan: Plan, node: Foreach, path: Path, visit: Path, result: Result, child: Activation) -> None:
+def _on_item_end(plan: Plan, node: Foreach, path: Path, visit: Path, result: Result, child: Activation) -> None:
     where = format_path(path)
     good = isinstance(result, Done)
     event: Doc | None = None
     if not plan.quiet:
-        event = _progress(where, node, child, "success" if good else "failed")
+        event = _progress_event(where, node, child, "success" if good else "failed")
         event |= {"output": result.output} if isinstance(result, Done) else {}
     join = plan.reopen_block(where, {"phase": Phase.JOIN.value})
-    plan.ops.append(_next(plan, node, path, visit) if good else CancelPendingItems(where))
+    plan.ops.append(_next_item(plan, node, path, visit) if good else CancelPendingItems(where))
     plan.ops.append(CountDown(where, join, event))
 
 
-def _progress(where: str, node: Foreach, item: Activation, status: str) -> Doc:
+def _progress_event(where: str, node: Foreach, item: Activation, status: str) -> Doc:
     """The event about an item of the foreach at `where`; it still wants the counts."""
     index = int(item.path.rsplit(".", 1)[1])
     about = {"path": where, "visit": item.visit, "step": node.body_node.id, "index": index}
     return {"type": "workflow-step-progress", **about, "status": status}
 
 
-def _next(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
+def _next_item(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
     """The item that takes a free place.
 
     A nested workflow enters by an activation of its own: its place is not known yet.
@@ -193,7 +193,7 @@ def _next(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
     )
 
 
-def _outcome(result: Result) -> UpdateRun:
+def _run_outcome(result: Result) -> UpdateRun:
     match result:
         case Done(output=output):
             return UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output})
@@ -232,7 +232,7 @@ def suspend(claim: ClaimedNode, payload: str, label: str) -> Plan:
     elif not plan.quiet:  # an item tells nothing else of itself, but somebody has to know whom to resume
         item, where = replace(claim.activation, quiet=False), format_path(claim.path[:-1])
         plan.emit("workflow-step-suspended", item, input=item.input, suspend=payload, index=item.index)
-        plan.ops.append(EmitProgress(where, _progress(where, around, item, "suspended")))
+        plan.ops.append(EmitProgress(where, _progress_event(where, around, item, "suspended")))
     return plan
 
 
@@ -277,12 +277,12 @@ def on_branch_chosen(claim: ClaimedNode, arms: Sequence[int]) -> Plan:
     if not isinstance(node, Branch):
         raise TypeError(f"{claim.activation.path} is not a branch")
     if not arms:
-        return _on_result(plan, claim, _made(plan, claim, values.EMPTY_DICT))
+        return _on_result(plan, claim, _write_value(plan, claim, values.EMPTY_DICT))
     count = len(arms)
     fields = {"status": ActivationStatus.OPEN.value, "pending_children": count, "total": count, "next_item": count}
     plan.ops.append(UpdateActivation(claim.activation.path, fields))
     for index in arms:
-        begin_node(plan, node.arms[index], (*claim.path, index), visits(claim.activation), _given(claim))
+        begin_node(plan, node.arms[index], (*claim.path, index), visits(claim.activation), _input_of(claim))
     return plan.end()
 
 
@@ -293,12 +293,12 @@ def on_loop_checked(claim: ClaimedNode, holds: bool) -> Plan:
     if not isinstance(node, Loop):
         raise TypeError(f"{claim.activation.path} is not a loop")
     if holds is node.until:
-        return _on_result(plan, claim, _given(claim))
+        return _on_result(plan, claim, _input_of(claim))
     following = claim.activation.iteration + 1
     plan.ops.append(
         UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value, "iteration": following})
     )
-    begin_node(plan, node.body_node, (*claim.path, 0), (*visits(claim.activation), following), _given(claim))
+    begin_node(plan, node.body_node, (*claim.path, 0), (*visits(claim.activation), following), _input_of(claim))
     return plan.end()
 
 
@@ -309,7 +309,7 @@ def on_items(claim: ClaimedNode, count: int, concurrency: int) -> Plan:
     if not isinstance(node, Foreach):
         raise TypeError(f"{claim.activation.path} is not a foreach")
     if not count:
-        return _on_result(plan, claim, _made(plan, claim, values.EMPTY_LIST))
+        return _on_result(plan, claim, _write_value(plan, claim, values.EMPTY_LIST))
     progress = plan.pending_resumes.progress(claim.activation.path, claim.activation.visit, count)
     fields = {
         "pending_children": progress.pending_children,
@@ -339,7 +339,7 @@ def on_children_done(claim: ClaimedNode, children: Sequence[Activation]) -> Plan
         text = values.refers_list(refs)
     else:
         text = values.refers_dict({child.step: ref for child, ref in zip(mine, refs, strict=True)})
-    return _on_result(plan, claim, _made(plan, claim, text, tuple(filter(None, refs))))
+    return _on_result(plan, claim, _write_value(plan, claim, text, tuple(filter(None, refs))))
 
 
 _JOINS = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
@@ -356,7 +356,7 @@ def on_sleep_computed(claim: ClaimedNode, seconds: float) -> Plan:
 
 def on_sleep_over(claim: ClaimedNode) -> Plan:
     """The moment of a sleep has come: its input is its output."""
-    return on_result(claim, _given(claim))
+    return on_result(claim, _input_of(claim))
 
 
 WAITER = "?"  # what the entries of waiters in a mailbox begin with
@@ -399,7 +399,7 @@ def on_timeout(claim: ClaimedNode, error: str) -> Plan:
         return on_result(claim, Failed(error))
     plan = _plan(claim)
     plan.ops.append(UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value}))
-    begin_node(plan, node.otherwise, (*claim.path, 0), visits(claim.activation), _given(claim))
+    begin_node(plan, node.otherwise, (*claim.path, 0), visits(claim.activation), _input_of(claim))
     return plan.end()
 
 
@@ -428,11 +428,11 @@ def reopen_run() -> list[Op]:
     ]
 
 
-def _given(claim: ClaimedNode) -> Done:
+def _input_of(claim: ClaimedNode) -> Done:
     return Done(claim.activation.input, tuple(claim.activation.needs.split()))
 
 
-def _made(plan: Plan, claim: ClaimedNode, text: str, needs: tuple[str, ...] = ()) -> Done:
+def _write_value(plan: Plan, claim: ClaimedNode, text: str, needs: tuple[str, ...] = ()) -> Done:
     plan.values[claim.activation.lease_token] = text
     return Done(claim.activation.lease_token, needs)
 

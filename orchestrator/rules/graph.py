@@ -197,7 +197,7 @@ class Graph:
         for node in self.flow:
             yield from _walk(node)
 
-    def tolerated(self, path: Path) -> bool:
+    def tolerates_failure(self, path: Path) -> bool:
         """Whether a failure at `path` can end at a parallel block that allows failures."""
         above = (self.node(path[:cut]) for cut in range(1, len(path)))
         return any(isinstance(node, Parallel) and node.allow_failure for node in above)

@@ -17,23 +17,23 @@ from orchestrator.rules.graph import Path, Route
 from orchestrator.rules.transitions import AWAITING, ENDED, FINAL, LIVE, ActivationStatus, StoredStatus
 
 __all__ = [
+    "AWAITING",
     "ENDED",
     "FINAL",
-    "AWAITING",
     "LIVE",
-    "RunHeader",
-    "Phase",
     "Activation",
-    "Role",
-    "StoredStatus",
     "ActivationStatus",
+    "Phase",
+    "Role",
+    "RunHeader",
+    "StoredStatus",
     "belongs",
-    "with_fields",
     "format_path",
     "pack_route",
     "parse_path",
     "unpack_route",
     "visits",
+    "with_fields",
 ]
 
 

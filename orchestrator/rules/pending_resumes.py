@@ -30,7 +30,7 @@ class Progress:
         """How many items have still to end."""
         return self.total - sum(end - first for first, end in self.done)
 
-    def unfinished(self) -> list[int]:
+    def unfinished_items(self) -> list[int]:
         """The items that had begun and not ended well."""
         well = {index for first, end in self.done for index in range(first, end)}
         return [index for index in range(self.begun) if index not in well]

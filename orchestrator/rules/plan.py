@@ -252,7 +252,7 @@ def begin_items(plan: Plan, node: Foreach, path: Path, visit: Path, progress: Pr
     """Start the items of a foreach whose block stands: those that had not ended well, and as many more as may run."""
     where, when = format_path(path), format_path(visit)
     template, prefix = item_template(plan, node, path, visit), items_prefix(where, when, plan.generation)
-    again = progress.unfinished()
+    again = progress.unfinished_items()
     for index in again:
         item = replace(template, path=f"{where}.{index}", index=index, input=f"{prefix}.{index}")
         plan.ops.append(CreateActivation(plan.pending_resumes.apply_to(item)))

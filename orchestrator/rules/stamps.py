@@ -7,7 +7,7 @@ from typing import Any, assert_never
 
 from orchestrator.rules.change import Dispatch, Doc
 from orchestrator.rules.model import Activation, Phase
-from orchestrator.rules.transitions import TABLE, Deadline, Kind, Number, Row, Told, row_of
+from orchestrator.rules.transitions import TABLE, Deadline, DispatchTime, Kind, Number, Row, row_of
 
 # The phases whose first claim tells of a step's start. The others are those of blocks and waits, which tell of
 # themselves where they open, or begin to wait.
@@ -65,12 +65,12 @@ class Stamps:
 
 def dispatch_of(activation: Activation, delay: int) -> Dispatch | None:
     """The word to a worker that the activation's status asks for. The route is in the activation: the sweep has no graph."""
-    match TABLE[activation.status].told:
-        case Told.NEVER:
+    match TABLE[activation.status].dispatch:
+        case DispatchTime.NEVER:
             return None
-        case Told.AT_ONCE:
+        case DispatchTime.AT_ONCE:
             return Dispatch(activation.path, activation.seq, activation.route)
-        case Told.AFTER_DELAY:
+        case DispatchTime.AFTER_DELAY:
             # In a dispatch 0 means at once, and a timer whose moment has come is still a timer.
             return Dispatch(activation.path, activation.seq, activation.route, max(delay, 1))
         case unknown:

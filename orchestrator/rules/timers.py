@@ -98,7 +98,7 @@ def on_deadline(
         return None
     match activation.status:
         case ActivationStatus.WAITING:
-            return DeadlineAction(_guarded(activation, tuple(time_out_wait(activation)), redelivery_delay))
+            return DeadlineAction(_upkeep_change(activation, tuple(time_out_wait(activation)), redelivery_delay))
         case ActivationStatus.QUEUED:
             # Its message may be lost, or far back in a long queue. The number stays: a copy does no harm, while a new
             # number would make the message at the head of the queue stale. Each time it takes twice as long.
@@ -107,10 +107,10 @@ def on_deadline(
             )
             op = UpdateActivation(activation.path, {}, delay=min(_SLOWEST, 2 * waited) if short else redelivery_delay)
             again = (Dispatch(activation.path, activation.seq, activation.route),) if short else ()
-            return DeadlineAction(_guarded(activation, (op,), redelivery_delay), again)
+            return DeadlineAction(_upkeep_change(activation, (op,), redelivery_delay), again)
         case ActivationStatus.RETRYING | ActivationStatus.SLEEPING:
             return DeadlineAction(
-                _guarded(
+                _upkeep_change(
                     activation,
                     (UpdateActivation(activation.path, {"status": ActivationStatus.QUEUED.value}),),
                     redelivery_delay,
@@ -119,7 +119,7 @@ def on_deadline(
         # Nobody may take it over but `restart`; the timer stays, for the day on which the run is closed.
         case ActivationStatus.RUNNING if not header.auto_restart:
             return DeadlineAction(
-                _guarded(activation, (UpdateActivation(activation.path, {}, delay=_SLOWEST),), redelivery_delay)
+                _upkeep_change(activation, (UpdateActivation(activation.path, {}, delay=_SLOWEST),), redelivery_delay)
             )
         # The worker is lost. How many in a row are too many is the executor's to say, when it claims the activation.
         case ActivationStatus.RUNNING:
@@ -128,12 +128,14 @@ def on_deadline(
                 "abandoned_attempts": activation.abandoned_attempts + 1,
                 "restarted": True,
             }
-            return DeadlineAction(_guarded(activation, (UpdateActivation(activation.path, fields),), redelivery_delay))
+            return DeadlineAction(
+                _upkeep_change(activation, (UpdateActivation(activation.path, fields),), redelivery_delay)
+            )
         case _:
             return None
 
 
-def _guarded(activation: Activation, ops: tuple[Op, ...], redelivery_delay: int) -> Change:
+def _upkeep_change(activation: Activation, ops: tuple[Op, ...], redelivery_delay: int) -> Change:
     guard = RequestGuard("", SWEPT)  # without an id: it must not push the answer of a caller out, who may repeat it
     return Change(
         guard,

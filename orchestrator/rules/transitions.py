@@ -84,7 +84,7 @@ class Deadline(StrEnum):
     TIMEOUT = "timeout"  # has the event not come? A wait without a delay has no end
 
 
-class Told(StrEnum):
+class DispatchTime(StrEnum):
     """The moment at which a worker is told of the activation."""
 
     NEVER = "never"
@@ -109,7 +109,7 @@ class Row:
     answer_stamps: tuple[str, ...] = ()  # moments, taken if the activation was awaiting somebody
     ordered: bool = False  # its first such commit numbers it in the order of first runs
     resets: tuple[str, ...] = ()  # fields that get their defaults back
-    told: Told = Told.NEVER
+    dispatch: DispatchTime = DispatchTime.NEVER
 
     @property
     def is_asked_for(self) -> bool:
@@ -160,7 +160,7 @@ TABLE: Mapping[str, Row] = {
         stamps=("queued_at",),
         answer_stamps=("resumed_at",),
         # Lost workers stay counted: an activation goes back in the queue by way of a sweep after each of them.
-        told=Told.AT_ONCE,
+        dispatch=DispatchTime.AT_ONCE,
     ),
     ActivationStatus.RUNNING: Row(
         Kind.LIVE,
@@ -195,7 +195,7 @@ TABLE: Mapping[str, Row] = {
         first_stamps=("started_at",),
         ordered=True,
         resets=("abandoned_attempts",),
-        told=Told.AFTER_DELAY,
+        dispatch=DispatchTime.AFTER_DELAY,
     ),
     ActivationStatus.SLEEPING: Row(
         Kind.LIVE,
@@ -206,7 +206,7 @@ TABLE: Mapping[str, Row] = {
         first_stamps=("started_at",),
         ordered=True,
         resets=("abandoned_attempts",),
-        told=Told.AFTER_DELAY,
+        dispatch=DispatchTime.AFTER_DELAY,
     ),
     ActivationStatus.OPEN: Row(
         Kind.OPEN,

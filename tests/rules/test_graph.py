@@ -92,7 +92,7 @@ def test_a_scope_is_a_workflow() -> None:
 )
 def test_a_failure_is_tolerated_below_a_block_that_allows_it(path: Path, tolerated: bool) -> None:
     """At any depth below, not at the block itself."""
-    assert GRAPH.tolerated(path) is tolerated
+    assert GRAPH.tolerates_failure(path) is tolerated
 
 
 @pytest.mark.parametrize(

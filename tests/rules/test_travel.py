@@ -248,7 +248,7 @@ def test_gaps_are_refused_where_something_is_recorded() -> None:
     """What had failed is none, and what waits is one; sleeps, loops and foreach blocks may be missing."""
     of = graph(step("a"), sleep("s"), loop("l", 2, step("b")), foreach("e", 2, 1, step("c")), step("d"))
     journey = go(recorded(of, _0="success"), "d")
-    assert (puts(journey)["4"].input, journey.given) == ("out0", "out0")
+    assert (puts(journey)["4"].input, journey.target_input) == ("out0", "out0")
     assert puts(go(recorded(of, StoredStatus.FAILED, _0="failed", _1="success"), "b"))["0"].output == ""
     for status in ("suspended", "queued"):
         with pytest.raises(GraphChanged, match="'a' stands before the target and has not ended"):
@@ -262,16 +262,16 @@ def test_a_branch_that_has_been_passed() -> None:
     """One of its arms is enough; one that had failed does not leak into its output."""
     of = graph(branch("w", (0, 1), step("a"), step("b")), step("c"))
     journey = go(recorded(of, StoredStatus.FAILED, _0="failed", _0_0="success", _0_1="failed"), "c")
-    assert (puts(journey)["0.1"].status, journey.plan.values[journey.given]) == ("skipped", '{"a":"out0.0"}')
+    assert (puts(journey)["0.1"].status, journey.plan.values[journey.target_input]) == ("skipped", '{"a":"out0.0"}')
     journey = go(recorded(of, StoredStatus.FAILED, _0="failed", _0_1="failed"), "c")
-    assert (puts(journey)["0.1"].status, journey.plan.values[journey.given]) == ("success", '{"b":""}')
+    assert (puts(journey)["0.1"].status, journey.plan.values[journey.target_input]) == ("success", '{"b":""}')
 
 
 def test_a_given_record_is_written_with_all_that_it_says() -> None:
     """Its end is set behind the activation, which the store would stamp with the present."""
     of = graph(step("a"), step("b"))
     given = {(0,): travel.StepOverride("o", "i", suspend="s", resume="r", started_at=1, ended_at=2, suspended_at=3)}
-    journey = go(recorded(of, _0="success", _1="success"), "b", given=given)
+    journey = go(recorded(of, _0="success", _1="success"), "b", overrides=given)
     activation = puts(journey)["0"]
     assert (activation.output, activation.input, activation.suspend, activation.resume) == ("o", "i", "s", "r")
     assert (activation.started_at, activation.suspended_at) == (1, 3)
@@ -285,5 +285,5 @@ def test_promises_are_text() -> None:
     assert parse_pending_resumes(some.text()) == some
     assert (NO_PENDING_RESUMES.text(), parse_pending_resumes("")) == ("", NO_PENDING_RESUMES)
     assert ranges([0, 1, 2, 5, 7, 8]) == ((0, 3), (5, 6), (7, 9))
-    assert (some.items["0@2"].pending_children, some.items["0@2"].unfinished()) == (3, [2])
+    assert (some.items["0@2"].pending_children, some.items["0@2"].unfinished_items()) == (3, [2])
     assert Plan(graph(step("a")), "").pending_resumes is NO_PENDING_RESUMES

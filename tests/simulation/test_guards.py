@@ -84,11 +84,11 @@ def the_rest_is_claimed_while_something_is_live(patch: Patch) -> None:
         if root is not None and self.header.status == StoredStatus.RUNNING and root.status == ActivationStatus.OPEN:
             self.put(root, {"status": ActivationStatus.QUEUED, "phase": Phase.SETTLE}, token, 0)
 
-    patch.setattr(core._Work, "rest", lax)
+    patch.setattr(core._Work, "settle", lax)
 
 
 def the_rest_is_claimed_by_nobody(patch: Patch) -> None:
-    patch.setattr(core._Work, "rest", lambda self, token, at_once: None)
+    patch.setattr(core._Work, "settle", lambda self, token, at_once: None)
 
 
 def what_follows_is_a_commit_of_its_own(patch: Patch) -> None:

@@ -121,7 +121,7 @@ def nothing_is_held_back(patch: Patch) -> None:
 
 
 def conditions_are_not_held_back(patch: Patch) -> None:
-    patch.setattr(flow, "_gated", lambda plan, check: check)
+    patch.setattr(flow, "_pause_unless_admitted", lambda plan, check: check)
 
 
 def a_pause_outranks_a_suspension(patch: Patch) -> None:
@@ -137,14 +137,14 @@ def a_pause_is_overlooked(patch: Patch) -> None:
 
 def the_past_is_not_kept(patch: Patch) -> None:
     """Whatever stands before the target is put anew, as it was recorded: what had ended ends again."""
-    original = travel.plan._Traveler._kept
+    original = travel.plan._Traveler._carry_over
 
     def lax(self: Any, node: Any, path: Any, visit: Any, value: Any) -> Any:
         begun = original(self, node, path, visit, value)
         self.kept.clear()
         return begun
 
-    patch.setattr(travel.plan._Traveler, "_kept", lax)
+    patch.setattr(travel.plan._Traveler, "_carry_over", lax)
 
 
 ALL = {"wishes": (Target(), Target(index=1))}
