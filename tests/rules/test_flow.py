@@ -360,7 +360,7 @@ def test_a_run_at_rest_is_what_its_counts_say(header: dict[str, Any], state: Sto
 
 def test_a_run_that_rests_with_nothing_is_a_mistake() -> None:
     """The core never lets it come to that."""
-    with pytest.raises(ValueError, match="nothing held"):
+    with pytest.raises(ValueError, match="nothing awaiting"):
         flow.settled_status(RunHeader())
 
 

@@ -238,8 +238,8 @@ def test_the_table_names_fields_that_there_are() -> None:
 
 
 def test_what_no_table_knows_is_a_mistake() -> None:
-    """The message says which record it is, and from where to where it was to go."""
-    with pytest.raises(IllegalTransition, match=r"the record at '0\.1' cannot be 'queued' after 'success'"):
+    """The message says which activation it is, and from where to where it was to go."""
+    with pytest.raises(IllegalTransition, match=r"the activation at '0\.1' cannot be 'queued' after 'success'"):
         row_of("success", "queued", "0.1")
     with pytest.raises(IllegalTransition, match="cannot be 'lost in thought'"):
         row_of("queued", "lost in thought", "0")
@@ -275,8 +275,8 @@ def _cells(row: Row) -> set[tuple[str, Any]]:
 def _is_looked_at(status: str, row: Row, mutant: Row) -> bool:
     """Tell whether the broken cell says anything.
 
-    No activation becomes absent by the table, so nothing is stamped there; and where no activation comes to that was awaiting
-    somebody, no stamp waits for one.
+    No activation becomes absent by the table, so nothing is stamped there. A status that follows no awaiting one needs
+    no stamp for the answer.
     """
     broken = {name for name, _ in _cells(mutant) - _cells(row)}
     if status == ABSENT and not broken <= {"kind", "may_follow", "root_may_follow"}:

@@ -197,7 +197,7 @@ def repeats_are_not_remembered(patch: Patch) -> None:
     patch.setattr(memory, "apply", lax)
 
 
-NOTHING = "nothing held and no outcome"
+NOTHING = "nothing awaiting and no outcome"
 
 MUTANTS = {
     "tokens": Mutant(tokens_are_not_compared, SEQUENCE, {"expire": 1}, "who does not hold it"),

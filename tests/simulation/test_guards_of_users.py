@@ -263,7 +263,7 @@ MUTANTS = {
     "pause, what follows": Mutant(nothing_is_held_back, STEPS, {}, "in a run step by step", STEPWISE),
     "pause, conditions": Mutant(conditions_are_not_held_back, LOOP, {}, "in a run step by step", STEPWISE),
     "pause, suspended": Mutant(a_pause_outranks_a_suspension, BOTH, {}, "paused while something", STEPWISE),
-    "pause, alone": Mutant(a_pause_is_overlooked, STEPS, {}, "nothing held and no outcome", STEPWISE),
+    "pause, alone": Mutant(a_pause_is_overlooked, STEPS, {}, "nothing awaiting and no outcome", STEPWISE),
 }  # fmt: skip
 
 

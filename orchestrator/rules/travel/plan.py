@@ -1,9 +1,10 @@
-"""Time travel: what a run looks like when it goes on from one of its steps.
+"""The plan of a time travel: the way to the target, the target itself, and what follows it.
 
-What stands before the target is `past`'s business; the target starts anew; everything after it goes away, but for
-steps that had suspended, where there is resume data for them. Of the blocks around the target, the arms of a parallel
-that are not finished go on too; those of a branch that were not chosen are skipped. A loop or foreach that had not
-ended goes on where it was, one that had begins anew. Where the past has gaps, nothing is written.
+What stands before the target is carried over (`carried_over`). The target starts anew. What comes after it is deleted,
+but steps that had suspended there may get resume data when the run comes to them again. Of the blocks around the
+target, the unfinished arms of a parallel go on too, and those of a branch that were not chosen are skipped. A loop or
+foreach that had not ended goes on where it was; one that had ended begins anew. Where a gap is found, nothing is
+written.
 """
 
 from __future__ import annotations
@@ -22,27 +23,28 @@ from orchestrator.rules.travel.request import TravelRequest
 
 @dataclass(slots=True)
 class TravelPlan:
-    """The plan of a time travel: what to write, which activations go away, and which values to copy to which ids.
-
-    `given` is the value that the target gets; `begins` says that no entry stands before it. `resumed` are the steps
-    that get the resume data, by the ids that it must be written under.
-    """
+    """The plan of a time travel, and what the engine must write with it."""
 
     plan: Plan
-    drop: tuple[str, ...] = ()
-    copies: dict[str, str] = field(default_factory=dict)
-    target_input: str = ""
-    begins: bool = False
-    resumed: dict[str, Path] = field(default_factory=dict)
+    drop: tuple[str, ...] = ()  # paths of the activations to delete
+    copies: dict[str, str] = field(default_factory=dict)  # new ids of values that must be copied, by their old ids
+    target_input: str = ""  # id of the value that the target gets
+    begins: bool = False  # no entry stands before the target
+    resumed: dict[str, Path] = field(default_factory=dict)  # steps that get the resume data, by its new id
 
 
 def plan_travel(request: TravelRequest) -> TravelPlan:
-    """Raises `GraphChanged` where something before the target is missing, `StepNotSuspended` where nobody is there
-    for the resume data."""
+    """Plan a time travel.
+
+    Raises `GraphChanged` where something before the target is missing, and `StepNotSuspended` where there is resume
+    data but no step to get it.
+    """
     return _Traveler(request).go()
 
 
 class _Traveler:
+    """Walks from the start of a run to the target, and writes the plan on the way."""
+
     def __init__(self, request: TravelRequest) -> None:
         self.request = request
         self.graph = request.graph
@@ -52,12 +54,14 @@ class _Traveler:
         self.travel = TravelPlan(self.plan, copies=self.carried.copies)
 
     def go(self) -> TravelPlan:
+        """Make the plan."""
         plan, header, carried = self.plan, self.request.header, self.carried
         if not header.input:
             carried.missing = "the payload of the first step"
         start = carried.begin((), Done(header.input))
         plan.events.append({"type": "workflow-start", "input": start.output})
         plan.ops.append(CreateActivation(root_activation(self.graph)))
+        # The run header comes before what the walk writes, but the walk must find the resume data for it first.
         about = len(plan.ops)
         self._enter_scope((), (), start)
         cleared = {"outcome": "", "failure": "", "tripwire": False, "closed": False, "output": "", "error": ""}
@@ -78,6 +82,7 @@ class _Traveler:
     # --- the way to the target -----------------------------------------------------------------------------------
 
     def _enter_scope(self, above: Path, visit: Path, value: Done) -> None:
+        """Carry over the entries of a flow before the target, and go on to the entry that leads to it."""
         flow = self.graph.entries(above)
         index = self.request.target[len(above)]
         for earlier in range(index):
@@ -85,10 +90,11 @@ class _Traveler:
         self._descend(flow[index], (*above, index), visit, value)
 
     def _carry_over(self, node: Node, path: Path, visit: Path, value: Done) -> Done:
+        """Carry over one entry before the target."""
         return self.carried.carry_over(node, path, visit, value)
 
     def _descend(self, node: Node, path: Path, visit: Path, value: Done) -> None:
-        """The node at `path` is the target, or stands around it."""
+        """Go into the node at `path`, which is the target or stands around it."""
         if path == self.request.target:
             self._start_target(node, path, visit, value)
             return
@@ -108,22 +114,26 @@ class _Traveler:
                 raise StepNotFound(f"{node.id!r} has no place inside to travel to", workflow_id=self.graph.id)
 
     def _stored_input(self, node: Node, path: Path, value: Done) -> Done:
-        """What a node around the target has got: as recorded, unless something before it is another by now."""
+        """Return a node's input as it was stored, unless something before the node has changed since."""
         stored = self.carried.find_stored(node, path)
+        # What was stored closes a gap: the value was known when the run came here the first time.
         if stored is None or not stored.input or self.carried.changed:
             return value
         self.carried.missing = ""
         return Done(stored.input)
 
     def _open_block(self, node: Node, path: Path, visit: Path, given: Done, **fields: int) -> None:
+        """Create the open activation of a node around the target."""
         activation = new_activation(self.plan, node, path, visit, given)
         self.plan.ops.append(CreateActivation(with_fields(activation, status=ActivationStatus.OPEN.value, **fields)))
 
     def _enter_loop(self, node: Loop, path: Path, visit: Path, value: Done) -> None:
-        """A loop goes on with the iteration it was in, which has its recorded input, or begins anew."""
+        """Open a loop in the iteration that it was in, with its stored input, or let it begin anew."""
         body, inside = node.body_node, (*path, 0)
         stored, latest = self.carried.find_stored(node, path), self.carried.find_stored(body, inside)
         whole = inside == self.request.target  # its body is the target, and not a step of it
+        # A loop that has ended well and whose body is travelled to begins anew, since its last iteration was not to be
+        # repeated. A step inside the body is of the iteration that is stored, and so are the results before it.
         if (
             stored is None
             or latest is None
@@ -138,10 +148,14 @@ class _Traveler:
     # --- arms ----------------------------------------------------------------------------------------------------
 
     def _enter_arm(self, node: Parallel | Branch, path: Path, visit: Path, value: Done) -> None:
-        """One arm of a block is the target, or around it; it comes first of those that begin."""
+        """Open a block of which one arm is the target, or stands around it.
+
+        That arm starts before the others that begin, because a run by single steps lets only one activation start.
+        """
         chosen, count = self.request.target[len(path)], len(node.arms)
         others = [(arm, (*path, index)) for index, arm in enumerate(node.arms) if index != chosen]
         stands = isinstance(node, Parallel) or self._choice_stands(node, path, chosen)
+        # The block is written before its arms, but its counter is known after them: it counts all that is unfinished.
         block = len(self.plan.ops)
         begins: list[tuple[Node, Path]] = []
         left = 1
@@ -167,11 +181,12 @@ class _Traveler:
             begin_node(self.plan, arm, where, visit, value)
 
     def _choice_stands(self, node: Branch, path: Path, chosen: int) -> bool:
-        """Whether the conditions had chosen this arm, and nothing has changed since: then the others chosen stay."""
+        """Tell whether the conditions had chosen this arm, and nothing has changed since."""
         stored = self.carried.find_stored(node.arms[chosen], (*path, chosen))
         return stored is not None and stored.status != ActivationStatus.SKIPPED and not self.carried.changed
 
     def _tolerates(self, node: Parallel | Branch, arm: Node, where: Path) -> bool:
+        """Tell whether the arm has failed in a block that allows failures: then it stays as it is."""
         stored = self.carried.find_stored(arm, where)
         failed = stored is not None and stored.status == ActivationStatus.FAILED
         return failed and isinstance(node, Parallel) and node.allow_failure
@@ -179,7 +194,9 @@ class _Traveler:
     # --- the target ----------------------------------------------------------------------------------------------
 
     def _start_target(self, node: Node, path: Path, visit: Path, value: Done) -> None:
+        """Start the target anew, or a foreach with what it had not finished."""
         carried = self.carried
+        # Where no entry was passed, the caller may leave the input out: the run gets none, as at a start without one.
         if carried.missing and carried.passed:
             text = f"nothing is known that {node.id!r} could get: give `input`, or {carried.missing} in `context`"
             raise GraphChanged(text, run_id=self.request.header.run_id, workflow_id=self.graph.id)
@@ -187,29 +204,32 @@ class _Traveler:
         if self.request.resume:
             self._plan_resumes(node, visit)
         self.plan.admission = Admission.ONE if self.request.per_step else Admission.ALL
+        # A foreach is the one target that goes on where it was: its finished items have cost the most.
         stored = carried.find_stored(node, path)
         if isinstance(node, Foreach) and stored is not None and not carried.changed:
-            progress = self._progress(stored, visit)
+            progress = self._find_progress(stored, visit)
             if stored.status != ActivationStatus.SUCCESS and progress.total and progress.pending_children:
                 self._continue_foreach(node, path, visit, stored, progress)
                 return
         begin_node(self.plan, node, path, visit, value)
 
-    def _progress(self, foreach: Activation, visit: Path) -> Progress:
-        """How far a foreach had come, as far as its finished items count in this visit."""
+    def _find_progress(self, foreach: Activation, visit: Path) -> Progress:
+        """Return how far a foreach had come. Finished items count only in the same visit."""
         items = [self.request.activations.get((*foreach.at, index)) for index in range(foreach.total)]
         begun = 1 + max((index for index, item in enumerate(items) if item is not None), default=-1)
+        # The items of another iteration had other inputs.
         same = visits(foreach) == visit
         done = [index for index, item in enumerate(items) if same and item and item.status == ActivationStatus.SUCCESS]
         return Progress(foreach.total, begun, ranges(done))
 
     def _keep_items(self, foreach: Activation, progress: Progress) -> None:
+        """Keep the finished items of a foreach."""
         for first, end in progress.done:
             for index in range(first, end):
                 self.carried.keep((*foreach.at, index))
 
     def _continue_foreach(self, node: Foreach, path: Path, visit: Path, stored: Activation, progress: Progress) -> None:
-        """A foreach that had got somewhere: finished items stay, the others run again."""
+        """Open a foreach that had come some way: finished items stay, the others run again."""
         self._keep_items(stored, progress)
         counts = {
             "pending_children": progress.pending_children,
@@ -226,14 +246,16 @@ class _Traveler:
     # --- resume data ---------------------------------------------------------------------------------------------
 
     def _plan_resumes(self, node: Node, visit: Path) -> None:
-        """The resume data goes to the steps at or behind the target that had suspended, else to the target."""
+        """Address the resume data: to the steps at the target or behind it that had suspended, else to the target."""
         had = {
             activation.at: activation.suspend
             for activation in self.request.activations.values()
             if self._has_suspended(activation)
         }
+        # A caller may also say of a step that it has suspended, as in a new run.
         had |= {path: override.suspend for path, override in self.carried.overrides.items() if override.is_suspended}
         had = {path: said for path, said in had.items() if self._follows(path)}
+        # A step can always begin as a resumed one. A block cannot, because nothing says which of its steps is meant.
         if not had and isinstance(node, Step):
             stored = self.carried.find_stored(node, self.request.target)
             had = {self.request.target: stored.suspend if stored is not None else ""}
@@ -250,19 +272,19 @@ class _Traveler:
         self.plan.pending_resumes = PendingResumes(resumes, items)
 
     def _foreach_progress(self, path: Path, visit: Path) -> dict[str, Progress]:
-        """The progress of each foreach around a step that had suspended. Its finished items stay."""
+        """Return the progress of each foreach around a step that had suspended. Its finished items stay."""
         found: dict[str, Progress] = {}
         for cut in range(1, len(path)):
             stored = self.request.activations.get(path[:cut])
             if stored is not None and stored.total and isinstance(self.graph.node(path[:cut]), Foreach):
                 here = self._first_visit(path[:cut], visit)
-                progress = self._progress(stored, here)
+                progress = self._find_progress(stored, here)
                 self._keep_items(stored, progress)
                 found[activation_key(stored.path, format_path(here))] = progress
         return found
 
     def _has_suspended(self, activation: Activation) -> bool:
-        """Whether it is a suspended step that the graph still has."""
+        """Tell whether the activation is a suspended step that the graph still has."""
         try:
             return (
                 activation.status == ActivationStatus.SUSPENDED and self.graph.node(activation.at).id == activation.step
@@ -271,16 +293,20 @@ class _Traveler:
             return False
 
     def _follows(self, path: Path) -> bool:
-        """Whether the place is at the target, in it, or comes after it; what stands beside it goes on by itself."""
+        """Tell whether the node at `path` is the target, is inside it, or comes after it.
+
+        What stands beside the target has not been undone, so it needs no resume data.
+        """
         target = self.request.target
         same = _shared_length(path, target)
         if same == len(target):
             return True
+        # Later entries of a flow come after the target; other arms and items stand beside it.
         around = self.graph.node(path[:same]) if same else None
         return len(path) > same and path[same] > target[same] and isinstance(around, Nested | None)
 
     def _first_visit(self, path: Path, visit: Path) -> Path:
-        """The visit in which the run will first come to the place: loops that are still to come begin anew."""
+        """Return the visit in which the run will first come to `path`. Loops behind the target begin anew."""
         shared = path[: _shared_length(path, self.request.target)]
         loops = sum(isinstance(self.graph.node(shared[:cut]), Loop) for cut in range(1, len(shared) + 1))
         here = visit[: min(loops, len(visit))]
@@ -288,5 +314,5 @@ class _Traveler:
 
 
 def _shared_length(one: Path, other: Path) -> int:
-    """How many places two paths share from the outside in."""
+    """Count the indices that two paths share, from the outside in."""
     return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
