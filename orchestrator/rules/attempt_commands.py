@@ -39,7 +39,7 @@ def commit_outcome(
 ) -> Change:
     """Record the outcome of a claim together with everything that follows from it.
 
-    It is one commit, because a worker may die after it: a successor that were started in a second commit could be lost.
+    It is one commit, because a worker may die after it: a successor that a second commit starts could be lost.
     `settle_token` claims the settling of the run for this worker if nothing is live any more; without one the settling
     is queued. `chunks` are what the step has streamed last. They come before the events of its end.
     """

@@ -2,8 +2,8 @@
 
 A `Change` is applied whole or not at all. A store compares and writes it, and decides nothing. So whatever depends on
 siblings is written beforehand: a `CountDown` carries what follows when its counter reaches zero, and a `StartNextItem`
-the activation for the counter's next value. Nothing is decided after a commit, where a crash could lose it (decision
-1). Durations are milliseconds; the store's clock makes the moments.
+the activation for the counter's next value. As decision 1 says, nothing is decided after a commit, where a crash could
+lose it. Durations are milliseconds; the store's clock makes the moments.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-# Compact JSON cannot begin with this character, so one look at the first character is enough.
+# JSON cannot begin with this character, so the first character is enough to tell a value from references.
 OWN = "="
 DICT = "{"
 LIST = "["

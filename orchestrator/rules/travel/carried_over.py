@@ -139,7 +139,7 @@ class CarriedOver:
             return self._apply_override(node, path, visit, value, override)
         if isinstance(node, Sleep) and self.changed:  # a sleep passes on what it gets
             return self._apply_override(node, path, visit, value, StepOverride(output=value.output))
-        # A sleep, or a loop or foreach without iterations to be seen, adds nothing that later steps must have.
+        # Nothing needs to be known of these: without it, their input stands for their output.
         if stored is None and isinstance(node, Sleep | Loop | Foreach):
             return value
         if stored is None:

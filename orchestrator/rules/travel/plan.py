@@ -132,8 +132,8 @@ class _Traveler:
         body, inside = node.body_node, (*path, 0)
         stored, latest = self.carried.find_stored(node, path), self.carried.find_stored(body, inside)
         whole = inside == self.request.target  # its body is the target, and not a step of it
-        # A loop that has ended well and whose body is travelled to begins anew, since its last iteration was not to be
-        # repeated. A step inside the body is of the iteration that is stored, and so are the results before it.
+        # If the body as a whole is the target, and the loop had succeeded or gets another input, the loop begins anew. A
+        # step inside the body belongs to the stored iteration, as do the results before it.
         if (
             stored is None
             or latest is None
@@ -204,7 +204,7 @@ class _Traveler:
         if self.request.resume:
             self._plan_resumes(node, visit)
         self.plan.admission = Admission.ONE if self.request.per_step else Admission.ALL
-        # A foreach is the one target that goes on where it was: its finished items have cost the most.
+        # A foreach that had not succeeded goes on where it was: its finished items need not run again.
         stored = carried.find_stored(node, path)
         if isinstance(node, Foreach) and stored is not None and not carried.changed:
             progress = self._find_progress(stored, visit)

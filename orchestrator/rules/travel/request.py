@@ -55,7 +55,7 @@ def find_target(graph: Graph, ids: Sequence[str]) -> Path:
     for depth, step_id in enumerate(ids):
         around = graph.node(path) if depth else None
         where = ".".join(ids[:depth]) or graph.id
-        # An item alone cannot start anew: the other items and the join would belong to another visit.
+        # Ids do not tell one item from another, so only the foreach as a whole can be a target.
         if isinstance(around, Foreach):
             text = f"{where} runs once for each item: travel to {where} as a whole, and not to {step_id!r} in it"
             raise StepNotFound(text, workflow_id=graph.id)
