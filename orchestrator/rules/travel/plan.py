@@ -132,8 +132,8 @@ class _Traveler:
         body, inside = node.body_node, (*path, 0)
         stored, latest = self.carried.find_stored(node, path), self.carried.find_stored(body, inside)
         whole = inside == self.request.target  # its body is the target, and not a step of it
-        # If the body as a whole is the target, and the loop had succeeded or gets another input, the loop begins anew. A
-        # step inside the body belongs to the stored iteration, as do the results before it.
+        # If the body as a whole is the target, and the loop had succeeded or gets another input, the loop begins anew.
+        # A step inside the body belongs to the stored iteration, as do the results before it.
         if (
             stored is None
             or latest is None
