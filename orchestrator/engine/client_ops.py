@@ -222,7 +222,7 @@ def resume(
     ids. Raises `RunNotSuspended`, `StepNotSuspended`, `ResumeAmbiguous`, `InputInvalid`, `ResumeAlreadyClaimed`,
     `GraphChanged` where ids of the other graph name no one step, or no worker can have it, and TypeError.
     """
-    target = target.checked()
+    target = target.normalize()
     if not isinstance(context, Mapping):
         raise TypeError(f"`request_context` is a mapping, not {type(context).__name__}")  # it may hold secrets
     graph_of(executor, header)

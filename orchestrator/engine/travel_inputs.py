@@ -113,7 +113,7 @@ class TravelInputs:
             self.header,
             activations,
             self.target,
-            given={**self._given(), **self._arms_before()},
+            overrides={**self._given(), **self._arms_before()},
             input=None if wish.input is UNSET else self._keep("i", wish.input, f"input of step {self._name!r}"),
             resume=wish.resume_data is not UNSET,
             per_step=wish.per_step,
@@ -140,8 +140,8 @@ class TravelInputs:
             }
             given[path] = travel.StepOverride(
                 output=self._keep(f"c{number}", said.output, f"output of step {name!r} in `context`") if made else "",
-                made=made,
-                held=said.status == StepStatus.SUSPENDED,
+                has_ended=made,
+                is_suspended=said.status == StepStatus.SUSPENDED,
                 started_at=_ms(said.started_at),
                 ended_at=_ms(said.ended_at),
                 suspended_at=_ms(said.suspended_at),
@@ -168,8 +168,8 @@ class TravelInputs:
         """Check what the journey hands out, and add the resume data. Raises `InputInvalid`."""
         self._check_input(journey)
         node = self.graph.node(self.target)
-        if _takes(node) or (isinstance(node, Foreach) and journey.given in self.texts):
-            _check_given(node, self._plain(journey, journey.given), f"Invalid input of step {node.id!r}: ")
+        if _takes(node) or (isinstance(node, Foreach) and journey.target_input in self.texts):
+            _check_given(node, self._plain(journey, journey.target_input), f"Invalid input of step {node.id!r}: ")
         for key, path in journey.resumed.items():
             self._resume(key, self.graph.node(path))
 
@@ -182,10 +182,10 @@ class TravelInputs:
             is_new = self.target[len(scope)] == 0
         workflow = workflow_at(self.graph, scope)
         if is_new and workflow.validate_inputs and workflow.input is not None:
-            fitted = validate(workflow.input, self._plain(journey, journey.given))
-            if journey.given in self.texts:
+            fitted = validate(workflow.input, self._plain(journey, journey.target_input))
+            if journey.target_input in self.texts:
                 limit = self.executor.settings.max_payload_bytes
-                self.texts[journey.given] = encode_value(fitted, f"input of workflow {workflow.id!r}", limit)
+                self.texts[journey.target_input] = encode_value(fitted, f"input of workflow {workflow.id!r}", limit)
 
     def _plain(self, journey: travel.TravelPlan, key: str) -> Any:
         known = {**journey.plan.values, **self.texts}

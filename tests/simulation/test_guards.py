@@ -84,11 +84,11 @@ def settling_is_claimed_while_something_is_live(patch: Patch) -> None:
         if root is not None and self.header.status == StoredStatus.RUNNING and root.status == ActivationStatus.OPEN:
             self.put(root, {"status": ActivationStatus.QUEUED, "phase": Phase.SETTLE}, token, 0)
 
-    patch.setattr(apply_module._Work, "rest", lax)
+    patch.setattr(apply_module._Work, "settle", lax)
 
 
 def settling_is_claimed_by_nobody(patch: Patch) -> None:
-    patch.setattr(apply_module._Work, "rest", lambda self, token, at_once: None)
+    patch.setattr(apply_module._Work, "settle", lambda self, token, at_once: None)
 
 
 def what_follows_is_a_commit_of_its_own(patch: Patch) -> None:
@@ -197,7 +197,7 @@ def repeats_are_not_remembered(patch: Patch) -> None:
     patch.setattr(memory, "apply", lax)
 
 
-NOTHING = "nothing held and no outcome"
+NOTHING = "nothing awaiting and no outcome"
 
 MUTANTS = {
     "tokens": Mutant(tokens_are_not_compared, SEQUENCE, {"expire": 1}, "that does not hold its lease"),

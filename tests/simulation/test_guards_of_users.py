@@ -121,7 +121,7 @@ def nothing_is_held_back(patch: Patch) -> None:
 
 
 def conditions_are_not_held_back(patch: Patch) -> None:
-    patch.setattr(flow, "_gated", lambda plan, check: check)
+    patch.setattr(flow, "_pause_unless_admitted", lambda plan, check: check)
 
 
 def a_pause_outranks_a_suspension(patch: Patch) -> None:
@@ -137,14 +137,14 @@ def a_pause_is_overlooked(patch: Patch) -> None:
 
 def nothing_is_carried_over(patch: Patch) -> None:
     """Whatever stands before the target is created anew, as it was: what had ended ends again."""
-    original = travel.plan._Traveler._kept
+    original = travel.plan._Traveler._carry_over
 
     def lax(self: Any, node: Any, path: Any, visit: Any, value: Any) -> Any:
         begun = original(self, node, path, visit, value)
         self.kept.clear()
         return begun
 
-    patch.setattr(travel.plan._Traveler, "_kept", lax)
+    patch.setattr(travel.plan._Traveler, "_carry_over", lax)
 
 
 ALL = {"wishes": (Target(), Target(index=1))}
@@ -280,7 +280,7 @@ MUTANTS = {
     "pause, what follows": Mutant(nothing_is_held_back, STEPS, {}, "in a run step by step", STEPWISE),
     "pause, conditions": Mutant(conditions_are_not_held_back, LOOP, {}, "in a run step by step", STEPWISE),
     "pause, suspended": Mutant(a_pause_outranks_a_suspension, BOTH, {}, "paused while something", STEPWISE),
-    "pause, alone": Mutant(a_pause_is_overlooked, STEPS, {}, "nothing held and no outcome", STEPWISE),
+    "pause, alone": Mutant(a_pause_is_overlooked, STEPS, {}, "nothing awaiting and no outcome", STEPWISE),
 }  # fmt: skip
 
 

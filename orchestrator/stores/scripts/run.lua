@@ -119,9 +119,9 @@ local function stamp(activation, before, token, delay)
   if row.seq == 'new' or (row.seq == 'claimed' and not came_from.is_asked_for) then activation.seq = seq end
   activation.lease_token = token ~= '' and token or nil
   activation.deadline = row.deadline and DEADLINE[row.deadline](delay)
-  if row.told == 'at_once' then
+  if row.dispatch == 'at_once' then
     dispatch(activation, 0)
-  elseif row.told == 'after_delay' then
+  elseif row.dispatch == 'after_delay' then
     dispatch(activation, math.max(delay, 1))
   end
 end
