@@ -12,7 +12,7 @@ from orchestrator.rules import flow
 from orchestrator.rules.change import Change, Doc, LeaseGuard, MailboxUpdate, UpdateActivation, mailbox_version
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Step, Wait
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import ClaimedNode, Failed, Plan
 from orchestrator.rules.timers import on_deadline
 
@@ -108,7 +108,7 @@ def await_event(claim: ClaimedNode, entries: Sequence[str]) -> tuple[Plan, Mailb
 def time_out_event(claim: ClaimedNode, error_id: str) -> tuple[Plan, MailboxUpdate]:
     """End a wait whose time is over. Its entry leaves the mailbox, so that nobody sends an event into the void."""
     # No mark is expected: an event that is sent now finds the activation queued and clears the entry away by itself.
-    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.label)
+    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.waiter)
 
 
 def _event_of(claim: ClaimedNode) -> str:
@@ -163,7 +163,7 @@ def defer_unrunnable(activation: Activation, reason: str, delay: int) -> Change:
     may just not be there yet.
     """
     # The reason is kept for operators, and tells a later claim that the step has been told to start before.
-    fields = {"status": ActivationStatus.RETRYING.value, "parked": reason}
+    fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "parked": reason}
     return Change(
         LeaseGuard(activation.path, activation.lease_token), (UpdateActivation(activation.path, fields, delay=delay),)
     )

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.model import Activation, ActivationFields, RunHeader, RunHeaderFields
 
 Doc = dict[str, Any]
 
@@ -33,7 +33,7 @@ class UpdateActivation:
     """Other values in some fields of an activation that exists; `status` among them moves it, `claim` makes it running."""
 
     path: str
-    fields: Mapping[str, Any]
+    fields: ActivationFields
     claim: str = ""
     delay: int = 0
 
@@ -75,7 +75,7 @@ class EmitProgress:
 class UpdateRun:
     """Other values in some fields of the header. With `unless`, only if that field is still empty."""
 
-    fields: Mapping[str, Any]
+    fields: RunHeaderFields
     unless: str = ""
 
 

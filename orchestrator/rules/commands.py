@@ -35,6 +35,7 @@ from orchestrator.rules.model import (
     ActivationStatus,
     Phase,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     parse_path,
 )
@@ -66,7 +67,11 @@ def start(
     """
     plan = flow.start(graph, header, input_id)
     # A run may be created in one process and started in another: what counts is the graph that it was started with.
-    fields = {"resource_id": header.resource_id, "namespace": header.namespace, "fingerprint": graph.fingerprint}
+    fields: RunHeaderFields = {
+        "resource_id": header.resource_id,
+        "namespace": header.namespace,
+        "fingerprint": graph.fingerprint,
+    }
     ops: tuple[Op, ...] = (*plan.ops, UpdateRun(fields))
     return Change(
         # Pending alone: of two who start the same run, one is refused.
@@ -219,7 +224,13 @@ def cancel(header: RunHeader, request_id: str, *, has_begun: bool) -> Change:
     thousand items is canceled as fast as one of two.
     """
     number = header.settle_count + 1
-    ended = {"status": StoredStatus.CANCELED.value, "outcome": StoredStatus.CANCELED.value, "closed": True, "error": ""}
+    ended: RunHeaderFields = {
+        "status": StoredStatus.CANCELED.value,
+        "outcome": StoredStatus.CANCELED.value,
+        "closed": True,
+        "error": "",
+        "settle_count": number,
+    }
     # The settling that somebody may be busy with is taken away: the run has been settled by this change.
     taken = (
         (UpdateActivation("", {"status": ActivationStatus.OPEN.value, "phase": Phase.SETTLE.value}),)
@@ -230,7 +241,7 @@ def cancel(header: RunHeader, request_id: str, *, has_begun: bool) -> Change:
         # A start may come between reading and canceling, or be taken back: either way the caller has to look again.
         # The count of rests is guarded, for its next number is what those who wait for the end know it by.
         RequestGuard(request_id, RESUMABLE if has_begun else STARTABLE, settle_count=header.settle_count),
-        (*taken, UpdateRun({**ended, "settle_count": number})),
+        (*taken, UpdateRun(ended)),
         events=tuple(flow.settled_events(StoredStatus.CANCELED, number)),
     )
 
@@ -338,8 +349,8 @@ def send_event(
         kept = MailboxUpdate(name, read, push=value_id)
         return Change(guard, values=texts.values, mailbox=kept, redelivery_delay=limits.redelivery_delay)
     taken = MailboxUpdate(name, read, pop=first)
-    # The label has the token of the claim that began to wait: a later wait at the same path is another waiter.
-    if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.label != first:
+    # The entry has the token of the claim that began to wait: a later wait at the same path is another waiter.
+    if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.waiter != first:
         return Change(guard, mailbox=taken)
     return Change(
         guard,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from orchestrator.rules import values
+from orchestrator.rules import events, values
 from orchestrator.rules.change import (
     CancelPendingItems,
     CountDown,
@@ -29,10 +29,12 @@ from orchestrator.rules.change import (
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Wait
 from orchestrator.rules.model import (
     Activation,
+    ActivationFields,
     ActivationStatus,
     Phase,
     Role,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     belongs,
     format_path,
@@ -50,10 +52,10 @@ from orchestrator.rules.plan import (
     begin_items,
     begin_node,
     item_template,
-    items_prefix,
     new_activation,
     root_activation,
 )
+from orchestrator.rules.value_ids import make_items_prefix, make_outcome_id
 
 # --- beginning -------------------------------------------------------------------------------------------------------
 
@@ -63,7 +65,7 @@ def start(graph: Graph, header: RunHeader, input_id: str) -> Plan:
     plan = Plan(graph, "", header.quiet, Admission.ONE if header.per_step else Admission.ALL)
     plan.ops.append(CreateActivation(root_activation(graph)))
     plan.ops.append(UpdateRun({"status": StoredStatus.RUNNING.value, "input": input_id, "per_step": header.per_step}))
-    plan.events.append({"type": "workflow-start", "input": input_id})
+    plan.events.append(events.make_workflow_start(input_id))
     begin_node(plan, graph.flow[0], (0,), (), Done(input_id))
     return plan.end()
 
@@ -123,7 +125,7 @@ def _leave(plan: Plan, path: Path, visit: Path, result: Result, child: Activatio
                 _leave_outer(plan, around, above, visit, result)
         case Loop() if isinstance(result, Done):
             needs = " ".join(result.needs[:MAX_NEEDS])
-            fields = {
+            fields: ActivationFields = {
                 "phase": Phase.EVALUATE_LOOP.value,
                 "input": result.output,
                 "needs": needs,
@@ -167,18 +169,18 @@ def _leave_item(plan: Plan, node: Foreach, path: Path, visit: Path, result: Resu
     good = isinstance(result, Done)
     event: Doc | None = None
     if not plan.quiet:
-        event = _progress(where, node, child, "success" if good else "failed")
-        event |= {"output": result.output} if isinstance(result, Done) else {}
+        output = result.output if isinstance(result, Done) else None
+        event = _progress(where, node, child, "success" if good else "failed", output)
     join = plan.reopen_block(where, {"phase": Phase.JOIN.value})
     plan.ops.append(_next(plan, node, path, visit) if good else CancelPendingItems(where))
     plan.ops.append(CountDown(where, join, event))
 
 
-def _progress(where: str, node: Foreach, item: Activation, status: str) -> Doc:
+def _progress(where: str, node: Foreach, item: Activation, status: str, output: str | None = None) -> Doc:
     """The event about an item of the foreach at `where`; it still wants the counts."""
     index = int(item.path.rsplit(".", 1)[1])
-    about = {"path": where, "visit": item.visit, "step": node.body_node.id, "index": index}
-    return {"type": "workflow-step-progress", **about, "status": status}
+    foreach = Activation(path=where, visit=item.visit, step=node.body_node.id)
+    return events.make_step_progress(foreach, index, status, output)
 
 
 def _next(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
@@ -189,7 +191,7 @@ def _next(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
     return StartNextItem(
         format_path(path),
         item_template(plan, node, path, visit),
-        items_prefix(format_path(path), format_path(visit), plan.generation),
+        make_items_prefix(format_path(path), format_path(visit), plan.generation),
     )
 
 
@@ -210,7 +212,7 @@ def _outcome(result: Result) -> UpdateRun:
 def retry(claim: ClaimedNode, delay: int) -> Plan:
     """The attempt failed and another follows after `delay` milliseconds."""
     plan = _plan(claim)
-    fields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
+    fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     return plan
 
@@ -218,20 +220,21 @@ def retry(claim: ClaimedNode, delay: int) -> Plan:
 def suspend(claim: ClaimedNode, payload: str, label: str) -> Plan:
     """The step holds the run up until somebody resumes it. It stays unfinished; nothing is reported upward."""
     plan = _plan(claim)
-    fields = {
+    fields: ActivationFields = {
         "status": ActivationStatus.SUSPENDED.value,
         "suspend": payload,
         "label": label,
         "resume": "",
         "resumed": False,
+        "restarted": False,
     }
-    plan.ops.append(UpdateActivation(claim.activation.path, {**fields, "restarted": False}))
+    plan.ops.append(UpdateActivation(claim.activation.path, fields))
     around = claim.graph.node(claim.path[:-1]) if len(claim.path) > 1 else None
     if not isinstance(around, Foreach):
-        plan.emit("workflow-step-suspended", claim.activation, input=claim.activation.input, suspend=payload)
+        plan.emit(claim.activation, events.make_step_suspended(claim.activation, payload))
     elif not plan.quiet:  # an item tells nothing else of itself, but somebody has to know whom to resume
         item, where = replace(claim.activation, quiet=False), format_path(claim.path[:-1])
-        plan.emit("workflow-step-suspended", item, input=item.input, suspend=payload, index=item.index)
+        plan.emit(item, events.make_step_suspended(item, payload, item.index))
         plan.ops.append(EmitProgress(where, _progress(where, around, item, "suspended")))
     return plan
 
@@ -279,7 +282,12 @@ def on_branch_chosen(claim: ClaimedNode, arms: Sequence[int]) -> Plan:
     if not arms:
         return _on_result(plan, claim, _made(plan, claim, values.EMPTY_DICT))
     count = len(arms)
-    fields = {"status": ActivationStatus.OPEN.value, "pending_children": count, "total": count, "next_item": count}
+    fields: ActivationFields = {
+        "status": ActivationStatus.OPEN.value,
+        "pending_children": count,
+        "total": count,
+        "next_item": count,
+    }
     plan.ops.append(UpdateActivation(claim.activation.path, fields))
     for index in arms:
         begin_node(plan, node.arms[index], (*claim.path, index), visits(claim.activation), _given(claim))
@@ -311,13 +319,14 @@ def on_items(claim: ClaimedNode, count: int, concurrency: int) -> Plan:
     if not count:
         return _on_result(plan, claim, _made(plan, claim, values.EMPTY_LIST))
     progress = plan.pending_resumes.progress(claim.activation.path, claim.activation.visit, count)
-    fields = {
+    fields: ActivationFields = {
+        "status": ActivationStatus.OPEN.value,
         "pending_children": progress.pending_children,
         "total": count,
         "next_item": progress.begun,
         "concurrency": concurrency,
     }
-    plan.ops.append(UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value, **fields}))
+    plan.ops.append(UpdateActivation(claim.activation.path, fields))
     begin_items(plan, node, claim.path, visits(claim.activation), progress, concurrency)
     return plan
 
@@ -348,9 +357,9 @@ _JOINS = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
 def on_sleep_computed(claim: ClaimedNode, seconds: float) -> Plan:
     """A computed sleep has been computed."""
     plan = _plan(claim)
-    fields = {"status": ActivationStatus.SLEEPING.value, "phase": Phase.SLEEP_OVER.value}
+    fields: ActivationFields = {"status": ActivationStatus.SLEEPING.value, "phase": Phase.SLEEP_OVER.value}
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=round(max(seconds, 0.0) * 1000)))
-    plan.emit("workflow-step-waiting", claim.activation, input=claim.activation.input)
+    plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
 
 
@@ -378,10 +387,10 @@ def on_await(claim: ClaimedNode) -> Plan:
     node = claim.node
     if not isinstance(node, Wait):
         raise TypeError(f"{claim.activation.path} is not a wait")
-    fields = {"status": ActivationStatus.WAITING.value, "label": waiter(claim.activation)}
+    fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter(claim.activation)}
     delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean that it has no end
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
-    plan.emit("workflow-step-waiting", claim.activation, input=claim.activation.input)
+    plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
 
 
@@ -405,7 +414,7 @@ def on_timeout(claim: ClaimedNode, error: str) -> Plan:
 
 def deliver_event(activation: Activation, value: str) -> list[Op]:
     """The waiting activation has its event."""
-    fields = {
+    fields: ActivationFields = {
         "status": ActivationStatus.QUEUED.value,
         "phase": Phase.EVENT_RECEIVED.value,
         "resume": value,
@@ -416,7 +425,11 @@ def deliver_event(activation: Activation, value: str) -> list[Op]:
 
 def time_out_wait(activation: Activation) -> list[Op]:
     """The waiting activation's time is over."""
-    fields = {"status": ActivationStatus.QUEUED.value, "phase": Phase.EVENT_TIMEOUT.value, "attempt": 0}
+    fields: ActivationFields = {
+        "status": ActivationStatus.QUEUED.value,
+        "phase": Phase.EVENT_TIMEOUT.value,
+        "attempt": 0,
+    }
     return [*reopen_run(), UpdateActivation(activation.path, fields)]
 
 
@@ -433,8 +446,9 @@ def _given(claim: ClaimedNode) -> Done:
 
 
 def _made(plan: Plan, claim: ClaimedNode, text: str, needs: tuple[str, ...] = ()) -> Done:
-    plan.values[claim.activation.lease_token] = text
-    return Done(claim.activation.lease_token, needs)
+    key = make_outcome_id(claim.activation.lease_token)
+    plan.values[key] = text
+    return Done(key, needs)
 
 
 # --- rest ------------------------------------------------------------------------------------------------------------
@@ -458,7 +472,11 @@ def on_settled(claim: ClaimedNode) -> Plan:
     header, plan = claim.header, Plan(claim.graph, "")
     state = settled_status(header)
     error = header.error or header.failure
-    fields = {"status": state.value, "settle_count": header.settle_count + 1, "error": error if state in _BAD else ""}
+    fields: RunHeaderFields = {
+        "status": state.value,
+        "settle_count": header.settle_count + 1,
+        "error": error if state in _BAD else "",
+    }
     plan.ops.append(UpdateActivation("", {"status": ActivationStatus.OPEN.value}))
     plan.ops.append(UpdateRun(fields))
     plan.events.extend(settled_events(state, header.settle_count + 1))
@@ -472,10 +490,10 @@ def settled_events(state: StoredStatus, rest: int) -> list[Doc]:
     """The events that tell of a rest. `rest` is its number: a reader who waits for that one knows it by it."""
     words: list[Doc] = []
     if state is StoredStatus.PAUSED:
-        words.append({"type": "workflow-paused"})
+        words.append(events.make_workflow_paused())
     if state is StoredStatus.CANCELED:
-        words.append({"type": "workflow-canceled"})
-    return [*words, {"type": "workflow-finish", "status": state.value, "rest": rest}]
+        words.append(events.make_workflow_canceled())
+    return [*words, events.make_workflow_finish(state.value, rest)]
 
 
 # --- callers ---------------------------------------------------------------------------------------------------------
@@ -483,5 +501,5 @@ def settled_events(state: StoredStatus, rest: int) -> list[Doc]:
 
 def resume(activation: Activation, data: str) -> list[Op]:
     """The suspended activation goes on with the value `data`, from the top, with its own input."""
-    fields = {"status": ActivationStatus.QUEUED.value, "resume": data, "resumed": True, "attempt": 0}
+    fields: ActivationFields = {"status": ActivationStatus.QUEUED.value, "resume": data, "resumed": True, "attempt": 0}
     return [*reopen_run(), UpdateActivation(activation.path, fields)]

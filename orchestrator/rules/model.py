@@ -11,29 +11,31 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from orchestrator.rules.graph import Path, Route
 from orchestrator.rules.transitions import AWAITING, ENDED, FINAL, LIVE, ActivationStatus, StoredStatus
 
 __all__ = [
+    "AWAITING",
     "ENDED",
     "FINAL",
-    "AWAITING",
     "LIVE",
-    "RunHeader",
-    "Phase",
     "Activation",
-    "Role",
-    "StoredStatus",
+    "ActivationFields",
     "ActivationStatus",
+    "Phase",
+    "Role",
+    "RunHeader",
+    "RunHeaderFields",
+    "StoredStatus",
     "belongs",
-    "with_fields",
     "format_path",
     "pack_route",
     "parse_path",
     "unpack_route",
     "visits",
+    "with_fields",
 ]
 
 
@@ -125,7 +127,8 @@ class Activation(_Flat):
     resume: str = ""  # id of the resume data; present while the activation is a resumption
     resumed: bool = False
     restarted: bool = False
-    label: str = ""
+    label: str = ""  # by which a caller may name its suspension
+    waiter: str = ""  # its entry in the mailbox of the event that it waits for
     tripwire: bool = False  # failed by a TripWire
     queued_at: int = 0
     started_at: int = 0
@@ -195,6 +198,96 @@ class RunHeader(_Flat):
         return self.status in FINAL
 
 
+class ActivationFields(TypedDict, total=False):
+    """Some fields of an activation, as a commit names those that it changes.
+
+    The names and types are those of `Activation`, as a test proves. So mypy finds a field that is misspelled or has a
+    value of another type; some stores would write it without a word.
+    """
+
+    path: str
+    step: str
+    component: str
+    role: str
+    phase: str
+    status: str
+    visit: str
+    seq: int
+    lease_token: str
+    last_lease_token: str
+    last_reply: str
+    flush_seq: int
+    first_seq: int
+    route: str
+    quiet: bool
+    input: str
+    output: str
+    error: str
+    needs: str
+    scope: int
+    attempt: int
+    abandoned_attempts: int
+    iteration: int
+    index: int
+    pending_children: int
+    next_item: int
+    total: int
+    never_started: int
+    concurrency: int
+    suspend: str
+    resume: str
+    resumed: bool
+    restarted: bool
+    label: str
+    waiter: str
+    tripwire: bool
+    queued_at: int
+    started_at: int
+    ended_at: int
+    suspended_at: int
+    resumed_at: int
+    deadline: int
+    parked: str
+    trace: str
+
+
+class RunHeaderFields(TypedDict, total=False):
+    """Some fields of a run header, as `ActivationFields` are of an activation."""
+
+    run_id: str
+    workflow_id: str
+    resource_id: str
+    fingerprint: str
+    namespace: str
+    runtime: str
+    status: str
+    generation: int
+    commits: int
+    settle_count: int
+    live: int
+    suspended: int
+    waiting: int
+    paused: int
+    outcome: str
+    failure: str
+    tripwire: bool
+    closed: bool
+    per_step: bool
+    quiet: bool
+    auto_restart: bool
+    input: str
+    output: str
+    error: str
+    trace: str
+    pending_resumes: str
+    last_request_id: str
+    last_reply: str
+    created_at: int
+    started_at: int
+    updated_at: int
+    ended_at: int
+
+
 @lru_cache(maxsize=4096)
 def pack_route(route: Route) -> str:
     """A route as compact JSON, without what is absent."""
@@ -218,6 +311,6 @@ def belongs(child: Activation, ancestor: Activation) -> bool:
     return mine[: len(theirs)] == theirs
 
 
-def with_fields(activation: Activation, **values: Any) -> Activation:
+def with_fields(activation: Activation, **values: Unpack[ActivationFields]) -> Activation:
     """The activation with other values in some fields."""
     return replace(activation, **values)

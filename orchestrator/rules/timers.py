@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from orchestrator.rules.change import Change, Dispatch, Op, Precondition, RequestGuard, UpdateActivation
 from orchestrator.rules.flow import time_out_wait
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, RunHeader, StoredStatus
 from orchestrator.rules.transitions import TABLE, Deadline
 
 # Runs of these runtimes live in the process of their caller, and no worker has to know their workflows. A sweep would
@@ -123,7 +123,7 @@ def on_deadline(
             )
         # The worker is lost. How many in a row are too many is the executor's to say, when it claims the activation.
         case ActivationStatus.RUNNING:
-            fields = {
+            fields: ActivationFields = {
                 "status": ActivationStatus.QUEUED.value,
                 "abandoned_attempts": activation.abandoned_attempts + 1,
                 "restarted": True,

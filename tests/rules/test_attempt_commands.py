@@ -115,7 +115,7 @@ def test_who_finds_no_event_waits(entries: list[str]) -> None:
     """Others that wait do not matter."""
     plan, mail = attempts.await_event(claim(graph(wait("w", 2.0))), entries)
     assert mail == MailboxUpdate(EVENT, mailbox_version(entries), push="?0#mine")
-    assert plan.ops == [UpdateActivation("0", {"status": "waiting", "label": "?0#mine"}, delay=2000)]
+    assert plan.ops == [UpdateActivation("0", {"status": "waiting", "waiter": "?0#mine"}, delay=2000)]
     assert [event["type"] for event in plan.events] == ["workflow-step-waiting"]
 
 
@@ -128,7 +128,7 @@ def test_who_finds_an_event_takes_the_oldest() -> None:
 
 def test_who_has_waited_too_long_leaves_the_mailbox() -> None:
     """Whatever is in it by now."""
-    activation = replace(CLAIM, label="?0#older")
+    activation = replace(CLAIM, waiter="?0#older")
     plan, mail = attempts.time_out_event(claim(graph(wait("w", 1.0)), activation), "e")
     assert mail == MailboxUpdate(EVENT, pop="?0#older")
     assert plan.ops[0] == UpdateActivation("0", {"status": "failed", "error": "e", "tripwire": False})

@@ -234,7 +234,7 @@ def test_the_first_waiter_is_first_by_numbers(entries: Sequence[str], first: str
 def test_an_event_goes_to_the_first_that_waits() -> None:
     """It leaves the mailbox, and goes on with the event in hand."""
     entries = [waiter("0.10"), waiter("0.2")]
-    waits = Activation(path="0.2", status="waiting", label=waiter("0.2"), seq=5)
+    waits = Activation(path="0.2", status="waiting", waiter=waiter("0.2"), seq=5)
     change = commands.send_event("e", entries, waits, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", commands.UNENDED)
     assert change.mailbox == MailboxUpdate("e", mailbox_version(entries), pop=waiter("0.2"))
@@ -255,8 +255,8 @@ def test_an_event_for_which_nobody_waits_is_kept(entries: list[str]) -> None:
     "found",
     [
         None,
-        Activation(path="0", status="success", label=waiter("0")),
-        Activation(path="0", status=ActivationStatus.WAITING, label=waiter("0", "another")),
+        Activation(path="0", status="success", waiter=waiter("0")),
+        Activation(path="0", status=ActivationStatus.WAITING, waiter=waiter("0", "another")),
     ],
 )
 def test_a_waiter_that_has_given_up_is_cleared_away(found: Activation | None) -> None:

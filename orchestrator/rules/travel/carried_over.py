@@ -15,8 +15,18 @@ from orchestrator.errors import GraphChanged
 from orchestrator.rules import values
 from orchestrator.rules.change import CreateActivation, UpdateActivation
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Node, Parallel, Path, Sleep
-from orchestrator.rules.model import ENDED, Activation, ActivationStatus, Role, RunHeader, StoredStatus, with_fields
-from orchestrator.rules.plan import Done, Plan, items_prefix, new_activation
+from orchestrator.rules.model import (
+    ENDED,
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    Role,
+    RunHeader,
+    StoredStatus,
+    with_fields,
+)
+from orchestrator.rules.plan import Done, Plan, new_activation
+from orchestrator.rules.value_ids import make_gathered_id, make_item_id, make_items_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +134,12 @@ class CarriedOver:
 
     def copy_items(self, foreach: Activation, indices: Sequence[int]) -> None:
         """The inputs of these items get the ids that they have in the new life."""
-        old = items_prefix(foreach.path, foreach.visit, self.trip.header.generation)
-        new = items_prefix(foreach.path, foreach.visit, self.plan.generation)
+        old = make_items_prefix(foreach.path, foreach.visit, self.trip.header.generation)
+        new = make_items_prefix(foreach.path, foreach.visit, self.plan.generation)
         for index in indices:
             item = self.trip.activations.get((*foreach.at, index))
-            source = item.input if item is not None and item.input else f"{old}.{index}"
-            self.copies[source] = f"{new}.{index}"
+            source = item.input if item is not None and item.input else make_item_id(old, index)
+            self.copies[source] = make_item_id(new, index)
 
     def _is_reset(self, activation: Activation) -> bool:
         canceled = self.trip.header.status == StoredStatus.CANCELED and activation.status not in ENDED
@@ -199,7 +209,9 @@ class CarriedOver:
         """The activation of a success: what is told of it, else what was recorded."""
         old = self.recorded(node, path) or Activation()
         activation = new_activation(self.plan, node, path, visit, Done(told.input or value.output or old.input))
-        more = {
+        fields: ActivationFields = {
+            "status": ActivationStatus.SUCCESS.value,
+            "output": told.output,
             "started_at": told.started_at or told.ended_at or old.started_at,
             "suspended_at": told.suspended_at or old.suspended_at,
             "resumed_at": told.resumed_at or old.resumed_at,
@@ -207,9 +219,7 @@ class CarriedOver:
             "resume": told.resume or old.resume,
             "first_seq": old.first_seq,
         }
-        self.plan.ops.append(
-            CreateActivation(with_fields(activation, status=ActivationStatus.SUCCESS.value, output=told.output, **more))
-        )
+        self.plan.ops.append(CreateActivation(with_fields(activation, **fields)))
         if ended := told.ended_at or old.ended_at:
             self.plan.ops.append(UpdateActivation(activation.path, {"ended_at": ended}))
 
@@ -271,7 +281,7 @@ class CarriedOver:
 
     def _gathered(self, outputs: Mapping[str, str]) -> str:
         self._made += 1
-        key = f"{self.trip.fresh}.{self._made}"
+        key = make_gathered_id(self.trip.fresh, self._made)
         self.plan.values[key] = values.refers_dict(outputs)
         return key
 

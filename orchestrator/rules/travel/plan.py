@@ -13,11 +13,22 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import GraphChanged, StepNotFound, StepNotSuspended
 from orchestrator.rules.change import CreateActivation, UpdateRun
+from orchestrator.rules.events import make_workflow_start
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Step, Wait
-from orchestrator.rules.model import Activation, ActivationStatus, StoredStatus, format_path, visits, with_fields
+from orchestrator.rules.model import (
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    RunHeaderFields,
+    StoredStatus,
+    format_path,
+    visits,
+    with_fields,
+)
 from orchestrator.rules.pending_resumes import PendingResumes, Progress, activation_key, ranges
 from orchestrator.rules.plan import Admission, Done, Plan, begin_items, begin_node, new_activation, root_activation
 from orchestrator.rules.travel.carried_over import CarriedOver, TravelRequest
+from orchestrator.rules.value_ids import make_travel_resume_id
 
 
 @dataclass(slots=True)
@@ -74,13 +85,24 @@ class _Traveler:
         if not header.input:
             past.missing = "the payload of the first step"
         start = past.begin((), Done(header.input))
-        plan.events.append({"type": "workflow-start", "input": start.output})
+        plan.events.append(make_workflow_start(start.output))
         plan.ops.append(CreateActivation(root_activation(self.graph)))
         about = len(plan.ops)
         self._scope((), (), start)
-        cleared = {"outcome": "", "failure": "", "tripwire": False, "closed": False, "output": "", "error": ""}
-        running = {"status": StoredStatus.RUNNING.value, "generation": plan.generation, "per_step": self.trip.per_step}
-        known = {
+        cleared: RunHeaderFields = {
+            "outcome": "",
+            "failure": "",
+            "tripwire": False,
+            "closed": False,
+            "output": "",
+            "error": "",
+        }
+        running: RunHeaderFields = {
+            "status": StoredStatus.RUNNING.value,
+            "generation": plan.generation,
+            "per_step": self.trip.per_step,
+        }
+        known: RunHeaderFields = {
             "fingerprint": self.graph.fingerprint,
             "input": start.output,
             "pending_resumes": plan.pending_resumes.text(),
@@ -109,14 +131,14 @@ class _Traveler:
         match node:
             case Nested():
                 given = self.past.begin(path, self._given(node, path, value))
-                self._open(node, path, visit, given)
+                self._open(node, path, visit, given, {})
                 self._scope(path, visit, given)
             case Parallel() | Branch():
                 self._arm(node, path, visit, value)
             case Loop():
                 self._loop(node, path, visit, value)
             case Wait(otherwise=otherwise) if otherwise is not None:
-                self._open(node, path, visit, value)
+                self._open(node, path, visit, value, {})
                 self._toward(otherwise, (*path, 0), visit, value)
             case _:
                 raise StepNotFound(f"{node.id!r} has no place inside to travel to", workflow_id=self.graph.id)
@@ -129,9 +151,10 @@ class _Traveler:
         self.past.missing = ""
         return Done(stored.input)
 
-    def _open(self, node: Node, path: Path, visit: Path, given: Done, **fields: int) -> None:
+    def _open(self, node: Node, path: Path, visit: Path, given: Done, fields: ActivationFields) -> None:
         activation = new_activation(self.plan, node, path, visit, given)
-        self.plan.ops.append(CreateActivation(with_fields(activation, status=ActivationStatus.OPEN.value, **fields)))
+        fields = {**fields, "status": ActivationStatus.OPEN.value}
+        self.plan.ops.append(CreateActivation(with_fields(activation, **fields)))
 
     def _loop(self, node: Loop, path: Path, visit: Path, value: Done) -> None:
         """A loop goes on with the iteration it was in, which has its recorded input, or begins anew."""
@@ -146,7 +169,7 @@ class _Traveler:
             iteration, given = 1, value
         else:
             iteration, given = max(1, stored.iteration), self._given(body, inside, value)
-        self._open(node, path, visit, self._given(node, path, value), iteration=iteration)
+        self._open(node, path, visit, self._given(node, path, value), {"iteration": iteration})
         self._toward(body, inside, (*visit, iteration), given)
 
     # --- arms ----------------------------------------------------------------------------------------------------
@@ -172,10 +195,13 @@ class _Traveler:
             else:
                 begins.append((arm, where))
         activation = new_activation(self.plan, node, path, visit, value)
-        counts = {"pending_children": left + len(begins), "total": count, "next_item": count}
-        self.plan.ops.insert(
-            block, CreateActivation(with_fields(activation, status=ActivationStatus.OPEN.value, **counts))
-        )
+        counts: ActivationFields = {
+            "status": ActivationStatus.OPEN.value,
+            "pending_children": left + len(begins),
+            "total": count,
+            "next_item": count,
+        }
+        self.plan.ops.insert(block, CreateActivation(with_fields(activation, **counts)))
         self._toward(node.arms[chosen], (*path, chosen), visit, value)
         for arm, where in begins:
             begin_node(self.plan, arm, where, visit, value)
@@ -225,13 +251,13 @@ class _Traveler:
     def _items(self, node: Foreach, path: Path, visit: Path, stored: Activation, progress: Progress) -> None:
         """A foreach that had got somewhere: finished items stay, the others run again."""
         self._keep_items(stored, progress)
-        counts = {
+        counts: ActivationFields = {
             "pending_children": progress.pending_children,
             "total": progress.total,
             "next_item": progress.begun,
             "concurrency": stored.concurrency,
         }
-        self._open(node, path, visit, Done(stored.input), **counts)
+        self._open(node, path, visit, Done(stored.input), counts)
         self.past.copy_items(stored, [*progress.unfinished(), *range(progress.begun, progress.total)])
         begin_items(self.plan, node, path, visit, progress, stored.concurrency)
         if self.plan.admission is Admission.ONE:
@@ -257,7 +283,7 @@ class _Traveler:
         resumes: dict[str, tuple[str, str]] = {}
         items: dict[str, Progress] = {}
         for number, (path, said) in enumerate(sorted(had.items())):
-            key = f"{self.trip.fresh}r{number}"
+            key = make_travel_resume_id(self.trip.fresh, number)
             self.journey.resumed[key] = path
             resumes[activation_key(format_path(path), format_path(self._visit(path, visit)))] = (key, said)
             items |= self._around(path, visit)
