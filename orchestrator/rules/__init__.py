@@ -3,6 +3,8 @@
 No I/O, no clock, no randomness, no logging: a function here takes the little it needs and returns data.
 
 * `values`           the forms in which values are stored
+* `value_ids`        how each value gets the id under which it is written, and why no two are alike
+* `events`           the types of the engine's events, and what each says
 * `graph`            what a workflow is: a tree of blocks, addressed by paths
 * `transitions`      the table of statuses: which may follow which, and what an activation is stamped with
 * `records`          what a run is: one header, one activation for each activation

@@ -93,40 +93,40 @@ class Subject(Protocol):
         ...
 
 
-def _about(type: str, subject: Subject) -> _Doc:
+def _describe(type: str, subject: Subject) -> _Doc:
     return {"type": str(type), "path": subject.path, "visit": subject.visit, "step": subject.step}
 
 
 def make_step_start(subject: Subject, resume_id: str | None = None) -> _Doc:
     """Tell that a step begins, or (with `resume_id`) goes on with resume data."""
-    doc = _about(EventType.STEP_START, subject) | {"input": subject.input}
+    doc = _describe(EventType.STEP_START, subject) | {"input": subject.input}
     return doc if resume_id is None else doc | {"resume": resume_id}
 
 
 def make_step_waiting(subject: Subject) -> _Doc:
     """Tell that an activation begins to sleep, or to wait for an event."""
-    return _about(EventType.STEP_WAITING, subject) | {"input": subject.input}
+    return _describe(EventType.STEP_WAITING, subject) | {"input": subject.input}
 
 
 def make_step_suspended(subject: Subject, payload_id: str, index: int | None = None) -> _Doc:
     """Tell that a step has suspended; `index` is that of an item of a foreach."""
-    doc = _about(EventType.STEP_SUSPENDED, subject) | {"input": subject.input, "suspend": payload_id}
+    doc = _describe(EventType.STEP_SUSPENDED, subject) | {"input": subject.input, "suspend": payload_id}
     return doc if index is None else doc | {"index": index}
 
 
 def make_step_success(subject: Subject, output_id: str) -> _Doc:
     """Tell that an activation has ended well."""
-    return _about(EventType.STEP_RESULT, subject) | {"status": "success", "output": output_id}
+    return _describe(EventType.STEP_RESULT, subject) | {"status": "success", "output": output_id}
 
 
 def make_step_failure(subject: Subject, error_id: str) -> _Doc:
     """Tell that an activation has failed."""
-    return _about(EventType.STEP_RESULT, subject) | {"status": "failed", "error": error_id}
+    return _describe(EventType.STEP_RESULT, subject) | {"status": "failed", "error": error_id}
 
 
 def make_step_finish(subject: Subject) -> _Doc:
     """Tell that an activation has ended, after its result."""
-    return _about(EventType.STEP_FINISH, subject)
+    return _describe(EventType.STEP_FINISH, subject)
 
 
 def make_step_progress(subject: Subject, index: int, status: str, output_id: str | None = None) -> _Doc:
@@ -134,10 +134,10 @@ def make_step_progress(subject: Subject, index: int, status: str, output_id: str
 
     The counts of finished items and of all are added at the commit: other items may end until then.
     """
-    doc = _about(EventType.STEP_PROGRESS, subject) | {"index": index, "status": status}
+    doc = _describe(EventType.STEP_PROGRESS, subject) | {"index": index, "status": status}
     return doc if output_id is None else doc | {"output": output_id}
 
 
 def make_written(type: str, subject: Subject, text: str, source: str) -> _Doc:
     """Tell what a step has written to its stream: `text` is the payload itself, `source` the ids down to the step."""
-    return _about(type, subject) | {"text": text, "source": source}
+    return _describe(type, subject) | {"text": text, "source": source}
