@@ -28,6 +28,7 @@ from orchestrator.rules.change import (
     Op,
     Refused,
 )
+from orchestrator.rules.events import EventType, is_reserved
 from orchestrator.rules.model import RunHeader
 from orchestrator.rules.stamps import start_event
 
@@ -61,22 +62,22 @@ def event_messages(header: RunHeader, docs: Iterable[Doc]) -> Iterator[Doc]:
             "at": at,
             "commit": header.commits,
             "index": index,
-            "source": WORKFLOW if doc["type"].startswith("workflow-") else doc.get("source", WORKFLOW),
+            "source": WORKFLOW if is_reserved(doc["type"]) else doc.get("source", WORKFLOW),
             "payload": _payload(header.run_id, doc),
         }
 
 
 def _payload(run_id: str, doc: Doc) -> Doc:
     match doc["type"]:
-        case "workflow-finish":
+        case EventType.WORKFLOW_FINISH:
             return {"workflow_status": doc["status"]}
-        case "workflow-step-progress":
+        case EventType.STEP_PROGRESS:
             about = {"current_index": doc["index"], "iteration_status": doc["status"]}
-        case "workflow-step-suspended" if "index" in doc:
+        case EventType.STEP_SUSPENDED if "index" in doc:
             about = {"current_index": doc["index"]}
-        case "workflow-step-start":
+        case EventType.STEP_START:
             about = {"resumed": "resume" in doc}
-        case "workflow-step-result":
+        case EventType.STEP_RESULT:
             about = {"status": doc["status"]}
         case _:
             about = {}

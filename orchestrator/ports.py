@@ -12,8 +12,6 @@ from typing import Any, Protocol, runtime_checkable
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
 from orchestrator.rules.model import Activation, RunHeader
 
-TRIMMED = "workflow-events-trimmed"  # the type of the event that stands for older ones that are kept no longer
-
 
 @dataclass(frozen=True, slots=True)
 class LeaseRef:
@@ -130,7 +128,7 @@ class Store(Protocol):
         """Events after the cursor (or from the beginning), in order. None is ever inserted before one that was read.
 
         Where some after the cursor were dropped because the log had grown too long (`Change.keep`) or they too old
-        (`Change.keep_for`, by the store's clock), the first one is of the type `TRIMMED` and stands for them. Only
+        (`Change.keep_for`, by the store's clock), the first one has the type `EVENTS_TRIMMED` and stands for them. Only
         commits drop any: in a run without, all stay. Raises ValueError for what is no cursor.
         """
         ...

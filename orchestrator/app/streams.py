@@ -18,6 +18,7 @@ from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import FINAL, RunHeader
 
 log = logging.getLogger("orchestrator")
@@ -42,7 +43,8 @@ class Until:
 
     def ends_with(self, doc: Mapping[str, Any]) -> bool:
         """This recorded event is the stream's last."""
-        return "rest" in doc and doc["rest"] > self.settle_count and (doc["status"] in FINAL or not self.final)
+        is_finish = doc["type"] == EventType.WORKFLOW_FINISH
+        return is_finish and doc["rest"] > self.settle_count and (doc["status"] in FINAL or not self.final)
 
 
 def pages(

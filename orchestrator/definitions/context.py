@@ -18,6 +18,7 @@ from orchestrator.codec import require_unicode
 from orchestrator.definitions.entry import TypedEntry, WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.telemetry import current_span
+from orchestrator.rules.events import EventType, is_reserved
 
 R = TypeVar("R", default=Any)
 Out = TypeVar("Out")
@@ -210,14 +211,14 @@ class Context(Generic[R]):
         sends it in this call and waits for the answer, in an `async def` step too. Chunks of an attempt that failed
         stay on the stream. Once the run has ended or another worker has the step, they are dropped.
         """
-        self.services.write("workflow-step-output", {"output": chunk})
+        self.services.write(EventType.STEP_OUTPUT.value, {"output": chunk})
 
     def write_event(self, type: str, payload: Any = None) -> None:
         """Put an event of the step's own type on the run's stream, as `write` does with a chunk.
 
         Types that begin with `workflow-` are the engine's own: raises ValueError.
         """
-        if type.startswith("workflow-"):
+        if is_reserved(type):
             raise ValueError(f"{type!r} is no type for a step's own events: those of the engine begin so")
         self.services.write(type, payload)
 

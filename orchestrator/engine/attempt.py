@@ -25,6 +25,7 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_token
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.change import Claimed, Committed, Refused
+from orchestrator.rules.events import make_written
 from orchestrator.rules.graph import Graph, Path
 from orchestrator.rules.model import Activation, ActivationStatus, format_path, visits
 from orchestrator.rules.plan import ClaimedNode
@@ -191,14 +192,7 @@ class Attempt:
         activation, limit = self.activation, self.services.settings.max_payload_bytes
         require_unicode(kind, f"type of an event of step {activation.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {activation.step!r}", limit=limit)
-        event = {
-            "type": kind,
-            "path": activation.path,
-            "visit": activation.visit,
-            "step": activation.step,
-            "text": text,
-        }
-        self.chunks.add({**event, "source": self.source}, len(text))
+        self.chunks.add(make_written(kind, activation, text, self.source), len(text))
 
     def _send(self, part: Part) -> Committed | Refused:
         number, events = part

@@ -49,6 +49,7 @@ from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.flow import waiter_path
 from orchestrator.rules.graph import Graph, Wait
 from orchestrator.rules.model import FINAL, Activation, ActivationStatus, RunHeader
+from orchestrator.rules.value_ids import make_event_id, make_input_id, make_resume_id
 
 log = logging.getLogger("orchestrator")
 
@@ -179,7 +180,7 @@ def _start(
     # The hook comes before the commit, so that what it raises leaves the run pending. Of two who start, both call it.
     if header.status in STARTABLE and workflow.on_start is not None:
         resolve_value(workflow.on_start(started_info(executor.owner, workflow, header, given, state, context)))
-    key = new_token()
+    key = make_input_id(new_token())
     texts = StoredTexts(
         {key: text},
         {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()},
@@ -256,7 +257,9 @@ def _resume(
     limit = executor.settings.max_payload_bytes
     # One value for each activation, though the data is the same: each is checked against its own step's type.
     data_ids = {
-        activation.path: f"{new_token()}r" for activation in activations if activation.status != ActivationStatus.PAUSED
+        activation.path: make_resume_id(new_token())
+        for activation in activations
+        if activation.status != ActivationStatus.PAUSED
     }
     values = {
         data_ids[activation.path]: encode_value(
@@ -365,7 +368,7 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> R
     body = body_of(waits[0])
     schema = body.schema if isinstance(body, WaitBody) else None
     fitted = data if schema is None else validate(schema, data, header="Invalid event data: ")
-    key = f"{new_token()}v"
+    key = make_event_id(new_token())
     text = encode_value(fitted, f"event {name!r}", executor.settings.max_payload_bytes)
     if header.status in FINAL:
         header = _require_unended(executor, header)

@@ -32,7 +32,8 @@ from orchestrator.rules import attempt_commands, flow
 from orchestrator.rules import values as texts
 from orchestrator.rules.graph import Branch, Foreach, Sleep, Wait
 from orchestrator.rules.model import Phase
-from orchestrator.rules.plan import Done, Plan, items_prefix
+from orchestrator.rules.plan import Done, Plan
+from orchestrator.rules.value_ids import make_error_id, make_item_id, make_items_prefix, make_outcome_id
 
 _PAGE = 500  # items written in one commit
 
@@ -116,10 +117,10 @@ def split(attempt: Attempt) -> StepOutcome:
 
 def _write_items(attempt: Attempt, items: list[Any]) -> None:
     activation, header, services = attempt.activation, attempt.header, attempt.services
-    prefix = items_prefix(activation.path, activation.visit, header.generation)
+    prefix = make_items_prefix(activation.path, activation.visit, header.generation)
     for start in range(0, len(items), _PAGE):
         page = {
-            f"{prefix}.{index}": texts.own(encode(item, where=f"item {index} of {activation.step!r}"))
+            make_item_id(prefix, index): texts.own(encode(item, where=f"item {index} of {activation.step!r}"))
             for index, item in enumerate(items[start : start + _PAGE], start)
         }
         change = attempt_commands.write_items(activation, page, services.settings.limits)
@@ -140,7 +141,7 @@ def enter(attempt: Attempt) -> StepOutcome:
     """Check the input of a nested workflow and fill in its defaults."""
     # The nested workflow declares what it takes, as if somebody had started it: what is missing gets its default.
     body: NestedBody = _body(attempt)
-    key, activation = attempt.activation.lease_token, attempt.activation
+    key, activation = make_outcome_id(attempt.activation.lease_token), attempt.activation
     given = Done(activation.input, tuple(activation.needs.split()))
     if not body.validate or body.definition.input is None:
         return StepOutcome(flow.on_input_valid(attempt.spot(), given))
@@ -205,7 +206,7 @@ def hear(attempt: Attempt) -> StepOutcome:
 
 def expire(attempt: Attempt) -> StepOutcome:
     """Fail a wait whose event has not come in time, and take its waiter out of the mailbox."""
-    node, key = _wait(attempt), f"{attempt.activation.lease_token}!"
+    node, key = _wait(attempt), make_error_id(attempt.activation.lease_token)
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
     text = encode_error(error, attempt.services.settings.max_payload_bytes)
     plan, mail = attempt_commands.time_out_event(attempt.spot(), key)

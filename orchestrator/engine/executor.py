@@ -27,6 +27,7 @@ from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import Plan
+from orchestrator.rules.value_ids import make_error_id
 
 log = logging.getLogger("orchestrator")
 
@@ -253,7 +254,7 @@ class Executor:
         attempt.observer.on_failure(failure)
         error = encode_error(failure, self.settings.max_payload_bytes)
         inline.ending = Ending(ActivationStatus.FAILED.value, failure)
-        key = f"{activation.lease_token}!"
+        key = make_error_id(activation.lease_token)
         plan = attempt_commands.give_up(attempt.spot(), key)
         return self._finish(attempt, StepOutcome(plan, Writes({key: error})))
 

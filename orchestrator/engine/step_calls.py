@@ -32,6 +32,7 @@ from orchestrator.host import chance
 from orchestrator.rules import attempt_commands, flow
 from orchestrator.rules.graph import Path, Step
 from orchestrator.rules.plan import Done, Failed
+from orchestrator.rules.value_ids import make_error_id, make_outcome_id
 
 log = logging.getLogger("orchestrator")
 
@@ -181,7 +182,7 @@ def _run(attempt: Attempt, inline: bool, ready: Call) -> StepOutcome:
 
 def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
     # The id of the output is the lease token of its attempt: no other attempt can have written under it.
-    key = attempt.activation.lease_token
+    key = make_outcome_id(attempt.activation.lease_token)
     spot = attempt.spot(inline)
     match outcome:
         case Returned(value=value):
@@ -238,7 +239,7 @@ def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = 
     attempt.error = error
     activation, header = attempt.activation, attempt.header
     wired = isinstance(error, TripWire)
-    key = f"{activation.lease_token}!"
+    key = make_error_id(activation.lease_token)
     # A tripwire is an end that the author wanted, and no error in logs and traces.
     if not wired:
         text = "step %s of run %s (%s) failed: %s"

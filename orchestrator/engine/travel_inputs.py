@@ -19,6 +19,7 @@ from orchestrator.host import new_token
 from orchestrator.rules import travel
 from orchestrator.rules.graph import Branch, Foreach, Graph, Node, Parallel, Path
 from orchestrator.rules.model import Activation, RunHeader, StoredStatus
+from orchestrator.rules.value_ids import make_arm_id, make_override_id, make_travel_input_id
 
 _FAILED = frozenset({StepStatus.FAILED, StepStatus.CANCELED})
 
@@ -114,16 +115,21 @@ class TravelInputs:
             activations,
             self.target,
             overrides={**self._given(), **self._arms_before()},
-            input=None if wish.input is UNSET else self._keep("i", wish.input, f"input of step {self._name!r}"),
+            input=None if wish.input is UNSET else self._keep_input(wish.input),
             resume=wish.resume_data is not UNSET,
             per_step=wish.per_step,
             fresh=self._fresh,
         )
 
-    def _keep(self, mark: str, value: Any, what: str) -> str:
-        key = f"{self._fresh}{mark}"
+    def _keep(self, key: str, value: Any, what: str) -> str:
         self.texts[key] = encode_value(value, what, self.executor.settings.max_payload_bytes)
         return key
+
+    def _keep_input(self, value: Any) -> str:
+        return self._keep(make_travel_input_id(self._fresh), value, f"input of step {self._name!r}")
+
+    def _keep_part(self, number: int, part: str, value: Any, step: str) -> str:
+        return self._keep(make_override_id(self._fresh, number, part), value, f"{part} of step {step!r} in `context`")
 
     def _given(self) -> dict[Path, travel.StepOverride]:
         given: dict[Path, travel.StepOverride] = {}
@@ -134,12 +140,10 @@ class TravelInputs:
                 _check_made(self.graph.node(path), said.output, f"Invalid output of step {name!r} in `context`: ")
             parts = {"input": said.payload, "suspend": said.suspend_payload, "resume": said.resume_payload}
             keys = {
-                part: self._keep(f"c{number}{part[0]}", value, f"{part} of step {name!r} in `context`")
-                for part, value in parts.items()
-                if value is not None
+                part: self._keep_part(number, part, value, name) for part, value in parts.items() if value is not None
             }
             given[path] = travel.StepOverride(
-                output=self._keep(f"c{number}", said.output, f"output of step {name!r} in `context`") if made else "",
+                output=self._keep_part(number, "output", said.output, name) if made else "",
                 has_ended=made,
                 is_suspended=said.status == StepStatus.SUSPENDED,
                 started_at=_ms(said.started_at),
@@ -158,7 +162,7 @@ class TravelInputs:
             return {}
         return {
             (*path, index): travel.StepOverride(
-                self._keep(f"a{index}", self.wish.input[arm.id], f"output of step {arm.id!r}")
+                self._keep(make_arm_id(self._fresh, index), self.wish.input[arm.id], f"output of step {arm.id!r}")
             )
             for index, arm in enumerate(node.arms)
             if arm.id in self.wish.input

@@ -7,6 +7,8 @@ can explore each order in which workers, callers and crashes may meet.
 The modules, in the order in which they may import each other, lowest first:
 
 * `values`           the forms in which values are stored
+* `value_ids`        the ids under which values are written, and why no two are alike
+* `events`           the types of the library's events, and the contents of each
 * `graph`            a workflow as data: a tree of blocks in which a path names each place
 * `envelope`         the texts and limits that a change carries beside its operations
 * `transitions`      the table of statuses: which may follow which, and what happens on the way

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import assert_never
 
 from orchestrator.rules.change import (
     CancelPendingItems,
@@ -31,9 +31,10 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.stamps import Stamps, dispatch_of, start_event
 from orchestrator.rules.transitions import ABSENT, TABLE, Claim, Kind, check_run
+from orchestrator.rules.value_ids import make_item_id
 
 UNKNOWN = "unknown"  # no such run, or no such activation
 ENDED_RUN = "ended"  # the run is not active
@@ -264,7 +265,7 @@ class _Work:
             case _:
                 assert_never(op)
 
-    def put(self, activation: Activation, fields: Mapping[str, Any], token: str, delay: int) -> None:
+    def put(self, activation: Activation, fields: ActivationFields, token: str, delay: int) -> None:
         """Move an activation to what `fields` say, with everything that its new status brings along."""
         before = activation.status
         activation = replace(activation, **fields)
@@ -342,7 +343,7 @@ class _Work:
         if block.next_item >= block.total:
             return
         child = f"{path}.{block.next_item}"
-        value = f"{prefix}.{block.next_item}"
+        value = make_item_id(prefix, block.next_item)
         self._write(replace(block, next_item=block.next_item + 1))
         item = replace(template, path=child, index=block.next_item, input=value, status=ABSENT)
         self.put(item, {"status": template.status}, "", 0)

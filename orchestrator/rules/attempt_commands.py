@@ -13,7 +13,7 @@ from orchestrator.rules import flow
 from orchestrator.rules.change import Change, Doc, LeaseGuard, MailboxUpdate, UpdateActivation, mailbox_version
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Step, Wait
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import ClaimedNode, Failed, Plan
 from orchestrator.rules.timers import on_deadline
 
@@ -113,7 +113,7 @@ def await_event(claim: ClaimedNode, entries: Sequence[str]) -> tuple[Plan, Mailb
 def time_out_event(claim: ClaimedNode, error_id: str) -> tuple[Plan, MailboxUpdate]:
     """End a wait whose time is over, and remove its entry from the mailbox."""
     # No version is expected. A caller who sends an event now finds the activation queued, and removes the entry itself.
-    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.label)
+    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.waiter)
 
 
 def _event_of(claim: ClaimedNode) -> str:
@@ -169,7 +169,7 @@ def defer_unrunnable(activation: Activation, reason: str, delay: int) -> Change:
     just not be there yet.
     """
     # The reason is for operators. It also tells a later claim that the start event of the step has been emitted.
-    fields = {"status": ActivationStatus.RETRYING.value, "parked": reason}
+    fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "parked": reason}
     return Change(
         LeaseGuard(activation.path, activation.lease_token), (UpdateActivation(activation.path, fields, delay=delay),)
     )

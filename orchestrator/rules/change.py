@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.model import Activation, ActivationFields, RunHeader, RunHeaderFields
 
 Doc = dict[str, Any]
 
@@ -31,7 +31,7 @@ class UpdateActivation:
     """Write other values into some fields of an activation that exists."""
 
     path: str
-    fields: Mapping[str, Any]  # a `status` among them moves the activation, with all that the table says
+    fields: ActivationFields  # a `status` among them moves the activation, with all that the table says
     claim: str = ""  # the lease token under which it becomes running
     delay: int = 0  # milliseconds until its deadline; without a new status, the deadline alone moves
 
@@ -73,7 +73,7 @@ class EmitProgress:
 class UpdateRun:
     """Write other values into some fields of the run header."""
 
-    fields: Mapping[str, Any]
+    fields: RunHeaderFields
     unless: str = ""  # a field; where it is not empty any more, nothing is written
 
 

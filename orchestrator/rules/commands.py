@@ -36,6 +36,7 @@ from orchestrator.rules.model import (
     ActivationStatus,
     Phase,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     parse_path,
 )
@@ -68,7 +69,11 @@ def start(
     """
     plan = flow.start(graph, header, input_id)
     # A run may be created in one process and started in another. The graph that it was started with counts.
-    fields = {"resource_id": header.resource_id, "namespace": header.namespace, "fingerprint": graph.fingerprint}
+    fields: RunHeaderFields = {
+        "resource_id": header.resource_id,
+        "namespace": header.namespace,
+        "fingerprint": graph.fingerprint,
+    }
     ops: tuple[Op, ...] = (*plan.ops, UpdateRun(fields))
     return Change(
         # Only a pending run: of two callers who start the same run, one is refused.
@@ -224,7 +229,13 @@ def cancel(header: RunHeader, request_id: str, *, has_begun: bool) -> Change:
     may be a settling to take away.
     """
     number = header.settle_count + 1
-    ended = {"status": StoredStatus.CANCELED.value, "outcome": StoredStatus.CANCELED.value, "closed": True, "error": ""}
+    ended: RunHeaderFields = {
+        "status": StoredStatus.CANCELED.value,
+        "outcome": StoredStatus.CANCELED.value,
+        "closed": True,
+        "error": "",
+        "settle_count": number,
+    }
     # A settling that a worker may be busy with is taken away, because this change settles the run.
     taken = (
         (UpdateActivation("", {"status": ActivationStatus.OPEN.value, "phase": Phase.SETTLE.value}),)
@@ -235,7 +246,7 @@ def cancel(header: RunHeader, request_id: str, *, has_begun: bool) -> Change:
         # A start or its undoing may come between reading and canceling. In either case the caller must look again. The
         # settle count is guarded, because those who wait for the end recognize it by its next number.
         RequestGuard(request_id, RESUMABLE if has_begun else STARTABLE, settle_count=header.settle_count),
-        (*taken, UpdateRun({**ended, "settle_count": number})),
+        (*taken, UpdateRun(ended)),
         events=tuple(flow.settled_events(StoredStatus.CANCELED, number)),
     )
 
@@ -346,8 +357,8 @@ def send_event(
         kept = MailboxUpdate(name, read, push=value_id)
         return Change(guard, values=texts.values, mailbox=kept, redelivery_delay=limits.redelivery_delay)
     taken = MailboxUpdate(name, read, pop=first)
-    # The label has the lease token of the claim that began to wait, so a later wait at the same path is another waiter.
-    if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.label != first:
+    # The entry has the lease token of the claim that began to wait, so a later wait at the same path is another waiter.
+    if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.waiter != first:
         return Change(guard, mailbox=taken)
     return Change(
         guard,

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from orchestrator.rules import values
+from orchestrator.rules import events, values
 from orchestrator.rules.change import (
     CancelPendingItems,
     CountDown,
@@ -35,10 +35,12 @@ from orchestrator.rules.change import (
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Wait
 from orchestrator.rules.model import (
     Activation,
+    ActivationFields,
     ActivationStatus,
     Phase,
     Role,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     belongs,
     format_path,
@@ -56,10 +58,10 @@ from orchestrator.rules.plan import (
     begin_items,
     begin_node,
     item_template,
-    items_prefix,
     new_activation,
     root_activation,
 )
+from orchestrator.rules.value_ids import make_items_prefix, make_outcome_id
 
 # --- beginning -------------------------------------------------------------------------------------------------------
 
@@ -70,7 +72,7 @@ def start(graph: Graph, header: RunHeader, input_id: str) -> Plan:
     plan = Plan(graph, "", header.quiet, Admission.ONE if header.per_step else Admission.ALL)
     plan.ops.append(CreateActivation(root_activation(graph)))
     plan.ops.append(UpdateRun({"status": StoredStatus.RUNNING.value, "input": input_id, "per_step": header.per_step}))
-    plan.events.append({"type": "workflow-start", "input": input_id})
+    plan.events.append(events.make_workflow_start(input_id))
     begin_node(plan, graph.flow[0], (0,), (), Done(input_id))
     return plan.end()
 
@@ -139,7 +141,7 @@ def _on_node_end(plan: Plan, path: Path, visit: Path, result: Result, child: Act
         case Loop() if isinstance(result, Done):
             # A loop has one child, so it needs no counter: the end of the body claims the condition at once.
             needs = " ".join(result.needs[:MAX_NEEDS])
-            fields = {
+            fields: ActivationFields = {
                 "phase": Phase.EVALUATE_LOOP.value,
                 "input": result.output,
                 "needs": needs,
@@ -188,8 +190,8 @@ def _on_item_end(plan: Plan, node: Foreach, path: Path, visit: Path, result: Res
     good = isinstance(result, Done)
     event: Doc | None = None
     if not plan.quiet:
-        event = _progress_event(where, node, child, "success" if good else "failed")
-        event |= {"output": result.output} if isinstance(result, Done) else {}
+        output = result.output if isinstance(result, Done) else None
+        event = _progress_event(where, node, child, "success" if good else "failed", output)
     # The counter has counted all items from the beginning. After a failure no further item starts, because the foreach
     # has failed; the join waits for those that run.
     join = plan.reopen_block(where, {"phase": Phase.JOIN.value})
@@ -197,12 +199,12 @@ def _on_item_end(plan: Plan, node: Foreach, path: Path, visit: Path, result: Res
     plan.ops.append(CountDown(where, join, event))
 
 
-def _progress_event(where: str, node: Foreach, item: Activation, status: str) -> Doc:
+def _progress_event(where: str, node: Foreach, item: Activation, status: str, output: str | None = None) -> Doc:
     """Make the event about an item of the foreach at `where`; the store adds the counts."""
     # From the path: an item that is a nested workflow ends with an activation that no store has read.
     index = int(item.path.rsplit(".", 1)[1])
-    about = {"path": where, "visit": item.visit, "step": node.body_node.id, "index": index}
-    return {"type": "workflow-step-progress", **about, "status": status}
+    foreach = Activation(path=where, visit=item.visit, step=node.body_node.id)
+    return events.make_step_progress(foreach, index, status, output)
 
 
 def _next_item(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
@@ -210,7 +212,7 @@ def _next_item(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextI
     return StartNextItem(
         format_path(path),
         item_template(plan, node, path, visit),
-        items_prefix(format_path(path), format_path(visit), plan.generation),
+        make_items_prefix(format_path(path), format_path(visit), plan.generation),
     )
 
 
@@ -233,7 +235,7 @@ def retry(claim: ClaimedNode, delay: int) -> Plan:
     """The attempt has failed: let another follow after `delay` milliseconds."""
     plan = _plan(claim)
     # Counted here and nowhere else: an abandoned attempt is no failure of the step.
-    fields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
+    fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     return plan
 
@@ -242,21 +244,22 @@ def suspend(claim: ClaimedNode, payload: str, label: str) -> Plan:
     """The step suspends: it stays unfinished until a resume, and nothing is reported upward."""
     plan = _plan(claim)
     # The data of an earlier resume is cleared: the next attempt gets what the next resume brings.
-    fields = {
+    fields: ActivationFields = {
         "status": ActivationStatus.SUSPENDED.value,
         "suspend": payload,
         "label": label,
         "resume": "",
         "resumed": False,
+        "restarted": False,
     }
-    plan.ops.append(UpdateActivation(claim.activation.path, {**fields, "restarted": False}))
+    plan.ops.append(UpdateActivation(claim.activation.path, fields))
     # No counter changes: the block waits for this child, and the run settles as suspended once nothing is live.
     around = claim.graph.node(claim.path[:-1]) if len(claim.path) > 1 else None
     if not isinstance(around, Foreach):
-        plan.emit("workflow-step-suspended", claim.activation, input=claim.activation.input, suspend=payload)
+        plan.emit(claim.activation, events.make_step_suspended(claim.activation, payload))
     elif not plan.quiet:  # items emit nothing else, but a caller must learn which item to resume
         item, where = replace(claim.activation, quiet=False), format_path(claim.path[:-1])
-        plan.emit("workflow-step-suspended", item, input=item.input, suspend=payload, index=item.index)
+        plan.emit(item, events.make_step_suspended(item, payload, item.index))
         plan.ops.append(EmitProgress(where, _progress_event(where, around, item, "suspended")))
     return plan
 
@@ -306,7 +309,12 @@ def on_branch_chosen(claim: ClaimedNode, arms: Sequence[int]) -> Plan:
         return _on_result(plan, claim, _write_value(plan, claim, values.EMPTY_DICT))
     # Only the chosen arms count: the others get no activation.
     count = len(arms)
-    fields = {"status": ActivationStatus.OPEN.value, "pending_children": count, "total": count, "next_item": count}
+    fields: ActivationFields = {
+        "status": ActivationStatus.OPEN.value,
+        "pending_children": count,
+        "total": count,
+        "next_item": count,
+    }
     plan.ops.append(UpdateActivation(claim.activation.path, fields))
     for index in arms:
         begin_node(plan, node.arms[index], (*claim.path, index), visits(claim.activation), _input_of(claim))
@@ -343,13 +351,14 @@ def on_items(claim: ClaimedNode, count: int, concurrency: int) -> Plan:
         return _on_result(plan, claim, _write_value(plan, claim, values.EMPTY_LIST))
     # After a time travel with resume data, finished items of the older generation stay, and suspended ones go on.
     progress = plan.pending_resumes.progress(claim.activation.path, claim.activation.visit, count)
-    fields = {
+    fields: ActivationFields = {
+        "status": ActivationStatus.OPEN.value,
         "pending_children": progress.pending_children,
         "total": count,
         "next_item": progress.begun,
         "concurrency": concurrency,
     }
-    plan.ops.append(UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value, **fields}))
+    plan.ops.append(UpdateActivation(claim.activation.path, fields))
     begin_items(plan, node, claim.path, visits(claim.activation), progress, concurrency)
     return plan
 
@@ -383,9 +392,9 @@ _JOINS = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
 def on_sleep_computed(claim: ClaimedNode, seconds: float) -> Plan:
     """The length of a computed sleep is known: sleep."""
     plan = _plan(claim)
-    fields = {"status": ActivationStatus.SLEEPING.value, "phase": Phase.SLEEP_OVER.value}
+    fields: ActivationFields = {"status": ActivationStatus.SLEEPING.value, "phase": Phase.SLEEP_OVER.value}
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=round(max(seconds, 0.0) * 1000)))
-    plan.emit("workflow-step-waiting", claim.activation, input=claim.activation.input)
+    plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
 
 
@@ -414,10 +423,10 @@ def on_await(claim: ClaimedNode) -> Plan:
     node = claim.node
     if not isinstance(node, Wait):
         raise TypeError(f"{claim.activation.path} is not a wait")
-    fields = {"status": ActivationStatus.WAITING.value, "label": waiter(claim.activation)}
+    fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter(claim.activation)}
     delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean no timeout
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
-    plan.emit("workflow-step-waiting", claim.activation, input=claim.activation.input)
+    plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
 
 
@@ -441,7 +450,7 @@ def on_timeout(claim: ClaimedNode, error: str) -> Plan:
 
 def deliver_event(activation: Activation, value: str) -> list[Op]:
     """Put a waiting activation into the queue with its event."""
-    fields = {
+    fields: ActivationFields = {
         "status": ActivationStatus.QUEUED.value,
         "phase": Phase.EVENT_RECEIVED.value,
         "resume": value,
@@ -452,7 +461,11 @@ def deliver_event(activation: Activation, value: str) -> list[Op]:
 
 def time_out_wait(activation: Activation) -> list[Op]:
     """Put a waiting activation into the queue because its time is over."""
-    fields = {"status": ActivationStatus.QUEUED.value, "phase": Phase.EVENT_TIMEOUT.value, "attempt": 0}
+    fields: ActivationFields = {
+        "status": ActivationStatus.QUEUED.value,
+        "phase": Phase.EVENT_TIMEOUT.value,
+        "attempt": 0,
+    }
     return [*reopen_run(), UpdateActivation(activation.path, fields)]
 
 
@@ -473,9 +486,9 @@ def _input_of(claim: ClaimedNode) -> Done:
 
 def _write_value(plan: Plan, claim: ClaimedNode, text: str, needs: tuple[str, ...] = ()) -> Done:
     """Write a value that the rules make, and return it as a result."""
-    # The lease token is an id that never comes back, and a claim makes one value at most.
-    plan.values[claim.activation.lease_token] = text
-    return Done(claim.activation.lease_token, needs)
+    key = make_outcome_id(claim.activation.lease_token)
+    plan.values[key] = text
+    return Done(key, needs)
 
 
 # --- settling --------------------------------------------------------------------------------------------------------
@@ -502,7 +515,11 @@ def on_settled(claim: ClaimedNode) -> Plan:
     header, plan = claim.header, Plan(claim.graph, "")
     state = settled_status(header)
     error = header.error or header.failure
-    fields = {"status": state.value, "settle_count": header.settle_count + 1, "error": error if state in _BAD else ""}
+    fields: RunHeaderFields = {
+        "status": state.value,
+        "settle_count": header.settle_count + 1,
+        "error": error if state in _BAD else "",
+    }
     # Open again, ready for the next settling: a resume may let the run go on.
     plan.ops.append(UpdateActivation("", {"status": ActivationStatus.OPEN.value}))
     plan.ops.append(UpdateRun(fields))
@@ -519,12 +536,12 @@ def settled_events(state: StoredStatus, settle_count: int) -> list[Doc]:
 
     The `settle_count` is in them: a reader who waits for a certain settling knows it by its number.
     """
-    events: list[Doc] = []
+    made: list[Doc] = []
     if state is StoredStatus.PAUSED:
-        events.append({"type": "workflow-paused"})
+        made.append(events.make_workflow_paused())
     if state is StoredStatus.CANCELED:
-        events.append({"type": "workflow-canceled"})
-    return [*events, {"type": "workflow-finish", "status": state.value, "rest": settle_count}]
+        made.append(events.make_workflow_canceled())
+    return [*made, events.make_workflow_finish(state.value, settle_count)]
 
 
 # --- resume ----------------------------------------------------------------------------------------------------------
@@ -533,5 +550,5 @@ def settled_events(state: StoredStatus, settle_count: int) -> list[Doc]:
 def resume(activation: Activation, data: str) -> list[Op]:
     """Put a suspended activation into the queue with the value `data`. It runs from the top, with its own input."""
     # Its retries begin again: the failures before the suspension say nothing about the call with the data.
-    fields = {"status": ActivationStatus.QUEUED.value, "resume": data, "resumed": True, "attempt": 0}
+    fields: ActivationFields = {"status": ActivationStatus.QUEUED.value, "resume": data, "resumed": True, "attempt": 0}
     return [*reopen_run(), UpdateActivation(activation.path, fields)]

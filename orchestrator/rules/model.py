@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from orchestrator.rules.graph import Path, Route
 from orchestrator.rules.transitions import AWAITING, ENDED, FINAL, LIVE, ActivationStatus, StoredStatus
@@ -23,10 +23,12 @@ __all__ = [
     "FINAL",
     "LIVE",
     "Activation",
+    "ActivationFields",
     "ActivationStatus",
     "Phase",
     "Role",
     "RunHeader",
+    "RunHeaderFields",
     "StoredStatus",
     "belongs",
     "format_path",
@@ -129,7 +131,8 @@ class Activation(_Flat):
     resume: str = ""  # id of the resume data; present while the activation is a resumption
     resumed: bool = False  # its function is called with resume data
     restarted: bool = False  # an attempt was abandoned, or taken away by a restart
-    label: str = ""  # label of a suspension; of a wait, its entry in the mailbox
+    label: str = ""  # the name by which a caller may mean its suspension
+    waiter: str = ""  # its entry in the mailbox of the event that it waits for
     tripwire: bool = False  # failed by a TripWire
     queued_at: int = 0  # last time it went into the queue
     started_at: int = 0  # first time it ran
@@ -199,6 +202,96 @@ class RunHeader(_Flat):
         return self.status in FINAL
 
 
+class ActivationFields(TypedDict, total=False):
+    """Some fields of an activation, as a commit names those that it changes.
+
+    The names and types are those of `Activation`, as a test proves. So mypy finds a field that is misspelled or has a
+    value of another type; some stores would write it without a word.
+    """
+
+    path: str
+    step: str
+    component: str
+    role: str
+    phase: str
+    status: str
+    visit: str
+    seq: int
+    lease_token: str
+    last_lease_token: str
+    last_reply: str
+    flush_seq: int
+    first_seq: int
+    route: str
+    quiet: bool
+    input: str
+    output: str
+    error: str
+    needs: str
+    scope: int
+    attempt: int
+    abandoned_attempts: int
+    iteration: int
+    index: int
+    pending_children: int
+    next_item: int
+    total: int
+    never_started: int
+    concurrency: int
+    suspend: str
+    resume: str
+    resumed: bool
+    restarted: bool
+    label: str
+    waiter: str
+    tripwire: bool
+    queued_at: int
+    started_at: int
+    ended_at: int
+    suspended_at: int
+    resumed_at: int
+    deadline: int
+    parked: str
+    trace: str
+
+
+class RunHeaderFields(TypedDict, total=False):
+    """Some fields of a run header, as `ActivationFields` are of an activation."""
+
+    run_id: str
+    workflow_id: str
+    resource_id: str
+    fingerprint: str
+    namespace: str
+    runtime: str
+    status: str
+    generation: int
+    commits: int
+    settle_count: int
+    live: int
+    suspended: int
+    waiting: int
+    paused: int
+    outcome: str
+    failure: str
+    tripwire: bool
+    closed: bool
+    per_step: bool
+    quiet: bool
+    auto_restart: bool
+    input: str
+    output: str
+    error: str
+    trace: str
+    pending_resumes: str
+    last_request_id: str
+    last_reply: str
+    created_at: int
+    started_at: int
+    updated_at: int
+    ended_at: int
+
+
 # A workflow has few routes, and each activation carries one as text: both directions are remembered.
 @lru_cache(maxsize=4096)
 def pack_route(route: Route) -> str:
@@ -225,6 +318,6 @@ def belongs(child: Activation, ancestor: Activation) -> bool:
     return mine[: len(theirs)] == theirs
 
 
-def with_fields(activation: Activation, **values: Any) -> Activation:
+def with_fields(activation: Activation, **values: Unpack[ActivationFields]) -> Activation:
     """Return the activation with other values in some fields."""
     return replace(activation, **values)

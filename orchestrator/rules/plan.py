@@ -7,15 +7,16 @@ what an outcome was.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, assert_never
+from typing import assert_never
 
+from orchestrator.rules import events
 from orchestrator.rules.change import CreateActivation, Doc, Op, StartNextItem, UpdateActivation
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
 from orchestrator.rules.model import (
     Activation,
+    ActivationFields,
     ActivationStatus,
     Phase,
     Role,
@@ -25,6 +26,7 @@ from orchestrator.rules.model import (
     unpack_route,
 )
 from orchestrator.rules.pending_resumes import NO_PENDING_RESUMES, PendingResumes, Progress
+from orchestrator.rules.value_ids import make_item_id, make_items_prefix
 
 MAX_NEEDS = 500  # value ids that an activation lists for its claim to bring; the step itself reads more
 
@@ -102,15 +104,14 @@ class Plan:
         claim = self._take() if control else ""
         self.ops.append(CreateActivation(activation, claim, delay))
 
-    def reopen_block(self, path: str, fields: Mapping[str, Any]) -> UpdateActivation:
+    def reopen_block(self, path: str, fields: ActivationFields) -> UpdateActivation:
         """Give a block work again: its join or its condition. This commit claims it, if the token is still free."""
         return UpdateActivation(path, {"status": ActivationStatus.QUEUED.value, "attempt": 0, **fields}, self._take())
 
-    def emit(self, kind: str, activation: Activation, **more: Any) -> None:
+    def emit(self, activation: Activation, event: Doc) -> None:
         """Emit an event about an activation, unless the run or the activation is quiet."""
         if not (self.quiet or activation.quiet):
-            about = {"path": activation.path, "visit": activation.visit, "step": activation.step}
-            self.events.append({"type": kind, **about, **more})
+            self.events.append(event)
 
     def record_result(self, activation: Activation, result: Result) -> None:
         """End the activation with this result."""
@@ -119,14 +120,18 @@ class Plan:
                 self.ops.append(
                     UpdateActivation(activation.path, {"status": ActivationStatus.SUCCESS.value, "output": output})
                 )
-                self.emit("workflow-step-result", activation, status="success", output=output)
+                self.emit(activation, events.make_step_success(activation, output))
             case Failed(error=error, tripwire=tripwire):
-                fields = {"status": ActivationStatus.FAILED.value, "error": error, "tripwire": tripwire}
+                fields: ActivationFields = {
+                    "status": ActivationStatus.FAILED.value,
+                    "error": error,
+                    "tripwire": tripwire,
+                }
                 self.ops.append(UpdateActivation(activation.path, fields))
-                self.emit("workflow-step-result", activation, status="failed", error=error)
+                self.emit(activation, events.make_step_failure(activation, error))
             case _:
                 assert_never(result)
-        self.emit("workflow-step-finish", activation)
+        self.emit(activation, events.make_step_finish(activation))
 
     def _take(self) -> str:
         # A worker runs one activation at a time, so one commit claims at most one.
@@ -194,7 +199,7 @@ def begin_node(plan: Plan, node: Node, path: Path, visit: Path, given: Done, rol
             plan.start(replace(activation, phase=Phase.VALIDATE_INPUT), control=True)
         case Nested():
             plan.ops.append(CreateActivation(replace(activation, status=ActivationStatus.OPEN.value)))
-            plan.emit("workflow-step-start", activation, input=activation.input)
+            plan.emit(activation, events.make_step_start(activation))
             begin_node(plan, node.flow[0], (*path, 0), visit, given)
         case Parallel(arms=arms):
             count = len(arms)
@@ -243,7 +248,7 @@ def new_activation(plan: Plan, node: Node, path: Path, visit: Path, given: Done,
 def _sleep(plan: Plan, activation: Activation, seconds: float) -> None:
     asleep = replace(activation, phase=Phase.SLEEP_OVER, status=ActivationStatus.SLEEPING.value)
     plan.start(asleep, delay=round(max(seconds, 0.0) * 1000))
-    plan.emit("workflow-step-waiting", activation, input=activation.input)
+    plan.emit(activation, events.make_step_waiting(activation))
 
 
 def item_template(plan: Plan, node: Foreach, path: Path, visit: Path) -> Activation:
@@ -260,17 +265,11 @@ def begin_items(plan: Plan, node: Foreach, path: Path, visit: Path, progress: Pr
     Those that had begun and not succeeded start again, and as many more as may run at once.
     """
     where, when = format_path(path), format_path(visit)
-    template, prefix = item_template(plan, node, path, visit), items_prefix(where, when, plan.generation)
+    template, prefix = item_template(plan, node, path, visit), make_items_prefix(where, when, plan.generation)
     # Items that had begun get their old places. The others are created by the block's counter, like any item.
     again = progress.unfinished_items()
     for index in again:
-        item = replace(template, path=f"{where}.{index}", index=index, input=f"{prefix}.{index}")
+        item = replace(template, path=f"{where}.{index}", index=index, input=make_item_id(prefix, index))
         plan.ops.append(CreateActivation(plan.pending_resumes.apply_to(item)))
     free = max(0, min(width - len(again), progress.total - progress.begun))
     plan.ops.extend([StartNextItem(where, template, prefix)] * free)
-
-
-def items_prefix(path: str, visit: str, generation: int) -> str:
-    """Return the prefix of the ids of the item inputs of one foreach; `.<index>` follows."""
-    # Visit and generation are part of it, because a value is written once: another iteration has other items.
-    return f"{path}@{visit}@{generation}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, assert_never
 
 from orchestrator.rules.change import Dispatch, Doc
+from orchestrator.rules.events import make_step_start
 from orchestrator.rules.model import Activation, Phase
 from orchestrator.rules.transitions import TABLE, Deadline, DispatchTime, Kind, Number, Row, row_of
 
@@ -95,11 +96,4 @@ def start_event(activation: Activation) -> Doc | None:
         or activation.parked
     ):
         return None
-    event: Doc = {
-        "type": "workflow-step-start",
-        "path": activation.path,
-        "visit": activation.visit,
-        "step": activation.step,
-    }
-    event["input"] = activation.input
-    return event | {"resume": activation.resume} if activation.resumed else event
+    return make_step_start(activation, activation.resume if activation.resumed else None)

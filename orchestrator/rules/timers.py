@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.rules.change import Change, Dispatch, Op, Precondition, RequestGuard, UpdateActivation
 from orchestrator.rules.flow import time_out_wait
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, RunHeader, StoredStatus
 from orchestrator.rules.transitions import TABLE, Deadline
 
 # Runs of these runtimes live in the process of their caller, and no worker needs to know their workflows. A sweep would
@@ -125,7 +125,7 @@ def on_deadline(
         # The attempt is abandoned. The executor says how many in a row are too many, when it claims the activation
         # (`attempt_commands.must_give_up`): ending a step needs its graph.
         case ActivationStatus.RUNNING:
-            fields = {
+            fields: ActivationFields = {
                 "status": ActivationStatus.QUEUED.value,
                 "abandoned_attempts": activation.abandoned_attempts + 1,
                 "restarted": True,

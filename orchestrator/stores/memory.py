@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from orchestrator.host import SystemClock, monotonic
-from orchestrator.ports import TRIMMED, Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
 from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, mailbox_version
+from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
 from orchestrator.rules.timers import SweepRight, has_timer, is_timer_live, take_sweep_right
 from orchestrator.stores.common import SLACK, matches, number_of
@@ -316,7 +317,7 @@ def _cut(run: _Run, first: int) -> None:
     """Drop the events before this place. The newest of them stays, to mark the gap from now on."""
     if first > 1:
         del run.events[: first - 1]
-        run.events[0] = replace(run.events[0], doc={"type": TRIMMED})
+        run.events[0] = replace(run.events[0], doc=make_events_trimmed())
 
 
 def _patch(stored: dict[str, str], patch: Mapping[str, str | None]) -> None:

@@ -15,7 +15,7 @@ from typing import Any, assert_never
 
 from pydantic_core import from_json, to_json
 
-from orchestrator.ports import TRIMMED, StoredEvent
+from orchestrator.ports import StoredEvent
 from orchestrator.rules.apply import REMEMBERED
 from orchestrator.rules.change import (
     CancelPendingItems,
@@ -34,6 +34,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.events import EventType, make_events_trimmed
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.rules.stamps import STARTING
 from orchestrator.rules.timers import SWEPT, UNSWEPT_RUNTIMES
@@ -77,6 +78,7 @@ def rules() -> str:
         **tables(),
         "activation": {field.name: field.default for field in fields(Activation)},
         "header": {field.name: field.default for field in fields(RunHeader)},
+        "step_start": EventType.STEP_START.value,
         "starting": dict.fromkeys(STARTING, True),
         "swept": dict.fromkeys(SWEPT, True),
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
@@ -209,7 +211,7 @@ def events_of(reply: Sequence[Any]) -> list[StoredEvent]:
         StoredEvent(
             cursor.decode(),
             int(cursor.partition(b"-")[0]),
-            {"type": TRIMMED} if cursor == trimmed else from_json(fields[1]),
+            make_events_trimmed() if cursor == trimmed else from_json(fields[1]),
         )
         for cursor, fields in found
     ]

@@ -16,8 +16,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from orchestrator.ports import TRIMMED, LeaseRef, RunQuery, Store
+from orchestrator.ports import LeaseRef, RunQuery, Store
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, LeaseGuard, Refused
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, RunHeader, StoredStatus
 from orchestrator.stores.memory import MemoryStore
 from tests.properties.small_graphs import LONG
@@ -56,7 +57,7 @@ def _log(store: Store, run_id: str) -> tuple[bool, list[Any]]:
     """Return True if the log has lost its beginning, and the rest of it."""
     docs = [dict(event.doc) for event in store.events(run_id, limit=_ALL)]
     assert store.events(run_id, store.last_event(run_id)) == []
-    cut = bool(docs) and docs[0]["type"] == TRIMMED
+    cut = bool(docs) and docs[0]["type"] == EventType.EVENTS_TRIMMED
     return cut, docs[cut:]
 
 

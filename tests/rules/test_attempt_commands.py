@@ -114,7 +114,7 @@ def test_a_wait_that_finds_no_event_begins(entries: list[str]) -> None:
     """Other waits in the mailbox do not matter."""
     plan, mail = attempts.await_event(claim(graph(wait("w", 2.0))), entries)
     assert mail == MailboxUpdate(EVENT, mailbox_version(entries), push="?0#mine")
-    assert plan.ops == [UpdateActivation("0", {"status": "waiting", "label": "?0#mine"}, delay=2000)]
+    assert plan.ops == [UpdateActivation("0", {"status": "waiting", "waiter": "?0#mine"}, delay=2000)]
     assert [event["type"] for event in plan.events] == ["workflow-step-waiting"]
 
 
@@ -127,7 +127,7 @@ def test_a_wait_takes_the_oldest_event() -> None:
 
 def test_a_wait_that_times_out_leaves_the_mailbox() -> None:
     """No mailbox version is expected."""
-    activation = replace(CLAIM, label="?0#older")
+    activation = replace(CLAIM, waiter="?0#older")
     plan, mail = attempts.time_out_event(claim(graph(wait("w", 1.0)), activation), "e")
     assert mail == MailboxUpdate(EVENT, pop="?0#older")
     assert plan.ops[0] == UpdateActivation("0", {"status": "failed", "error": "e", "tripwire": False})

@@ -233,7 +233,7 @@ def test_the_first_waiter_is_first_by_numbers(entries: Sequence[str], first: str
 def test_an_event_goes_to_the_first_waiter() -> None:
     """The entry leaves the mailbox, and the wait goes on with the event."""
     entries = [waiter("0.10"), waiter("0.2")]
-    waits = Activation(path="0.2", status="waiting", label=waiter("0.2"), seq=5)
+    waits = Activation(path="0.2", status="waiting", waiter=waiter("0.2"), seq=5)
     change = commands.send_event("e", entries, waits, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", commands.UNENDED)
     assert change.mailbox == MailboxUpdate("e", mailbox_version(entries), pop=waiter("0.2"))
@@ -254,8 +254,8 @@ def test_an_event_without_a_waiter_is_kept(entries: list[str]) -> None:
     "found",
     [
         None,
-        Activation(path="0", status="success", label=waiter("0")),
-        Activation(path="0", status=ActivationStatus.WAITING, label=waiter("0", "another")),
+        Activation(path="0", status="success", waiter=waiter("0")),
+        Activation(path="0", status=ActivationStatus.WAITING, waiter=waiter("0", "another")),
     ],
 )
 def test_the_entry_of_a_wait_that_is_over_is_removed(found: Activation | None) -> None:

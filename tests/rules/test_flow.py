@@ -18,7 +18,8 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
-from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result, items_prefix
+from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result
+from orchestrator.rules.value_ids import make_items_prefix
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 RUNNING = RunHeader(run_id="run", status=StoredStatus.RUNNING)
@@ -207,7 +208,7 @@ def test_a_foreach_starts_as_many_items_as_it_may(count: int, concurrency: int, 
     plan = flow.on_items(claim(graph(foreach("f", count, concurrency, step("a"))), "0", visit="3"), count, concurrency)
     assert ops(plan) == ["set 0 open", *["next 0"] * begun]
     (first, *_) = (op for op in plan.ops if isinstance(op, StartNextItem))
-    assert first.prefix == items_prefix("0", "3", 0)
+    assert first.prefix == make_items_prefix("0", "3", 0)
     assert (first.template.role, first.template.status, first.template.visit) == (
         Role.ITEM,
         ActivationStatus.QUEUED,
@@ -284,11 +285,11 @@ def test_an_outcome_that_ends_nothing_moves_its_activation_alone() -> None:
 
 
 def test_a_wait_begins_gets_its_event_or_times_out() -> None:
-    """A sender finds it by its label. An alternative may run after its timeout."""
+    """A sender finds it by its mailbox entry. An alternative may run after its timeout."""
     of = graph(wait("w", 2.0, step("late")))
     waiting = flow.on_await(claim(of, "0", phase=Phase.AWAIT_EVENT))
     assert ops(waiting) == ["set 0 waiting+2000"]
-    (waits,) = (op.fields["label"] for op in waiting.ops if isinstance(op, UpdateActivation))
+    (waits,) = (op.fields["waiter"] for op in waiting.ops if isinstance(op, UpdateActivation))
     assert flow.waiter_path(waits) == "0"
     assert ops(flow.on_event(claim(of, "0"), "v")) == ["set 0 success", "run outcome=success output=v"]
     assert ops(flow.on_timeout(claim(of, "0"), "e")) == ["set 0 open", "put 0.0 queued run"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,10 @@ from orchestrator.rules.model import (
     FINAL,
     LIVE,
     Activation,
+    ActivationFields,
     ActivationStatus,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     belongs,
     format_path,
@@ -105,3 +108,13 @@ def test_an_activation_belongs_to_the_present_visit_of_its_ancestor(child: str, 
     """Visits are compared as numbers, as far as the ancestor's goes."""
     assert belongs(Activation(visit=child), Activation(visit=ancestor)) is mine
     assert visits(Activation(visit="2.10")) == (2, 10)
+
+
+@pytest.mark.parametrize("whole, some", [(Activation, ActivationFields), (RunHeader, RunHeaderFields)])
+def test_a_commit_may_name_each_field_with_its_type_and_nothing_else(
+    whole: type[Activation] | type[RunHeader], some: type[ActivationFields] | type[RunHeaderFields]
+) -> None:
+    """mypy checks a commit's fields against the second list, and the stores read and write the first."""
+    hints = get_type_hints(whole)
+    assert list(get_type_hints(some).items()) == [(field.name, hints[field.name]) for field in fields(whole)]
+    assert not some.__required_keys__

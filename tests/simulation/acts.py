@@ -32,7 +32,8 @@ from orchestrator.rules.graph import (
     Wait,
 )
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
-from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, items_prefix
+from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
+from orchestrator.rules.value_ids import make_items_prefix
 
 LEASE = 30_000
 REDELIVERY_DELAY = 10_000
@@ -231,7 +232,7 @@ def _split(claim: ClaimedNode, store: Store, pages: list[Change]) -> Plan:
     assert isinstance(node.body, Items)
     count = node.body.count
     given = plain(store, activation.input)
-    prefix = items_prefix(activation.path, activation.visit, claim.header.generation)
+    prefix = make_items_prefix(activation.path, activation.visit, claim.header.generation)
     if count:
         texts = {f"{prefix}.{n}": _text(item_of(given, n)) for n in range(count)}
         pages.append(attempt_commands.write_items(activation, texts, LIMITS))

@@ -64,7 +64,7 @@ class _Names:
         for user in state.users:
             numbers.update(_numbers_of(user, state.header))
         self.ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
-        self.labels = {activation.label for activation in state.activations if activation.label}
+        self.waiters = {activation.waiter for activation in state.activations if activation.waiter}
         self.tokens = {
             activation.lease_token: activation.path for activation in state.activations if activation.lease_token
         }
@@ -76,7 +76,7 @@ class _Names:
         """An entry of the mailbox: a value, or whether this waiter still waits."""
         if not entry.startswith(flow.WAITER):
             return entry
-        return f"{flow.waiter_path(entry)} {'waits' if entry in self.labels else 'has gone'}"
+        return f"{flow.waiter_path(entry)} {'waits' if entry in self.waiters else 'has gone'}"
 
     def token(self, token: str) -> str:
         """The path that the token is the lease of; tokens of no lease are alike."""
@@ -105,7 +105,13 @@ def _activation_key(activation: Activation, now: int, name: _Names, asked: set[A
             activation.total,
             activation.never_started,
         ),
-        (activation.resumed, activation.tripwire, bool(activation.label), activation.resume == acts.AGAIN),
+        (
+            activation.resumed,
+            activation.tripwire,
+            bool(activation.label),
+            bool(activation.waiter),
+            activation.resume == acts.AGAIN,
+        ),
         (activation.flush_seq, bool(activation.parked)),
         tuple(id_ for id_ in (activation.resume, activation.output) if id_.startswith("v")),
     )

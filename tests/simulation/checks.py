@@ -19,7 +19,7 @@ from orchestrator.rules.model import (
     RunHeader,
     StoredStatus,
 )
-from orchestrator.rules.plan import items_prefix
+from orchestrator.rules.value_ids import make_items_prefix
 from tests.simulation import acts
 from tests.simulation.state import SETTLED, Sends, State, Violation
 
@@ -183,7 +183,7 @@ def has_items(after: State, claimed: Claimed, commits: Sequence[Change]) -> None
     activation = after.at(claimed.activation.path)
     if claimed.activation.phase != Phase.FAN_OUT or activation is None or activation.status != ActivationStatus.OPEN:
         return
-    prefix = items_prefix(activation.path, activation.visit, claimed.header.generation)
+    prefix = make_items_prefix(activation.path, activation.visit, claimed.header.generation)
     written = {key for change in commits for key in change.values}
     missing = [index for index in range(activation.total) if f"{prefix}.{index}" not in written]
     if missing:
@@ -236,7 +236,7 @@ def gives_up(after: State, claimed: Claimed) -> None:
 
 def has_left_the_mailbox(after: State, claimed: Claimed) -> None:
     """A wait whose time is over does not stand in the mailbox."""
-    if claimed.activation.phase == Phase.EVENT_TIMEOUT and claimed.activation.label in after.mail:
+    if claimed.activation.phase == Phase.EVENT_TIMEOUT and claimed.activation.waiter in after.mail:
         raise Violation(f"{claimed.activation.path} waits no more, and stands in the mailbox")
 
 
@@ -323,7 +323,7 @@ def has_sent(before: State, after: State, sends: Sends) -> None:
     )
     if first.path != heard[0].path:
         raise Violation(f"the event {sends.value} goes to {heard[0].path}, and {first.path} waits")
-    if was.label in after.mail:
+    if was.waiter in after.mail:
         raise Violation(f"{was.path} has its event, and stands in the mailbox")
 
 

@@ -19,7 +19,7 @@ import redis
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import TRIMMED, LeaseRef, RunQuery
+from orchestrator.ports import LeaseRef, RunQuery
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -33,6 +33,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import NEVER
 from orchestrator.rules.transitions import tables
@@ -409,8 +410,8 @@ def test_a_log_of_one_node_stays_until_all_of_it_is_too_old(store: RedisStore, m
             Change(RequestGuard("", frozenset({"running"})), events=({"type": "n"},), max_event_age=max_event_age)
         )
         found = store.events(walk.run_id)
-        assert (found[0].doc["type"] == TRIMMED) == (len(found) < told + number)
-    assert (found[0].doc["type"] == TRIMMED) == (max_event_age == 1)
+        assert (found[0].doc["type"] == EventType.EVENTS_TRIMMED) == (len(found) < told + number)
+    assert (found[0].doc["type"] == EventType.EVENTS_TRIMMED) == (max_event_age == 1)
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------

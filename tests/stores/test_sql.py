@@ -22,7 +22,7 @@ from alembic.migration import MigrationContext
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import TRIMMED, RunQuery
+from orchestrator.ports import RunQuery
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -34,6 +34,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import SqlStore, link, postgres, queries, rows, sqlite, tables
@@ -515,7 +516,7 @@ def test_a_log_is_cut_by_age_now_and_then(place: Place, number: int, monkeypatch
     monkeypatch.setattr(rows, "chance", lambda: 0.9 / SLACK)
     threading.Event().wait(0.005)
     committed(store.commit(run_id, change))
-    assert [event.doc["type"] for event in store.events(run_id)] == [TRIMMED, "new"]
+    assert [event.doc["type"] for event in store.events(run_id)] == [EventType.EVENTS_TRIMMED, "new"]
     assert [event.id for event in store.events(run_id)] == [str(number + 1), str(number + 2)]
 
 
@@ -626,7 +627,7 @@ def test_cutting_a_log_costs_no_round_trip(wire: Wire, on_postgresql: Place, mon
         before = wire.turns
         committed(store.commit(run_id, Change(RequestGuard("", ACTIVE), events=events, max_events=10, max_event_age=1)))
         assert wire.turns - before == 2
-    assert store.events(run_id)[0].doc["type"] == TRIMMED
+    assert store.events(run_id)[0].doc["type"] == EventType.EVENTS_TRIMMED
 
 
 def test_a_big_commit_takes_two_round_trips(wire: Wire, on_postgresql: Place) -> None:

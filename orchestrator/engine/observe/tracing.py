@@ -51,7 +51,7 @@ from orchestrator.engine.observe.spans import (
 from orchestrator.engine.outcome import StepOutcome
 from orchestrator.rules.change import Committed, CreateActivation, Op, StartNextItem, UpdateActivation, UpdateRun
 from orchestrator.rules.graph import Path
-from orchestrator.rules.model import ENDED, Activation, Phase, RunHeader, StoredStatus, parse_path
+from orchestrator.rules.model import ENDED, Activation, ActivationFields, Phase, RunHeader, StoredStatus, parse_path
 from orchestrator.rules.model import ActivationStatus as Is
 
 log = logging.getLogger("orchestrator")
@@ -421,9 +421,9 @@ class AttemptSpans:
         return found if isinstance(found, BaseException) else None
 
 
-def _fields(ops: Sequence[Op], path: str) -> dict[str, Any]:
+def _fields(ops: Sequence[Op], path: str) -> ActivationFields:
     """The fields that the operations set on the activation at `path`."""
-    found: dict[str, Any] = {}
+    found: ActivationFields = {}
     for op in ops:
         if isinstance(op, UpdateActivation) and op.path == path:
             found |= op.fields

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from orchestrator.ports import StoredEvent
+from orchestrator.rules.events import EventType
 from orchestrator.rules.graph import Graph, Node, Path, Sleep, Step
 from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader, format_path, parse_path
 
@@ -25,8 +26,8 @@ RETRY = "retry"  # the pause before another attempt
 KINDS = (QUEUE, RUN, SUSPENDED, ASLEEP, RETRY)
 
 _BLOCKS = frozenset({"PARALLEL", "BRANCH", "LOOP", "FOREACH"})
-_EVENTS = frozenset({"workflow-step-start", "workflow-step-suspended", "workflow-step-waiting", "workflow-step-result"})
-_SUSPENDS = frozenset({"workflow-step-suspended", "workflow-step-waiting"})
+_EVENTS = frozenset({EventType.STEP_START, EventType.STEP_SUSPENDED, EventType.STEP_WAITING, EventType.STEP_RESULT})
+_SUSPENDS = frozenset({EventType.STEP_SUSPENDED, EventType.STEP_WAITING})
 
 Took = Mapping[str, int]
 Place = tuple[str, str]  # path and visit
@@ -122,7 +123,7 @@ def compute_timing(
 def _events_of_present_life(events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], bool]:
     """The events since the last time travel, and whether there was one."""
     found = list(events)
-    starts = [index for index, event in enumerate(found) if event.doc["type"] == "workflow-start"]
+    starts = [index for index, event in enumerate(found) if event.doc["type"] == EventType.WORKFLOW_START]
     # Each time travel begins with a start of its own. Counting older events would time steps that are undone.
     return found[starts[-1] if starts else 0 :], len(starts) > 1
 
@@ -181,7 +182,7 @@ class _Run:
         """Time an activation of an earlier iteration, of which only the events are left."""
         events = self.events[place]
         clock = _Clock(events[0].at)
-        if events[0].doc["type"] == "workflow-step-waiting":
+        if events[0].doc["type"] == EventType.STEP_WAITING:
             clock.spend(ASLEEP if isinstance(self._node(parse_path(place[0])), Sleep) else SUSPENDED, events[-1].at)
         for event in events:
             # When it was resumed is not in the events: the time until its next start counts as suspended.
@@ -294,7 +295,7 @@ class _Clock:
         if event.doc["type"] in _SUSPENDS:
             self.spend(RUN, event.at)
             self.is_suspended = True
-        elif self.is_suspended and event.doc["type"] == "workflow-step-start":
+        elif self.is_suspended and event.doc["type"] == EventType.STEP_START:
             self.spend(SUSPENDED, resumed_at if self.now <= resumed_at <= event.at else event.at)
             self.spend(QUEUE, event.at)
             self.is_suspended = False

@@ -16,9 +16,18 @@ from orchestrator.errors import GraphChanged
 from orchestrator.rules import values
 from orchestrator.rules.change import CreateActivation, UpdateActivation
 from orchestrator.rules.graph import Branch, Foreach, Loop, Node, Parallel, Path, Sleep
-from orchestrator.rules.model import ENDED, Activation, ActivationStatus, Role, StoredStatus, with_fields
-from orchestrator.rules.plan import Done, Plan, items_prefix, new_activation
+from orchestrator.rules.model import (
+    ENDED,
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    Role,
+    StoredStatus,
+    with_fields,
+)
+from orchestrator.rules.plan import Done, Plan, new_activation
 from orchestrator.rules.travel.request import StepOverride, TravelRequest, entry_before
+from orchestrator.rules.value_ids import make_gathered_id, make_item_id, make_items_prefix
 
 
 class CarriedOver:
@@ -83,12 +92,12 @@ class CarriedOver:
 
     def copy_items(self, foreach: Activation, indices: Sequence[int]) -> None:
         """Copy the inputs of these items to the ids that they have in the new generation."""
-        old = items_prefix(foreach.path, foreach.visit, self.request.header.generation)
-        new = items_prefix(foreach.path, foreach.visit, self.plan.generation)
+        old = make_items_prefix(foreach.path, foreach.visit, self.request.header.generation)
+        new = make_items_prefix(foreach.path, foreach.visit, self.plan.generation)
         for index in indices:
             item = self.request.activations.get((*foreach.at, index))
-            source = item.input if item is not None and item.input else f"{old}.{index}"
-            self.copies[source] = f"{new}.{index}"
+            source = item.input if item is not None and item.input else make_item_id(old, index)
+            self.copies[source] = make_item_id(new, index)
 
     def _is_reset(self, activation: Activation) -> bool:
         """Tell whether an activation had failed or was canceled, with the run or by its own step."""
@@ -168,7 +177,9 @@ class CarriedOver:
         """Create the activation of a success: as the override says, else as it was stored."""
         old = self.find_stored(node, path) or Activation()
         activation = new_activation(self.plan, node, path, visit, Done(override.input or value.output or old.input))
-        more = {
+        fields: ActivationFields = {
+            "status": ActivationStatus.SUCCESS.value,
+            "output": override.output,
             "started_at": override.started_at or override.ended_at or old.started_at,
             "suspended_at": override.suspended_at or old.suspended_at,
             "resumed_at": override.resumed_at or old.resumed_at,
@@ -176,11 +187,7 @@ class CarriedOver:
             "resume": override.resume or old.resume,
             "first_seq": old.first_seq,
         }
-        self.plan.ops.append(
-            CreateActivation(
-                with_fields(activation, status=ActivationStatus.SUCCESS.value, output=override.output, **more)
-            )
-        )
+        self.plan.ops.append(CreateActivation(with_fields(activation, **fields)))
         # The store stamps an end with the present time, so the older one is written after it.
         if ended := override.ended_at or old.ended_at:
             self.plan.ops.append(UpdateActivation(activation.path, {"ended_at": ended}))
@@ -253,7 +260,7 @@ class CarriedOver:
     def _gather_outputs(self, outputs: Mapping[str, str]) -> str:
         """Write the dict of these outputs as a new value. Return its id."""
         self._made += 1
-        key = f"{self.request.fresh}.{self._made}"
+        key = make_gathered_id(self.request.fresh, self._made)
         self.plan.values[key] = values.refers_dict(outputs)
         return key
 

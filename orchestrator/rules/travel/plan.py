@@ -13,12 +13,23 @@ from dataclasses import dataclass, field
 
 from orchestrator.errors import GraphChanged, StepNotFound, StepNotSuspended
 from orchestrator.rules.change import CreateActivation, UpdateRun
+from orchestrator.rules.events import make_workflow_start
 from orchestrator.rules.graph import Branch, Foreach, Loop, Nested, Node, Parallel, Path, Step, Wait
-from orchestrator.rules.model import Activation, ActivationStatus, StoredStatus, format_path, visits, with_fields
+from orchestrator.rules.model import (
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    RunHeaderFields,
+    StoredStatus,
+    format_path,
+    visits,
+    with_fields,
+)
 from orchestrator.rules.pending_resumes import PendingResumes, Progress, activation_key, ranges
 from orchestrator.rules.plan import Admission, Done, Plan, begin_items, begin_node, new_activation, root_activation
 from orchestrator.rules.travel.carried_over import CarriedOver
 from orchestrator.rules.travel.request import TravelRequest
+from orchestrator.rules.value_ids import make_travel_resume_id
 
 
 @dataclass(slots=True)
@@ -59,18 +70,25 @@ class _Traveler:
         if not header.input:
             carried.missing = "the payload of the first step"
         start = carried.begin((), Done(header.input))
-        plan.events.append({"type": "workflow-start", "input": start.output})
+        plan.events.append(make_workflow_start(start.output))
         plan.ops.append(CreateActivation(root_activation(self.graph)))
         # The run header comes before what the walk writes, but the walk must find the resume data for it first.
         about = len(plan.ops)
         self._enter_scope((), (), start)
-        cleared = {"outcome": "", "failure": "", "tripwire": False, "closed": False, "output": "", "error": ""}
-        running = {
+        cleared: RunHeaderFields = {
+            "outcome": "",
+            "failure": "",
+            "tripwire": False,
+            "closed": False,
+            "output": "",
+            "error": "",
+        }
+        running: RunHeaderFields = {
             "status": StoredStatus.RUNNING.value,
             "generation": plan.generation,
             "per_step": self.request.per_step,
         }
-        known = {
+        known: RunHeaderFields = {
             "fingerprint": self.graph.fingerprint,
             "input": start.output,
             "pending_resumes": plan.pending_resumes.text(),
@@ -101,14 +119,14 @@ class _Traveler:
         match node:
             case Nested():
                 given = self.carried.begin(path, self._stored_input(node, path, value))
-                self._open_block(node, path, visit, given)
+                self._open_block(node, path, visit, given, {})
                 self._enter_scope(path, visit, given)
             case Parallel() | Branch():
                 self._enter_arm(node, path, visit, value)
             case Loop():
                 self._enter_loop(node, path, visit, value)
             case Wait(otherwise=otherwise) if otherwise is not None:
-                self._open_block(node, path, visit, value)
+                self._open_block(node, path, visit, value, {})
                 self._descend(otherwise, (*path, 0), visit, value)
             case _:
                 raise StepNotFound(f"{node.id!r} has no place inside to travel to", workflow_id=self.graph.id)
@@ -122,10 +140,11 @@ class _Traveler:
         self.carried.missing = ""
         return Done(stored.input)
 
-    def _open_block(self, node: Node, path: Path, visit: Path, given: Done, **fields: int) -> None:
+    def _open_block(self, node: Node, path: Path, visit: Path, given: Done, fields: ActivationFields) -> None:
         """Create the open activation of a node around the target."""
         activation = new_activation(self.plan, node, path, visit, given)
-        self.plan.ops.append(CreateActivation(with_fields(activation, status=ActivationStatus.OPEN.value, **fields)))
+        fields = {**fields, "status": ActivationStatus.OPEN.value}
+        self.plan.ops.append(CreateActivation(with_fields(activation, **fields)))
 
     def _enter_loop(self, node: Loop, path: Path, visit: Path, value: Done) -> None:
         """Open a loop in the iteration that it was in, with its stored input, or let it begin anew."""
@@ -142,7 +161,7 @@ class _Traveler:
             iteration, given = 1, value
         else:
             iteration, given = max(1, stored.iteration), self._stored_input(body, inside, value)
-        self._open_block(node, path, visit, self._stored_input(node, path, value), iteration=iteration)
+        self._open_block(node, path, visit, self._stored_input(node, path, value), {"iteration": iteration})
         self._descend(body, inside, (*visit, iteration), given)
 
     # --- arms ----------------------------------------------------------------------------------------------------
@@ -172,10 +191,13 @@ class _Traveler:
             else:
                 begins.append((arm, where))
         activation = new_activation(self.plan, node, path, visit, value)
-        counts = {"pending_children": left + len(begins), "total": count, "next_item": count}
-        self.plan.ops.insert(
-            block, CreateActivation(with_fields(activation, status=ActivationStatus.OPEN.value, **counts))
-        )
+        counts: ActivationFields = {
+            "status": ActivationStatus.OPEN.value,
+            "pending_children": left + len(begins),
+            "total": count,
+            "next_item": count,
+        }
+        self.plan.ops.insert(block, CreateActivation(with_fields(activation, **counts)))
         self._descend(node.arms[chosen], (*path, chosen), visit, value)
         for arm, where in begins:
             begin_node(self.plan, arm, where, visit, value)
@@ -231,13 +253,13 @@ class _Traveler:
     def _continue_foreach(self, node: Foreach, path: Path, visit: Path, stored: Activation, progress: Progress) -> None:
         """Open a foreach that had come some way: finished items stay, the others run again."""
         self._keep_items(stored, progress)
-        counts = {
+        counts: ActivationFields = {
             "pending_children": progress.pending_children,
             "total": progress.total,
             "next_item": progress.begun,
             "concurrency": stored.concurrency,
         }
-        self._open_block(node, path, visit, Done(stored.input), **counts)
+        self._open_block(node, path, visit, Done(stored.input), counts)
         self.carried.copy_items(stored, [*progress.unfinished_items(), *range(progress.begun, progress.total)])
         begin_items(self.plan, node, path, visit, progress, stored.concurrency)
         if self.plan.admission is Admission.ONE:
@@ -265,7 +287,7 @@ class _Traveler:
         resumes: dict[str, tuple[str, str]] = {}
         items: dict[str, Progress] = {}
         for number, (path, said) in enumerate(sorted(had.items())):
-            key = f"{self.request.fresh}r{number}"
+            key = make_travel_resume_id(self.request.fresh, number)
             self.travel.resumed[key] = path
             resumes[activation_key(format_path(path), format_path(self._first_visit(path, visit)))] = (key, said)
             items |= self._foreach_progress(path, visit)

@@ -128,6 +128,7 @@ function DO.n(op) -- next: path, template, prefix, how many times
     for name, value in pairs(op[3]) do item[name] = value end
     as_activation(item, op[2] .. '.' .. string.format('%d', place))
     local status = item.status
+    -- The id of an item: `make_item_id` of orchestrator/rules/value_ids.py makes it by the same rule.
     item.index, item.input, item.status = place, op[4] .. '.' .. string.format('%d', place), ''
     put(item, {status = status}, '', 0)
   end

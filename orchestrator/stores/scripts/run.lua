@@ -74,7 +74,7 @@ local function tell_start(activation)
   if activation.quiet or not RULES.starting[activation.phase] then return end
   if activation.attempt ~= 0 or activation.abandoned_attempts ~= 0 or activation.parked ~= '' then return end
   events[#events + 1] = cjson.encode({
-    type = 'workflow-step-start', path = activation.path, visit = activation.visit, step = activation.step,
+    type = RULES.step_start, path = activation.path, visit = activation.visit, step = activation.step,
     input = activation.input, resume = activation.resumed and activation.resume or nil,
   })
 end

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.host import chance
-from orchestrator.ports import TRIMMED
 from orchestrator.rules.apply import Applied
 from orchestrator.rules.change import Change, Claimed, MailboxUpdate, mailbox_version
+from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
 from orchestrator.rules.timers import has_timer, is_swept
 from orchestrator.stores.common import SLACK
@@ -123,7 +123,7 @@ def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, max_event_age:
     if too_old:
         tx.send(q.DROP_OLD_EVENTS, run=run, young=young)
     if too_long or too_old:
-        tx.send(q.MARK_GAP, run=run, doc=pack({"type": TRIMMED}))
+        tx.send(q.MARK_GAP, run=run, doc=pack(make_events_trimmed()))
 
 
 def keep_many(tx: Tx, of_runs: Sequence[tuple[RunHeader, Sequence[Activation]]]) -> None:

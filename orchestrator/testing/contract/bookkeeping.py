@@ -16,7 +16,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import AWAITING, ENDED, ActivationStatus, Phase, Role, StoredStatus
+from orchestrator.rules.model import AWAITING, ENDED, ActivationFields, ActivationStatus, Phase, Role, StoredStatus
 from orchestrator.rules.transitions import TABLE
 from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, an_activation, born
 
@@ -182,7 +182,7 @@ class Bookkeeping(Conditions):
         block = an_activation("0", status=ActivationStatus.OPEN, pending_children=3, total=3, next_item=3)
         run = Begun(store, block, *(an_activation(f"0.{n}") for n in range(3)))
         tokens = [run.claim(f"0.{n}").activation.lease_token for n in range(3)]
-        join = {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN}
+        join: ActivationFields = {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN}
         for n in (2, 0):
             down = CountDown("0", UpdateActivation("0", join, claim=f"join {n}"), {"type": "progress", "n": n})
             answer = run.commit(

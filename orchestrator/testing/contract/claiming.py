@@ -17,7 +17,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import ActivationStatus, Phase, StoredStatus
+from orchestrator.rules.model import ActivationFields, ActivationStatus, Phase, StoredStatus
 from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, an_activation, claimed_of, each
 
 
@@ -59,7 +59,7 @@ class Claiming(Conditions):
 
     def test_a_resumption_tells_what_it_goes_on_with(self, store: Store) -> None:
         """By its id; a step that is resumed without anything says so too."""
-        fields = {"status": ActivationStatus.QUEUED, "resumed": True}
+        fields: ActivationFields = {"status": ActivationStatus.QUEUED, "resumed": True}
         run = Begun(
             store,
             an_activation("0", status=ActivationStatus.SUSPENDED),

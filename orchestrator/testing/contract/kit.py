@@ -27,7 +27,15 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.model import (
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    Phase,
+    Role,
+    RunHeader,
+    StoredStatus,
+)
 from orchestrator.rules.transitions import ABSENT, TABLE
 
 _K = TypeVar("_K")
@@ -97,9 +105,13 @@ def born(activation: Activation, delay: int = 0) -> tuple[Op, ...]:
     if activation.status in TABLE[ABSENT].may_follow:
         return (CreateActivation(activation, delay=delay),)
     begun = replace(activation, status=ActivationStatus.QUEUED, quiet=True)
-    as_it_is = {
-        name: getattr(activation, name)
-        for name in ("status", "quiet", "flush_seq", "parked", "first_seq", "started_at")
+    as_it_is: ActivationFields = {
+        "status": activation.status,
+        "quiet": activation.quiet,
+        "flush_seq": activation.flush_seq,
+        "parked": activation.parked,
+        "first_seq": activation.first_seq,
+        "started_at": activation.started_at,
     }
     return CreateActivation(begun, new_token()), UpdateActivation(activation.path, as_it_is, delay=delay)
 

@@ -8,8 +8,9 @@ from functools import partial
 from typing import Any
 
 from orchestrator.host import monotonic, new_run_id
-from orchestrator.ports import TRIMMED, Store, StoredEvent
+from orchestrator.ports import Store, StoredEvent
 from orchestrator.rules.change import CountDown, CreateActivation, EmitProgress, UpdateActivation
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import ActivationStatus, Phase
 from orchestrator.testing.contract.kit import LONG, Begun, Conditions, an_activation, each, is_no_value, together
 
@@ -20,7 +21,7 @@ FAR_TOO_MANY = 1_500  # events: a log may be longer than it should, but not with
 
 def numbers(events: Sequence[StoredEvent]) -> list[Any]:
     """The numbers in the events; None stands for what was dropped."""
-    return [None if event.doc["type"] == TRIMMED else event.doc["n"] for event in events]
+    return [None if event.doc["type"] == EventType.EVENTS_TRIMMED else event.doc["n"] for event in events]
 
 
 def tell(run: Begun, first: int, count: int, keep: int = 0, max_event_age: int = 0) -> None:

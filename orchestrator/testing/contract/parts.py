@@ -15,7 +15,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import ActivationStatus, StoredStatus
+from orchestrator.rules.model import ActivationStatus, RunHeaderFields, StoredStatus
 from orchestrator.testing.contract.kit import EXTRAS, LEASE, LONG, Begun, Conditions, an_activation, committed_of, each
 
 
@@ -126,11 +126,12 @@ class Parts(Conditions):
 
     def test_no_part_is_written_once_the_run_has_ended(self, store: Store) -> None:
         """Nor once it has been closed; a repeat is refused as well, so that the writer stops."""
-        for word in ({"closed": True}, {"status": StoredStatus.CANCELED}):
+        endings: tuple[RunHeaderFields, ...] = ({"closed": True}, {"status": StoredStatus.CANCELED})
+        for fields in endings:
             run = Begun(store, an_activation("0"))
             token = run.claim("0").activation.lease_token
             committed_of(store.commit(run.id, a_part("0", token, 1)))
-            run.caller(UpdateRun(word))
+            run.caller(UpdateRun(fields))
             for number in (1, 2):
                 assert run.refused(a_part("0", token, number)) == ENDED_RUN
             assert len(run.told("part")) == 1

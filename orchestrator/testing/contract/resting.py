@@ -17,7 +17,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import ActivationStatus, Phase, StoredStatus
+from orchestrator.rules.model import ActivationFields, ActivationStatus, Phase, StoredStatus
 from orchestrator.testing.contract.kit import (
     ACTIVE,
     LEASE,
@@ -191,7 +191,12 @@ class Resting(Conditions):
         self.advance(store, LEASE)
         root = run.activation("")
         look = (Precondition("", ActivationStatus.RUNNING, root.seq, root.deadline),)
-        fields = {"status": ActivationStatus.QUEUED, "abandoned_attempts": 1, "restarted": True, "lease_token": ""}
+        fields: ActivationFields = {
+            "status": ActivationStatus.QUEUED,
+            "abandoned_attempts": 1,
+            "restarted": True,
+            "lease_token": "",
+        }
         answer = committed_of(
             store.commit(run.id, Change(RequestGuard("", ACTIVE), (UpdateActivation("", fields),), look))
         )
