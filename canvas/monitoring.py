@@ -23,7 +23,7 @@ from celery.utils.saferepr import saferepr
 from celery.worker.request import Request
 
 from orchestrator.engine.logs import log_context
-from orchestrator.engine.outcome import Ending
+from orchestrator.engine.outcome import AttemptOutcome
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.rules.model import ActivationStatus, RunHeader, StoredStatus
 
@@ -152,20 +152,20 @@ class AttemptEnded(Ignore):  # type: ignore[misc]  # Celery has no types
         self.stack = stack
 
 
-def raise_if_failed(ending: Ending | None) -> str | None:
+def raise_if_failed(outcome: AttemptOutcome | None) -> str | None:
     """Return the status that the step's task ends with, None where it was left alone. Raises `AttemptEnded`."""
-    if ending is None:
+    if outcome is None:
         return None
-    match ending.status:
+    match outcome.status:
         case ActivationStatus.FAILED:
             event = "task-failed"
         case ActivationStatus.RETRYING:
             event = "task-retried"
         case status:
             return status
-    if ending.error is None:
+    if outcome.error is None:
         raise AttemptEnded(event, "to be retried", "")
-    raise AttemptEnded(event, saferepr(ending.error, _MAX_TEXT), _stack(ending.error))
+    raise AttemptEnded(event, saferepr(outcome.error, _MAX_TEXT), _stack(outcome.error))
 
 
 def _stack(error: BaseException) -> str:

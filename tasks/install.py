@@ -20,7 +20,7 @@ from orchestrator.canvas.runtime import CeleryRuntime
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.executor import Executor
-from orchestrator.engine.logs import log_lost_worker
+from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
 from orchestrator.ports import Runtime, Store
@@ -78,10 +78,10 @@ def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
         try:
             return raise_if_failed(executor.execute(run_id, path, seq))
         except WorkerLost as error:
-            log_lost_worker(run_id, error)
+            log_abandoned_attempt(run_id, error)
             return None
 
-    app.steps["worker"].add(_ticker_step(app, executor.store, executor.settings, parts))
+    app.steps["worker"].add(_scheduler_step(app, executor.store, executor.settings, parts))
     app.steps["worker"].add(_monitor_step(parts.monitor))
     app.steps["consumer"].add(_event_step(parts.monitor))
 
@@ -106,7 +106,7 @@ def orchestrator_of(app: Any) -> Owner | None:
     return found() if found is not None else None
 
 
-def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
+def _scheduler_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
     runtime: Runtime = parts.runtime
 
     class OrchestratorTicker(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
@@ -130,7 +130,7 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
             queues = Queues(app, settings)
             self.scheduler = Scheduler(store, runtime, settings, parent.hostname, queues.is_short)
             self.scheduler.begin()  # before the worker says that it is ready, the store knows of it
-            self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-ticker", daemon=True)
+            self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()
 
         def stop(self, parent: Any) -> None:

@@ -61,7 +61,7 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
             log.info("run %s has been started before: this message is a repetition", self.request.id, extra=about)
         else:
             if self.request.is_eager and run.ready():  # as another eager task holds what it returned
-                return run.wait_for_rest(0, 0, final=True).unwrap()
+                return run.wait_until_settled(0, 0, final=True).unwrap()
         raise Ignore
 
     def check() -> None:

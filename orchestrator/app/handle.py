@@ -93,13 +93,13 @@ class RunHandle:
         refuse_inside_step("run.result()")
         header = self.header()
         resting = header.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
-        return self.wait_for_rest(header.settle_count - 1 if resting else header.settle_count, timeout)
+        return self.wait_until_settled(header.settle_count - 1 if resting else header.settle_count, timeout)
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the run and return its result, or raise its error, as an `AsyncResult` does."""
         return self.result(timeout).unwrap()
 
-    def wait_for_rest(
+    def wait_until_settled(
         self, settle_count: int, timeout: float | None, *, final: bool = False, since: float | None = None
     ) -> RunResult:
         """Wait until the run has rested more often than `rests`; with `final`, until it has thereby ended.

@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from orchestrator.app.handle import RunHandle
 from orchestrator.app.keywords import ResumeKeywords, StartKeywords, TravelKeywords, require_known
 from orchestrator.app.streams import AsyncRunStream, EventWatcher, RunStream, Until, pages
-from orchestrator.engine import client_ops, restart, time_travel
+from orchestrator.engine import client_ops, event_ops, restart, time_travel
 from orchestrator.engine.calling import refuse_inside_step
 from orchestrator.engine.client_ops import UNSET, StartOptions
 from orchestrator.engine.read.events import Event
@@ -110,7 +110,7 @@ class Run(RunHandle):
     def _await(self, settle_count: int, timeout: float | None) -> RunResult:
         since = monotonic()
         self.client.runtime.drive(self.root_id, timeout)
-        return self.wait_for_rest(settle_count, timeout, since=since)
+        return self.wait_until_settled(settle_count, timeout, since=since)
 
     # --- resuming --------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class Run(RunHandle):
 
         Raises `InputInvalid`, `StepNotFound` where the workflow waits for no such event, `RunNotActive`.
         """
-        client_ops.send_event(self.client.executor, self.header(), name, data)
+        event_ops.send_event(self.client.executor, self.header(), name, data)
         self._drive_in_background()
 
     # --- restarting and traveling ----------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class RunStream:
         Of a stream that stays open over suspensions it is the run's result at its end. Raises `RunNotFound` where
         the run has been deleted, and TimeoutError.
         """
-        return self.run.wait_for_rest(self._until.settle_count, timeout, final=self._until.final)
+        return self.run.wait_until_settled(self._until.settle_count, timeout, final=self._until.final)
 
 
 class AsyncRunStream:

@@ -57,7 +57,7 @@ def follow(at: Session, run_id: str) -> None:
 
 def _wait(run: Run, settle_count: int) -> None:
     if run.header().status in _GOING:
-        run.wait_for_rest(settle_count, None)
+        run.wait_until_settled(settle_count, None)
 
 
 def can_redraw(screen: Console) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.background import on_fork
 from orchestrator.engine.calling import WorkerLost
-from orchestrator.engine.logs import log_lost_worker
+from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import SystemClock, monotonic
@@ -135,7 +135,7 @@ class LocalRuntime:
         try:
             self._drive(run_id, 0.0)
         except WorkerLost as error:
-            log_lost_worker(run_id, error)
+            log_abandoned_attempt(run_id, error)
 
     def failure_of(self, run_id: str) -> BaseException | None:
         """The exception that this process left the run with; None while it works on it or has nothing to do."""
@@ -298,7 +298,7 @@ class LocalRuntime:
             try:
                 work()
             except BaseException as error:  # noqa: BLE001  (the end of a thread: nobody is there to raise to)
-                log_lost_worker(run_id, error)
+                log_abandoned_attempt(run_id, error)
 
         thread = threading.Thread(target=work_and_log, name=f"run-{run_id}", daemon=True)
         with self._lock:

@@ -178,7 +178,7 @@ def test_an_event_that_nobody_can_hear_is_refused(call: Call) -> None:
 
     assert "paid" in problem(call("send-event", "one", "signed"), exits.NOT_FOUND)
     call("send-event", "one", "paid")
-    assert "nobody will hear" in problem(call("send-event", "one", "paid"), exits.USAGE)
+    assert "no step will receive" in problem(call("send-event", "one", "paid"), exits.USAGE)
     assert "'nope'" in problem(call("send-event", "nope", "paid"), exits.NOT_FOUND)
     assert "not JSON" in problem(call("send-event", "one", "paid", "{"), exits.USAGE)
 

@@ -74,14 +74,14 @@ class Reader:
         """The id of the workflow that is read; where it is not known here, of the step that it is."""
         if not self.scope:
             return self.header.workflow_id
-        return workflow_at(self.graph, self.scope).id if self.graph else self.scope_record().step
+        return workflow_at(self.graph, self.scope).id if self.graph else self.scope_activation().step
 
     def is_there(self) -> bool:
         """Return False where the path leads to no nested workflow, or to one that never began."""
         found = self.activations.get(self.scope) if self.scope else None
         return not self.scope or (found is not None and found.component == "NESTED")
 
-    def scope_record(self) -> Activation:
+    def scope_activation(self) -> Activation:
         """The activation of the nested workflow that is read. Raises `RunNotFound` where there is none (any more)."""
         found = self.activations.get(self.scope)
         if found is None or not self.is_there():
@@ -93,12 +93,12 @@ class Reader:
         """The run's status."""
         if not self.scope:
             return RunStatus(self.header.status)
-        activation = self.with_final_status(self.scope_record())
+        activation = self.with_final_status(self.scope_activation())
         return RunStatus.TRIPWIRE if activation.tripwire else _AS_RUN[self.step_status(activation)]
 
     def input(self) -> Any:
         """The run's input."""
-        key = self.scope_record().input if self.scope else self.header.input
+        key = self.scope_activation().input if self.scope else self.header.input
         return self.values.as_type(key, shape_of(workflow_at(self.graph, self.scope).input) if self.graph else ANY)
 
     def result(self) -> Any:
@@ -112,13 +112,13 @@ class Reader:
             made = shape_made(self.graph.entries(self.scope)[-1])
             shape = shape_of(workflow.output) if workflow.output is not None else made
         return self.values.as_type(
-            self.with_final_status(self.scope_record()).output if self.scope else self.header.output, shape
+            self.with_final_status(self.scope_activation()).output if self.scope else self.header.output, shape
         )
 
     def error(self) -> BaseException | None:
         """The run's error."""
         # A nested workflow has no header of its own: its activation is read in its place.
-        key = self.with_final_status(self.scope_record()).error if self.scope else self.header.error
+        key = self.with_final_status(self.scope_activation()).error if self.scope else self.header.error
         found = self.values.plain(key) if key else None
         return found if isinstance(found, BaseException) else None
 
@@ -232,7 +232,7 @@ class Reader:
     def run_record(self, wanted: Mapping[str, bool], nested: bool) -> RunRecord:
         """The stored run with the fields that were asked for."""
         header = self.header
-        created_at = self.scope_record().started_at if self.scope else header.created_at
+        created_at = self.scope_activation().started_at if self.scope else header.created_at
         activation = RunRecord(
             self.run_id,
             self.workflow_id,
