@@ -32,7 +32,7 @@ def show_times(at: Session, run: Run) -> None:
     rows.append(["(all steps)", *(_cell(found.took[kind]) for kind in KINDS), NONE, NONE])
     at.output.table(("TIME OF", *(kind.upper() for kind in KINDS), "RUNS", "PATH"), rows)
     at.output.write("\n")
-    at.output.fields([("TOTAL", _seconds(found.total)), ("ENGINE", _seconds(found.executor))])
+    at.output.fields([("TOTAL", _seconds(found.total)), ("ENGINE", _seconds(found.engine))])
     at.output.write("\n")
     at.output.table(("CRITICAL PATH", "AFTER", "TOOK", "MOSTLY"), [_leg(reader, found, act) for act in found.critical])
     if any(step.estimated for step in found.steps):
@@ -62,7 +62,7 @@ def times_as_json(orchestrator: Orchestrator, run: Run) -> dict[str, Any]:
         }
         for act in found.critical
     ]
-    sums = {"total": found.total, "engine": found.executor, **found.took}
+    sums = {"total": found.total, "engine": found.engine, **found.took}
     return {"begin": found.begin, "end": found.end, **sums, "steps": steps, "critical_path": path}
 
 

@@ -34,7 +34,6 @@ from orchestrator.errors import (
     RunNotFound,
     RunNotSuspended,
     StartAlreadyClaimed,
-    StepNotFound,
     StepNotSuspended,
     StoreUnavailable,
     WorkflowNotRegistered,
