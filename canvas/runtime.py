@@ -121,7 +121,7 @@ class CeleryRuntime:
                 failure = error() or RuntimeError(f"run {header.run_id} has failed")
                 backend.store_result(header.run_id, failure, states.FAILURE)
 
-    # --- no-ops: workers execute the runs, and the scheduler sweeps their timers -------------------------------------
+    # --- no-ops: workers execute the runs, and the scheduler sweeps their timers -----------------------------------
 
     def drive(self, run_id: str, timeout: float | None = None) -> None:
         """Do nothing: workers execute the run."""
