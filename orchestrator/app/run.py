@@ -40,6 +40,8 @@ class Run(RunHandle):
     those of the run, and waiting, restarting and canceling mean the run as a whole.
     """
 
+    # More public methods than most classes: each verb of the public API in its ways to wait.
+
     # --- starting --------------------------------------------------------------------------------------------------
 
     def start(self, input: Any = None, *, timeout: float | None = None, **options: Unpack[StartKeywords]) -> RunResult:

@@ -319,7 +319,7 @@ def _resolve_target(
         # Of another graph the caller may not know the ids: the error says so, instead of "no such step".
         if graph is not None or not target.ids:
             raise
-        raise _graph_changed(header, f"and by what it recorded: {error}") from error
+        raise _graph_changed(header, f"so its stored step ids decide: {error}") from error
 
 
 def _resume_data(graph: Graph | None, activation: Activation, data: Any) -> Any:

@@ -43,6 +43,8 @@ class LocalRuntime:
     The composition root binds it to an engine before anything is published.
     """
 
+    # More public methods than most classes: the port `Runtime` has eleven already.
+
     name = "local"
     is_shared = False
 

@@ -107,6 +107,7 @@ class Tracing:
 
     def close_run(self, header: RunHeader, lineage: SpanLineage, error: BaseException | None = None) -> None:
         """Make the closing of a run that has settled, with its status and the time since its start."""
+        # The name `orchestrator.rest` stays, because users' queries may know it: it is the settle count.
         about = {**attributes(header), "orchestrator.status": header.status, "orchestrator.rest": header.settle_count}
         # A run that was canceled before its start has only the time of its creation.
         moment = header.started_at or header.created_at
