@@ -1,7 +1,7 @@
 """Events of runs for other systems: each commit's events go to an exchange of the broker as well.
 
-The log in the store stays the truth. What is published is small (it says what happened to which step, without any
-value) and comes at most once: what cannot be sent is dropped, so that no step ever waits for it or fails by it.
+The log in the store stays the truth. A published event is small (it has no values) and comes at most once: an event
+that cannot be sent is dropped, so that no step ever waits for it or fails by it.
 `docs/events.md` has the schema; `orchestrator.contrib.events` reads it.
 """
 
@@ -39,7 +39,8 @@ _MAX_KEY = 255  # bytes of a routing key, by AMQP
 
 
 def exchange_of(connection: Any) -> Exchange:
-    """The exchange on this broker: a topic; on Redis its publish and subscribe, so that nothing piles up for nobody."""
+    """Return the exchange on this broker: a topic; on Redis a fanout, by its publish and subscribe."""
+    # Redis keeps the messages of a topic for consumers that may never come; published ones do not pile up.
     kind = "fanout" if connection.transport.driver_type == "redis" else "topic"
     return Exchange(EXCHANGE, type=kind, durable=True)
 
@@ -50,7 +51,7 @@ def routing_key(body: Doc) -> str:
 
 
 def event_messages(header: RunHeader, docs: Iterable[Doc]) -> Iterator[Doc]:
-    """The events of one commit as they are published; `header` is the run's as the commit has left it."""
+    """Yield the events of one commit as they are published; `header` is as the commit has left it."""
     at = datetime.fromtimestamp(header.updated_at / 1000, UTC).isoformat(timespec="milliseconds")
     for index, doc in enumerate(docs):
         yield {
@@ -132,7 +133,7 @@ class Publisher:
         self._background: BackgroundPublisher[Doc] = BackgroundPublisher(app, "event(s) of runs", _send)
 
     def publish(self, header: RunHeader, docs: Sequence[Doc]) -> None:
-        """Have these events of one commit sent. Never waits, never raises."""
+        """Send these events of one commit in the background. Never waits, never raises."""
         self._background.put(event_messages(header, docs))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:

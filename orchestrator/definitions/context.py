@@ -127,7 +127,7 @@ class Context(Generic[R]):
     request_context: MutableMapping[str, Any] = field(default_factory=dict)
     # This activation suspended before and goes on with `resume_data`.
     resumed: bool = False
-    # The data of the one who resumed; None unless `resumed`.
+    # The data of the resume; None unless `resumed`.
     resume_data: R = None  # type: ignore[assignment]  # None unless resumed: declared types promise it where `resumed` holds
     # The payload that this activation suspended with.
     suspend_data: Any = None
@@ -137,7 +137,7 @@ class Context(Generic[R]):
     iteration: int | None = None
     # Of the foreach item; None outside a foreach.
     index: int | None = None
-    # An earlier attempt of this activation was lost with its worker; it may have had effects.
+    # An earlier attempt of this activation was abandoned; it may have had effects.
     restarted: bool = False
     # The same for every attempt of this activation (redelivery, retries, restarts, resumes), unlike any other.
     idempotency_key: str = ""
@@ -182,10 +182,10 @@ class Context(Generic[R]):
         self.written_state.update(values)
 
     def suspend(self, payload: Any = None, *, label: str | None = None) -> NoReturn:
-        """Hold the run up until somebody resumes it; nothing waits meanwhile. Never returns: the step runs again
+        """Suspend the run until a caller resumes it; nothing waits meanwhile. Never returns: the step runs again
         from the top.
 
-        `payload` tells the one who resumes what is asked of them; `label` is a name by which they can.
+        `payload` tells the caller who resumes what the step asks for; `label` is a name by which to resume it.
         """
         raise Suspending(payload, require_unicode(label or "", "label of a suspension"))
 

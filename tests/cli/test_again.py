@@ -125,9 +125,9 @@ def test_a_travel_step_by_step_pauses(call: Call) -> None:
 
     assert paused.exit_code == exits.HELD, paused.output
     assert "STATUS  paused" in paused.stdout
-    [waiting] = data(call("waiting", "--json"))["waiting"]
-    assert (waiting["run_id"], waiting["step"], waiting["kind"]) == ("one", "add", "pause")
-    assert "a word to go on" in call("waiting").stdout
+    [held] = data(call("waiting", "--json"))["waiting"]
+    assert (held["run_id"], held["step"], held["kind"]) == ("one", "add", "pause")
+    assert "a resume by the caller" in call("waiting").stdout
     assert data(call("resume", "one", "--json"))["result"] == 2
 
 
@@ -136,7 +136,7 @@ def test_a_travel_step_by_step_pauses(call: Call) -> None:
     [
         (["nope", "add"], exits.NOT_FOUND, "'nope'"),
         (["one", "nowhere"], exits.NOT_FOUND, "nowhere"),
-        (["one", "add", "--context", '{"loud": 1}'], exits.USAGE, "no record"),
+        (["one", "add", "--context", '{"loud": 1}'], exits.USAGE, "no step result"),
         (["one", "add", "--context", "[1]"], exits.USAGE, "JSON object"),
         (["one", "add", "--input", "{"], exits.USAGE, "--input is not JSON"),
         (["one", "add", "--resume-data", "{"], exits.USAGE, "--resume-data is not JSON"),
@@ -178,7 +178,7 @@ def test_an_event_that_no_wait_can_receive_is_refused(call: Call) -> None:
 
     assert "paid" in problem(call("send-event", "one", "signed"), exits.NOT_FOUND)
     call("send-event", "one", "paid")
-    assert "nobody will hear" in problem(call("send-event", "one", "paid"), exits.USAGE)
+    assert "no step will receive" in problem(call("send-event", "one", "paid"), exits.USAGE)
     assert "'nope'" in problem(call("send-event", "nope", "paid"), exits.NOT_FOUND)
     assert "not JSON" in problem(call("send-event", "one", "paid", "{"), exits.USAGE)
 
@@ -225,7 +225,7 @@ def test_what_waits_is_filtered(call: Call) -> None:
 def test_a_tick_needs_workers_runs() -> None:
     """The default runtime has no scheduler; and one tick is not a sweep."""
     call = calling("--store", "memory://cli-ticks", "--workflows", "tests.cli.flows:ALL")
-    assert "no ticker" in problem(call("tick", "--once"), exits.USAGE)
+    assert "no scheduler" in problem(call("tick", "--once"), exits.USAGE)
     assert "leave one of them out" in problem(call("tick", "--once", "--for", "1"), exits.USAGE)
 
 

@@ -66,7 +66,7 @@ def test_a_chain_is_queue_and_run_and_the_rest_is_the_engines() -> None:
 
     assert took(found, "0") == {"queue": 100, "run": 200}
     assert took(found, "1") == {"queue": 50, "run": 500}
-    assert (found.total, found.executor) == (1_000, 150)
+    assert (found.total, found.engine) == (1_000, 150)
     assert (found.took["queue"], found.took["run"]) == (150, 700)
     assert path(found) == ["0", "1"]
 
@@ -80,7 +80,7 @@ def test_the_critical_path_goes_through_the_slowest_arm() -> None:
     assert path(found) == ["0", "1.1", "2"]
     assert [found_step.path for found_step in found.steps] == ["0", "1.0", "1.1", "2"], "blocks do nothing themselves"
     assert [found_step.critical for found_step in found.steps] == [True, False, True, True]
-    assert found.executor == 0
+    assert found.engine == 0
     assert found.took["run"] == 100 + 250 + 700 + 100
 
 
@@ -90,7 +90,7 @@ def test_mappings_of_no_length_stand_in_their_order() -> None:
         [activation("0", 0, 1_000, 1_500), activation("1", 0, 1_500, 1_500), activation("2", 1_500, 1_500, 2_000)]
     )
     assert path(found) == ["0", "1", "2"]
-    assert found.executor == 0
+    assert found.engine == 0
 
 
 def test_what_was_suspended_is_told_apart_from_what_ran() -> None:
@@ -178,7 +178,7 @@ def test_earlier_iterations_are_known_by_their_events() -> None:
     assert took(found, "0.0") == {"run": 400 + 400, "queue": 100}
     assert found.steps[0].runs == 2
     assert [(act.path, act.visit) for act in found.critical] == [("0.0", "1"), ("0.0", "2")]
-    assert found.executor == 50 + 50
+    assert found.engine == 50 + 50
 
 
 def test_a_run_that_has_travelled_counts_its_present_generation() -> None:

@@ -705,7 +705,7 @@ def test_nested_results_on_the_command_line() -> None:
     call("start", "adding", "1", "--run-id", "one")
 
     assert "JSON object" in problem(call("travel", "one", "add", "--nested-context", "[1]"), 2)
-    assert "no record" in problem(call("travel", "one", "add", "--nested-context", '{"n": {"a": 1}}'), 2)
-    assert "is no records" in problem(call("travel", "one", "add", "--nested-context", '{"n": 1}'), 2)
+    assert "no step result" in problem(call("travel", "one", "add", "--nested-context", '{"n": {"a": 1}}'), 2)
+    assert "has no step results" in problem(call("travel", "one", "add", "--nested-context", '{"n": 1}'), 2)
     assert "'n'" in call("travel", "one", "add", "--nested-context", '{"n": {"a": {"output": 1}}}').output
     assert data(call("travel", "one", "add", "--nested-context", "{}", "--json"))["result"] == 2
