@@ -303,7 +303,7 @@ def row_of(before: str, after: str, path: str) -> Row:
     if after in came_from.may_follow or (not path and after in came_from.root_may_follow):
         return TABLE[after]
     known = before or "nothing"
-    raise IllegalTransition(f"the record at '{path}' cannot be '{after}' after '{known}'")
+    raise IllegalTransition(f"the activation at '{path}' cannot be '{after}' after '{known}'")
 
 
 def check_run(before: str, after: str) -> None:

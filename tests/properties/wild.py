@@ -157,21 +157,21 @@ class Wild(Pair):
     def draw_claim(self) -> str:
         return str(self.pick(["", "", "", self.token()]))
 
-    def draw_rest(self) -> str:
+    def draw_settle_token(self) -> str:
         return str(self.pick(["", self.token()]))
 
     def draw_delay(self) -> int:
         return int(self.pick([0, 0, LONG]))
 
-    draw_lease = draw_grace = Pair.lease
+    draw_lease = draw_redelivery_delay = Pair.lease
 
-    def draw_keep(self) -> int:
+    def draw_max_events(self) -> int:
         return int(self.pick(KEEPS))
 
-    def draw_keep_for(self) -> int:
+    def draw_max_event_age(self) -> int:
         return int(self.pick(AGES))
 
-    def draw_rest_now(self) -> bool:
+    def draw_settle_now(self) -> bool:
         return bool(self.pick([False] * 7 + [True]))
 
     def draw_values(self) -> dict[str, str]:
@@ -319,7 +319,7 @@ class Wild(Pair):
     def create(self, **known: Any) -> RunHeader:
         """Create the run with any fields, but as one in which there are no activations yet."""
         known = {**self.some(RunHeader, FIXED | {"status"} | COUNTS, 4), **known}
-        self.written |= {("Header", name) for name in known}
+        self.written |= {("RunHeader", name) for name in known}
         return super().create(**known)
 
     def commit(self, change: Change, as_theirs: Change | None = None) -> Claimed | None:

@@ -239,7 +239,7 @@ def test_the_table_names_fields_that_there_are() -> None:
 
 def test_what_no_table_knows_is_a_mistake() -> None:
     """The message says which record it is, and from where to where it was to go."""
-    with pytest.raises(IllegalTransition, match=r"the record at '0\.1' cannot be 'queued' after 'success'"):
+    with pytest.raises(IllegalTransition, match=r"the activation at '0\.1' cannot be 'queued' after 'success'"):
         row_of("success", "queued", "0.1")
     with pytest.raises(IllegalTransition, match="cannot be 'lost in thought'"):
         row_of("queued", "lost in thought", "0")
