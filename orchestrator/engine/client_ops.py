@@ -251,8 +251,8 @@ def _resume(
     per_step: bool,
     observed: CallObserver,
 ) -> RunHeader:
-    held = executor.store.load(header.run_id, held=True)
-    activations = _resolve_target(executor, graph, header, held, target, per_step)
+    awaiting = executor.store.load_awaiting(header.run_id)
+    activations = _resolve_target(executor, graph, header, awaiting, target, per_step)
     limit = executor.settings.max_payload_bytes
     # One value for each activation, though the data is the same: each is checked against its own step's type.
     data_ids = {
@@ -274,7 +274,7 @@ def _resume(
         header,
         add_trace(observed, change),
         lambda answer: _resume_error(header, activations),
-        lambda answer: commands.undo_resume(header, activations, held, answer, (new_token(), new_token())),
+        lambda answer: commands.undo_resume(header, activations, awaiting, answer, (new_token(), new_token())),
     )
 
 
@@ -286,15 +286,20 @@ def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception
 
 
 def _resolve_target(
-    executor: Executor, graph: Graph | None, header: RunHeader, held: list[Activation], target: Target, per_step: bool
+    executor: Executor,
+    graph: Graph | None,
+    header: RunHeader,
+    awaiting: list[Activation],
+    target: Target,
+    per_step: bool,
 ) -> list[Activation]:
     """Find the records that the caller means, by what they say of themselves: the graph may be another one."""
     inside = len(target.scope)
-    held = [found for found in held if found.at[:inside] == target.scope]
-    paths = ancestor_paths(held)
+    awaiting = [found for found in awaiting if found.at[:inside] == target.scope]
+    paths = ancestor_paths(awaiting)
     above = {found.at: found for found in executor.store.load(header.run_id, paths)} if paths else {}
     try:
-        return select(header, held, above, target, per_step=per_step)
+        return select(header, awaiting, above, target, per_step=per_step)
     except (StepNotSuspended, ResumeAmbiguous) as error:
         if graph is not None or not target.ids:
             raise

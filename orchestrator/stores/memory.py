@@ -34,7 +34,7 @@ class _Run:
     context: dict[str, str] = field(default_factory=dict)
     events: list[StoredEvent] = field(default_factory=list)
     mail: dict[str, list[str]] = field(default_factory=dict)
-    held: set[str] = field(default_factory=set)
+    awaiting: set[str] = field(default_factory=set)
     told: threading.Condition = field(default_factory=threading.Condition)  # of the store's lock: there are more events
 
 
@@ -101,14 +101,15 @@ class MemoryStore:
             run = self._runs.get(run_id)
             return run.header if run else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
         def pick(run: _Run) -> list[Activation]:
-            names = (
-                run.held if held else run.activations.keys() if paths is None else run.activations.keys() & set(paths)
-            )
-            return [run.activations[name] for name in sorted(names, key=parse_path)]
+            wanted = run.activations.keys() if paths is None else run.activations.keys() & set(paths)
+            return _in_path_order(run, wanted)
 
         return self._read(run_id, pick, [])
+
+    def load_awaiting(self, run_id: str) -> list[Activation]:
+        return self._read(run_id, lambda run: _in_path_order(run, run.awaiting), [])
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         return self._read(run_id, lambda run: {key: run.values[key] for key in ids if key in run.values}, {})
@@ -253,13 +254,13 @@ class MemoryStore:
     def _keep(self, run: _Run, activation: Activation) -> None:
         key = (run.header.run_id, activation.path)
         self._due.pop(key, None)
-        run.held.discard(activation.path)
+        run.awaiting.discard(activation.path)
         if not activation.status:
             run.activations.pop(activation.path, None)
             return
         run.activations[activation.path] = activation
         if activation.status in AWAITING:
-            run.held.add(activation.path)
+            run.awaiting.add(activation.path)
         if has_timer(run.header, activation):
             self._due[key] = activation.deadline
 
@@ -290,6 +291,10 @@ class _Forks:
 
 
 _forks = _Forks()
+
+
+def _in_path_order(run: _Run, paths: Iterable[str]) -> list[Activation]:
+    return [run.activations[path] for path in sorted(paths, key=parse_path)]
 
 
 def _page(run: _Run, seen: int, limit: int) -> list[StoredEvent]:

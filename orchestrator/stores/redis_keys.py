@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.ports import RunQuery
 
-SEPARATOR = "\x1f"  # in due entries: namespace, run, path
+SEPARATOR = "\x1f"  # in a timer's member: namespace, run, path
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +19,26 @@ class RunKeys:
     """The keys of one run, and those of its shard that its commits write."""
 
     header: str
-    records: str
+    activations: str
     values: str
     state: str
     context: str
     events: str
-    due: str
-    held: str
-    mail: str
-    rests: str
+    timers: str
+    awaiting: str
+    mailboxes: str
+    settled: str
     index: str
 
     @property
     def claim(self) -> tuple[str, ...]:
         """The keys that a claim touches, in the order of its script."""
-        return (self.header, self.records, self.values, self.state, self.context, self.events, self.due)
+        return (self.header, self.activations, self.values, self.state, self.context, self.events, self.timers)
 
     @property
     def commit(self) -> tuple[str, ...]:
         """The keys that a commit (and a deletion) touches, in the order of their scripts."""
-        return (*self.claim, self.held, self.mail, self.rests, self.index)
+        return (*self.claim, self.awaiting, self.mailboxes, self.settled, self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +61,29 @@ class Layout:
         tag = self.tag(self.shard(run_id))
         return RunKeys(
             header=f"{tag}:header:{run_id}",
-            records=f"{tag}:records:{run_id}",
+            activations=f"{tag}:activations:{run_id}",
             values=f"{tag}:values:{run_id}",
             state=f"{tag}:state:{run_id}",
             context=f"{tag}:context:{run_id}",
             events=f"{tag}:events:{run_id}",
-            due=f"{tag}:due",
-            held=f"{tag}:held:{run_id}",
-            mail=f"{tag}:mail:{run_id}",
-            rests=f"{tag}:rests:{run_id}",
+            timers=f"{tag}:timers",
+            awaiting=f"{tag}:awaiting:{run_id}",
+            mailboxes=f"{tag}:mailboxes:{run_id}",
+            settled=f"{tag}:settled:{run_id}",
             index=f"{tag}:index",
         )
 
-    def due(self, shard: int) -> str:
-        """The due entries of a shard."""
-        return f"{self.tag(shard)}:due"
+    def timers(self, shard: int) -> str:
+        """Return the timers of a shard: one sorted set of members by their deadlines."""
+        return f"{self.tag(shard)}:timers"
 
     def index(self, shard: int) -> str:
         """The listing index of a shard: one sorted set of equal scores, in the order of its members' bytes."""
         return f"{self.tag(shard)}:index"
 
-    def tick(self, namespace: str) -> str:
+    def sweep(self, namespace: str) -> str:
         """The right to sweep a namespace."""
-        return f"{self.tag(self.shard(namespace))}:tick:{namespace}"
+        return f"{self.tag(self.shard(namespace))}:sweep:{namespace}"
 
     def workers(self, namespace: str) -> str:
         """The workers of a namespace."""
@@ -95,8 +95,8 @@ class Layout:
         return f"{self.tag(0)}:format"
 
 
-def parse_due(member: str, namespace: str) -> tuple[str, str]:
-    """Run and path of a due entry of this namespace."""
+def parse_timer(member: str, namespace: str) -> tuple[str, str]:
+    """Return run and path of a timer's member, of this namespace."""
     run_id, _, path = member[len(namespace) + 1 :].rpartition(SEPARATOR)
     return run_id, path
 

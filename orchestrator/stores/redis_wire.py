@@ -54,7 +54,7 @@ _PARTS = {
     "commit": ("rules", "run", "commit"),
     "create": ("rules", "create"),
     "delete": ("rules", "delete"),
-    "peek": ("rules", "peek"),
+    "read_timer": ("rules", "read_timer"),
     "renew": ("rules", "renew"),
 }
 
@@ -121,7 +121,7 @@ def change_words(change: Change) -> list[str]:
     doc["n"] = [len(part) for part in parts]
     match change.guard:
         case LeaseGuard(path=path, token=token, flush_seq=number):
-            doc |= {"holder": True, "by": [path, token, number]}
+            doc |= {"by_lease": True, "by": [path, token, number]}
         case RequestGuard(id=id_, statuses=states, generation=generation, settle_count=settle_count):
             doc["by"] = [id_, sorted(states), generation, settle_count]
         case _:

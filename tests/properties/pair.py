@@ -171,7 +171,7 @@ class Pair:
         return {
             "header": header and _plain(header.doc()),
             "records": [_plain(activation.doc()) for activation in store.load(self.run_id)],
-            "held": [activation.path for activation in store.load(self.run_id, held=True)],
+            "awaiting": [activation.path for activation in store.load_awaiting(self.run_id)],
             "values": store.values(self.run_id, self.ids),
             "state": store.state(self.run_id),
             "context": store.context(self.run_id),

@@ -234,7 +234,7 @@ class World:
         todo: list[Any] = [self.deliver] * bool(self.messages) + [self.carry_on] * bool(self.claims)
         held = [
             activation
-            for activation in self.store.load(RUN, held=True)
+            for activation in self.store.load_awaiting(RUN)
             if activation.status == ActivationStatus.SUSPENDED
         ]
         if held and not self.header.final and (not todo or self.chance.random() < 0.2):
@@ -306,7 +306,7 @@ class World:
     def resume(self) -> None:
         held = [
             activation
-            for activation in self.store.load(RUN, held=True)
+            for activation in self.store.load_awaiting(RUN)
             if activation.status == ActivationStatus.SUSPENDED
         ]
         self.commit(acts.resume_change(self.header, self.chance.choice(held), self.fresh))

@@ -61,13 +61,13 @@ def test_a_sleep_that_was_held_back_is_slept_when_its_word_comes() -> None:
 def test_a_resume_that_is_taken_back_does_not_hide_what_others_did_meanwhile(fails: int) -> None:
     """Another step was resumed and has ended: the run rests anew, as what it has come to, and who waits hears of it."""
     play = Play(graph(parallel("q", step("a", suspends=1), step("b", suspends=1, fails=fails))))
-    before, held = play.through(), play.store.load(RUN, held=True)
+    before, awaiting = play.through(), play.store.load_awaiting(RUN)
     resumed = play.resume("0.0")
     assert isinstance(resumed, Committed)
     other = play.resume("0.1")
     assert isinstance(other, Committed)
     play.go_on(play.claim("0.1"))
-    undo = commands.undo_resume(before, held[:1], held, resumed, (play.fresh(), play.fresh()))
+    undo = commands.undo_resume(before, awaiting[:1], awaiting, resumed, (play.fresh(), play.fresh()))
     assert any(isinstance(play.send(change), Committed) for change in undo)
     assert play.through().status == (StoredStatus.FAILED if fails else StoredStatus.SUSPENDED)
     assert play.header.settle_count > other.header.settle_count

@@ -86,10 +86,10 @@ class World:
     def load(self, state: State) -> None:
         """Make the store hold what the state says."""
         activations = {activation.path: activation for activation in state.activations}
-        held = {activation.path for activation in state.activations if activation.status in AWAITING}
+        awaiting = {activation.path for activation in state.activations if activation.status in AWAITING}
         fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": []}
         mail = {acts.EVENT: list(state.mail)}
-        run = replace(self.run, header=state.header, activations=activations, held=held, mail=mail, **fresh)
+        run = replace(self.run, header=state.header, activations=activations, awaiting=awaiting, mail=mail, **fresh)
         self.store._runs = {RUN: run}
         self.store._due = {
             (RUN, activation.path): activation.deadline for activation in state.activations if activation.deadline

@@ -102,7 +102,9 @@ def test_who_waits_is_woken_by_another_process(
         if what == "event":
             reading = threads.submit(lambda: bool(here.wait_for_events(run.run_id, after, NEVER)))
         else:
-            reading = threads.submit(lambda: getattr(here.wait_until_settled(run.run_id, 0, NEVER), "settle_count", 0) == 1)
+            reading = threads.submit(
+                lambda: getattr(here.wait_until_settled(run.run_id, 0, NEVER), "settle_count", 0) == 1
+            )
         assert wait_until(lambda: listening.wait(run.run_id, 0, 0), 20)
         time.sleep(0.2)  # long enough for the look after which it only listens
         go_on.set()

@@ -68,7 +68,7 @@ def columns(of: RunHeader) -> dict[str, Any]:
         "resource_id": encode_name(of.resource_id),
         "status": of.status,
         "updated_at": of.updated_at,
-        "rests": of.settle_count,
+        "settle_count": of.settle_count,
         "doc": pack(of.doc()),
     }
 
@@ -77,7 +77,7 @@ def lock(tx: Tx, run: str, paths: Sequence[str], mail: MailboxUpdate | None = No
     """Lock the run and read what is wanted of it: one round trip."""
     locked = tx.send(q.LOCK, run=run)
     read = tx.send(q.READ, run=run, paths=[encode_name(path) for path in paths])
-    letters = tx.send(q.LETTERS, run=run, name=encode_name(mail.name)) if mail else None
+    letters = tx.send(q.MAILBOX, run=run, name=encode_name(mail.name)) if mail else None
     found = locked.fetchall()
     (_, _, now), *activations = read.fetchall()
     box = mailbox_version([decode_name(value) for (value,) in letters.fetchall()]) if letters else ""
@@ -130,27 +130,27 @@ def keep_many(tx: Tx, of_runs: Sequence[tuple[RunHeader, Sequence[Activation]]])
     """Write live activations of several runs."""
     if of_runs:
         each = [(encode_name(of.run_id), of, kept) for of, activations in of_runs for kept in activations]
-        tx.put(q.PUT_RECORDS, [_row(run, kept) for run, _, kept in each])
+        tx.put(q.PUT_ACTIVATIONS, [_row(run, kept) for run, _, kept in each])
         due = [_due_row(run, of, kept) for run, of, kept in each if has_timer(of, kept)]
         if due:
-            tx.put(q.PUT_DUE, due)
+            tx.put(q.PUT_TIMERS, due)
 
 
 def _keep(tx: Tx, run: str, of: RunHeader, activations: Sequence[Activation]) -> None:
     kept = [activation for activation in activations if activation.status]
     gone = [encode_name(activation.path) for activation in activations if not activation.status]
     if kept:
-        tx.put(q.PUT_RECORDS, [_row(run, activation) for activation in kept])
+        tx.put(q.PUT_ACTIVATIONS, [_row(run, activation) for activation in kept])
     if gone:
-        tx.write(q.DROP_RECORDS, run=run, paths=gone)
+        tx.write(q.DROP_ACTIVATIONS, run=run, paths=gone)
     if not is_swept(of):
         return  # it has never had any, so there is nothing to drop
     due = [_due_row(run, of, activation) for activation in kept if has_timer(of, activation)]
     quiet = gone + [encode_name(activation.path) for activation in kept if not has_timer(of, activation)]
     if due:
-        tx.put(q.PUT_DUE, due)
+        tx.put(q.PUT_TIMERS, due)
     if quiet:
-        tx.write(q.DROP_DUE, run=run, paths=quiet)
+        tx.write(q.DROP_TIMERS, run=run, paths=quiet)
 
 
 def _row(run: str, activation: Activation) -> tuple[Any, ...]:
@@ -178,10 +178,10 @@ def write_extras(tx: Tx, run: str, change: Change) -> None:
         if change.mailbox.push:
             # A letter that is taken out in the same change has to be there by then.
             (tx.send if change.mailbox.pop else tx.write)(
-                q.PUSH_MAIL, run=run, name=box, value=encode_name(change.mailbox.push)
+                q.PUSH_TO_MAILBOX, run=run, name=box, value=encode_name(change.mailbox.push)
             )
         if change.mailbox.pop:
-            tx.write(q.POP_MAIL, run=run, name=box, value=encode_name(change.mailbox.pop))
+            tx.write(q.POP_FROM_MAILBOX, run=run, name=box, value=encode_name(change.mailbox.pop))
 
 
 def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: str) -> None:

@@ -118,15 +118,14 @@ class SqlStore:
         found = self._rows(q.HEADER, run=rows.encode_name(run_id))
         return rows.header(found[0][0]) if found else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
         run = rows.encode_name(run_id)
-        if held:
-            found = self._rows(q.RECORDS_HELD, run=run)
-        elif paths is None:
-            found = self._rows(q.RECORDS, run=run)
-        else:
-            found = self._rows(q.RECORDS_AT, run=run, paths=sorted(set(paths)))
-        return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
+        if paths is None:
+            return _in_path_order(self._rows(q.ACTIVATIONS, run=run))
+        return _in_path_order(self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
+
+    def load_awaiting(self, run_id: str) -> list[Activation]:
+        return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=rows.encode_name(run_id)))
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
@@ -140,7 +139,7 @@ class SqlStore:
         return {rows.decode_name(key): text for key, text in self._rows(q.CONTEXT, run=rows.encode_name(run_id))}
 
     def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._rows(q.LETTERS, run=rows.encode_name(run_id), name=rows.encode_name(name))
+        found = self._rows(q.MAILBOX, run=rows.encode_name(run_id), name=rows.encode_name(name))
         return [rows.decode_name(value) for (value,) in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
@@ -149,7 +148,7 @@ class SqlStore:
 
     def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
-        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
+        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.FOLLOW_EVENTS, run_id))
         while True:
             found = self._rows(q.NEWEST, run=rows.encode_name(run_id))
             if not found or found[0][0] > seen or not waiting.pause():
@@ -160,9 +159,9 @@ class SqlStore:
         return str(found[0][0]) if found and found[0][0] else ""
 
     def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
-        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
+        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.AWAIT_SETTLING, run_id))
         while True:
-            found = self._rows(q.RESTS, run=rows.encode_name(run_id))
+            found = self._rows(q.SETTLE_COUNT, run=rows.encode_name(run_id))
             if not found or found[0][0] > settle_count or not waiting.pause():
                 return self.header(run_id)
 
@@ -187,7 +186,7 @@ class SqlStore:
     def due_timers(self, namespace: str, limit: int = 100) -> list[DueTimer]:
         found: list[DueTimer] = []
         for _ in range(_SWEEPS):
-            page = self._rows(q.DUE, namespace=rows.encode_name(namespace), limit=limit)
+            page = self._rows(q.DUE_TIMERS, namespace=rows.encode_name(namespace), limit=limit)
             read = [DueTimer(rows.header(header), rows.activation(activation)) for _, header, activation in page]
             found = [due for due in read if is_timer_live(due.header, due.activation)]
             dead = [due for due in read if not is_timer_live(due.header, due.activation)]
@@ -206,7 +205,7 @@ class SqlStore:
             for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
                 header = rows.header(doc)  # as it is now, and stays until this ends
                 gone = [activation for activation in by_run[header.run_id] if not is_timer_live(header, activation)]
-                tx.send(q.DROP_DUE_IF, run=run_id, paths=[rows.encode_name(activation.path) for activation in gone])
+                tx.send(q.DROP_TIMERS_DUE, run=run_id, paths=[rows.encode_name(activation.path) for activation in gone])
             return lambda: None
 
         self._connections.change(work)
@@ -265,20 +264,20 @@ class SqlStore:
         space, mine = rows.encode_name(namespace), rows.encode_name(holder)
 
         def work(tx: Tx) -> Callable[[], int]:
-            tx.send(q.MAKE_TICKER, namespace=space)
-            found = tx.send(q.LOCK_TICKER, namespace=space)
+            tx.send(q.MAKE_SCHEDULER, namespace=space)
+            found = tx.send(q.LOCK_SCHEDULER, namespace=space)
             clock = tx.send(q.CLOCK)
             right = SweepRight(*found.fetchall()[0])
             since, taken = take_sweep_right(right, mine, lease, clock.fetchall()[0][0])
             if taken is not None:
-                tx.send(q.TAKE_TICKER, namespace=space, holder=taken.holder, until=taken.until, last=taken.last)
+                tx.send(q.TAKE_SWEEP, namespace=space, holder=taken.holder, until=taken.until, last=taken.last)
             return lambda: since
 
         return self._connections.change(work)
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(q.ANNOUNCE, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
+            tx.send(q.HEARTBEAT, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
             tx.send(q.FORGET_WORKERS, namespace=rows.encode_name(namespace))
             return lambda: None
 
@@ -301,6 +300,10 @@ class SqlStore:
             return tx.send(query, **parameters).fetchall
 
         return self._connections.read(work)
+
+
+def _in_path_order(found: Sequence[Any]) -> list[Activation]:
+    return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
 
 
 def _parse(url: str) -> URL:

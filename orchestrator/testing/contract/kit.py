@@ -98,7 +98,8 @@ def born(activation: Activation, delay: int = 0) -> tuple[Op, ...]:
         return (CreateActivation(activation, delay=delay),)
     begun = replace(activation, status=ActivationStatus.QUEUED, quiet=True)
     as_it_is = {
-        name: getattr(activation, name) for name in ("status", "quiet", "flush_seq", "parked", "first_seq", "started_at")
+        name: getattr(activation, name)
+        for name in ("status", "quiet", "flush_seq", "parked", "first_seq", "started_at")
     }
     return CreateActivation(begun, new_token()), UpdateActivation(activation.path, as_it_is, delay=delay)
 

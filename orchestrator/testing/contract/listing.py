@@ -160,7 +160,7 @@ class Listing(Conditions):
         assert store.delete(run.id) is True
         assert store.delete(run.id) is False
         assert store.header(run.id) is None
-        assert (store.load(run.id), store.load(run.id, held=True)) == ([], [])
+        assert (store.load(run.id), store.load_awaiting(run.id)) == ([], [])
         assert (store.last_event(run.id), store.mail(run.id, "box")) == ("", [])
         self.advance(store, LEASE)
         assert store.due_timers(run.namespace) == []
@@ -171,7 +171,7 @@ class Listing(Conditions):
         assert store.renew([LeaseRef(run.id, "0", token)], LEASE) == {LeaseRef(run.id, "0", token): UNKNOWN}
         again = Begun(store, an_activation("0"), run_id=run.id)
         assert [activation.path for activation in store.load(run.id)] == ["", "0"]
-        assert store.load(run.id, held=True) == []
+        assert store.load_awaiting(run.id) == []
         assert store.values(run.id, EXTRAS["values"]) == {}
         assert (store.state(run.id), store.context(run.id), store.events(run.id)) == ({}, {}, [])
         again.caller(mailbox=MailboxUpdate("box", expect=""))

@@ -55,7 +55,7 @@ class Reading(Conditions):
         assert store.header(id_) is None
         assert store.load(id_) == []
         assert store.load(id_, ["0"]) == []
-        assert store.load(id_, held=True) == []
+        assert store.load_awaiting(id_) == []
         assert store.values(id_, ["a"]) == {}
         assert store.state(id_) == {}
         assert store.context(id_) == {}
@@ -101,12 +101,12 @@ class Reading(Conditions):
             an_activation("2"),
             an_activation("3", status=ActivationStatus.SLEEPING),
         )
-        assert [activation.path for activation in store.load(run.id, held=True)] == ["0.9", "0.10", "1"]
+        assert [activation.path for activation in store.load_awaiting(run.id)] == ["0.9", "0.10", "1"]
         run.caller(
             UpdateActivation("0.10", {"status": ActivationStatus.QUEUED}),
             CreateActivation(an_activation("1", status=ActivationStatus.SUCCESS)),
         )
-        assert [activation.path for activation in store.load(run.id, held=True)] == ["0.9"]
+        assert [activation.path for activation in store.load_awaiting(run.id)] == ["0.9"]
 
     def test_every_field_of_a_record_survives(self, store: Store) -> None:
         """A load reads the fields that a commit has put, but for those that the status stamps."""
