@@ -1,7 +1,7 @@
 """The Redis store: a commit is one script on the server, a claim another. The only file that imports the Redis client.
 
-The scripts (`scripts/*.lua`) read a change as `core.apply` does; one test compares the two on generated histories. A
-failover takes runs back by up to a second: their steps run again, and what was accepted in that second is gone. Needs
+The scripts (`scripts/*.lua`) read a change as `rules.apply` does; a test compares the two on generated histories. A
+failover takes runs back by up to a second: their steps run again, and changes accepted in that second are gone. Needs
 Redis 6.2 or later.
 """
 
@@ -34,13 +34,13 @@ from orchestrator.stores.redis_keys import Layout, index_prefix, parse_timer
 from orchestrator.stores.redis_urls import client_url, shown_url
 
 FORMAT = 2  # of keys and documents; another one is not read, neither an older nor a newer
-_REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; a longer gap in the sweeps counts as never
+_REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; after a longer gap, there was never a sweep
 _PAGE = 500  # values or headers in one command: a long one would hold up the whole server
 _MAX_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
 _BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
 
 _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
-# Behind it servers say where in the script it was raised.
+# Behind the message, some servers add where in the script it was raised.
 _ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
 
 logger = logging.getLogger("orchestrator")
@@ -54,8 +54,8 @@ class RedisStore:
     """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs.
 
     `shards` is fixed when the store is first used; another number is refused. With `strict` a server that may evict
-    keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound what
-    one call takes while the server does not answer. The class has as many verbs as its port.
+    keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound the
+    time of one call while the server does not answer. The class has as many verbs as its port.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class RedisStore:
     def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
         keys, end = self._keys.run(run_id), monotonic() + timeout
         while True:
-            # The last rest is read before the header: one that comes later ends the blocking read at once.
+            # The last settling is read before the header: one that comes later ends the blocking read at once.
             last, text = self._connections.calls(
                 [("XREVRANGE", keys.settled, "+", "-", "COUNT", 1), ("GET", keys.header)]
             )
@@ -184,26 +184,26 @@ class RedisStore:
         keys = self._keys.run(run_id)
         return "read_timer.lua", (keys.header, keys.activations, keys.timers), (member, path)
 
-    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
+    def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         of: dict[str, list[LeaseRef]] = {}
-        for held in holdings:
-            of.setdefault(held.run_id, []).append(held)
+        for ref in refs:
+            of.setdefault(ref.run_id, []).append(ref)
         answers = self._connections.calls([self._renewal(run_id, mine, lease) for run_id, mine in of.items()])
         pairs = (
             pair for mine, reasons in zip(of.values(), answers, strict=True) for pair in zip(mine, reasons, strict=True)
         )
-        return {held: reason.decode() for held, reason in pairs if reason}
+        return {ref: reason.decode() for ref, reason in pairs if reason}
 
-    def _renewal(self, run_id: str, holdings: list[LeaseRef], lease: int) -> _Call:
+    def _renewal(self, run_id: str, refs: list[LeaseRef], lease: int) -> _Call:
         keys = self._keys.run(run_id)
-        words = [word for held in holdings for word in (held.path, held.token)]
+        words = [word for ref in refs for word in (ref.path, ref.token)]
         return "renew.lua", (keys.header, keys.activations, keys.timers), (run_id, lease, *words)
 
     def runs(self, query: RunQuery) -> RunPageOf:
-        """A page of headers.
+        """Return one page of headers.
 
-        What the index does not know (`before`, a resource together with something else) is compared header by header:
-        such a query reads the headers of all that the index finds.
+        The index does not know `before`, nor a resource together with something else. A query for those reads the
+        headers of all runs that the index finds, and compares them one by one.
         """
         prefix, exact = index_prefix(query)
         if not exact:
@@ -220,7 +220,7 @@ class RedisStore:
         return RunPageOf(self._headers(prefix, list(members)), sum(found[: len(shards)]))
 
     def _pages(self, prefix: str, query: RunQuery) -> Iterator[list[RunHeader]]:
-        """All runs below an index prefix, newest first; what was created after `before` was also written after it."""
+        """Give all runs below an index prefix, newest first. A run created after `before` was also written after it."""
         high = f"({prefix};" if query.before is None else f"({prefix}{query.before:015d}"
         keys = [self._keys.index(shard) for shard in range(self._keys.shards)]
         found = self._connections.calls([("ZREVRANGEBYLEX", key, high, f"[{prefix}0") for key in keys])
@@ -233,8 +233,8 @@ class RedisStore:
         texts = self._connections.calls([("GET", self._keys.run(member[skip:].decode()).header) for member in members])
         return [wire.header_of(text) for text in texts if text]
 
-    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
-        words = (run_id, *(["*"] if states is None else sorted(states)))
+    def delete(self, run_id: str, statuses: frozenset[str] | None = None) -> bool:
+        words = (run_id, *(["*"] if statuses is None else sorted(statuses)))
         return bool(self._connections.script("delete", self._keys.run(run_id).commit, words))
 
     def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
@@ -271,8 +271,8 @@ def _cursor(text: str) -> str:
 class _RedisConnections:
     """Connections of this process to one server, checked at first use.
 
-    It remembers whose they are: after a fork the child opens its own and leaves the parent's alone. A request that got
-    no answer is sent again a few times; every script answers a repeat as it answered first.
+    After a fork the child opens its own and leaves the parent's alone. A request that got no answer is sent again a few
+    times, because every script answers a repeat as it answered first.
     """
 
     def __init__(self, url: str, keys: Layout, *, strict: bool, timeout: float, retries: int) -> None:
@@ -286,15 +286,15 @@ class _RedisConnections:
         self._connected: tuple[int, _Client, _Client] | None = None
 
     def call(self, *call: Any, blocking: bool = False) -> Any:
-        """One command, one round trip."""
+        """Run one command, in one round trip."""
         return self._ask(lambda client: client.execute_command(*call), blocking=blocking)
 
     def script(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
-        """One script, one round trip, unless the server has forgotten it."""
+        """Run one script, in one round trip unless the server has forgotten it."""
         return self._ask(lambda client: self._run(client, name, keys, words))
 
     def calls(self, calls: Sequence[_Call]) -> list[Any]:
-        """Commands and scripts in one round trip, not as one transaction."""
+        """Run commands and scripts in one round trip, not as one transaction."""
         return self._ask(lambda client: self._pipe(client, calls)) if calls else []
 
     def close(self) -> None:
@@ -367,7 +367,7 @@ class _RedisConnections:
         )
 
     def _check(self, client: _Client) -> None:
-        """Compare format and shards with what the store was begun with; look at how the server keeps its data."""
+        """Compare format and shards with those of the first use, and look at how the server keeps its data."""
         mine = json.dumps({"format": FORMAT, "shards": self._keys.shards})
         with client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.format, mine, nx=True)
@@ -388,7 +388,7 @@ class _RedisConnections:
 
 
 def _doubts(client: _Client) -> list[str]:
-    """The reasons against keeping runs on this server; none where it does not let us ask."""
+    """Return the reasons against keeping runs on this server; none where it does not let us ask."""
     try:
         settings = {name: client.config_get(name).get(name, "") for name in ("maxmemory-policy", "appendonly", "save")}
     except ResponseError:
