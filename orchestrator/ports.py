@@ -262,7 +262,10 @@ class WakeupChannel(Protocol):
         ...
 
     def wait(self, run_id: str, count: int, seconds: float) -> bool:
-        """Return True as soon as more have come than `count`, or after `seconds`; False where none can come at present."""
+        """Return True as soon as more than `count` have come, or after `seconds`.
+
+        Return False where none can come at present.
+        """
         ...
 
 

@@ -375,7 +375,8 @@ class _RedisConnections:
             stored = json.loads(pipe.execute()[1])
         if stored["format"] != FORMAT:
             raise self._unavailable(
-                f"its format is {stored['format']}, and this version reads format {FORMAT} alone: use an empty database or another prefix"
+                f"its format is {stored['format']}, and this version reads format {FORMAT} alone; "
+                "delete it, or use another database or prefix"
             )
         if stored["shards"] != self._keys.shards:
             raise self._unavailable(f"it has {stored['shards']} shards, this process is set to {self._keys.shards}")

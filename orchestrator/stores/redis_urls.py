@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
 def client_url(url: str) -> str:
-    """Return the URL as the Redis client reads it: Celery's `redis+socket`, `virtual_host` and `CERT_NONE` are translated."""
+    """Return the URL as the Redis client reads it: Celery's own schemes and options are translated."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if "virtual_host" in options:

@@ -481,8 +481,8 @@ def test_any_text_may_be_looked_up(place: Place) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_log_is_cut_whoever_makes_it_too_long(place: Place, before: int) -> None:
-    """Claims tell events too, but know nothing of limits: the next commit makes up for them."""
+def test_a_log_is_cut_also_where_claims_make_it_too_long(place: Place, before: int) -> None:
+    """Claims write events too, but know no limits: the next commit makes up for them."""
     store = place.open()
     run_id = begin(store, "0")
     for _ in range(before):
@@ -685,7 +685,7 @@ def logged(place: Place, call: Callable[[], None]) -> int:
     return Path(place.url.removeprefix("sqlite:///") + "-wal").stat().st_size
 
 
-def test_held_records_are_found_without_reading_the_others(place: Place) -> None:
+def test_awaiting_activations_are_found_without_reading_the_others(place: Place) -> None:
     """The database goes by the partial index."""
     store = place.open()
     begin(store, "0")
@@ -750,8 +750,8 @@ def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(
 
 
 @pytest.mark.parametrize("word", [{"status": StoredStatus.CANCELED}, {"closed": True}], ids=["ended", "closed"])
-def test_sweeps_clear_dead_entries_away(place: Place, word: dict[str, Any]) -> None:
-    """Entries of a run that is over do not keep others from being found, however many they are."""
+def test_sweeps_clear_dead_timers_away(place: Place, word: dict[str, Any]) -> None:
+    """Timers of a run that is over do not keep others from being found, however many they are."""
     store = place.open()
     ended = begin(store, *(str(number) for number in range(12)))
     committed(store.commit(ended, Change(RequestGuard("c", ACTIVE), (UpdateRun(word),))))

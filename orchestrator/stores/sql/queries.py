@@ -1,8 +1,8 @@
-"""Every statement of the store, by name, and how it is written for each database.
+"""All statements of the store, by name, and how each is written for a database.
 
-Written once, with a few words in braces where the databases differ:
+A statement stands here once, with words in braces where the databases differ:
 
-* `{runs}`: a table's full name; `{now}`: the store's clock, in ms; `{lock}`: hold the row until the transaction ends;
+* `{runs}`: a table's full name; `{now}`: the store's clock, in ms; `{lock}`: locks the row until the transaction ends;
 * `{in paths}`: is one of the list in the parameter; `{zip a b}`: two lists side by side, as rows `w(a, b)`;
 * `{rows text int}`: the rows that the statement is given, all in one message.
 """
@@ -30,11 +30,12 @@ PACKAGE = """SELECT 'value', id, text FROM {values} WHERE run_id = :run AND id {
 
 UPDATE_RUN = """UPDATE {runs} SET workflow_id = :workflow_id, resource_id = :resource_id, status = :status,
     updated_at = :updated_at, settle_count = :settle_count, events = :events, doc = :doc WHERE run_id = :run"""
-INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at, settle_count,
-    events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at, :settle_count,
-    0, :doc) ON CONFLICT (run_id) DO NOTHING"""
+INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at,
+    settle_count, events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at,
+    :settle_count, 0, :doc) ON CONFLICT (run_id) DO NOTHING"""
 PUT_ACTIVATIONS = """INSERT INTO {activations} (run_id, path, status, awaiting, doc) {rows text text text int text}
-    ON CONFLICT (run_id, path) DO UPDATE SET status = excluded.status, awaiting = excluded.awaiting, doc = excluded.doc"""
+    ON CONFLICT (run_id, path)
+    DO UPDATE SET status = excluded.status, awaiting = excluded.awaiting, doc = excluded.doc"""
 DROP_ACTIVATIONS = "DELETE FROM {activations} WHERE run_id = :run AND path {in paths}"
 PUT_TIMERS = """INSERT INTO {timers} (run_id, path, namespace, deadline) {rows text text text bigint}
     ON CONFLICT (run_id, path) DO UPDATE SET namespace = excluded.namespace, deadline = excluded.deadline"""
@@ -105,7 +106,7 @@ _PARAMETER = re.compile(r":(\w+)")
 
 
 def quoted(name: str) -> str:
-    """A name as SQL writes it."""
+    """Return a name as SQL writes it."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
@@ -120,7 +121,7 @@ class Dialect(ABC):
         self._written: dict[str, str] = {}
 
     def write(self, query: str) -> str:
-        """The statement for this database; written once."""
+        """Return the statement for this database; written once."""
         written = self._written.get(query)
         if written is None:
             written = _PARAMETER.sub(lambda found: self.parameter(found[1]), _BRACES.sub(self._word, query))
