@@ -174,7 +174,7 @@ class Reader:
         """The activation's status as a reader sees it."""
         return self._final.step_status(activation)
 
-    def awaiting(self, *, paused: bool = True) -> list[Activation]:
+    def awaiting_activations(self, *, paused: bool = True) -> list[Activation]:
         """Return the awaiting activations in declaration order, with or without those that are only paused."""
         # After the end of a run nothing is awaited, though a step that was suspended when it failed is so still.
         if self.header.status in FINAL:
@@ -187,7 +187,7 @@ class Reader:
     def suspended_paths(self) -> list[list[str]]:
         """The id paths of the steps that wait, each once."""
         paths: list[list[str]] = []
-        for activation in self.awaiting(paused=False):
+        for activation in self.awaiting_activations(paused=False):
             ids = self.names.step_ids(activation)
             # Several items of one foreach have the same ids: its step is named once.
             if ids not in paths:
@@ -197,7 +197,7 @@ class Reader:
     def resume_labels(self) -> dict[str, dict[str, Any]]:
         """Labels, each with the step it belongs to (and the item of a foreach)."""
         labels: dict[str, dict[str, Any]] = {}
-        for activation in self.awaiting(paused=False):
+        for activation in self.awaiting_activations(paused=False):
             if (
                 activation.label and activation.status == ActivationStatus.SUSPENDED
             ):  # that of a wait is its place in the mailbox
