@@ -55,7 +55,7 @@ class Concurrency(Conditions):
         assert [activation.path for activation in store.load(run.id)] == ["", "0", str(told["n"])]
 
     def test_children_that_end_together_are_all_counted(self, store: Store) -> None:
-        """However they overlap, the counter reaches zero once, and the join is claimed once."""
+        """The counter reaches zero once and the join is claimed once, however the commits overlap."""
         count = 8
         block = an_activation("0", status=ActivationStatus.OPEN, pending_children=count, total=count, next_item=count)
         run = StartedRun(store, block, *(an_activation(f"0.{n}") for n in range(count)))

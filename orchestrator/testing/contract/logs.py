@@ -263,7 +263,7 @@ class Logs(Conditions):
             assert store.last_event(run.id) == left[-1].id
 
     def test_a_reader_who_runs_along_misses_nothing(self, store: Store) -> None:
-        """However often the log is cut behind it, its cursors stay what they were."""
+        """Its cursors stay valid, however often the log is cut behind it."""
         run, cursor, read = StartedRun(store, an_activation("0")), "", list[StoredEvent]()
         for n in range(0, FAR_TOO_MANY, 6):
             tell(run, n, 6, KEEP)
