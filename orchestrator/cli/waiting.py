@@ -90,7 +90,7 @@ def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | N
 def _waiting_in(orchestrator: Orchestrator, header: RunHeader) -> list[Waiting]:
     reader = orchestrator.client.reader(header)
     paused = [record for record in reader.activations.values() if record.status == ActivationStatus.PAUSED]
-    records = [*reader.held(), *paused]
+    records = [*reader.awaiting_activations(paused=False), *paused]
     reader.values.fetch(record.suspend for record in records)
     return [_describe(reader, record) for record in records]
 

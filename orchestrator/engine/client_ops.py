@@ -265,7 +265,7 @@ def _resume(
     per_step: bool,
     observed: CallObserver,
 ) -> RunHeader:
-    awaiting = executor.store.load(header.run_id, held=True)
+    awaiting = executor.store.load_awaiting(header.run_id)
     activations = _resolve_target(executor, graph, header, awaiting, target, per_step)
     limit = executor.settings.max_payload_bytes
     # One value for each activation, though the data is the same: each step checks it against a type of its own. A

@@ -62,7 +62,7 @@ class WaitTimeouts:
         header = self._store.header(run_id)
         if header is None or not header.waiting:
             return
-        for activation in self._store.load(run_id, held=True):
+        for activation in self._store.load_awaiting(run_id):
             if activation.status == ActivationStatus.WAITING and activation.deadline:
                 self._add(
                     WaitTimeout(run_id, activation.path, activation.deadline), activation.deadline - self._store.now()

@@ -167,7 +167,7 @@ def test_an_index_means_one_item_or_is_refused(orchestrator: Orchestrator) -> No
     assert f"{run.run_id}/0.0 or {run.run_id}/0.1" in str(refused.value)
     assert as_stored(orchestrator, run) == before
     orchestrator.get_run(f"{run.run_id}/0.1").resume("I", index=0)
-    left = [activation.path for activation in orchestrator.store.load(run.run_id, held=True)]
+    left = [activation.path for activation in orchestrator.store.load_awaiting(run.run_id)]
     assert left == ["0.0.0.0", "0.0.0.1", "0.1.0.1"]
 
 
@@ -233,7 +233,7 @@ def test_a_run_of_another_graph_is_resumed_by_what_is_stored(app: Celery, how: d
         new.get_run(run.run_id).submit_resume("yes", **how)
 
         assert run.status == "running"
-        assert [activation.path for activation in store.load(run.run_id, held=True)] == ["1.0"]
+        assert [activation.path for activation in store.load_awaiting(run.run_id)] == ["1.0"]
         assert run.restart().status == "suspended"
         assert success(run.resume("checked", step="check"))["order"] == "yes"
 

@@ -61,7 +61,7 @@ def test_a_sleep_that_was_paused_is_slept_after_its_resume() -> None:
 def test_a_resume_that_is_taken_back_does_not_hide_what_others_did_meanwhile(fails: int) -> None:
     """Another step was resumed and has ended: the run settles anew, and users who wait hear of it."""
     play = Play(graph(parallel("q", step("a", suspends=1), step("b", suspends=1, fails=fails))))
-    before, awaiting = play.through(), play.store.load(RUN, held=True)
+    before, awaiting = play.through(), play.store.load_awaiting(RUN)
     resumed = play.resume("0.0")
     assert isinstance(resumed, Committed)
     other = play.resume("0.1")

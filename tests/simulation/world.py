@@ -55,7 +55,7 @@ class World:
         """The run has been started, and the start was published, or could not be."""
         self.tokens = 0
         self.store._runs.clear()
-        self.store._due.clear()
+        self.store._timers.clear()
         header = self.store.create(replace(acts.new_header(), auto_restart=self.auto_restart))
         self.run = self.store._runs[RUN]
         begins = replace(header, per_step=self.per_step)
@@ -89,9 +89,11 @@ class World:
         awaiting = {activation.path for activation in state.activations if activation.status in AWAITING}
         fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": []}
         mail = {acts.EVENT: list(state.mail)}
-        run = replace(self.run, header=state.header, activations=activations, held=awaiting, mail=mail, **fresh)
+        run = replace(
+            self.run, header=state.header, activations=activations, awaiting=awaiting, mailboxes=mail, **fresh
+        )
         self.store._runs = {RUN: run}
-        self.store._due = {
+        self.store._timers = {
             (RUN, activation.path): activation.deadline for activation in state.activations if activation.deadline
         }
 
@@ -99,7 +101,7 @@ class World:
         """The state with what the store holds now. Values of an earlier moment come back where something is undone."""
         run = self.store._runs[RUN]
         activations = tuple(run.activations[path] for path in sorted(run.activations))
-        mail = tuple(run.mail.get(acts.EVENT, ()))
+        mail = tuple(run.mailboxes.get(acts.EVENT, ()))
         taken = replace(state, **{"header": run.header, "activations": activations, "mail": mail, **changes})
         moved = checks.find_moved(state, taken)
         checks.follows(state.header, run.header, moved, self.clock.now())

@@ -56,7 +56,7 @@ def test_the_settings_are_in_all_that_steps_commit() -> None:
     assert {*store.noted} == {(True, 70, 2), (False, 70, 2)}
 
 
-def test_who_reads_too_late_is_told_that_events_were_too_old() -> None:
+def test_a_late_reader_is_told_that_events_were_too_old() -> None:
     """The events of the last steps are there, and so are those that are young enough."""
     counts = {}
     for age in (0, 3_599, 3_601):

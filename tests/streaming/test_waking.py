@@ -122,7 +122,7 @@ def test_a_run_is_notified_only_while_a_reader_waits(url: str, monkeypatch: pyte
         run = orchestrator.create_run(waiting).submit(1)
         assert wait_until(lambda: len(there.events(run.run_id)) == 2, 20)
         reading = threads.submit(here.wait_for_events, run.run_id, there.last_event(run.run_id), NEVER)
-        assert wait_until(lambda: bool(here._asked), 20)
+        assert wait_until(lambda: bool(here._asked_at), 20)
         assert not deaf.notified
         go_on.set()
         assert reading.result(20)

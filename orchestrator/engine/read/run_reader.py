@@ -18,7 +18,16 @@ from orchestrator.engine.read.value_reader import Values, decode_all
 from orchestrator.errors import InputInvalid, RunNotFound, TripWire
 from orchestrator.ports import Store
 from orchestrator.rules.graph import Graph, Path
-from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader, belongs, format_path
+from orchestrator.rules.model import (
+    AWAITING,
+    FINAL,
+    Activation,
+    ActivationStatus,
+    Role,
+    RunHeader,
+    belongs,
+    format_path,
+)
 
 # The status of a nested workflow read as a run, by its status as a step.
 _AS_RUN = {StepStatus.QUEUED: RunStatus.PENDING, StepStatus.RETRYING: RunStatus.RUNNING}
@@ -163,22 +172,20 @@ class Reader:
         """Return the activation's status as a reader sees it."""
         return self._final.step_status(activation)
 
-    def held(self) -> list[Activation]:
-        """The records that wait for somebody outside, in declaration order."""
+    def awaiting_activations(self, *, paused: bool = True) -> list[Activation]:
+        """Return the awaiting activations in declaration order, with or without those that are only paused."""
+        # After the end of a run nothing is awaited, though a step that was suspended when it failed is so still.
         if self.header.status in FINAL:
             return []
-        # Paths are in declaration order; what is paused waits for the caller and for nobody outside.
-        held = [
-            r
-            for _, r in sorted(self.activations.items())
-            if r.status in (ActivationStatus.SUSPENDED, ActivationStatus.WAITING)
-        ]
-        return [activation for activation in held if self._inside(activation)]
+        statuses = AWAITING if paused else AWAITING - {ActivationStatus.PAUSED}
+        # Paths are in declaration order.
+        found = [activation for _, activation in sorted(self.activations.items()) if activation.status in statuses]
+        return [activation for activation in found if self._inside(activation)]
 
     def suspended_paths(self) -> list[list[str]]:
         """Return the step ids from the outermost workflow down to each suspended step, each list once."""
         paths: list[list[str]] = []
-        for activation in self.held():
+        for activation in self.awaiting_activations(paused=False):
             ids = self.names.step_ids(activation)
             # Several items of one foreach have the same ids: its step is named once.
             if ids not in paths:
@@ -188,8 +195,8 @@ class Reader:
     def resume_labels(self) -> dict[str, dict[str, Any]]:
         """Return the labels, each with its step (and the item of a foreach)."""
         labels: dict[str, dict[str, Any]] = {}
-        for activation in self.held():
-            # The label of a wait is its entry in a mailbox, and none of a user's.
+        for activation in self.awaiting_activations(paused=False):
+            # A label that a step gave itself counts as long as the step is suspended.
             if activation.label and activation.status == ActivationStatus.SUSPENDED:
                 index = self.names.item_index(activation)
                 where = {"step_id": ".".join(self.names.step_ids(activation))}
