@@ -63,7 +63,7 @@ class RunPageOf:
 class RunStore(Protocol):
     """Keeps the header, the activations and the values of runs.
 
-    A store compares and writes, and decides nothing: what a claim or a change does is said in `rules.apply`.
+    A store compares and writes, and decides nothing: `rules.apply` says what a claim or a change does.
     """
 
     def create(self, header: RunHeader) -> RunHeader:
@@ -193,10 +193,10 @@ class Timers(Protocol):
         ...
 
     def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
-        """Push these leases on to `lease` ms from now, and return those that are lost, with the reason.
+        """Extend these leases to `lease` ms from now, and return those that are lost, with the reason.
 
-        What renews a lease is said in `rules.apply.renew`: one that is over but has not been taken is renewed too.
-        Each is renewed by itself, and the others go on where one is lost. A repeat pushes them on again.
+        `rules.apply.renew` decides: a lease that is over is renewed too, as long as no worker has taken its activation.
+        Each is renewed by itself, and the others go on where one is lost. A repeat extends them again.
         """
         ...
 
@@ -269,7 +269,7 @@ class WakeupChannel(Protocol):
 
 @runtime_checkable
 class WantsWakeups(Protocol):
-    """A store whose database wakes nobody: the application gives it a channel."""
+    """A store whose database wakes no readers: the application gives it a channel."""
 
     def attach_wakeups(self, channel: WakeupChannel) -> None:
         """Notify, and wait, by this channel from now on. A store that has one keeps it."""
@@ -333,7 +333,7 @@ class Runtime(Protocol):
         ...
 
     def failure_of(self, run_id: str) -> BaseException | None:
-        """Return the exception by which this process left the run, None where it has not: then nobody waits in vain."""
+        """Return the exception by which this process left the run; None if it has not. So no caller waits in vain."""
         ...
 
     def arm_timeouts(self, run_id: str) -> None:

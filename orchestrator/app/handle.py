@@ -52,7 +52,7 @@ class RunHandle:
         return self.run_id
 
     def header(self) -> RunHeader:
-        """The stored header of the run as a whole. Raises `RunNotFound`."""
+        """Return the stored header of the run as a whole. Raises `RunNotFound`."""
         found = self.client.store.header(self.root_id)
         if found is None:
             raise RunNotFound(f"there is no run {self.run_id!r}", run_id=self.run_id, workflow_id=self.workflow_id)
@@ -78,7 +78,7 @@ class RunHandle:
 
     def ready(self) -> bool:
         """Return True once the run has ended."""
-        return self.status in {RunStatus(state) for state in FINAL}
+        return self.status in {RunStatus(status) for status in FINAL}
 
     def successful(self) -> bool:
         """Return True if the run has ended well."""
@@ -126,5 +126,5 @@ class RunHandle:
                 raise TimeoutError(f"run {self.run_id} is still {header.status} after {timeout} s")
 
     def last_event_id(self) -> str:
-        """The cursor after the newest event."""
+        """Return the cursor behind the newest event."""
         return self.client.store.last_event(self.root_id)

@@ -14,7 +14,7 @@ from orchestrator.ports import RunQuery
 from orchestrator.rules.model import FINAL, StoredStatus
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
-_NOT_RUNNING = frozenset(state.value for state in StoredStatus if state is not StoredStatus.RUNNING)
+_NOT_RUNNING = frozenset(status.value for status in StoredStatus if status is not StoredStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +92,15 @@ class Runs:
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
         store = self._client.store
-        states = [StoredStatus(status)] if status is not None else sorted(FINAL)
-        if StoredStatus.RUNNING in states:
+        statuses = [StoredStatus(status)] if status is not None else sorted(FINAL)
+        if StoredStatus.RUNNING in statuses:
             raise ValueError("running runs are not purged: cancel them first")
         before, removed = store.now() - round(age * 1000), 0
-        for state in states:
+        for each in statuses:
             # Runs that stay in the list (another app's, or moved meanwhile) are skipped by the offset of the next page.
             skipped = 0
-            while page := store.runs(RunQuery(status=state.value, before=before, offset=skipped)).headers:
+            while page := store.runs(RunQuery(status=each.value, before=before, offset=skipped)).headers:
                 ours = [header.run_id for header in page if self._client.may_purge(header)]
-                deleted = sum(store.delete(run_id, frozenset({state.value})) for run_id in ours)
+                deleted = sum(store.delete(run_id, frozenset({each.value})) for run_id in ours)
                 removed, skipped = removed + deleted, skipped + len(page) - deleted
         return removed

@@ -40,7 +40,7 @@ CallTask = Callable[[TaskEntry, Any, Context[Any]], Any]
 class Attempt:
     """The claim of one activation, with its workflow. Values beyond those of the claim are read on demand.
 
-    `claims` is False where another process settles the attempt: that process could not run a successor.
+    `claims` is False where the attempt is ended from outside its process or thread: there no successor could run.
     """
 
     # More public methods than most classes: one for each thing that a context or a control activation asks for.

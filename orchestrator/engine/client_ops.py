@@ -93,7 +93,7 @@ def request(
     Raises `refusal(answer)` where the store refuses the change. `undo` makes the changes that undo the request where
     the broker cannot be reached.
     """
-    # Not retried: a caller can be told that the store is away, and decides whether to ask again.
+    # Not retried: the caller gets the error where the store is away, and decides whether to ask again.
     answer = executor.store.commit(header.run_id, change)
     if isinstance(answer, Refused):
         raise refusal(answer)  # nothing was written: the caller may read the run again
@@ -119,7 +119,7 @@ def publish(
             log.warning(text, answer.header.run_id, extra=log_context(answer.header))
             return
         try:
-            # Each is guarded by the state that the request has left. A message may have arrived although the broker's
+            # Each is guarded by what the request has left. A message may have arrived although the broker's
             # answer did not: then a worker has moved the run on, and nothing may be undone.
             undone = any(
                 isinstance(executor.store.commit(answer.header.run_id, change), Committed) for change in changes
@@ -356,7 +356,8 @@ def cancel(executor: Executor, header: RunHeader) -> RunHeader:
     try:
         answer = executor.store.commit(header.run_id, change)
     except Exception:
-        # The steps of this process are told all the same: the caller wants them to end, and their commits are guarded.
+        # The steps of this process get their abort signal all the same: the caller wants them to end, and their
+        # commits are guarded.
         executor.keeper.abort(header.run_id)
         raise
     if isinstance(answer, Refused):

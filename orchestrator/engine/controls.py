@@ -211,7 +211,7 @@ def receive_event(attempt: Attempt) -> StepOutcome:
 
 
 def time_out_event(attempt: Attempt) -> StepOutcome:
-    """Fail a wait whose event has not come in time, and take the wait out of the mailbox."""
+    """Start the alternative of a wait whose event has not come in time, else fail it; take it out of the mailbox."""
     # Both in one commit: a later event finds either the wait, or a mailbox without it.
     node, key = _wait(attempt), make_error_id(attempt.activation.lease_token)
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")

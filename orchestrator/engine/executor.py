@@ -116,7 +116,7 @@ class Executor:
         with self.keeper.keep_alive(claimed) as signal:
             graph = self.graph_if_same(claimed.header)
             if graph is None:
-                self._defer_unrunnable(claimed)
+                self._park(claimed)
                 return None
             attempt = Attempt(self.services, claimed, graph, signal, call_task)
             if attempt_commands.must_give_up(claimed.activation):
@@ -144,7 +144,7 @@ class Executor:
         try:
             if phase is not Phase.RUN:
                 return CONTROLS[phase](attempt)
-            # Control activations do not count: they are short, and call a condition at most.
+            # Conditions, joins and the like do not count: they are short, and call one function of the user at most.
             inline.steps -= 1
             return run_step(attempt, inline.has_room())
         except StoreUnavailable:
@@ -191,12 +191,12 @@ class Executor:
         return answer.claimed
 
     def fail_abandoned_attempt(self, run_id: str, path: str, seq: int, error: Exception) -> None:
-        """End the attempt of a dead process as failed with this error, at once. Successors go through the queue."""
+        """End an attempt as failed at once: its process is dead or its time over. Successors go through the queue."""
         found = self._find(run_id, path)
         graph = self.graph_if_same(found[0]) if found is not None else None
         if found is not None and graph is not None and attempt_commands.may_fail_claim(found[1], seq):
-            # The commit is made under the dead process's own lease token. Should that process be alive after all, the
-            # second of the two commits is refused.
+            # The commit is made under the attempt's own lease token. Should its function return after all, the second
+            # of the two commits is refused.
             claimed = Claimed(*found, {}, self.store.state(run_id), self.store.context(run_id))
             attempt = Attempt(self.services, claimed, graph, AbortSignal(), claims=False)
             self._finish(attempt, retry_or_fail(attempt, error))
@@ -234,8 +234,8 @@ class Executor:
         """Return the run's graph; None where this process does not know it, or knows another one under its id."""
         return self.registry.graph_if_same(header)
 
-    def _defer_unrunnable(self, claimed: Claimed) -> None:
-        """Park the activation: release the claim without counting an attempt, with exponential delay."""
+    def _park(self, claimed: Claimed) -> None:
+        """Park the activation: give the claim back for a delay that grows, without counting an attempt."""
         # A worker of another release may have the graph. The delay grows, so that parked runs of a release that never
         # comes back cost little.
         activation, header = claimed.activation, claimed.header

@@ -83,8 +83,8 @@ class Scheduler:
         self._ended.set()
 
     def announce(self) -> None:
-        """Tell the store that this worker lives."""
-        # Five announcements may be missed before callers are told that no worker lives.
+        """Note in the store that this worker lives."""
+        # Five announcements may be missed before blocking calls raise `NoConsumer`.
         ttl = max(5.0, 5 * self._settings.tick_seconds)
         self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
 

@@ -1,6 +1,7 @@
 """Settling: the status of a run in which nothing is live any more is decided, reported and committed.
 
-Hooks and the runtime are told first, perhaps again after a crash. The status is committed last, and once.
+The hooks are called and the result is delivered first, perhaps again after a crash. The status is committed last, and
+once.
 """
 
 from __future__ import annotations

@@ -120,7 +120,8 @@ class LocalRuntime:
     def drive(self, run_id: str, timeout: float | None = None) -> None:
         """Execute until nothing is left to do for this run. Raises an exception that has abandoned an attempt.
 
-        With a `timeout` (seconds) the run is driven in the background; in eager mode, its timers after that time.
+        With a `timeout` (seconds) the run is driven in the background. In eager mode it is driven here, and timers that
+        are due later are left to a thread.
         """
         if timeout is not None and not self._in_caller_thread:
             self.drive_in_background(run_id)
@@ -128,7 +129,7 @@ class LocalRuntime:
             self._drive(run_id, inf if timeout is None else monotonic() + timeout)
 
     def drive_in_background(self, run_id: str) -> None:
-        """Execute in a thread of its own. In eager mode: execute here and now all that has not to wait for a timer.
+        """Execute in a thread of its own. In eager mode, execute here and now whatever need not wait for a timer.
 
         In eager mode it raises like `drive`, except for a `WorkerLost`.
         """
@@ -297,7 +298,6 @@ class LocalRuntime:
         self._start_thread(run_id, lambda: self._drive(run_id, 0.0 if self._in_caller_thread else inf))
 
     def _start_thread(self, run_id: str, work: Callable[[], None]) -> None:
-
         def work_and_log() -> None:
             try:
                 work()

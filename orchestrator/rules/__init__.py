@@ -18,7 +18,7 @@ The modules, in the order in which they may import each other, lowest first:
 * `apply`            the effect of a claim, a renewal or a change on activations, as every store must have it
 * `pending_resumes`  resume data for steps that a time travel has not reached yet
 * `plan`             the plan of a commit, and the meaning of starting a node
-* `flow`             what follows from an outcome; joins are decided here
+* `flow`             what follows from an outcome, joins included
 * `timers`           the activations that have a timer, what follows from a deadline, the right to sweep
 * `addressing`       the suspended steps that a caller means by a resume
 * `attempt_commands` the changes of a worker: outcome, retry, wait, flush, release

@@ -82,7 +82,7 @@ def id_path(graph: Graph, path: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class SuspendedStep:
-    """A suspended activation with its address, as the activations around it tell it."""
+    """A suspended activation with its address, read from the activations around it."""
 
     activation: Activation
     # the step ids that lead to it from the workflow in which the caller resumes

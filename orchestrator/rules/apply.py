@@ -37,14 +37,14 @@ from orchestrator.rules.transitions import ABSENT, TABLE, Claim, Kind, check_run
 from orchestrator.rules.value_ids import make_item_id
 
 UNKNOWN = "unknown"  # no such run, or no such activation
-ENDED_RUN = "ended"  # the run is not active
+ENDED_RUN = "ended"  # the run has settled or is closed, or is not as a request expects it
 STALE = "stale"  # the activation has moved on since the message was sent
 EARLY = "early"  # its delay is not over
 BUSY = "busy"  # its lease is not over
 LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
 MAILBOX = "mail"  # the mailbox has changed since it was read
-TAKEN = "taken"  # a live activation stands where a fresh one was to be put
+TAKEN = "taken"  # a live activation stands where a fresh one was to be created
 
 REMEMBERED = 50  # dispatches that a remembered answer has; a repeat leaves those beyond to their timers
 
@@ -179,12 +179,12 @@ def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activati
             # Flushes come one after the other, so a lower number is a flush that was sent again.
             if flush_seq and activation is not None and flush_seq <= activation.flush_seq:
                 return Applied(header, {}, repeated=True)
-        case RequestGuard(id=id_, statuses=states, generation=generation, settle_count=settle_count):
+        case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count):
             # Remembering one answer is enough: a caller repeats a change before it makes another.
             if id_ and header.last_request_id == id_:
                 return _first_answer(header, activations, header.last_reply)
             if (
-                header.status not in states
+                header.status not in statuses
                 or generation not in (None, header.generation)
                 or settle_count not in (None, header.settle_count)
             ):

@@ -66,8 +66,8 @@ def commit_outcome(
 def find_retry_pause(claim: ClaimedNode, chance: float, *, is_retryable: bool) -> float | None:
     """Return the seconds until the attempt that follows a failed one; None where none follows.
 
-    `chance` in [0, 1) spreads a backoff. Abandoned attempts do not count, because nobody knows whether the function
-    failed.
+    `chance` in [0, 1) spreads a backoff. Abandoned attempts do not count, because it is unknown whether the
+    function failed.
     """
     node = claim.node if claim.activation.path else None
     if not is_retryable or not isinstance(node, Step) or claim.activation.attempt >= node.retry.attempts:

@@ -45,9 +45,9 @@ from orchestrator.rules.travel import TravelPlan
 # The statuses of a run in which each request makes sense. A store refuses it in any other.
 STARTABLE = frozenset({StoredStatus.PENDING.value})
 RESUMABLE = frozenset({StoredStatus.SUSPENDED.value, StoredStatus.PAUSED.value, StoredStatus.RUNNING.value})
-UNENDED = frozenset(state.value for state in StoredStatus if state not in FINAL)
+UNENDED = frozenset(status.value for status in StoredStatus if status not in FINAL)
 _ACTIVE = frozenset({StoredStatus.RUNNING.value})
-_IDLE = frozenset(state.value for state in StoredStatus if state is not StoredStatus.RUNNING)
+_IDLE = frozenset(status.value for status in StoredStatus if status is not StoredStatus.RUNNING)
 
 
 # --- start -----------------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ def make_workflow_start(input_id: str) -> _Doc:
 
 
 def make_workflow_paused() -> _Doc:
-    """Tell that a run step by step has settled and waits for its next step to be asked for."""
+    """Tell that a run that goes by single steps has settled, and waits for a resume."""
     return {"type": EventType.WORKFLOW_PAUSED.value}
 
 
@@ -57,7 +57,8 @@ def make_workflow_canceled() -> _Doc:
 
 
 def make_workflow_finish(status: str, settle_count: int) -> _Doc:
-    """Tell that the run has settled for the time of this number: a reader who waits for that one knows it by it."""
+    """Tell that the run has settled so many times: a reader that waits for one settling knows it by its number."""
+    # In the log the settle count has its older name, `rest`.
     return {"type": EventType.WORKFLOW_FINISH.value, "status": status, "rest": settle_count}
 
 

@@ -7,9 +7,9 @@ The walk is the same everywhere. `plan.begin_node` starts a node. `_on_node_end`
 what its surroundings do next: the next entry of a flow, the condition of a loop, the join of a block, the end of a
 nested workflow, the end of the run.
 
-A join is decided in three places. `_on_node_end` and `_on_item_end` write the `CountDown` of the block, with the join
-as its consequence. A store applies that consequence when the counter reaches zero, in the commit of the last child
-(`apply`). `on_children_done` makes the block's result from its children.
+A join has three parts. `_on_node_end` and `_on_item_end` write the `CountDown` of the block, with the join as its
+consequence. A store applies that consequence when the counter reaches zero, in the commit of the last child (`apply`).
+`on_children_done` makes the block's result from its children.
 
 The file has more than 400 lines, because whoever asks what follows from an outcome should look in one place.
 """
@@ -32,7 +32,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Wait
+from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
 from orchestrator.rules.model import (
     Activation,
     ActivationFields,
@@ -81,7 +81,7 @@ def _plan(claim: ClaimedNode) -> Plan:
     """Begin the plan of what follows from an outcome of this claim."""
     # In a run that goes by single steps, the outcome of a step starts nothing. A control activation lets one begin: the
     # caller has resumed a block, and expects its first step to run.
-    gate = Admission.ALL
+    admission = Admission.ALL
     if claim.header.per_step:
         first = claim.activation.phase in (
             Phase.EVALUATE_BRANCH,
@@ -89,7 +89,7 @@ def _plan(claim: ClaimedNode) -> Plan:
             Phase.VALIDATE_INPUT,
             Phase.EVALUATE_LOOP,
         )
-        gate = Admission.ONE if first else Admission.NONE
+        admission = Admission.ONE if first else Admission.NONE
     # A step that goes on inline is claimed with its predecessor's commit, so it could not be paused.
     inline = claim.activation.route if claim.inline and not claim.header.per_step else ""
     header = claim.header
@@ -97,7 +97,7 @@ def _plan(claim: ClaimedNode) -> Plan:
         claim.graph,
         claim.token,
         header.quiet,
-        gate,
+        admission,
         header.generation,
         inline,
         parse_pending_resumes(header.pending_resumes),
@@ -158,8 +158,10 @@ def _on_node_end(plan: Plan, path: Path, visit: Path, result: Result, child: Act
             plan.ops.append(CountDown(format_path(above), join))
         case Foreach():
             _on_item_end(plan, around, above, visit, result, child)
-        case _:
+        case Step() | Sleep():
             raise ValueError(f"{around} has no children")
+        case _:
+            assert_never(around)
 
 
 def _pause_unless_admitted(plan: Plan, check: UpdateActivation) -> UpdateActivation:
@@ -187,15 +189,15 @@ def _role(graph: Graph, path: Path) -> Role:
 def _on_item_end(plan: Plan, node: Foreach, path: Path, visit: Path, result: Result, child: Activation) -> None:
     """An item has ended: start the next one, or no more after a failure, and count down to the join."""
     where = format_path(path)
-    good = isinstance(result, Done)
+    succeeded = isinstance(result, Done)
     event: Doc | None = None
     if not plan.quiet:
         output = result.output if isinstance(result, Done) else None
-        event = _progress_event(where, node, child, "success" if good else "failed", output)
+        event = _progress_event(where, node, child, "success" if succeeded else "failed", output)
     # The counter has counted all items from the beginning. After a failure no further item starts, because the foreach
     # has failed; the join waits for those that run.
     join = plan.reopen_block(where, {"phase": Phase.JOIN.value})
-    plan.ops.append(_next_item(plan, node, path, visit) if good else CancelPendingItems(where))
+    plan.ops.append(_next_item(plan, node, path, visit) if succeeded else CancelPendingItems(where))
     plan.ops.append(CountDown(where, join, event))
 
 
@@ -222,8 +224,8 @@ def _run_outcome(result: Result) -> UpdateRun:
         case Done(output=output):
             return UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output})
         case Failed(error=error, tripwire=tripwire):
-            state = StoredStatus.TRIPWIRE if tripwire else StoredStatus.FAILED
-            return UpdateRun({"outcome": state.value, "error": error, "tripwire": tripwire})
+            status = StoredStatus.TRIPWIRE if tripwire else StoredStatus.FAILED
+            return UpdateRun({"outcome": status.value, "error": error, "tripwire": tripwire})
         case _:
             assert_never(result)
 
@@ -370,7 +372,7 @@ def on_children_done(claim: ClaimedNode, children: Sequence[Activation]) -> Plan
     """
     plan = _plan(claim)
     # An arm that a time travel has skipped is at a place of the block, but has no part in its output.
-    mine = [child for child in children if belongs(child, claim.activation) and child.status in _JOINS]
+    mine = [child for child in children if belongs(child, claim.activation) and child.status in _JOINED]
     node = claim.node
     tolerant = isinstance(node, Parallel) and node.allow_failure
     # The first in the order of places, not of time: the result must not depend on which worker was faster.
@@ -386,7 +388,8 @@ def on_children_done(claim: ClaimedNode, children: Sequence[Activation]) -> Plan
     return _on_result(plan, claim, _write_value(plan, claim, text, tuple(filter(None, refs))))
 
 
-_JOINS = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
+# The statuses of children that have a part in a join.
+_JOINED = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
 
 
 def on_sleep_computed(claim: ClaimedNode, seconds: float) -> Plan:
@@ -513,35 +516,35 @@ def settled_status(header: RunHeader) -> StoredStatus:
 def on_settled(claim: ClaimedNode) -> Plan:
     """The hooks and the result backend are done: write the status that the run has settled with."""
     header, plan = claim.header, Plan(claim.graph, "")
-    state = settled_status(header)
+    status = settled_status(header)
     error = header.error or header.failure
     fields: RunHeaderFields = {
-        "status": state.value,
+        "status": status.value,
         "settle_count": header.settle_count + 1,
-        "error": error if state in _BAD else "",
+        "error": error if status in _KEEP_ERROR else "",
     }
     # Open again, ready for the next settling: a resume may let the run go on.
     plan.ops.append(UpdateActivation("", {"status": ActivationStatus.OPEN.value}))
     plan.ops.append(UpdateRun(fields))
-    plan.events.extend(settled_events(state, header.settle_count + 1))
+    plan.events.extend(settled_events(status, header.settle_count + 1))
     return plan
 
 
-# The statuses that keep the error. A `bail` may end a run as a success although another step has failed.
-_BAD = frozenset({StoredStatus.FAILED, StoredStatus.TRIPWIRE})
+# Only these statuses keep the error: a `bail` may end a run as a success although another step has failed.
+_KEEP_ERROR = frozenset({StoredStatus.FAILED, StoredStatus.TRIPWIRE})
 
 
-def settled_events(state: StoredStatus, settle_count: int) -> list[Doc]:
+def settled_events(status: StoredStatus, settle_count: int) -> list[Doc]:
     """Make the events of a run that has settled.
 
     The `settle_count` is in them: a reader who waits for a certain settling knows it by its number.
     """
     made: list[Doc] = []
-    if state is StoredStatus.PAUSED:
+    if status is StoredStatus.PAUSED:
         made.append(events.make_workflow_paused())
-    if state is StoredStatus.CANCELED:
+    if status is StoredStatus.CANCELED:
         made.append(events.make_workflow_canceled())
-    return [*made, events.make_workflow_finish(state.value, settle_count)]
+    return [*made, events.make_workflow_finish(status.value, settle_count)]
 
 
 # --- resume ----------------------------------------------------------------------------------------------------------

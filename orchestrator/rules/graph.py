@@ -212,8 +212,10 @@ def _walk(node: Node) -> Iterator[Node]:
             yield from _walk(body)
         case Wait(otherwise=otherwise) if otherwise is not None:
             yield from _walk(otherwise)
-        case _:
+        case Step() | Sleep() | Wait():
             pass
+        case _:
+            assert_never(node)
 
 
 def _child(node: Node | None, flow: tuple[Node, ...] | None, index: int) -> Node:

@@ -131,7 +131,7 @@ class Activation(_Flat):
     resume: str = ""  # id of the resume data; present while the activation is a resumption
     resumed: bool = False  # its function is called with resume data
     restarted: bool = False  # an attempt was abandoned, or taken away by a restart
-    label: str = ""  # the name by which a caller may mean its suspension
+    label: str = ""  # the user's own name for its suspension
     waiter: str = ""  # its entry in the mailbox of the event that it waits for
     tripwire: bool = False  # failed by a TripWire
     queued_at: int = 0  # last time it went into the queue

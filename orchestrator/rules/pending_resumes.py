@@ -32,8 +32,8 @@ class Progress:
 
     def unfinished_items(self) -> list[int]:
         """List the items that had begun and not succeeded."""
-        well = {index for first, end in self.done for index in range(first, end)}
-        return [index for index in range(self.begun) if index not in well]
+        succeeded = {index for first, end in self.done for index in range(first, end)}
+        return [index for index in range(self.begun) if index not in succeeded]
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,9 +72,9 @@ class ClaimedNode:
 class Admission(Enum):
     """The number of activations that this commit may start. Those beyond are paused (`per_step`)."""
 
-    ALL = "open"
-    ONE = "first"  # the first entry of a run or workflow, the first arm of a block
-    NONE = "shut"
+    ALL = "all"
+    ONE = "one"  # the first entry of a run or workflow, the first arm of a block
+    NONE = "none"
 
 
 @dataclass(slots=True)
@@ -140,21 +140,16 @@ class Plan:
 
     def end(self) -> Plan:
         """Return the finished plan. A single plain step that may go on inline is claimed too."""
-        puts = [
+        queued = [
             index
             for index, op in enumerate(self.ops)
             if isinstance(op, CreateActivation) and op.activation.status == ActivationStatus.QUEUED
         ]
         # Of several that could run at once, none is kept: other workers begin all of them without waiting.
-        if self.inline and self.token and len(puts) == 1:
-            put = self.ops[puts[0]]
-            if (
-                isinstance(put, CreateActivation)
-                and put.activation.path
-                and not put.claim
-                and _fits(self, put.activation)
-            ):
-                self.ops[puts[0]] = replace(put, claim=self._take())
+        if self.inline and self.token and len(queued) == 1:
+            op = self.ops[queued[0]]
+            if isinstance(op, CreateActivation) and op.activation.path and not op.claim and _fits(self, op.activation):
+                self.ops[queued[0]] = replace(op, claim=self._take())
         return self
 
 

@@ -48,7 +48,7 @@ def is_timer_live(header: RunHeader, activation: Activation) -> bool:
     return header.status in SWEPT and TABLE[activation.status].deadline is Deadline.TIMEOUT
 
 
-# --- who sweeps them -------------------------------------------------------------------------------------------------
+# --- the right to sweep them -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ def take_sweep_right(right: SweepRight, holder: str, lease: int, now: int) -> tu
     return max(1, now - right.last) if right.last else NEVER, SweepRight(holder, now + lease, now)
 
 
-# --- what follows from one -------------------------------------------------------------------------------------------
+# --- what follows from a deadline -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class DeadlineAction:
-    """A guarded change, and the dispatches to publish after its commit beside its own."""
+    """A guarded change, and the dispatches that are published again after it, beside those of its commit."""
 
     change: Change
     again: tuple[Dispatch, ...] = ()

@@ -282,7 +282,7 @@ RUN_TABLE: Mapping[str, RunRow] = {
     StoredStatus.TRIPWIRE: _FINAL,
 }
 
-FINAL = frozenset(state for state in StoredStatus if RUN_TABLE[state].final)
+FINAL = frozenset(status for status in StoredStatus if RUN_TABLE[status].final)
 
 
 def _of(kind: Kind) -> frozenset[ActivationStatus]:
@@ -328,7 +328,7 @@ def tables() -> dict[str, dict[str, dict[str, Any]]]:
             status: {**_plain(row), **({"is_asked_for": True} if row.is_asked_for else {})}
             for status, row in TABLE.items()
         },
-        "run": {state: _plain(row) for state, row in RUN_TABLE.items()},
+        "run": {status: _plain(row) for status, row in RUN_TABLE.items()},
     }
 
 

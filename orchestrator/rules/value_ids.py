@@ -2,7 +2,7 @@
 
 A store leaves a value that exists as it is, so two values must never have one id. Most ids begin with a token. Tokens
 never come back and are all of one length, so ids of different tokens differ, whatever follows the token. The ids of one
-token differ by what follows it. Items of a foreach are the exception: a worker that takes a lost one's place writes
+token differ by what follows it. Items of a foreach are the exception: a worker that takes a dead one's place writes
 them again, so their ids name their place and nothing else. They have an `@`, which no token has.
 """
 
@@ -44,7 +44,7 @@ def make_event_id(token: str) -> str:
 
 def make_items_prefix(path: str, visit: str, generation: int) -> str:
     """The beginning that the ids of one foreach's items have in common."""
-    # A foreach spreads its items once in a visit and a generation. A repeat after a lost worker writes the same values.
+    # A foreach spreads its items once in a visit and a generation. A repeat after a dead worker writes the same values.
     return f"{path}@{visit}@{generation}"
 
 

@@ -175,7 +175,7 @@ def test_a_restart_voids_claims_and_keeps_timers(activation: Activation, fields:
 def test_a_restart_of_a_closed_run_restarts_its_settling_alone(closed: bool, paths: list[str]) -> None:
     """Awaiting and ended activations are never restarted."""
     activations = [
-        Activation(path="", status="running", phase="rest"),
+        Activation(path="", status="running", phase="settle"),
         Activation(path="0", status="queued"),
         *(
             Activation(path=str(number), status=status)

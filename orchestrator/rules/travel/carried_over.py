@@ -80,7 +80,7 @@ class CarriedOver:
     def is_awaiting(self, path: Path) -> bool:
         """Tell whether everything unfinished at `path` is awaiting something from outside."""
         found = {activation.status for activation in self.activations_in(path)}
-        return bool(found & _WAITS) and found <= _KEEPS
+        return bool(found & _STILL_WAITING) and found <= _KEPT
 
     def keep_awaiting(self, path: Path) -> None:
         """Let what is awaiting at `path` go on waiting."""
@@ -265,6 +265,6 @@ class CarriedOver:
         return key
 
 
-# An arm with anything else in it was cut off, and begins anew as a whole: the rest of it would wait for ever.
-_WAITS = frozenset({ActivationStatus.SUSPENDED, ActivationStatus.WAITING})
-_KEEPS = frozenset({*_WAITS, ActivationStatus.OPEN, ActivationStatus.SUCCESS, ActivationStatus.SKIPPED})
+# An arm with anything else in it was cut off, and begins anew as a whole: what was kept of it would wait for ever.
+_STILL_WAITING = frozenset({ActivationStatus.SUSPENDED, ActivationStatus.WAITING})
+_KEPT = frozenset({*_STILL_WAITING, ActivationStatus.OPEN, ActivationStatus.SUCCESS, ActivationStatus.SKIPPED})

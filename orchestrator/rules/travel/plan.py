@@ -269,27 +269,29 @@ class _Traveler:
 
     def _plan_resumes(self, node: Node, visit: Path) -> None:
         """Address the resume data: to the steps at the target or behind it that had suspended, else to the target."""
-        had = {
+        payloads = {
             activation.at: activation.suspend
             for activation in self.request.activations.values()
             if self._has_suspended(activation)
         }
         # A caller may also say of a step that it has suspended, as in a new run.
-        had |= {path: override.suspend for path, override in self.carried.overrides.items() if override.is_suspended}
-        had = {path: said for path, said in had.items() if self._follows(path)}
+        payloads |= {
+            path: override.suspend for path, override in self.carried.overrides.items() if override.is_suspended
+        }
+        payloads = {path: payload for path, payload in payloads.items() if self._follows(path)}
         # A step can always begin as a resumed one. A block cannot, because nothing says which of its steps is meant.
-        if not had and isinstance(node, Step):
+        if not payloads and isinstance(node, Step):
             stored = self.carried.find_stored(node, self.request.target)
-            had = {self.request.target: stored.suspend if stored is not None else ""}
-        if not had:
+            payloads = {self.request.target: stored.suspend if stored is not None else ""}
+        if not payloads:
             text = f"nothing at {node.id!r} or behind it had suspended: there is nobody for the resume data"
             raise StepNotSuspended(text, run_id=self.request.header.run_id, workflow_id=self.graph.id)
         resumes: dict[str, tuple[str, str]] = {}
         items: dict[str, Progress] = {}
-        for number, (path, said) in enumerate(sorted(had.items())):
+        for number, (path, payload) in enumerate(sorted(payloads.items())):
             key = make_travel_resume_id(self.request.fresh, number)
             self.travel.resumed[key] = path
-            resumes[activation_key(format_path(path), format_path(self._first_visit(path, visit)))] = (key, said)
+            resumes[activation_key(format_path(path), format_path(self._first_visit(path, visit)))] = (key, payload)
             items |= self._foreach_progress(path, visit)
         self.plan.pending_resumes = PendingResumes(resumes, items)
 
