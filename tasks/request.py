@@ -1,7 +1,7 @@
-"""Requests that settle a step at once when its child process is gone, instead of waiting for the lease.
+"""Requests that end an attempt at once when its child process is dead, instead of waiting for the end of the lease.
 
-A hard time limit ends the step as failed (or leads to its next attempt); a child that died gives its claim back. Both
-talk to the store, so they do it in a thread of their own: the main process has a broker to listen to.
+After a hard time limit the step fails, or its next attempt follows. After a child has died, the activation goes back
+into the queue. Both need the store, and use a thread of their own for it: the main process has to serve the broker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orchestrator.engine.executor import Executor
 
 
 def request_class(executor: Executor) -> type[Request]:
-    """The class of the requests of step messages in this app's workers."""
+    """Make the class of the requests of step messages in this app's workers."""
 
     class StepRequest(Request):  # type: ignore[misc]  # Celery has no types
         """A step message in the worker's main process."""
@@ -41,6 +41,6 @@ def request_class(executor: Executor) -> type[Request]:
             envelope = (self.request_dict or {}).get(HEADER)
             if envelope:
                 place = (envelope["run"], envelope["path"], envelope["seq"])
-                threading.Thread(target=call, args=place, name="orchestrator-settle", daemon=True).start()
+                threading.Thread(target=call, args=place, name="orchestrator-abandon", daemon=True).start()
 
     return StepRequest

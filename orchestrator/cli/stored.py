@@ -122,7 +122,7 @@ def _fields_of(reader: Reader, run: Run) -> list[tuple[str, str]]:
 def waiting_lines(reader: Reader) -> list[str]:
     """Lines that name each thing that the run waits for: the step, its label and its payload; or the event."""
     found = []
-    for record in reader.held():
+    for record in reader.awaiting_activations(paused=False):
         label = f" (label {record.label})" if record.label else ""
         label = " (an event)" if record.status == ActivationStatus.WAITING else label
         said = f": {compact(reader.values.plain(record.suspend), _MAX_PAYLOAD)}" if record.suspend else ""

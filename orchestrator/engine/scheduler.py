@@ -1,7 +1,7 @@
-"""The scheduler: one thread that sweeps what is due. Outbox, leases, timers, retries and recovery are this one mechanism.
+"""The scheduler: one thread in every worker that sweeps the timers which are due.
 
-It runs no user code and needs no graph. In each namespace one scheduler at a time does the work; the others wait for
-its right to end.
+Outbox, leases, sleeps, retries and timeouts are all timers. The scheduler runs no user code and needs no graph. In each
+namespace one scheduler at a time has the right to sweep; the others wait until that right ends.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from orchestrator.rules.timers import SweepGrant, may_take_claim, on_deadline
 
 log = logging.getLogger("orchestrator")
 
-_BATCH = 200  # entries in one tick: what is left is due in the next
+_BATCH = 200  # timers in one tick; the others are still due in the next
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
     """The work of one tick."""
 
-    # entries that were due
+    # timers that were due
     due: int = 0
-    # messages sent (again)
+    # messages that were published (again)
     republished: int = 0
-    # claims taken from lost workers
+    # leases that had ended: their attempts count as abandoned
     expired: int = 0
 
 
 class Scheduler:
-    """Sweeps one namespace of one store. `is_short` says of a queue's name whether it has been seen short."""
+    """Sweeps one namespace of one store. `is_short` returns True for the name of a queue that is short at present."""
 
     def __init__(
         self,
@@ -59,7 +59,8 @@ class Scheduler:
         self._grant: SweepGrant | None = None  # the answer
 
     def begin(self) -> None:
-        """Announce the worker at once. A store that is away is no reason not to start: `run` goes on trying."""
+        """Announce the worker at once."""
+        # A worker starts although the store is away: `run` goes on trying.
         try:
             self.announce()
         except StoreUnavailable as error:
@@ -73,7 +74,7 @@ class Scheduler:
                 self.tick()
             except (StoreUnavailable, BrokerUnavailable) as error:
                 log.warning("tick: %s", error)
-            except Exception:  # the thread must outlive whatever one tick finds
+            except Exception:  # the thread must outlive any single error: without it no timer fires
                 log.exception("tick failed")
             # Spread by chance, so that the schedulers of many workers do not ask for the right to sweep in step.
             self._ended.wait(self._settings.tick_seconds * (0.75 + 0.5 * chance()))
@@ -83,8 +84,8 @@ class Scheduler:
         self._ended.set()
 
     def announce(self) -> None:
-        """Note that this worker lives."""
-        # Several announcements may be missed before callers are told that no worker lives.
+        """Note in the store that this worker lives."""
+        # Five announcements may be missed before blocking calls raise `NoConsumer`.
         ttl = max(5.0, 5 * self._settings.tick_seconds)
         self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
 
@@ -127,23 +128,23 @@ class Scheduler:
 
     def _sweep_one(self, entry: DueTimer) -> SweepReport:
         activation, header, steady = entry.activation, entry.header, self._steady()
-        running = activation.status == ActivationStatus.RUNNING
-        if running and not may_take_claim(activation, steady, self._settings.lease):
+        is_running = activation.status == ActivationStatus.RUNNING
+        if is_running and not may_take_claim(activation, steady, self._settings.lease):
             return SweepReport()
-        # In a long queue a message that was not seen is waiting, and not lost: another would make the queue longer.
+        # In a long queue an old message is probably still waiting: another one would only make the queue longer.
         short = activation.status != ActivationStatus.QUEUED or self._is_short(activation.where.queue)
-        todo = on_deadline(header, activation, self._settings.redelivery_delay, short=short)
-        if todo is None:
+        action = on_deadline(header, activation, self._settings.redelivery_delay, short=short)
+        if action is None:
             return SweepReport()
-        # Committed first, then published: a crash in between leaves an entry that is due again. The other way round, a
+        # Committed first, then published: after a crash in between, the timer is due again. The other way round, a
         # worker could get a message of which the store knows nothing.
-        answer = self._store.commit(header.run_id, todo.change)
+        answer = self._store.commit(header.run_id, action.change)
         if isinstance(answer, Refused):
             return SweepReport()
-        told = (*answer.dispatches, *todo.again)
-        if running:
-            text = "step %s of run %s: its worker was lost; it goes to another"
+        dispatches = (*answer.dispatches, *action.again)
+        if is_running:
+            text = "step %s of run %s: its lease has ended; another worker takes it"
             log.warning(text, activation.step, header.run_id, extra=log_context(header, activation))
-        if told:
-            self._runtime.publish(header, told)
-        return SweepReport(1, len(told), int(running))
+        if dispatches:
+            self._runtime.publish(header, dispatches)
+        return SweepReport(1, len(dispatches), int(is_running))

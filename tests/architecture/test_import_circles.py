@@ -1,6 +1,6 @@
 """No module imports itself by way of others: not under TYPE_CHECKING and not inside a function either.
 
-A circle that is dodged stays one for whoever reads: none of its files can be understood before the others. What a
+A circle that is dodged stays one for readers: none of its files can be understood before the others. What a
 package's own `__init__` re-exports is not counted, because it says nothing about the modules that it names.
 """
 
@@ -53,7 +53,7 @@ def imported_names(source: str, package: str) -> Iterator[str]:
 
 
 def import_graph(sources: Mapping[str, str], packages: Iterable[str]) -> Graph:
-    """Return who imports whom, given sources by module name. `packages` are those that are an `__init__`."""
+    """Return the imports of each module, given sources by module name. `packages` are those that are an `__init__`."""
     inits = frozenset(packages)
 
     def targets(name: str) -> Iterator[str]:

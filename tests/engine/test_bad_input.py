@@ -18,7 +18,7 @@ def look(number: int, ctx: Context) -> list[str]:
 
 
 async def listen(_: object) -> None:
-    """A callback that nobody would await."""
+    """A callback that would never be awaited."""
 
 
 flow = Workflow("looking", input=int).then(look).commit()

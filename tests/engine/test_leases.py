@@ -6,8 +6,7 @@ second, and the store goes away or its clock jumps. What is real is the store, i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,10 +16,10 @@ from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import StoreUnavailable
 from orchestrator.ports import LeaseRef
-from orchestrator.rules.change import Claimed, ClaimRequest, CreateActivation, Dispatch, Refused, UpdateActivation
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
+from orchestrator.rules.change import Claimed, ClaimRequest, CreateActivation, Dispatch, Refused
+from orchestrator.rules.model import ActivationStatus, RunHeader
 from orchestrator.stores import MemoryStore
-from orchestrator.testing.contract.kit import Begun, an_activation
+from orchestrator.testing.contract.kit import StartedRun, an_activation
 
 LEASE = 30.0
 STEP = 0.5  # seconds of virtual time that one turn takes
@@ -108,7 +107,8 @@ class Fleet:
         self.schedulers = [self.scheduler(f"s{number}") for number in range(schedulers)]
         self.ticking = list(self.schedulers)
         self.next_tick = 0.0
-        self.run = Begun(self.store, *(an_activation(str(number)) for number in range(workers + 1)), namespace="fleet")
+        activations = [an_activation(str(number)) for number in range(workers + 1)]
+        self.run = StartedRun(self.store, *activations, namespace="fleet")
         self.go_on(2 * LEASE)
         # Renewals are spread evenly, so that for each outage there is one whose renewal it hits worst.
         self.workers = [Worker(self, str(number), LEASE / 3 * number / workers) for number in range(workers)]
@@ -259,7 +259,7 @@ def test_a_clock_that_goes_back_leaves_the_right_to_sweep_to_nobody(patch: pytes
 def test_sleeps_are_no_stranded_leases(patch: pytest.MonkeyPatch) -> None:
     """They go by the clock, wherever it goes."""
     fleet = Fleet(patch)
-    fleet.run.caller(CreateActivation(an_activation("9", status=ActivationStatus.SLEEPING), delay=1_800_000))
+    fleet.run.commit_request(CreateActivation(an_activation("9", status=ActivationStatus.SLEEPING), delay=1_800_000))
     fleet.clock.off -= 3_600
     fleet.go_on(4 * LEASE)
     assert fleet.run.activation("9").status == ActivationStatus.SLEEPING

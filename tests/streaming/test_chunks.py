@@ -1,4 +1,4 @@
-"""What steps write: gathered, sent in parts, never twice, and never after their claim."""
+"""The chunks that steps write: gathered, sent in parts, never twice, and never after their claim."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def test_what_gathers_is_sent_as_one_part() -> None:
     assert len(others) + len(chunks.close()) == 1
 
 
-def test_a_full_buffer_is_sent_by_whoever_fills_it() -> None:
+def test_a_full_buffer_is_sent_by_the_thread_that_fills_it() -> None:
     """By number or by size."""
     sink = _Sink()
     chunks = sink.chunks()

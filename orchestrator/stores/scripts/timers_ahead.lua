@@ -1,5 +1,6 @@
--- A page of one shard's entries whose moments are to come, the farthest first.
--- KEYS: due. ARGV: namespace, how many ms from now, offset, size of the page. Answers the size that was read, and members.
+-- Return a page of one shard's timers whose deadlines are to come, the farthest first.
+-- KEYS: timers. ARGV: namespace, how many ms from now, offset, size of the page. Returns how many were read, and the members
+-- that belong to the namespace.
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

@@ -1,12 +1,14 @@
--- Take or keep the right to sweep a namespace. Answers nothing where another holds it, else {ms for which somebody has looked
+-- Take or keep the right to sweep a namespace. Returns nothing where another holds it, else {ms for which schedulers have asked
 -- without a pause, ms by which moments from before the clock went back are ahead}.
--- KEYS: tick. ARGV: holder, lease, pause, ms to remember it.
+-- KEYS: sweep. ARGV: holder, lease, pause, ms to remember it.
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local fields = {'holder', 'until', 'last', 'steady_since', 'ahead'}
-local held, right = redis.call('HMGET', KEYS[1], unpack(fields)), {}
-for place, name in ipairs(fields) do right[name] = name == 'holder' and (held[place] or '') or tonumber(held[place] or 0) end
+local fields, right = {'holder', 'until', 'last', 'steady_since', 'ahead'}, {}
+for place, text in ipairs(redis.call('HMGET', KEYS[1], unpack(fields))) do
+  local name = fields[place]
+  if name == 'holder' then right[name] = text or '' else right[name] = tonumber(text or 0) end
+end
 local grant, noted = take_sweep_right(right, ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), now)
 if noted then
   local words = {}

@@ -1,6 +1,7 @@
--- The header and the activation of one entry, read together; an entry that means nothing any more is dropped. It was found
--- by what it was then: somebody may have claimed the activation since, so its moment is looked at again.
--- KEYS: header, activations, due. ARGV: the entry, its path, 'due' or 'stranded'. Answers {header, activation} or nothing.
+-- Return the header and the activation of one timer, read together. A timer that no sweep has anything to do for is dropped.
+-- It was found by what it was then: a worker may have claimed the activation since, so the deadline is looked at again.
+-- KEYS: header, activations, timers. ARGV: the timer's member, its path, 'due' or 'stranded'. Returns {header, activation}
+-- or nothing.
 
 local text, doc = redis.call('GET', KEYS[1]), redis.call('HGET', KEYS[2], ARGV[2])
 if text and doc then
