@@ -58,7 +58,7 @@ def make_workflow_canceled() -> _Doc:
 
 def make_workflow_finish(status: str, settle_count: int) -> _Doc:
     """Tell that the run has settled for the time of this number: a reader who waits for that one knows it by it."""
-    return {"type": EventType.WORKFLOW_FINISH.value, "status": status, "rest": settle_count}
+    return {"type": EventType.WORKFLOW_FINISH.value, "status": status, "settle_count": settle_count}
 
 
 def make_events_trimmed() -> _Doc:
