@@ -48,7 +48,7 @@ class Runs:
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
             return RunPage([], 0)  # a status of nested workflows only; a run that sleeps is running
-        wanted_status = None if status is None else str(StoredStatus(status))
+        wanted_status = None if status is None else str(RunStatus(status))
         resource = None if resource_id is None else resource_text(resource_id)
         found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
         readers = (self._client.reader(header) for header in found.headers)

@@ -44,7 +44,7 @@ class Until:
     def ends_with(self, doc: Mapping[str, Any]) -> bool:
         """Return True if this stored event is the stream's last."""
         is_finish = doc["type"] == EventType.WORKFLOW_FINISH
-        return is_finish and doc["rest"] > self.settle_count and (doc["status"] in FINAL or not self.final)
+        return is_finish and doc["settle_count"] > self.settle_count and (doc["status"] in FINAL or not self.final)
 
 
 def pages(

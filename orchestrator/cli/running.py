@@ -155,7 +155,7 @@ def _report(at: Session, run: Run, result: RunResult) -> int:
 
 def _remedy(at: Session, run: Run) -> str:
     awaiting = at.orchestrator.client.reader(run.header()).awaiting_activations(paused=False)
-    if awaiting and all(record.status == ActivationStatus.WAITING for record in awaiting):
+    if awaiting and all(activation.status == ActivationStatus.WAITING for activation in awaiting):
         return "it goes on when the event is sent to it"
     return f"`resume {run.run_id}` goes on with it"
 

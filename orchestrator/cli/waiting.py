@@ -89,10 +89,10 @@ def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | N
 
 def _waiting_in(orchestrator: Orchestrator, header: RunHeader) -> list[Waiting]:
     reader = orchestrator.client.reader(header)
-    paused = [record for record in reader.activations.values() if record.status == ActivationStatus.PAUSED]
-    records = [*reader.awaiting_activations(paused=False), *paused]
-    reader.values.fetch(record.suspend for record in records)
-    return [_describe(reader, record) for record in records]
+    paused = [each for each in reader.activations.values() if each.status == ActivationStatus.PAUSED]
+    activations = [*reader.awaiting_activations(paused=False), *paused]
+    reader.values.fetch(activation.suspend for activation in activations)
+    return [_describe(reader, activation) for activation in activations]
 
 
 def _describe(reader: Reader, activation: Activation) -> Waiting:

@@ -13,7 +13,7 @@ from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
-from orchestrator.engine.chunks import Chunks, Part
+from orchestrator.engine.chunks import Chunks, Flush
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
 from orchestrator.engine.idempotency import idempotency_key
 from orchestrator.engine.logs import RunLogger, log_context
@@ -199,17 +199,17 @@ class Attempt:
         text = encode(payload, where=f"event {kind!r} of step {activation.step!r}", limit=limit)
         self.chunks.add(make_written(kind, activation, text, self.source), len(text))
 
-    def _send(self, part: Part) -> Committed | Refused:
-        number, events = part
-        # Guarded by the lease like the outcome, and numbered: a part is not written twice when it is sent again because
-        # its answer did not arrive.
+    def _send(self, flush: Flush) -> Committed | Refused:
+        number, events = flush
+        # Guarded by the lease like the outcome, and numbered: a flush is not written twice when it is sent again
+        # because its answer did not arrive.
         change = attempt_commands.flush_events(self.activation, number, events, self.services.settings.limits)
         return self.store.commit(self.header.run_id, change)
 
     def _on_refused(self, reason: str) -> None:
         text = "step %s of run %s writes to its stream no more: %s"
         log.info(text, self.activation.step, self.header.run_id, reason, extra=self.log_context)
-        # A part is refused where the lease is gone or the run has ended. The outcome would be refused as well.
+        # A flush is refused where the lease is gone or the run has ended. The outcome would be refused as well.
         self.signal.set()
 
     @cached_property

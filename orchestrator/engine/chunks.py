@@ -21,13 +21,13 @@ _FLUSH_SECONDS = 0.05  # long enough for many chunks to gather, soon enough for 
 _MAX_CHUNKS = 500
 _MAX_TEXT = 256 * 1024  # characters
 
-Part = tuple[int, tuple[Doc, ...]]  # its number, 1, 2, …, and its events
+Flush = tuple[int, tuple[Doc, ...]]  # its number, 1, 2, …, and its events
 
 
 class Chunks:
     """The chunks of one claim. Safe to use from several threads of its step.
 
-    `send` commits a part. Parts are numbered, so that a part is not written twice when its answer did not arrive. A
+    `send` commits a flush. Flushes are numbered, so that a flush is not written twice when its answer did not arrive. A
     refusal means that the lease is gone or that the run has ended: from then on nothing is sent, and `on_refused` is
     called once, with the reason. A step that finds the buffer full sends it before it goes on, and waits at most
     `patience` seconds for a store that is away. That is all the back-pressure there is.
@@ -35,7 +35,7 @@ class Chunks:
 
     def __init__(
         self,
-        send: Callable[[Part], Committed | Refused],
+        send: Callable[[Flush], Committed | Refused],
         on_refused: Callable[[str], None],
         clock: Clock,
         patience: float,
@@ -47,11 +47,11 @@ class Chunks:
         self._patience = patience
         self.log_context = log_context
         self._lock = threading.Lock()  # of the gathered chunks; held for moments only
-        self._sending = threading.Lock()  # held while a part is on its way, so that parts keep their order
+        self._sending = threading.Lock()  # held while a flush is on its way, so that flushes keep their order
         self._gathered: list[Doc] = []
         self._text = 0
         self._number = 0
-        self._unconfirmed: Part | None = None  # on its way, or sent without an answer
+        self._unconfirmed: Flush | None = None  # on its way, or sent without an answer
         self._is_closed = False
         self._flusher: _Flusher | None = None
 
@@ -74,18 +74,18 @@ class Chunks:
     def flush(self) -> None:
         """Send the gathered chunks, in one round trip."""
         with self._sending:
-            # Under its old number: the store writes the part if it has not yet, and else ignores it.
+            # Under its old number: the store writes the flush if it has not yet, and else ignores it.
             if self._unconfirmed is not None:
-                self._send_part(self._unconfirmed)
-            if (part := self._next_part()) is not None:
-                self._send_part(part)
+                self._send_flush(self._unconfirmed)
+            if (flush := self._next_flush()) is not None:
+                self._send_flush(flush)
 
     def close(self) -> tuple[Doc, ...]:
         """Take no more chunks. Returns those that have not been sent, for the outcome's commit. Idempotent."""
         self.stop()
         with self._sending:
             is_unconfirmed = self._unconfirmed is not None
-        # The other chunks go with the outcome. They have to come after a part that may or may not have arrived.
+        # The other chunks go with the outcome. They have to come after a flush that may or may not have arrived.
         if is_unconfirmed:
             self._flush_or_wait()
         return tuple(self._gathered)
@@ -103,7 +103,7 @@ class Chunks:
         # The lease is gone: the worker that has the activation now streams the step from its beginning.
         self._gathered, self._unconfirmed = [], None
 
-    def _next_part(self) -> Part | None:
+    def _next_flush(self) -> Flush | None:
         with self._lock:
             if not self._gathered or self._is_closed:
                 return None
@@ -112,8 +112,8 @@ class Chunks:
             self._gathered, self._text = [], 0
             return self._unconfirmed
 
-    def _send_part(self, part: Part) -> None:
-        answer = self._send(part)
+    def _send_flush(self, flush: Flush) -> None:
+        answer = self._send(flush)
         self._unconfirmed = None
         if isinstance(answer, Refused):
             self.drop()

@@ -57,9 +57,8 @@ def make_workflow_canceled() -> _Doc:
 
 
 def make_workflow_finish(status: str, settle_count: int) -> _Doc:
-    """Tell that the run has settled so many times: a reader that waits for one settling knows it by its number."""
-    # In the log the settle count has its older name, `rest`.
-    return {"type": EventType.WORKFLOW_FINISH.value, "status": status, "rest": settle_count}
+    """Tell that the run has settled. A reader that waits for one settling knows it by its number."""
+    return {"type": EventType.WORKFLOW_FINISH.value, "status": status, "settle_count": settle_count}
 
 
 def make_events_trimmed() -> _Doc:

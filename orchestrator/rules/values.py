@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 
 # JSON cannot begin with this character, so the first character is enough to tell a value from references.
 OWN = "="
-DICT = "{"
-LIST = "["
 
 EMPTY_DICT = "{}"
 EMPTY_LIST = "[]"

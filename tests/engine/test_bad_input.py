@@ -33,7 +33,7 @@ WRONG: dict[str, tuple[Callable[[Run], Any], type[Exception], str]] = {
     "limit": (lambda run: run.orchestrator.runs.list(limit=-1), ValueError, "must not be negative"),
     "offset": (lambda run: run.orchestrator.runs.list(offset=-1), ValueError, "must not be negative"),
     "age": (lambda run: run.orchestrator.runs.purge(older_than=-5), ValueError, "older_than must not be negative"),
-    "status": (lambda run: run.orchestrator.runs.list(status="weird"), ValueError, "weird"),
+    "status": (lambda run: run.orchestrator.runs.list(status="weird"), ValueError, "'weird' is not a valid RunStatus"),
     "async": (lambda run: run.watch(listen), TypeError, "async"),
 }
 

@@ -485,7 +485,7 @@ def test_the_settling_is_claimed_when_nothing_is_live_or_at_once(
 ) -> None:
     """Only a running run settles, and a settling under way is taken away only by a step that ends the run."""
     states = frozenset(StoredStatus)
-    change = Change(RequestGuard("c", states), settle_token="rest", settle_now=settle_now, lease=100)
+    change = Change(RequestGuard("c", states), settle_token="settler", settle_now=settle_now, lease=100)
     own = Activation(
         path="", status=root, lease_token="held" if root == ActivationStatus.RUNNING else "", abandoned_attempts=1
     )
@@ -495,7 +495,7 @@ def test_the_settling_is_claimed_when_nothing_is_live_or_at_once(
     if claimed:
         now = answer.activations[""]
         assert (now.lease_token, now.phase, now.abandoned_attempts, now.deadline) == (
-            "rest",
+            "settler",
             Phase.SETTLE,
             0,
             NOW + 100,

@@ -142,7 +142,7 @@ def test_a_cancel_settles_the_run_by_its_header_alone(has_begun: bool) -> None:
     ended = {"status": "canceled", "outcome": "canceled", "closed": True, "error": "", "settle_count": 4}
     assert run_fields(change) == ended
     assert fields_of(change, "") == ({"status": "open", "phase": "settle"} if has_begun else {})
-    finish = {"type": "workflow-finish", "status": "canceled", "rest": 4}
+    finish = {"type": "workflow-finish", "status": "canceled", "settle_count": 4}
     assert change.events == ({"type": "workflow-canceled"}, finish)
 
 

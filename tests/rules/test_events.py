@@ -23,7 +23,7 @@ ABOUT = {"path": "0.1", "visit": "2", "step": "a"}
         (events.make_workflow_start("v"), {"type": "workflow-start", "input": "v"}),
         (events.make_workflow_paused(), {"type": "workflow-paused"}),
         (events.make_workflow_canceled(), {"type": "workflow-canceled"}),
-        (events.make_workflow_finish("failed", 3), {"type": "workflow-finish", "status": "failed", "rest": 3}),
+        (events.make_workflow_finish("failed", 3), {"type": "workflow-finish", "status": "failed", "settle_count": 3}),
         (events.make_events_trimmed(), {"type": "workflow-events-trimmed"}),
         (events.make_step_start(STEP), {"type": "workflow-step-start", **ABOUT, "input": "i"}),
         (events.make_step_start(STEP, ""), {"type": "workflow-step-start", **ABOUT, "input": "i", "resume": ""}),

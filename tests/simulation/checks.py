@@ -116,7 +116,7 @@ def has_told(old: RunHeader, new: RunHeader, moved: Moved, events: Iterable[Doc]
 
 _TELLS = {
     "workflow-start": ("input",),
-    "workflow-finish": ("status", "rest"),
+    "workflow-finish": ("status", "settle_count"),
     "workflow-paused": (),
     "workflow-canceled": (),
     "workflow-step-result": ("path", "status"),

@@ -544,7 +544,7 @@ def test_a_server_that_may_lose_runs_is_warned_of_once(
     with caplog.at_level(logging.WARNING, logger="orchestrator"):
         for _ in range(2):
             RedisStore(redis_server.url(DB)).header("run")
-    assert [activation.getMessage().partition(": ")[2] for activation in caplog.records] == [
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "maxmemory-policy is allkeys-lru, not noeviction"
     ]
 

@@ -221,6 +221,7 @@ class SqlStore:
 
     def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         refused: dict[LeaseRef, str] = {}
+        refs = list(dict.fromkeys(refs))  # PostgreSQL refuses a statement that writes one row twice
         for start in range(0, len(refs), _PAGE):
             page = refs[start : start + _PAGE]
             refused |= self._connections.change(lambda tx, page=page: self._renew(tx, page, lease))  # type: ignore[misc]

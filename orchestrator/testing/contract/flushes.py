@@ -28,9 +28,9 @@ from orchestrator.testing.contract.kit import (
 )
 
 
-def a_part(path: str, token: str, number: int, *ops: CreateActivation | UpdateRun | UpdateActivation) -> Change:
+def a_flush(path: str, token: str, number: int, *ops: CreateActivation | UpdateRun | UpdateActivation) -> Change:
     """Return a flush that writes its number as an event."""
-    return Change(LeaseGuard(path, token, number), ops, events=({"type": "part", "n": number},))
+    return Change(LeaseGuard(path, token, number), ops, events=({"type": "flush", "n": number},))
 
 
 class Flushes(Conditions):
@@ -72,8 +72,8 @@ class Flushes(Conditions):
         run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         for number in (1, 2, 1, 4, 3, 2, 4, 5):
-            committed_of(store.commit(run.id, a_part("0", token, number)))
-        assert [event["n"] for event in run.event_docs("part")] == [1, 2, 4, 5]
+            committed_of(store.commit(run.id, a_flush("0", token, number)))
+        assert [event["n"] for event in run.event_docs("flush")] == [1, 2, 4, 5]
         assert run.activation("0").flush_seq == 5
         assert run.header.commits == 2 + 4
 
@@ -82,8 +82,8 @@ class Flushes(Conditions):
         run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         for number in (0, 1, 0, 0, 2):
-            committed_of(store.commit(run.id, a_part("0", token, number)))
-        assert [event["n"] for event in run.event_docs("part")] == [0, 1, 0, 0, 2]
+            committed_of(store.commit(run.id, a_flush("0", token, number)))
+        assert [event["n"] for event in run.event_docs("flush")] == [0, 1, 0, 0, 2]
         assert run.activation("0").flush_seq == 2
 
     def test_a_flush_of_a_lost_claim_is_refused(self, store: Store) -> None:
@@ -91,21 +91,21 @@ class Flushes(Conditions):
         run = StartedRun(store, an_activation("0"))
         run.claim("0", token="zombie", lease=LEASE)
         for number in (1, 2):
-            committed_of(store.commit(run.id, a_part("0", "zombie", number)))
+            committed_of(store.commit(run.id, a_flush("0", "zombie", number)))
         self.advance(store, LEASE)
         run.take_over("0", token="owner")
         seen = run.snapshot()
         for number in (0, 1, 2, 3):
             assert run.refused(Change(LeaseGuard("0", "zombie", number), **EXTRAS)) == LOST
         assert run.snapshot() == seen
-        committed_of(store.commit(run.id, a_part("0", "owner", 1)))
-        assert [event["n"] for event in run.event_docs("part")] == [1, 2, 1]
+        committed_of(store.commit(run.id, a_flush("0", "owner", 1)))
+        assert [event["n"] for event in run.event_docs("flush")] == [1, 2, 1]
 
     def test_a_flush_that_comes_after_its_claims_end_is_not_written(self, store: Store) -> None:
         """A flush may have been overtaken by the outcome. It gets the outcome's answer."""
         run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
-        committed_of(store.commit(run.id, a_part("0", token, 1)))
+        committed_of(store.commit(run.id, a_flush("0", token, 1)))
         ended = run.commit(
             "0",
             token,
@@ -124,14 +124,14 @@ class Flushes(Conditions):
         for status in (ActivationStatus.RETRYING, ActivationStatus.SUSPENDED):
             token = run.claim("0").activation.lease_token
             for number in (1, 2):
-                committed_of(store.commit(run.id, a_part("0", token, number)))
+                committed_of(store.commit(run.id, a_flush("0", token, number)))
             run.commit("0", token, UpdateActivation("0", {"status": status}))
             if status is ActivationStatus.SUSPENDED:
                 run.commit_request(UpdateActivation("0", {"status": ActivationStatus.QUEUED}))
         run.commit_request(UpdateActivation("0", {"status": ActivationStatus.QUEUED}, claim="inline"))
         assert run.activation("0").flush_seq == 0
-        committed_of(store.commit(run.id, a_part("0", "inline", 1)))
-        assert [event["n"] for event in run.event_docs("part")] == [1, 2, 1, 2, 1]
+        committed_of(store.commit(run.id, a_flush("0", "inline", 1)))
+        assert [event["n"] for event in run.event_docs("flush")] == [1, 2, 1, 2, 1]
 
     def test_no_flush_is_written_once_the_run_has_ended(self, store: Store) -> None:
         """Nor once it has been closed; a repeat is refused as well, so that the writer stops."""
@@ -139,18 +139,18 @@ class Flushes(Conditions):
         for fields in endings:
             run = StartedRun(store, an_activation("0"))
             token = run.claim("0").activation.lease_token
-            committed_of(store.commit(run.id, a_part("0", token, 1)))
+            committed_of(store.commit(run.id, a_flush("0", token, 1)))
             run.commit_request(UpdateRun(fields))
             for number in (1, 2):
-                assert run.refused(a_part("0", token, number)) == ENDED_RUN
-            assert len(run.event_docs("part")) == 1
+                assert run.refused(a_flush("0", token, number)) == ENDED_RUN
+            assert len(run.event_docs("flush")) == 1
 
     def test_one_flush_that_is_sent_several_times_at_once_is_written_once(self, store: Store) -> None:
         """All hear that it has been taken."""
         run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         for number in (1, 2, 3):
-            part = a_part("0", token, number)
-            answers = each(lambda part: store.commit(run.id, part), [part] * 4)
+            flush = a_flush("0", token, number)
+            answers = each(lambda flush: store.commit(run.id, flush), [flush] * 4)
             assert all(isinstance(answer, Committed) for answer in answers)
-        assert [event["n"] for event in run.event_docs("part")] == [1, 2, 3]
+        assert [event["n"] for event in run.event_docs("flush")] == [1, 2, 3]

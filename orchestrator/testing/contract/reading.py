@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from orchestrator.host import new_run_id
 from orchestrator.ports import LeaseRef, Store
@@ -113,10 +113,13 @@ class Reading(Conditions):
         full = an_activation(
             "0.3", visit="1.2", quiet=True, input="i", output="o", error="e", needs="a b", scope=1, attempt=2,
             iteration=3, index=3, pending_children=4, next_item=5, total=6, never_started=1, concurrency=2, suspend="s",
-            resume="r", resumed=True,
-            restarted=True, label="grün", tripwire=True, parked="no such workflow", status=ActivationStatus.SUSPENDED,
-            role=Role.ITEM.value, phase=Phase.RUN.value, queued_at=7, started_at=8, resumed_at=9, first_seq=2, seq=77,
+            resume="r", resumed=True, restarted=True, label="grün", waiter="?w", tripwire=True, route='{"name":"a"}',
+            parked="no such workflow", trace="t 1", last_lease_token="earlier", last_reply="[]",
+            status=ActivationStatus.SUSPENDED, role=Role.ITEM.value, phase=Phase.JOIN.value,
+            queued_at=7, started_at=8, resumed_at=9, first_seq=2, seq=77,
         )  # fmt: skip
+        stamped = {"lease_token", "flush_seq", "abandoned_attempts", "deadline", "suspended_at", "ended_at"}
+        assert {each.name for each in fields(full) if getattr(full, each.name) == each.default} == stamped
         run = StartedRun(store, full)
         read = run.activation("0.3")
         assert read == replace(full, seq=read.seq, suspended_at=read.suspended_at)

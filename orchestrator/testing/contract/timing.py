@@ -190,6 +190,15 @@ class Timing(Conditions):
         run.take_over("0")
         assert store.renew([lease], LEASE) == {lease: LOST}
 
+    def test_a_lease_that_is_named_twice_is_renewed_once(self, store: Store) -> None:
+        """One that is held, and one that is lost."""
+        run = StartedRun(store, an_activation("0"))
+        held = LeaseRef(run.id, "0", run.claim("0", lease=LEASE).activation.lease_token)
+        lost = LeaseRef(run.id, "0", "other")
+        assert store.renew([held, lost, held, lost], LONG) == {lost: LOST}
+        self.advance(store, LEASE)
+        assert run.refused_claim("0", run.activation("0").seq) == BUSY
+
     def test_claims_of_many_runs_are_renewed_together(self, store: Store) -> None:
         """Several of one run, too. A renewal counts as no commit and changes nothing but the deadline."""
         runs = [StartedRun(store, an_activation("0"), an_activation("1")) for _ in range(5)]
