@@ -92,7 +92,7 @@ class RunStore(Protocol):
 
         A repeat gets the first answer and changes nothing, also when the first answer was lost on the way; of the
         dispatches it gets the first 50. A change is a repeat if a commit has ended the claim of its lease token, or if
-        the run remembers its request id: the last one of all, and earlier ones for `rules.apply.REQUEST_MEMORY` since
+        the run remembers its request id: the last one of all, and earlier ones for `rules.replies.REQUEST_MEMORY` since
         the next one came. One with a `LeaseGuard.flush_seq`, which lets its claim go on, is a
         repeat if that number has been reached.
 
@@ -149,7 +149,7 @@ class RunStore(Protocol):
         created_at: int | None = None,
         before: int | None = None,
     ) -> bool:
-        """Remove the run and all that belongs to it, atomically, if `rules.apply.may_delete` allows it.
+        """Remove the run and all that belongs to it, atomically, if `rules.commands.may_delete` allows it.
 
         Return False where nothing was removed; also for a repeat whose first answer was lost, because nothing is left
         that could remember it. Whoever has seen the run before knows by its being gone that it was removed.

@@ -15,6 +15,7 @@ The modules, in the order in which they may import each other, lowest first:
 * `model`            a run as data: one run header, and one activation for each node that the run has come to
 * `change`           the language of commits: guards, operations and the answers of a store
 * `stamps`           the reading of one row of the table: times, numbers, dispatches
+* `replies`          the answer to a change as a store remembers it
 * `apply`            the effect of a claim, a renewal or a change on activations, as every store must have it
 * `pending_resumes`  resume data for steps that a time travel has not reached yet
 * `plan`             the plan of a commit, and the meaning of starting a node

@@ -8,8 +8,7 @@ bookkeeping happens here: comparing guards, counting live and awaiting activatio
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -32,6 +31,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.replies import make_reply, parse_reply
 from orchestrator.rules.stamps import Stamps, dispatch_of, start_event
 from orchestrator.rules.transitions import ABSENT, TABLE, Claim, Kind, check_run
 from orchestrator.rules.value_ids import make_item_id
@@ -45,11 +45,6 @@ LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
 MAILBOX = "mail"  # the mailbox has changed since it was read
 TAKEN = "taken"  # a live activation stands where a fresh one was to be created
-
-REMEMBERED = 50  # dispatches that an answer keeps; a repeat says how many it leaves out
-# How long a store keeps the answer to a caller's change beside the header, once another caller has come, in ms. A
-# repeat comes from the store's own client, which gives up sooner.
-REQUEST_MEMORY = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +113,6 @@ def renew(
         return Refused(reason, header)
     assert activation is not None
     return replace(activation, deadline=now + lease, lease=lease)
-
-
-def may_delete(header: RunHeader, states: Collection[str] | None, created_at: int | None, before: int | None) -> bool:
-    """Tell whether a run may be removed: its status is one of `states`, it is the one that was created at `created_at`,
-    and it was last written before `before`; None allows everything.
-
-    A deletion may come late, or a second time because its answer was lost. By then the id may be another run's, or the
-    run may have gone on.
-    """
-    return (
-        (states is None or header.status in states)
-        and created_at in (None, header.created_at)
-        and (before is None or header.updated_at < before)
-    )
 
 
 def _is_shut(header: RunHeader, path: str) -> bool:
@@ -241,16 +222,15 @@ def _holds(expect: Precondition, activation: Activation | None) -> bool:
 
 def _first_answer(header: RunHeader, activations: Mapping[str, Activation], answer: str) -> Applied:
     """Answer as when the change was applied. A claim that the change made is part of the answer as long as it lasts."""
-    dispatched, claimed, token, *more = json.loads(answer) if answer else ([], None, "")
-    settle_count, left_out = more or (None, 0)
+    reply = parse_reply(answer)
+    claimed = reply.claimed
     activation = activations.get(claimed) if claimed is not None else None
-    if activation is None or activation.status != ActivationStatus.RUNNING or activation.lease_token != token:
+    if activation is None or activation.status != ActivationStatus.RUNNING or activation.lease_token != reply.token:
         claimed = None  # another worker has taken it over, or it has ended
-    dispatches = tuple(Dispatch(path, seq, route, delay) for path, seq, route, delay in dispatched)
-    if settle_count is not None:
+    if reply.settle_count is not None:
         # A caller waits for the next settling after its own change, which may have come before the repeat.
-        header = replace(header, settle_count=settle_count)
-    return Applied(header, {}, dispatches=dispatches, claimed=claimed, repeated=True, left_out=left_out)
+        header = replace(header, settle_count=reply.settle_count)
+    return Applied(header, {}, dispatches=reply.dispatches, claimed=claimed, repeated=True, left_out=reply.left_out)
 
 
 @dataclass(slots=True)
@@ -336,22 +316,12 @@ class _Work:
     def result(self, guard: LeaseGuard | RequestGuard | None = None) -> Applied:
         dispatches = tuple(self.dispatches)
         if guard is not None:
-            # Bounded, because it is written with each commit: a foreach may dispatch thousands.
-            dispatched = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:REMEMBERED]]
             token = self.activations[self.claimed].lease_token if self.claimed is not None else ""
-            self._remember(guard, self._answer(guard, dispatched, token, len(dispatches) - len(dispatched)))
+            settle_count = self.header.settle_count if isinstance(guard, RequestGuard) else None
+            self._remember(guard, make_reply(dispatches, self.claimed, token, settle_count).text())
         return Applied(
             self.header, self.touched, tuple(self.events), dispatches, self.claimed, displaced=self.displaced
         )
-
-    def _answer(
-        self, guard: LeaseGuard | RequestGuard, dispatched: list[list[object]], token: str, left_out: int
-    ) -> str:
-        # Callers wait for the next settling. Workers do not, and the answers to them stand in every activation.
-        settle_count = self.header.settle_count if isinstance(guard, RequestGuard) else None
-        more = [settle_count, left_out] if settle_count is not None or left_out else []
-        answer = [dispatched, self.claimed, token, *more]
-        return json.dumps(answer, separators=(",", ":")) if dispatched or token or more else ""
 
     def _remember(self, guard: LeaseGuard | RequestGuard, answer: str) -> None:
         match guard:

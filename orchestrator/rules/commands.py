@@ -11,7 +11,7 @@ and gets the first answer. So no request takes effect twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.rules import flow
@@ -367,4 +367,21 @@ def send_event(
         values=texts.values,
         mailbox=taken,
         redelivery_delay=limits.redelivery_delay,
+    )
+
+
+# --- delete ----------------------------------------------------------------------------------------------------------
+
+
+def may_delete(header: RunHeader, states: Collection[str] | None, created_at: int | None, before: int | None) -> bool:
+    """Tell whether a run may be removed: its status is one of `states`, it is the one that was created at `created_at`,
+    and it was last written before `before`; None allows everything.
+
+    A deletion may come late, or a second time because its answer was lost. By then the id may be another run's, or the
+    run may have gone on.
+    """
+    return (
+        (states is None or header.status in states)
+        and created_at in (None, header.created_at)
+        and (before is None or header.updated_at < before)
     )

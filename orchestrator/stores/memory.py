@@ -15,10 +15,12 @@ from typing import TypeVar
 
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.ports import Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
-from orchestrator.rules.apply import REQUEST_MEMORY, UNKNOWN, Applied, apply, claim, may_delete, renew
+from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, RequestGuard, mailbox_version
+from orchestrator.rules.commands import may_delete
 from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
+from orchestrator.rules.replies import REQUEST_MEMORY
 from orchestrator.rules.timers import (
     SweepGrant,
     SweepRight,
@@ -328,7 +330,7 @@ _forks = _Forks()
 
 
 def _remembered(run: _Run, change: Change) -> str | None:
-    """What is kept beside the header as the answer to this very request."""
+    """Find what is kept beside the header as the answer to this very request."""
     found = run.requests.get(change.guard.id) if isinstance(change.guard, RequestGuard) else None
     return None if found is None else found[1]
 

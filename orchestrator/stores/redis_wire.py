@@ -16,7 +16,6 @@ from typing import Any, assert_never
 from pydantic_core import from_json, to_json
 
 from orchestrator.ports import StoredEvent
-from orchestrator.rules.apply import REMEMBERED, REQUEST_MEMORY
 from orchestrator.rules.change import (
     CancelPendingItems,
     Change,
@@ -24,7 +23,6 @@ from orchestrator.rules.change import (
     Committed,
     CountDown,
     CreateActivation,
-    Dispatch,
     EmitProgress,
     LeaseGuard,
     Op,
@@ -36,6 +34,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType, make_events_trimmed
 from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, parse_reply
 from orchestrator.rules.stamps import STARTING
 from orchestrator.rules.timers import SWEPT, UNSWEPT_RUNTIMES
 from orchestrator.rules.transitions import tables
@@ -240,11 +239,10 @@ def committed_of(reply: Sequence[Any]) -> Committed | Refused:
     if reply[0]:
         return _refused(reply)
     header = header_of(reply[1])
-    kept, _, _, *more = from_json(reply[2]) if reply[2] else ((), None, "")
-    settle_count, left_out = more or (None, 0)
-    shown = header if settle_count is None else replace(header, settle_count=settle_count)
-    dispatches = tuple(Dispatch(path, seq, route, int(delay)) for path, seq, route, delay in kept)
-    return Committed(shown, dispatches, _package(header, reply[3:]) if len(reply) > 3 else None, left_out)
+    kept = parse_reply(reply[2])
+    shown = header if kept.settle_count is None else replace(header, settle_count=kept.settle_count)
+    claimed = _package(header, reply[3:]) if len(reply) > 3 else None
+    return Committed(shown, kept.dispatches, claimed, kept.left_out)
 
 
 def _package(header: RunHeader, parts: Sequence[Any]) -> Claimed:

@@ -38,7 +38,7 @@ from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
-from orchestrator.stores import redis as module
+from orchestrator.stores import redis_connections as module
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url

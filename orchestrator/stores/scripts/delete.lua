@@ -1,4 +1,4 @@
--- Remove a run and all that belongs to it, if `may_delete` of orchestrator/rules/apply.py allows it.
+-- Remove a run and all that belongs to it, if `may_delete` of orchestrator/rules/commands.py allows it.
 -- KEYS: header, activations, values, state, context, events, timers, awaiting, mailboxes, settled, index, requests, request
 -- moments. ARGV: run id, the moment at which it must have been created, the one before which it must have been written last
 -- ('' for any), then the statuses in which it may go ('*' allows every status). Returns 1 where something was removed.

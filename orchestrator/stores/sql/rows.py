@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.host import chance
-from orchestrator.rules.apply import REQUEST_MEMORY, Applied
+from orchestrator.rules.apply import Applied
 from orchestrator.rules.change import Change, Claimed, RequestGuard, mailbox_version
 from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
+from orchestrator.rules.replies import REQUEST_MEMORY
 from orchestrator.rules.timers import has_timer, is_swept
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import queries as q

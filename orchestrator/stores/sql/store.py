@@ -17,8 +17,9 @@ from sqlalchemy.exc import ArgumentError
 
 from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent, WakeupChannel
-from orchestrator.rules.apply import apply, claim, may_delete, renew
+from orchestrator.rules.apply import apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
+from orchestrator.rules.commands import may_delete
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.rules.timers import SweepGrant, SweepRight, is_stranded, is_timer_live, take_sweep_right
 from orchestrator.stores.common import number_of
