@@ -13,6 +13,7 @@ from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.engine.calling import leaves
 from orchestrator.engine.chunks import Chunks, Part
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
 from orchestrator.engine.idempotency import idempotency_key
@@ -22,7 +23,7 @@ from orchestrator.engine.observe.protocols import ObservedAttempt
 from orchestrator.engine.read.value_reader import Values, decode_all, encode_value
 from orchestrator.engine.services import Services
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import new_token
+from orchestrator.host import MARK, new_token
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.change import Claimed, Committed, Refused
 from orchestrator.rules.graph import Graph, Path
@@ -68,6 +69,7 @@ class Attempt:
         )
         self.error: BaseException | None = None  # what this attempt has failed with
         self.cut_off: StoreUnavailable | None = None  # no outcome follows from it: the activation runs again elsewhere
+        self.is_recorded = False  # its outcome is in the store, and not somebody else's
         self._results: dict[str, tuple[bool, Any]] = {}
         self.observer = observe_attempt(self._as_observed())
 
@@ -87,7 +89,15 @@ class Attempt:
         """The activation as the core sees it."""
         # The token of a successor that the commit may claim is fixed here, so that a commit that is repeated claims it
         # once.
-        return ClaimedNode(self.graph, self.header, self.activation, new_token() if self.claims else "", inline)
+        return ClaimedNode(self.graph, self.header, self.activation, self.next_token(), inline)
+
+    def next_token(self) -> str:
+        """A token for what the commit may claim; it has the mark of this claim, since one delivery makes them both."""
+        return new_token(self.activation.lease_token[:MARK]) if self.claims else ""
+
+    def is_cut_off(self, error: BaseException) -> bool:
+        """Tell whether a step has left because the store stayed away, alone or in a group of several errors."""
+        return self.cut_off is not None and any(leaf is self.cut_off for leaf in leaves(error))
 
     @property
     def run_id(self) -> str:

@@ -45,15 +45,16 @@ def _evaluate(attempt: Attempt, work: Callable[[Context[Any]], Any], then: Calla
     """Run user code that decides something, and keep what it writes into the request context."""
     try:
         context = attempt.context(attempt.typed_input(_body(attempt).given))
-        outcome: Outcome = outcome_of(lambda: work(context), context)
+        outcome: Outcome = outcome_of(lambda: work(context), context, attempt.services.signs)
         match outcome:
             case Returned(value=value):
                 return StepOutcome(then(value), Writes(context=attempt.context_patch(context.request_context)))
             case AbortRequested():
                 return StepOutcome(flow.abort(attempt.spot()))
             # The store was away while the condition read from it. That is no answer, and the next worker asks again.
-            case Raised(error=error) if error is attempt.cut_off:
-                raise error
+            case Raised(error=error) if attempt.is_cut_off(error):
+                assert attempt.cut_off is not None
+                raise attempt.cut_off
             case Raised(error=error):
                 return fail(attempt, error)
             case _:

@@ -16,9 +16,9 @@ from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
 from orchestrator.engine.settlement import settle
-from orchestrator.engine.step_calls import fail, retry_or_fail, run_step
-from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
-from orchestrator.host import monotonic, new_token
+from orchestrator.engine.step_calls import retry_or_fail, run_step
+from orchestrator.errors import RunFailed, StoreUnavailable
+from orchestrator.host import delivery_mark, monotonic, new_token
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.apply import MAILBOX
@@ -76,25 +76,28 @@ class Executor:
         self.keeper = LeaseKeeper(services.store, services.settings, self._on_overdue)
         self._stopping = stopping
 
-    def execute(self, run_id: str, path: str, seq: int, call_task: CallTask | None = None) -> Ending | None:
+    def execute(
+        self, run_id: str, path: str, seq: int, call_task: CallTask | None = None, *, delivery: str = ""
+    ) -> Ending | None:
         """Run the activation that a message spoke of, if it is still to be run; else do nothing, and return None.
 
-        `call_task` runs an existing task's code, where the message was that task's own.
+        `call_task` runs an existing task's code, where the message was that task's own. `delivery` is the message's id,
+        by which the process around this one finds what is left, should this one end.
         """
         # The message is acknowledged already, so a refusal needs no answer: whatever is to be run has a timer in the
         # store.
-        claimed = self.claim(run_id, path, seq)
+        claimed = self.claim(run_id, path, seq, delivery_mark(delivery))
         inline = InlineBudget(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self._stopping)
         while claimed is not None:
             claimed = self.run_claim(claimed, inline, call_task)
             call_task = None
         return inline.ending
 
-    def claim(self, run_id: str, path: str, seq: int) -> Claimed | None:
+    def claim(self, run_id: str, path: str, seq: int, mark: str = "") -> Claimed | None:
         """Claim an activation, waiting for the store if it is away: that is the back-pressure a broken store needs."""
         # Nothing is held yet, so there is no lease to lose by waiting; a worker that waits takes no further messages.
         patience = self.settings.lease_seconds * 10
-        ask = ClaimRequest(run_id, path, seq, new_token(), self.settings.lease)
+        ask = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease)
         answer = self.services.retry_while_unavailable(lambda: self.store.claim(ask), patience)
         if isinstance(answer, Refused):
             known = log_context(answer.header) if answer.header is not None else {"run_id": run_id}
@@ -123,8 +126,10 @@ class Executor:
     def run(self, attempt: Attempt, inline: InlineBudget) -> Claimed | None:
         """Do what the activation's phase asks for, and commit it."""
         outcome = attempt.observer.run(lambda: self._outcome(attempt, inline))
-        inline.ending = inline.ending or Ending(_status_in(outcome.plan, attempt.activation.path), attempt.error)
-        return self._finish(attempt, outcome)
+        claimed = self._finish(attempt, outcome)
+        if attempt.is_recorded:  # else it is somebody else's by now, who tells how that ended
+            inline.ending = inline.ending or Ending(_status_in(outcome.plan, attempt.activation.path), attempt.error)
+        return claimed
 
     def _outcome(self, attempt: Attempt, inline: InlineBudget) -> StepOutcome:
         phase = Phase(attempt.activation.phase)
@@ -139,8 +144,11 @@ class Executor:
             return run_step(attempt, inline.has_room())
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, a failed step beats a caller who waits for leases)
-            return fail(attempt, error)
+        # Types, validators and serializers are user code too, and a time limit strikes anywhere. Whatever it is, an
+        # attempt that has failed beats a caller who waits for leases; what ends this process is none.
+        except BaseException as error:  # noqa: BLE001
+            self.services.signs.raise_if_dying(error)
+            return retry_or_fail(attempt, error)
 
     def _finish(self, attempt: Attempt, outcome: StepOutcome) -> Claimed | None:
         """Commit the outcome. It is fixed by now: whatever interrupts the commit leads to the same commit again."""
@@ -156,8 +164,10 @@ class Executor:
             self.settings.limits,
             mail=written.mailbox,
             # The commit that takes the count of the living to zero claims the run's settling with this token.
-            settle_token=new_token() if attempt.claims else "",
+            settle_token=attempt.next_token(),
             chunks=written_last,
+            # Who ends a claim of somebody else does it under a token of its own: then the other's outcome is refused.
+            ender="" if attempt.claims else new_token(),
         )
         change = replace(change, ops=tuple(attempt.observer.add_traces(change.ops)))
         answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
@@ -176,6 +186,7 @@ class Executor:
                 extra=attempt.log_context,
             )
             return None
+        attempt.is_recorded = True
         attempt.observer.on_committed(answer)
         self.publish(answer.header, answer.dispatches)
         if activation.phase == Phase.SETTLE:
@@ -185,27 +196,21 @@ class Executor:
     def fail_abandoned_attempt(self, run_id: str, path: str, seq: int, error: Exception) -> None:
         """End the claim of a process that is gone with this error, at once. Its successors go through the queue."""
         found = self._find(run_id, path)
-        graph = self.graph_if_same(found[0]) if found is not None else None
-        if found is not None and graph is not None and attempt_commands.may_fail_claim(found[1], seq):
-            # The commit is the one that the dead process would have made, under its token. Should that process live
-            # after all, whoever comes second is refused.
-            claimed = Claimed(*found, {}, self.store.state(run_id), self.store.context(run_id))
+        if found is not None and attempt_commands.may_fail_claim(found[1], seq):
+            self.fail_claim(*found, error)
+
+    def fail_claim(self, header: RunHeader, activation: Activation, error: Exception) -> None:
+        """End a claim of somebody else as a failed attempt. Should its holder live after all, the second is refused."""
+        graph = self.graph_if_same(header)
+        if graph is not None:
+            state, context = self.store.state(header.run_id), self.store.context(header.run_id)
+            claimed = Claimed(header, activation, {}, state, context)
             attempt = Attempt(self.services, claimed, graph, AbortSignal(), claims=False)
             self._finish(attempt, retry_or_fail(attempt, error))
 
-    def _on_overdue(self, claimed: Claimed) -> None:
+    def _on_overdue(self, claimed: Claimed, error: Exception) -> None:
         activation = claimed.activation
-        error = TimeoutError(f"step {activation.step!r} ran into its time limit of {activation.where.time_limit} s")
         self.fail_abandoned_attempt(claimed.header.run_id, activation.path, activation.seq, error)
-
-    def release(self, run_id: str, path: str, seq: int) -> None:
-        """Give back the claim of a process that is known to be gone: the activation goes to the queue at once."""
-        found = self._find(run_id, path)
-        # As the scheduler does it when the lease is over, only that nobody has to wait for that.
-        change = attempt_commands.release(*found, seq, self.settings.limits) if found is not None else None
-        answer = self.store.commit(run_id, change) if change is not None else None
-        if isinstance(answer, Committed):
-            self.publish(answer.header, answer.dispatches)
 
     def _find(self, run_id: str, path: str) -> tuple[RunHeader, Activation] | None:
         header, activations = self.store.header(run_id), self.store.load(run_id, [path])
@@ -217,7 +222,7 @@ class Executor:
             return
         try:
             self.runtime.publish(header, dispatches)
-        except BrokerUnavailable as error:
+        except Exception as error:  # noqa: BLE001  (the broker is away, or a soft limit strikes in here)
             # Nothing is lost: the commit has written a timer for each of them, which the scheduler sweeps.
             text = "run %s: %s; the ticker will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=log_context(header))

@@ -40,7 +40,7 @@ class LeaseKeeper:
     the lease may run twice.
     """
 
-    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed], None]) -> None:
+    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed, Exception], None]) -> None:
         """`on_overdue` is called, in the keeper's thread, for a step that has outrun its time limit and a lease beyond
         it.
         """
@@ -63,7 +63,7 @@ class LeaseKeeper:
         key = LeaseRef(claimed.header.run_id, claimed.activation.path, claimed.activation.lease_token)
         lease = _Lease(claimed, AbortSignal())
         limit = claimed.activation.where.time_limit
-        if limit is not None:
+        if limit:
             # A lease beyond the limit: the pool's own hard limit, where there is one, is to strike first.
             lease.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
@@ -104,10 +104,13 @@ class LeaseKeeper:
         """End the claims of steps that outrun their limit where no pool ends them: their outcomes come too late."""
         for lease in over:
             lease.until = inf
-            lease.signal.set()
             activation, header = lease.claimed.activation, lease.claimed.header
+            text = f"step {activation.step!r} ran into its time limit of {activation.where.time_limit} s"
+            limit = TimeoutError(text)
+            # Whoever heeds the signal leaves with this error, and not as if the run had been canceled.
+            lease.signal.set(limit)
             try:
-                self._on_overdue(lease.claimed)
+                self._on_overdue(lease.claimed, limit)
             except StoreUnavailable as error:
                 text = "step %s of run %s is over its time limit, but: %s"
                 log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))

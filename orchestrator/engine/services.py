@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from orchestrator.engine.calling import ProcessSigns
 from orchestrator.engine.contexts import Contexts
 from orchestrator.engine.retry import retry_while_unavailable
 from orchestrator.engine.settings import Settings
@@ -31,6 +32,8 @@ class Services:
     contexts: Contexts
     # what user code sees as `ctx.orchestrator`; the engine itself never asks it for anything
     owner: Any
+    # tell the end of this process, and time limits, from what a function did
+    signs: ProcessSigns = field(default_factory=ProcessSigns)
 
     def retry_while_unavailable(self, call: Callable[[], _T], seconds: float | None = None) -> _T:
         """Retry an idempotent store call for so many seconds, for the time of a lease where nothing is said."""

@@ -21,6 +21,7 @@ from orchestrator.engine.calling import (
     RetryRequested,
     Returned,
     SuspendRequested,
+    is_struck,
     outcome_of,
     resolve_value,
 )
@@ -168,15 +169,15 @@ def _run(attempt: Attempt, inline: bool, ready: Call) -> StepOutcome:
         given = ready.read_input()
         context = attempt.context(given, *ready.context_types)
     except (InputInvalid, SecretUnavailable) as error:
-        return fail(attempt, error)
-    outcome = outcome_of(lambda: ready.call(context), context)
+        return fail_for_good(attempt, error)
+    outcome = outcome_of(lambda: ready.call(context), context, attempt.services.signs)
     try:
         return _follow(attempt, inline, ready, context, outcome)
     except StoreUnavailable:
         raise
     # A value that cannot be stored, a state that does not fit: the function has run, but its step has failed.
     except OrchestratorError as error:
-        return fail(attempt, error)
+        return fail_for_good(attempt, error)
 
 
 def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
@@ -198,8 +199,9 @@ def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], 
         case RetryRequested(seconds=seconds):
             return StepOutcome(attempt_commands.retry(spot, seconds))
         # The store was away for too long for this attempt to be worth anything: no outcome of it is recorded.
-        case Raised(error=error) if error is attempt.cut_off:
-            raise error
+        case Raised(error=error) if attempt.is_cut_off(error):
+            assert attempt.cut_off is not None
+            raise attempt.cut_off
         case Raised(error=error):
             return retry_or_fail(attempt, error, context)
 
@@ -231,6 +233,11 @@ def retry_or_fail(attempt: Attempt, error: BaseException, context: Context[Any] 
         attempt.observer.on_failure(error)
         return StepOutcome(attempt_commands.retry(spot, delay))
     return fail(attempt, error, context)
+
+
+def fail_for_good(attempt: Attempt, error: BaseException) -> StepOutcome:
+    """Fail the activation by an error that would come again; where a time limit is behind it, the attempt alone."""
+    return retry_or_fail(attempt, error) if is_struck(error) else fail(attempt, error)
 
 
 def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:

@@ -166,11 +166,11 @@ def apply(
 
 def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activation]) -> Applied | Refused | None:
     match change.guard:
-        case LeaseGuard(path=path, token=token, flush_seq=part):
+        case LeaseGuard(path=path, token=token, flush_seq=part, ender=ender):
             activation = activations.get(path)
             # The answer of a commit may get lost on the way. Its token has ended here by a commit, and by no other: so
             # this is that commit, sent again.
-            if activation is not None and activation.last_lease_token == token:
+            if activation is not None and activation.last_lease_token == (ender or token):
                 return _first_answer(header, activations, activation.last_reply)
             if reason := _lease_refusal(header, activation, path, token):
                 return Refused(reason, header)
@@ -307,11 +307,11 @@ class _Work:
             case RequestGuard(id=id_):
                 if id_:
                     self.header = replace(self.header, last_request_id=id_, last_reply=answer)
-            case LeaseGuard(path=path, token=token, flush_seq=part):
+            case LeaseGuard(path=path, token=token, flush_seq=part, ender=ender):
                 activation = self.activations[path]
                 # A claim that goes on has nothing to repeat by: its next commit is another one.
                 if activation.lease_token != token:
-                    self._write(replace(activation, last_lease_token=token, last_reply=answer))
+                    self._write(replace(activation, last_lease_token=ender or token, last_reply=answer))
                 elif part:
                     self._write(replace(activation, flush_seq=part))
 

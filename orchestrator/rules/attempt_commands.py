@@ -7,6 +7,7 @@ has lost the lease meanwhile is refused, so that a zombie writes nothing into th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.rules import flow
 from orchestrator.rules.change import Change, Doc, LeaseGuard, MailboxUpdate, UpdateActivation, mailbox_version
@@ -35,16 +36,18 @@ def commit_outcome(
     mail: MailboxUpdate | None = None,
     settle_token: str = "",
     chunks: Sequence[Doc] = (),
+    ender: str = "",
 ) -> Change:
     """Record the outcome of a claim together with all that follows from it.
 
     One commit, because a worker may die behind it: a successor that was started in a second one could be lost.
     `settle_token` claims the settling of the run for this worker, if nothing is live any more; without one it is
-    queued. `chunks` are what the step has streamed last: they come before the events of its end.
+    queued. `chunks` are what the step has streamed last: they come before the events of its end. With `ender`, a token
+    of its own, somebody else ends the claim than its holder, whose own commit is then refused.
     """
     return Change(
         # The token is the only guard: a seq may come again (time travel, a store's failover), a token never does.
-        LeaseGuard(activation.path, activation.lease_token),
+        LeaseGuard(activation.path, activation.lease_token, ender=ender),
         tuple(plan.ops),
         # Values go with the commit that refers to them. One that nobody refers to would never be found and purged.
         values={**plan.values, **texts.values},
@@ -53,7 +56,8 @@ def commit_outcome(
         events=(*chunks, *plan.events),
         # The mailbox is compared in the same commit: an event that came since it was read is not overlooked.
         mailbox=mail,
-        settle_token=settle_token,
+        # Neither do hooks run under the time limit of the step that was the last.
+        settle_token="" if activation.where.has_limit else settle_token,
         settle_now=plan.settle_now,
         lease=limits.lease,
         redelivery_delay=limits.redelivery_delay,
@@ -174,6 +178,11 @@ def is_claim(activation: Activation, seq: int) -> bool:
     return activation.status == ActivationStatus.RUNNING and activation.seq == seq
 
 
+def is_claim_of(activation: Activation, mark: str) -> bool:
+    """Tell whether an activation is held by a claim of the delivery with this mark."""
+    return bool(mark) and activation.status == ActivationStatus.RUNNING and activation.lease_token.startswith(mark)
+
+
 def may_fail_claim(activation: Activation, seq: int) -> bool:
     """Decide whether a claim of this number may be ended as failed by somebody else than its worker.
 
@@ -182,13 +191,19 @@ def may_fail_claim(activation: Activation, seq: int) -> bool:
     return is_claim(activation, seq) and activation.path != ""
 
 
-def release(header: RunHeader, activation: Activation, seq: int, limits: CommitLimits) -> Change | None:
+def release(
+    header: RunHeader, activation: Activation, seq: int, limits: CommitLimits, *, is_loss: bool = True
+) -> Change | None:
     """Put a claim back in the queue whose process is known to be gone; None where the claim has ended.
 
-    The same as the end of its lease, only at once: the attempt counts as abandoned.
+    The same as the end of its lease, only at once: the attempt counts as abandoned. Where it `is_loss` no more (the
+    worker was told to stop) it does not count: however many deployments a long step meets, it is no poison.
     """
     if not is_claim(activation, seq):
         return None
     # The sweep is guarded by the moment that was read. A heartbeat that comes through proves that the worker lives.
     action = on_deadline(header, activation, limits.redelivery_delay)
-    return action.change if action is not None else None
+    if action is None or is_loss or not header.auto_restart:
+        return action.change if action is not None else None
+    fields = {"status": ActivationStatus.QUEUED.value, "restarted": True}
+    return replace(action.change, ops=(UpdateActivation(activation.path, fields),))

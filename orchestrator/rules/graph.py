@@ -45,6 +45,11 @@ class Route:
     soft_time_limit: float | None = None
     task: str | None = None
 
+    @property
+    def has_limit(self) -> bool:
+        """True where the message has a time limit of its own, which is for nobody but the step that it is for."""
+        return bool(self.time_limit or self.soft_time_limit)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

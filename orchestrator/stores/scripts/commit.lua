@@ -51,7 +51,7 @@ local function guard()
   local by = change.by
   if change.holder then
     local activation = find(by[1])
-    if activation and activation.last_lease_token == by[2] then return first_answer(activation.last_reply) end
+    if activation and activation.last_lease_token == (by[4] or by[2]) then return first_answer(activation.last_reply) end
     local refusal = lease_refusal(header, activation, by[1], by[2])
     if refusal then return {refusal, header_text} end
     if by[3] > 0 and by[3] <= activation.flush_seq then return {'', header_text, ''} end
@@ -182,7 +182,7 @@ local function remember()
   if change.holder then
     local activation = activations[change.by[1]]
     if activation.lease_token ~= change.by[2] then -- the claim has ended
-      activation.last_lease_token, activation.last_reply = change.by[2], text ~= '' and text or nil
+      activation.last_lease_token, activation.last_reply = change.by[4] or change.by[2], text ~= '' and text or nil
       touch(activation)
     elseif change.by[3] > 0 then
       activation.flush_seq = change.by[3]
