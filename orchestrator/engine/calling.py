@@ -186,8 +186,8 @@ def _request_in(error: BaseException) -> BaseException | None:
         return min((each for each in asked if each is not None), key=_urgency)
     if isinstance(error, _REQUESTS):
         return error
-    causes = _causes(error)
-    return next((cause for cause in causes if isinstance(cause, _UNCATCHABLE)), None)
+    carried = (_request_in(cause) if isinstance(cause, BaseExceptionGroup) else cause for cause in _causes(error))
+    return next((request for request in carried if isinstance(request, _UNCATCHABLE)), None)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

@@ -26,6 +26,7 @@ from orchestrator.engine.calling import (
     resolve_value,
 )
 from orchestrator.engine.declarations import restore_as
+from orchestrator.engine.logs import error_text
 from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
@@ -250,7 +251,13 @@ def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = 
     if not wired:
         text = "step %s of run %s (%s) failed: %s"
         log.error(
-            text, activation.step, header.run_id, header.workflow_id, error, exc_info=error, extra=attempt.log_context
+            text,
+            activation.step,
+            header.run_id,
+            header.workflow_id,
+            error_text(error),
+            exc_info=error,
+            extra=attempt.log_context,
         )
         attempt.observer.on_failure(error)
     text = encode_error(error, attempt.services.settings.max_payload_bytes)
