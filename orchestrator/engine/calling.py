@@ -131,6 +131,9 @@ def leaves(error: BaseException | None) -> Iterator[BaseException]:
         yield error
 
 
+_signs: ContextVar[ProcessSigns] = ContextVar("orchestrator_process_signs", default=ProcessSigns())  # noqa: B039
+
+
 def outcome_of(call: Callable[[], Any], context: Context[Any], signs: ProcessSigns | None = None) -> Outcome:
     """Call it, and return its outcome.
 
@@ -138,6 +141,7 @@ def outcome_of(call: Callable[[], Any], context: Context[Any], signs: ProcessSig
     it did on its way out says nothing either.
     """
     signs = signs or ProcessSigns()
+    told = _signs.set(signs)
     # An abort wins over whatever the function does after it: it has said that nothing else is wanted.
     inside = _inside_step.set(True)
     try:
@@ -147,6 +151,7 @@ def outcome_of(call: Callable[[], Any], context: Context[Any], signs: ProcessSig
         return AbortRequested() if context.aborted else _outcome_of_error(error, context)
     finally:
         _inside_step.reset(inside)
+        _signs.reset(told)
     signs.raise_if_dying()  # something has swallowed it
     return AbortRequested() if context.aborted else Returned(value)
 
@@ -244,8 +249,21 @@ def _await(value: Awaitable[Any]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_wait_for(value))
+        return _run_loop(value)
     return _in_thread(value)
+
+
+def _run_loop(value: Awaitable[Any]) -> Any:
+    """Await it as `asyncio.run` does, which in the end waits for threads: not so in a process that dies."""
+    runner = asyncio.Runner()
+    try:
+        result = runner.run(_wait_for(value))
+    except BaseException as error:
+        if _signs.get().dying_of(error) is None:
+            runner.close()
+        raise
+    runner.close()
+    return result
 
 
 def _in_thread(value: Awaitable[Any]) -> Any:

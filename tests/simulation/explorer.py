@@ -64,6 +64,8 @@ class Explorer(Workers, Users):
     * `flush`   a step streams something while it is at work
     * `release` the process around a killed worker sees it, and puts its claim back in the queue
     * `settle`  the same, for a step that ran into a time limit: its claim ends as failed
+    * `stop`    a worker is told to end, and its parent gives its claim back: that is no loss
+    * `outrun`  a step's claim is ended for its time limit, while its worker is still at work and commits later
     * `timer`   not spent: whoever writes a moment keeps a timer for it, of which nobody knows how well it runs
     * `late`    not spent: stale messages stay on their way; else they vanish, for they are refused whatever happens
 

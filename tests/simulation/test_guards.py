@@ -25,7 +25,8 @@ from orchestrator.stores import memory
 from tests.simulation import acts
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
 from tests.simulation.explorer import Explorer
-from tests.simulation.mutants import Mutant, Patch
+from tests.simulation.edits import guard_is
+from tests.simulation.mutants import Mutant, Patch, commands_are
 from tests.simulation.state import State
 
 SEQUENCE = graph(step("a"), step("b", suspends=1))
@@ -197,6 +198,11 @@ def repeats_are_not_remembered(patch: Patch) -> None:
     patch.setattr(memory, "apply", lax)
 
 
+def nobody_ends_a_claim_by_a_token_of_its_own(patch: Patch) -> None:
+    """The outcome that comes too late is taken for a repetition of the commit that has ended its claim."""
+    commands_are(guard_is(ender=""), "commit_outcome")(patch)
+
+
 NOTHING = "nothing held and no outcome"
 
 MUTANTS = {
@@ -222,6 +228,7 @@ MUTANTS = {
     "ended, commits": Mutant(commits_do_not_ask_whether_the_run_has_ended, SEQUENCE, {"cancel": 1}, "accepted in"),
     "closed for workers": Mutant(commits_do_not_ask_whether_the_run_has_ended, BAIL, {}, "word that ends the run"),
     "mailboxes": Mutant(mailboxes_are_not_compared, EVENT, {"send": 1}, "waits although"),
+    "who ends a claim for another": Mutant(nobody_ends_a_claim_by_a_token_of_its_own, STEPS, {"outrun": 1}, "does not hold it"),
     "repeats": Mutant(repeats_are_not_remembered, SEQUENCE, {"resend": 1}, "somebody else's"),
 }  # fmt: skip
 

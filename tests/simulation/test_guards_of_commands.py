@@ -20,6 +20,7 @@ from tests.simulation.edits import (
     any_mail,
     at_once,
     begins_now,
+    counts_a_loss,
     fields_without,
     guard_is,
     is_move,
@@ -243,6 +244,14 @@ CASES: dict[str, dict[str, Case]] = {
             lambda change: change and fields_without("abandoned_attempts")(change), ONE, {"kill": 1, "release": 1}, "is not counted"
         ),
     },
+    "release, of who was stopped": {
+        PRECONDITION: Case(
+            lambda change: change and nothing_is_expected(change), ONE, {"kill": 1, "stop": 1}, "is at work on it"
+        ),
+        CONSEQUENCE: Case(
+            lambda change: change and counts_a_loss(change), ONE, {"kill": 1, "stop": 1}, "is not counted"
+        ),
+    },
     "may_fail_claim": {
         PRECONDITION: Case(
             decides(attempt_commands, "may_fail_claim", lambda activation, seq: activation.path != ""),
@@ -301,6 +310,7 @@ def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
         "find_deferral",
         "find_retry_pause",
         "is_claim",
+        "is_claim_of",
         "must_give_up",
     }
     named = {name.partition(",")[0] for name in CASES}

@@ -231,10 +231,11 @@ class Users(World):
         name = f"the parent of who had {path or 'the rest'}"
         if parent.change is None:
             now, change = state.at(path), None
-            if now is not None and parent.word == "releases":
-                change = attempt_commands.release(state.header, now, seq, acts.LIMITS)
+            if now is not None and parent.word in ("releases", "gives back"):
+                is_loss = parent.word == "releases"
+                change = attempt_commands.release(state.header, now, seq, acts.LIMITS, is_loss=is_loss)
             elif now is not None and attempt_commands.may_fail_claim(now, seq):
-                change = acts.settled_for(self.graph, Claimed(state.header, now, {}, {}, {}))
+                change = acts.settled_for(self.graph, Claimed(state.header, now, {}, {}, {}), self.fresh())
             lives = state.header.status == StoredStatus.RUNNING and not state.header.closed
             if (
                 change is None
@@ -254,8 +255,8 @@ class Users(World):
             return
         checks.is_of_the_dead(state, parent.activation)
         done = self.take(state, ended=self._ended(state))
-        if parent.word == "releases":
-            checks.has_released(done, parent.activation)
+        if parent.word in ("releases", "gives back"):
+            checks.has_released(done, parent.activation, is_loss=parent.word == "releases")
         yield from self.publishes(done, f"{name} {parent.word} it;", self.at_once(answer.dispatches))
 
 

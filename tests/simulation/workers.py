@@ -65,6 +65,14 @@ class Workers(World):
                     known = Parent(f"{word}s", local.claimed.activation)
                     told = replace(gone, users=(*gone.users, known), budget=gone.spent(word))
                     yield f"W{number} is killed in {_brief(local)}, and its parent sees it", False, told
+            if state.left("stop") and isinstance(local, Holds):
+                known = Parent("gives back", local.claimed.activation)
+                told = replace(gone, users=(*gone.users, known), budget=gone.spent("stop"))
+                yield f"W{number} is stopped in {_brief(local)}, and its parent sees it", False, told
+        if state.left("outrun") and isinstance(local, Holds):
+            known = Parent("settles", local.claimed.activation)
+            outrun = replace(state, users=(*state.users, known), budget=state.spent("outrun"))
+            yield f"W{number} outruns its limit in {_brief(local)}", False, outrun
         if isinstance(local, Holds) and not local.at:
             yield from self._on_the_way(state, number, local)
         match local:
