@@ -78,10 +78,7 @@ class Deliveries:
 
     def lose(self, message_id: str) -> None:
         """Give back what a process had claimed that is gone. A worker that stops, stops them: that is no loss."""
-        held = self._take(message_id)
-        if held is not None:
-            is_loss = not self._is_stopping()
-            self._start(lambda: give_back(self._executor, held.delivery, is_loss=is_loss))
+        self._give_back(message_id, is_loss=not self._is_stopping())
 
     def limit(self, message_id: str, error: Exception) -> None:
         """End the attempt of a process that is killed for its time limit, once it is dead."""
@@ -107,12 +104,17 @@ class Deliveries:
         for message_id, held in left.items():
             # Threads go on until they have ended, whatever becomes of their pool.
             is_gone = has_ended(held.pid) is not False if held.is_child else held.thread == threading.get_ident()
-            if is_gone and self._take(message_id) is not None:
-                self._start(lambda delivery=held.delivery: give_back(self._executor, delivery, is_loss=False))  # type: ignore[misc]
+            if is_gone:
+                self._give_back(message_id, is_loss=False)
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
             thread.join(_CLOSING)
+
+    def _give_back(self, message_id: str, *, is_loss: bool) -> None:
+        held = self._take(message_id)
+        if held is not None:
+            self._start(lambda: give_back(self._executor, held.delivery, is_loss=is_loss))
 
     def _take(self, message_id: str) -> _Held | None:
         with self._lock:

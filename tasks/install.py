@@ -58,7 +58,9 @@ class CeleryParts:
             raise ValueError(f"this Celery app already has an orchestrator: {known!r}. Use that one, one per app")
         _installed[app] = weakref.ref(owner)
         self.monitor = Monitor(app, lambda: store.workers(settings.namespace))
-        self.runtime = CeleryRuntime(app, settings, lambda workflow: _register(app, owner, self, workflow), self.monitor)
+        self.runtime = CeleryRuntime(
+            app, settings, lambda workflow: _register(app, owner, self, workflow), self.monitor
+        )
         self._app = app
         self._has_limits = False
         self._stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown

@@ -102,8 +102,8 @@ class LeaseGuard:
     path: str
     token: str
     flush_seq: int = 0
-    # Who ends the claim for its holder, by a token of its own: repeated under it, the change gets its first answer, while
-    # the holder, who comes later, is refused like anybody whose claim is lost.
+    # Who ends the claim for its holder, by a token of its own: repeated under it, the change gets its first answer,
+    # while the holder, who comes later, is refused like anybody whose claim is lost.
     ender: str = ""
 
 

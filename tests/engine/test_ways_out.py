@@ -112,7 +112,7 @@ def test_a_limit_that_strikes_beside_the_function_is_a_failed_attempt(orchestrat
     orchestrator.register(Workflow(where).then(entry).commit())
     run = orchestrator.create_run(where)
     result = run.start({"where": where})
-    assert STRUCK == [where]
+    assert [where] == STRUCK
     assert result.status == "success", result.error
 
 

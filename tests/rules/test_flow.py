@@ -28,7 +28,12 @@ def claim(of: Graph, path: str, *, inline: bool = False, header: RunHeader = RUN
     """A claimed activation of this graph."""
     at = tuple(map(int, path.split(".")))
     activation = Activation(
-        path=path, step=of.node(at).id, status=ActivationStatus.RUNNING, lease_token="mine", input="in", route='{"name":"a"}'
+        path=path,
+        step=of.node(at).id,
+        status=ActivationStatus.RUNNING,
+        lease_token="mine",
+        input="in",
+        route='{"name":"a"}',
     )
     return ClaimedNode(of, header, replace(activation, **{"route": '{"name":"x"}', **fields}), "next", inline)
 

@@ -181,7 +181,9 @@ def test_resume_data_is_promised_to_what_had_suspended_behind_the_target() -> No
     assert parse_pending_resumes(promises) == PendingResumes({"2.1@": ("fr0", "said")})
     running = RunHeader(run_id="run", status=StoredStatus.RUNNING, pending_resumes=promises)
     woken = flow.on_sleep_over(
-        ClaimedNode(of, running, Activation(path="1", status=ActivationStatus.RUNNING, input="x", route='{"name":"a"}'), "")
+        ClaimedNode(
+            of, running, Activation(path="1", status=ActivationStatus.RUNNING, input="x", route='{"name":"a"}'), ""
+        )
     )
     begun = {op.activation.path: op.activation for op in woken.ops if isinstance(op, CreateActivation)}
     assert [(begun[path].resumed, begun[path].resume, begun[path].suspend) for path in ("2.0", "2.1")] == [

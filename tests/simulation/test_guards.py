@@ -24,8 +24,8 @@ from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHea
 from orchestrator.stores import memory
 from tests.simulation import acts
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
-from tests.simulation.explorer import Explorer
 from tests.simulation.edits import guard_is
+from tests.simulation.explorer import Explorer
 from tests.simulation.mutants import Mutant, Patch, commands_are
 from tests.simulation.state import State
 
@@ -228,7 +228,7 @@ MUTANTS = {
     "ended, commits": Mutant(commits_do_not_ask_whether_the_run_has_ended, SEQUENCE, {"cancel": 1}, "accepted in"),
     "closed for workers": Mutant(commits_do_not_ask_whether_the_run_has_ended, BAIL, {}, "word that ends the run"),
     "mailboxes": Mutant(mailboxes_are_not_compared, EVENT, {"send": 1}, "waits although"),
-    "who ends a claim for another": Mutant(nobody_ends_a_claim_by_a_token_of_its_own, STEPS, {"outrun": 1}, "does not hold it"),
+    "who ends a claim": Mutant(nobody_ends_a_claim_by_a_token_of_its_own, STEPS, {"outrun": 1}, "does not hold it"),
     "repeats": Mutant(repeats_are_not_remembered, SEQUENCE, {"resend": 1}, "somebody else's"),
 }  # fmt: skip
 

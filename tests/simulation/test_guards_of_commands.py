@@ -249,7 +249,10 @@ CASES: dict[str, dict[str, Case]] = {
             lambda change: change and nothing_is_expected(change), ONE, {"kill": 1, "stop": 1}, "is at work on it"
         ),
         CONSEQUENCE: Case(
-            lambda change: change and counts_a_loss(change), ONE, {"kill": 1, "stop": 1}, "is not counted"
+            lambda change: change and counts_a_loss(change),
+            ONE,
+            {"kill": 1, "stop": 1},
+            "is not counted",
         ),
     },
     "may_fail_claim": {

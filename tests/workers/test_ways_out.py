@@ -283,7 +283,8 @@ def test_a_soft_limit_beside_the_function_is_a_failed_attempt(place: Place, flow
 
 
 @pytest.mark.parametrize("flow, settings", [
-    ("soft-chain", {}), ("hard-chain", {}), ("bare-chain", {"task_soft_time_limit": 2}), ("bare-chain", {"task_time_limit": 2}),
+    ("soft-chain", {}), ("hard-chain", {}),
+    ("bare-chain", {"task_soft_time_limit": 2}), ("bare-chain", {"task_time_limit": 2}),
 ])  # fmt: skip
 def test_no_step_uses_up_the_limit_of_another(place: Place, flow: str, settings: dict[str, Any]) -> None:
     """Steps that would go on inline each get a message of their own, where there are limits."""

@@ -54,7 +54,7 @@ def _recurse(depth: int = 0) -> int:
 def _caught(call: Callable[[], Any]) -> BaseException:
     try:
         call()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - it is made to be raised in a group
         return error
     raise AssertionError("it has returned")
 
@@ -116,7 +116,10 @@ WAYS: dict[str, Way] = {
     # errors
     "error": Way(lambda ctx: _raise(ValueError("no")), "failed", "ValueError", ATTEMPTS),
     "group of errors": Way(
-        lambda ctx: _raise(ExceptionGroup("two", [ValueError("no"), KeyError("k")])), "failed", "ExceptionGroup", ATTEMPTS
+        lambda ctx: _raise(ExceptionGroup("two", [ValueError("no"), KeyError("k")])),
+        "failed",
+        "ExceptionGroup",
+        ATTEMPTS,
     ),
     "memory": Way(lambda ctx: _raise(MemoryError("all of it")), "failed", "MemoryError", ATTEMPTS),
     "recursion": Way(lambda ctx: _recurse(), "failed", "RecursionError", ATTEMPTS),
@@ -150,7 +153,10 @@ WAYS: dict[str, Way] = {
     "tripwire in tasks": Way(lambda ctx: _tasks(lambda: _raise(TripWire("stop"))), "tripwire"),
     # a real error beside a request wins: a run that waits must not hide it
     "error beside a suspend": Way(
-        lambda ctx: _group(lambda: ctx.suspend(1), lambda: _raise(ValueError("no"))), "failed", "ExceptionGroup", ATTEMPTS
+        lambda ctx: _group(lambda: ctx.suspend(1), lambda: _raise(ValueError("no"))),
+        "failed",
+        "ExceptionGroup",
+        ATTEMPTS,
     ),
     "error beside a bail, in tasks": Way(
         lambda ctx: _tasks(lambda: ctx.bail(1), lambda: _raise(ValueError("no"))), "failed", "ExceptionGroup", ATTEMPTS
