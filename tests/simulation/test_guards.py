@@ -228,7 +228,7 @@ MUTANTS = {
     "ended, commits": Mutant(commits_do_not_ask_whether_the_run_has_ended, SEQUENCE, {"cancel": 1}, "accepted in"),
     "closed for workers": Mutant(commits_do_not_ask_whether_the_run_has_ended, BAIL, {}, "word that ends the run"),
     "mailboxes": Mutant(mailboxes_are_not_compared, EVENT, {"send": 1}, "waits although"),
-    "who ends a claim": Mutant(nobody_ends_a_claim_by_a_token_of_its_own, STEPS, {"outrun": 1}, "does not hold it"),
+    "who ends a claim": Mutant(nobody_ends_a_claim_by_a_token_of_its_own, STEPS, {"outrun": 1}, "is at work on it"),
     "repeats": Mutant(repeats_are_not_remembered, SEQUENCE, {"resend": 1}, "somebody else's"),
 }  # fmt: skip
 
