@@ -15,20 +15,25 @@ _LOOK = 0.02  # seconds between two looks at a process that is about to end
 
 
 def dying_of(error: BaseException | None) -> BaseException | None:
-    """What this process of a worker, which ends, is to die of; None where it goes on.
+    """The exception that this process of a worker, which ends, is to die of; None where it goes on.
 
     A signal that ends a pool's child is a `SystemExit` in whatever it is doing, which may be swallowed there, or lead
     to another error on its way out. The pool's own flag tells, as it does to the pool.
     """
     if common.terminate_handler_fired():
         return error if isinstance(error, SystemExit) else SystemExit(common.EX_SOFTWARE)
-    if error is not None and isinstance(error, (WorkerShutdown, WorkerTerminate)):
+    if error is not None and (isinstance(error, (WorkerShutdown, WorkerTerminate)) or _is_killed(error)):
         return error
     # Where steps run in the main process itself (solo), its handler of a cold shutdown raises in the middle of one.
     if error is not None and state.should_terminate not in (None, False) and _is_raised_by_handler(error):
         ending: BaseException = WorkerTerminate(state.should_terminate)
         return ending
     return None
+
+
+def _is_killed(error: BaseException) -> bool:
+    """Tell whether this ends the green thread that runs the step, where the pool has such."""
+    return any(kind.__name__ == "GreenletExit" for kind in type(error).__mro__)
 
 
 def _is_raised_by_handler(error: BaseException) -> bool:

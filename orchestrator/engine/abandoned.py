@@ -52,7 +52,7 @@ def fail_by_limit(executor: Executor, delivery: Delivery, error: Exception) -> N
 
 
 def _end_claims(executor: Executor, delivery: Delivery, end: Callable[[RunHeader, Activation], bool]) -> None:
-    def once() -> bool:
+    def try_once() -> bool:
         found = _find_claims(executor, delivery)
         if found is None:
             return True
@@ -61,7 +61,7 @@ def _end_claims(executor: Executor, delivery: Delivery, end: Callable[[RunHeader
 
     try:
         for _ in range(_TRIES):
-            if executor.services.retry_while_unavailable(once):
+            if executor.services.retry_while_unavailable(try_once):
                 return
     except StoreUnavailable as error:
         text = "what a lost process had claimed of run %s goes on when its lease is over: %s"

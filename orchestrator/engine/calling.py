@@ -83,7 +83,7 @@ def _interrupt_of(error: BaseException | None) -> BaseException | None:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSigns:
-    """The signs by which the process that runs a function tells its own affairs from what the function did.
+    """The signs by which the process that runs a function tells its own end from what the function did.
 
     By themselves they are those of a process of its own; a pool's children have others.
     """
