@@ -19,6 +19,7 @@ import pytest
 
 from orchestrator import Orchestrator, Run
 from tests.parity import calls
+from tests.servers import PostgresServer, RabbitMQServer
 from tests.vendor import LocalRedis, WorkerNode, wait_until
 from tests.workers import ways, ways_app
 
@@ -31,7 +32,8 @@ POOLS = ["prefork", "threads", "solo"]
 class Place:
     """A broker and a store of the test's own, and how to start workers there."""
 
-    server: LocalRedis
+    broker: str
+    store: str
     start: Starter
     folder: Path
     settings: dict[str, Any]
@@ -40,8 +42,8 @@ class Place:
     def worker(self, pool: str = "prefork", env: dict[str, str] | None = None, **options: Any) -> WorkerNode:
         """Start a worker and wait until it is ready."""
         about = {
-            "WAYS_BROKER": self.server.database(0),
-            "WAYS_STORE": self.server.database(1),
+            "WAYS_BROKER": self.broker,
+            "WAYS_STORE": self.store,
             "WAYS_SETTINGS": json.dumps(self.settings),
             "WAYS_TIMES": json.dumps(self.times),
             calls.FOLDER: os.environ[calls.FOLDER],
@@ -52,8 +54,7 @@ class Place:
     @contextmanager
     def caller(self) -> Iterator[Orchestrator]:
         """An orchestrator as a caller has it."""
-        at = (self.server.database(0), self.server.database(1))
-        app, orchestrator = ways_app.make(*at, self.settings, **self.times)
+        app, orchestrator = ways_app.make(self.broker, self.store, self.settings, **self.times)
         try:
             with orchestrator:
                 yield orchestrator
@@ -70,14 +71,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRedis]:
 
 
 @pytest.fixture
-def place(server: LocalRedis, worker_factory: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """The server, emptied for each test."""
+def noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Note this test's calls in its folder, and give that."""
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    monkeypatch.setenv(calls.FOLDER, str(folder))
+    return tmp_path
+
+
+@pytest.fixture
+def place(server: LocalRedis, worker_factory: Starter, noted: Path) -> Place:
+    """One Redis for both, emptied for each test."""
     with server.client as client:
         client.flushall()
-    noted = tmp_path / "calls"
-    noted.mkdir()
-    monkeypatch.setenv(calls.FOLDER, str(noted))
-    return Place(server, worker_factory, tmp_path, {}, {})
+    return Place(server.database(0), server.database(1), worker_factory, noted, {}, {})
+
+
+@pytest.fixture
+def far_place(
+    rabbitmq_server: RabbitMQServer, postgres_server: PostgresServer, worker_factory: Starter, noted: Path
+) -> Place:
+    """RabbitMQ, and a PostgreSQL, whose round trips are longer."""
+    settings = {"task_default_queue": f"{rabbitmq_server.prefix}-{noted.name}"}
+    return Place(rabbitmq_server.url(), postgres_server.new_schema(), worker_factory, noted, settings, {})
 
 
 def ended(run: Run, seconds: float = SOON) -> str:
@@ -260,6 +276,26 @@ def test_a_hard_limit_is_itself_and_retries_apply(place: Place) -> None:
         assert [run.result().result for run in succeeding] == ["third attempt"] * 4
         assert (ended(softly), softly.result().result) == ("success", "second attempt")
         assert (ended(existing), error_of(existing).split(":")[0]) == ("failed", "TimeLimitExceeded")
+
+
+def test_neither_a_limit_nor_a_stop_is_raced_on_slower_servers(far_place: Place) -> None:
+    """The main process needs several round trips, and the child that dies takes none."""
+    worker = far_place.worker(concurrency=4)
+    with far_place.caller() as caller:
+        failing = [caller.create_run("hang").submit(number) for number in range(6)]
+        assert [ended(run, 60) for run in failing] == ["failed"] * 6, worker.process.tail()
+        assert {error_of(run).split(":")[0] for run in failing} == {"TimeLimitExceeded"}
+        assert [calls.count(run.run_id, "hang") for run in failing] == [2] * 6
+        opened = far_place.folder / "open"
+        stopped = [caller.create_run("gate").submit(str(opened)) for _ in range(4)]
+        for run in stopped:
+            at_work(run)
+        os.killpg(worker.pid, signal.SIGTERM)
+        worker.process.wait_exit()
+        opened.touch()
+        far_place.worker(concurrency=4)
+        assert [ended(run) for run in stopped] == ["success"] * 4, [error_of(run) for run in stopped]
+        assert [calls.count(run.run_id, "gate") for run in stopped] == [2] * 4
 
 
 def test_a_child_that_dies_before_its_limit_is_a_loss_and_no_attempt(place: Place) -> None:
