@@ -15,7 +15,7 @@ _LOOK = 0.02  # seconds between two looks at a process that is about to end
 
 
 def dying_of(error: BaseException | None) -> BaseException | None:
-    """The exception that this process of a worker, which ends, is to die of; None where it goes on.
+    """Return the exception that this process of a worker, which ends, is to die of; None where it goes on.
 
     A signal that ends a pool's child is a `SystemExit` in whatever it is doing, which may be swallowed there, or lead
     to another error on its way out. The pool's own flag tells, as it does to the pool.

@@ -28,12 +28,12 @@ MARK = 6  # characters that the tokens of one delivery have in common
 
 
 def new_token(mark: str = "") -> str:
-    """A token that never comes back: 96 random bits as text; after a `mark` 72, since that is its delivery's alone."""
+    """Return a token that never comes back: 96 random bits as text, or 72 after the `mark` of its delivery."""
     return mark + secrets.token_urlsafe(9) if mark else secrets.token_urlsafe(12)
 
 
 def delivery_mark(delivery: str) -> str:
-    """The mark of a delivery: what the tokens of its claims begin with; empty where nobody has named it.
+    """Return the mark of a delivery: what the tokens of its claims begin with; empty where nobody has named it.
 
     By it the process around a worker knows the claims of one that is gone, also those that its commits have made.
     """

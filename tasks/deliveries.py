@@ -27,7 +27,7 @@ _CLOSING = 5.0  # seconds that a worker which stops waits for what is being give
 
 
 def delivery_id(message_id: str, hostname: str | None, pid: int) -> str:
-    """The id of a delivery. A message may come twice: who works on one copy has nothing to do with the other."""
+    """Return the id of a delivery. A message may come twice: who works on one copy has nothing to do with the other."""
     return f"{message_id}@{hostname}:{pid}"
 
 
@@ -77,8 +77,8 @@ class Deliveries:
         self._take(message_id)
 
     def lose(self, message_id: str) -> None:
-        """Give back what a process had claimed that is gone. A worker that stops, stops them: that is no loss."""
-        self._give_back(message_id, is_loss=not self._is_stopping())
+        """Give back what a dead process had claimed. Where the worker stops it, no attempt counts as abandoned."""
+        self._give_back(message_id, is_abandoned=not self._is_stopping())
 
     def limit(self, message_id: str, error: Exception) -> None:
         """End the attempt of a process that is killed for its time limit, once it is dead."""
@@ -105,16 +105,16 @@ class Deliveries:
             # Threads go on until they have ended, whatever becomes of their pool.
             is_gone = has_ended(held.pid) is not False if held.is_child else held.thread == threading.get_ident()
             if is_gone:
-                self._give_back(message_id, is_loss=False)
+                self._give_back(message_id, is_abandoned=False)
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
             thread.join(_CLOSING)
 
-    def _give_back(self, message_id: str, *, is_loss: bool) -> None:
+    def _give_back(self, message_id: str, *, is_abandoned: bool) -> None:
         held = self._take(message_id)
         if held is not None:
-            self._start(lambda: give_back(self._executor, held.delivery, is_loss=is_loss))
+            self._start(lambda: give_back(self._executor, held.delivery, is_abandoned=is_abandoned))
 
     def _take(self, message_id: str) -> _Held | None:
         with self._lock:
@@ -138,9 +138,9 @@ class Deliveries:
             try:
                 work()
             except Exception:  # the end of a thread; the lease brings back what this could not
-                log.exception("what a lost process had claimed was not given back")
+                log.exception("what a dead process had claimed was not given back")
 
-        thread = threading.Thread(target=work_and_log, name="orchestrator-settle", daemon=True)
+        thread = threading.Thread(target=work_and_log, name="orchestrator-abandon", daemon=True)
         with self._lock:
             self._threads = [*(known for known in self._threads if known.is_alive()), thread]
             thread.start()

@@ -1,7 +1,7 @@
 """Puts the orchestrator into a Celery app: its tasks, its scheduler in every worker, its wrapper around existing tasks.
 
-In two halves, because an engine stands between them: `CeleryParts` is what the engine is built on, `install` registers
-what calls the engine.
+It comes in two halves, because the engine is built between them: the engine needs `CeleryParts`, and `install`
+registers the tasks that call the engine.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchestrator.canvas.runtime import CeleryRuntime
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.executor import Executor
-from orchestrator.engine.logs import log_lost_worker
+from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
 from orchestrator.ports import Runtime, Store
@@ -34,11 +34,13 @@ from orchestrator.tasks.starting import Launcher, on_finalized, register_workflo
 
 
 class Owner(Launcher, Protocol):
-    """The orchestrator of an app, as far as its tasks look at it. They read it when they run: then it is complete."""
+    """The orchestrator of an app, as its tasks see it."""
+
+    # Tasks read it when they run, because it is not complete when they are registered.
 
     @property
     def executor(self) -> Executor:
-        """The engine that executes activations."""
+        """The executor of activations."""
         ...
 
 
@@ -47,7 +49,7 @@ _installed: weakref.WeakKeyDictionary[Any, weakref.ref[Owner]] = weakref.WeakKey
 
 
 class CeleryParts:
-    """The runtime on an app, and what this process's worker knows. Made before the engine, which is built on it.
+    """The runtime on an app, its monitor, and the state of this process's worker. The engine is built on it.
 
     Raises ValueError where another orchestrator has the app.
     """
@@ -86,7 +88,7 @@ class CeleryParts:
         return not (self._has_limits or any(limits) or self.is_stopping())
 
     def is_stopping(self) -> bool:
-        """The worker is about to stop: nothing goes on inline any more."""
+        """Return True if the worker is about to stop: then no further step runs inline."""
         return bool(self._stopping.value)
 
     def set_stopping(self, stopping: bool) -> None:
@@ -95,7 +97,7 @@ class CeleryParts:
 
 
 def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
-    """Register the step task, and what every worker of the app starts: a scheduler and a monitor."""
+    """Register the step task, and the parts that every worker of the app starts: a scheduler and a monitor."""
     deliveries = parts.watch(executor)
     options = {"name": STEP_TASK, "Request": show_attempts(request_class(deliveries)), "shared": False}
 
@@ -108,17 +110,17 @@ def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
             delivery = delivery_id(self.request.id, self.request.hostname, os.getpid())
             return raise_if_failed(executor.execute(run_id, path, seq, delivery=delivery))
         except WorkerLost as error:
-            log_lost_worker(run_id, error)
+            log_abandoned_attempt(run_id, error)
             return None
 
     app.steps["worker"].add(_closing_step(deliveries))
-    app.steps["worker"].add(_ticker_step(app, executor.store, executor.settings, parts))
+    app.steps["worker"].add(_scheduler_step(app, executor.store, executor.settings, parts))
     app.steps["worker"].add(_monitor_step(parts))
     app.steps["consumer"].add(_event_step(parts.monitor))
 
 
 def _register(app: Celery, owner: Owner, parts: CeleryParts, workflow: Workflow) -> None:
-    """Make the workflow a task itself, and let the existing tasks in it be steps."""
+    """Make the workflow a task itself, and steps of the existing tasks in it."""
     register_workflow_task(app, owner, workflow)
     names = {node.route.task for node in workflow.compiled.walk() if node.route.task is not None}
 
@@ -140,15 +142,15 @@ def _settle_task(app: Celery, deliveries: Deliveries, name: str) -> None:
 
 
 def orchestrator_of(app: Any) -> Owner | None:
-    """The orchestrator of a Celery app, or None. An app in eager mode has none: its runs do without workers."""
+    """Return the orchestrator of a Celery app; None where it has none, as an app in eager mode."""
     found = _installed.get(app)
     return found() if found is not None else None
 
 
-def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
+def _scheduler_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
     runtime: Runtime = parts.runtime
 
-    class OrchestratorTicker(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    class OrchestratorScheduler(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
         """The scheduler's thread in the worker's main process."""
 
         requires: ClassVar[set[str]] = {"celery.worker.components:Pool"}
@@ -159,7 +161,7 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
             self.hostname = parent.hostname
 
         def on_shutdown(self, sender: Any = None, **_: Any) -> None:
-            """The worker is about to stop."""
+            """Note that the worker is about to stop."""
             if sender == self.hostname:
                 parts.set_stopping(True)
 
@@ -168,8 +170,8 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
             signals.worker_shutting_down.connect(self.on_shutdown)
             queues = Queues(app, settings)
             self.scheduler = Scheduler(store, runtime, settings, parent.hostname, queues.is_short)
-            self.scheduler.begin()  # before the worker says that it is ready, the store knows of it
-            self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-ticker", daemon=True)
+            self.scheduler.begin()  # so that the store knows of the worker before it says that it is ready
+            self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()
 
         def stop(self, parent: Any) -> None:
@@ -180,7 +182,7 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
 
         terminate = stop
 
-    return OrchestratorTicker
+    return OrchestratorScheduler
 
 
 def _closing_step(deliveries: Deliveries) -> type[bootsteps.Step]:

@@ -1,6 +1,7 @@
-"""Requests that settle a step at once when its child process is gone, instead of waiting for the lease.
+"""Requests that end an attempt at once when its child process is dead, instead of waiting for the end of the lease.
 
-A hard time limit ends the step as failed (or leads to its next attempt); a child that died gives its claims back.
+After a hard time limit the step fails, or its next attempt follows. After a child has died, the activations that it had
+claimed go back into the queue.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _GONE = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 
 
 def request_class(deliveries: Deliveries, base: type[Request] = Request) -> type[Request]:
-    """The class of the requests of step messages in this app's workers, or of an existing task that is a step."""
+    """Make the class of the requests of step messages in this app's workers, or of an existing task that is a step."""
     if getattr(base, "settles_for", None) is deliveries:
         return base
 

@@ -1,7 +1,7 @@
-"""Builds an application from what an `Orchestrator` was given: the one place that chooses a runtime and a store.
+"""The composition root: the one place that chooses a store and a runtime, and builds the application on them.
 
-Each part is built once everything that it needs is complete: the store, what wraps it, what wakes its readers, the
-runtime, the engine, the client. Nothing of them is changed afterwards, so everybody has the same store.
+Each part is built once everything that it needs is complete: the store, its wake-up channel, its wrapper, the runtime,
+the engine, the client. Nothing is changed afterwards, so all parts have the same store.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: 
 
 
 def _signs_here() -> ProcessSigns:
-    """The signs of this process, which may be one of a worker's: a task may start a run where it is called."""
+    """Return the signs of this process, which may be one of a worker's: a task may start a run where it is called."""
     own = ProcessSigns()
 
     def dying_of(error: BaseException | None) -> BaseException | None:
@@ -99,5 +99,5 @@ def _build_client(
 
 
 def _clock_of(store: Store) -> Clock:
-    """The clock of a store in this process, which a test may move on; else this process's own."""
+    """Return the clock of a store in this process, which a test may move on; else this process's own."""
     return getattr(store, "clock", None) or SystemClock()

@@ -14,14 +14,16 @@ from orchestrator.ports import RunQuery
 from orchestrator.rules.model import FINAL, StoredStatus
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
-_AT_REST = frozenset(state.value for state in StoredStatus if state is not StoredStatus.RUNNING)
+_NOT_RUNNING = frozenset(status.value for status in StoredStatus if status is not StoredStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """One page of runs, newest first, and how many match in all. Listed runs carry no steps and no values."""
+    """One page of runs. Listed runs have no steps and no values."""
 
+    # newest first
     runs: list[RunRecord]
+    # the number of runs that match, on all pages
     total: int
 
 
@@ -45,17 +47,17 @@ class Runs:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
-            return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
-        wanted_status = None if status is None else str(StoredStatus(status))
+            return RunPage([], 0)  # a status of nested workflows only; a run that sleeps is running
+        wanted_status = None if status is None else str(RunStatus(status))
         resource = None if resource_id is None else resource_text(resource_id)
         found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
         readers = (self._client.reader(header) for header in found.headers)
         return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
 
     def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
-        """One stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
+        """Read one stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
 
-        `fields` names what to read of `input result error state steps suspended resume_labels` (all, if it is None);
+        `fields` names those to read of `input result error state steps suspended resume_labels` (None means all).
         `nested` includes the steps of nested workflows under flat keys (`child.step`).
         """
         known = {*_FIELDS, "status", "run_id", "workflow_id", "resource_id", "created_at", "updated_at"}
@@ -67,11 +69,11 @@ class Runs:
         return reader.run_record(wanted, nested) if reader is not None else None
 
     def delete(self, run_id: str) -> None:
-        """Remove a run at rest and all that belongs to it.
+        """Remove a run that is not running, and all that belongs to it.
 
         Raises `RunNotFound`, `RunStillRunning` (cancel it first).
         """
-        if self._client.store.delete(run_id, _AT_REST):
+        if self._client.store.delete(run_id, _NOT_RUNNING):
             return
         header = self._client.store.header(run_id)
         if header is None:
@@ -90,14 +92,15 @@ class Runs:
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
         store = self._client.store
-        states = [StoredStatus(status)] if status is not None else sorted(FINAL)
-        if StoredStatus.RUNNING in states:
+        statuses = [StoredStatus(status)] if status is not None else sorted(FINAL)
+        if StoredStatus.RUNNING in statuses:
             raise ValueError("running runs are not purged: cancel them first")
         before, removed = store.now() - round(age * 1000), 0
-        for state in states:
-            kept = 0
-            while page := store.runs(RunQuery(status=state.value, before=before, offset=kept)).headers:
+        for each in statuses:
+            # Runs that stay in the list (another app's, or moved meanwhile) are skipped by the offset of the next page.
+            skipped = 0
+            while page := store.runs(RunQuery(status=each.value, before=before, offset=skipped)).headers:
                 ours = [header.run_id for header in page if self._client.may_purge(header)]
-                gone = sum(store.delete(run_id, frozenset({state.value})) for run_id in ours)
-                removed, kept = removed + gone, kept + len(page) - gone
+                deleted = sum(store.delete(run_id, frozenset({each.value})) for run_id in ours)
+                removed, skipped = removed + deleted, skipped + len(page) - deleted
         return removed

@@ -72,7 +72,7 @@ def _restore_typed(annotation: Any, plain: Any) -> Any:
 
 
 def _as_shape_of(annotation: Any, plain: Any) -> Any:
-    # By field name, as the encoder dumped it; not strictly, since enums and tuples have lost what they were.
+    # By field name, as the encoder dumped it; not strictly, since enums and tuples are stored in plain shapes.
     validate = partial(type_adapter(annotation).validate_python, strict=False, by_alias=False, by_name=True)
     try:
         return validate(plain)

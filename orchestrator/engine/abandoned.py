@@ -26,20 +26,20 @@ _TRIES = 3  # a renewal that was on its way when the process ended moves the lea
 class Delivery:
     """A message that a worker has taken."""
 
-    # the activation that it spoke of
+    # the activation that it names
     run_id: str
     path: str
     # the message's own id
     id: str
 
 
-def give_back(executor: Executor, delivery: Delivery, *, is_loss: bool = True) -> None:
-    """Put what the delivery had claimed in the queue again. Where it was lost, that counts towards a poison."""
-    _end_claims(executor, delivery, lambda header, mine: _release(executor, header, mine, is_loss))
+def give_back(executor: Executor, delivery: Delivery, *, is_abandoned: bool = True) -> None:
+    """Put back into the queue what the delivery had claimed; where `is_abandoned`, each attempt counts as such."""
+    _end_claims(executor, delivery, lambda header, mine: _release(executor, header, mine, is_abandoned))
 
 
 def fail_by_limit(executor: Executor, delivery: Delivery, error: Exception) -> None:
-    """End the step that the message spoke of by its time limit, and put in the queue what else it had claimed."""
+    """End the step that the message names by its time limit, and put back into the queue what else it had claimed."""
 
     def end(header: RunHeader, mine: Activation) -> bool:
         # The limit was that step's. What goes on after it (a condition, hooks) has done nothing wrong.
@@ -64,12 +64,12 @@ def _end_claims(executor: Executor, delivery: Delivery, end: Callable[[RunHeader
             if executor.services.retry_while_unavailable(try_once):
                 return
     except StoreUnavailable as error:
-        text = "what a lost process had claimed of run %s goes on when its lease is over: %s"
+        text = "what a dead process had claimed of run %s goes on when its lease is over: %s"
         log.warning(text, delivery.run_id, error, extra={"run_id": delivery.run_id})
 
 
 def _find_claims(executor: Executor, delivery: Delivery) -> tuple[RunHeader, list[Activation]] | None:
-    """The run with the delivery's claims that hold; None where it does not go on."""
+    """Return the run with the delivery's claims that hold; None where the run does not go on."""
     store, mark = executor.store, delivery_mark(delivery.id)
     header = store.header(delivery.run_id)
     if header is None or header.status != StoredStatus.RUNNING:
@@ -82,9 +82,9 @@ def _find_claims(executor: Executor, delivery: Delivery) -> tuple[RunHeader, lis
     return header, []
 
 
-def _release(executor: Executor, header: RunHeader, mine: Activation, is_loss: bool) -> bool:
-    """Put one claim in the queue; False where it has been renewed meanwhile."""
-    change = attempt_commands.release(header, mine, mine.seq, executor.settings.limits, is_loss=is_loss)
+def _release(executor: Executor, header: RunHeader, mine: Activation, is_abandoned: bool) -> bool:
+    """Put one claim back into the queue. Returns False where it has been renewed meanwhile."""
+    change = attempt_commands.release(header, mine, mine.seq, executor.settings.limits, is_abandoned=is_abandoned)
     if change is None:
         return True
     answer = executor.store.commit(header.run_id, change)

@@ -36,28 +36,30 @@ class Raised:
 class SuspendRequested:
     """The function asked to suspend its run."""
 
-    # tells the one who resumes what is asked of them
+    # tells the caller who resumes the step what the step asks for
     payload: Any
-    # a name by which they can resume it; empty for none
+    # the user's own name for the suspended step, for `resume(label=…)`; empty for none
     label: str
 
 
 @dataclass(frozen=True, slots=True)
 class BailRequested:
-    """The function ended its run well."""
+    """The function ended its run as a success."""
 
+    # the result of the run
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class AbortRequested:
-    """The function asked to end its run as canceled, or left because that had happened."""
+    """The function asked to end its run as canceled, or left because its run was canceled already."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRequested:
-    """The function asked for another attempt in so many seconds, whatever the step's own retries are."""
+    """The function asked for another attempt, whatever the step's own retries are."""
 
+    # the pause before that attempt
     seconds: float
 
 
@@ -70,7 +72,7 @@ class RetryAsked(Exception):
 
 
 class WorkerLost(BaseException):
-    """Raised in a step by a test: everything is left as a killed worker would leave it."""
+    """Raised in a step by a test: the attempt is abandoned, as by a worker that is killed."""
 
 
 Outcome = RetryRequested | Returned | Raised | SuspendRequested | BailRequested | AbortRequested
@@ -109,7 +111,7 @@ def is_struck(error: BaseException) -> bool:
 
 
 def _origins(error: BaseException | None) -> list[BaseException]:
-    """An exception and all that it stands for: its parts, its causes, and what was being handled."""
+    """Return an exception and all that it stands for: its parts, its causes, and what was being handled."""
     found: list[BaseException] = []
     todo = [error]
     while todo:
@@ -123,7 +125,7 @@ def _origins(error: BaseException | None) -> list[BaseException]:
 
 
 def leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """The exceptions that a group holds, whatever groups are in it; an exception by itself is one."""
+    """Give the exceptions that a group holds, whatever groups are in it; an exception by itself is one."""
     if isinstance(error, BaseExceptionGroup):
         for part in error.exceptions:
             yield from leaves(part)
@@ -135,14 +137,14 @@ _signs: ContextVar[ProcessSigns] = ContextVar("orchestrator_process_signs", defa
 
 
 def outcome_of(call: Callable[[], Any], context: Context[Any], signs: ProcessSigns | None = None) -> Outcome:
-    """Call it, and return its outcome.
+    """Call the function, and return its outcome.
 
     Whatever leaves the function is one, but for the end of the process: of that the function knows nothing, and what
     it did on its way out says nothing either.
     """
     signs = signs or ProcessSigns()
     told = _signs.set(signs)
-    # An abort wins over whatever the function does after it: it has said that nothing else is wanted.
+    # An abort wins over whatever the function returns or raises after it: the author wanted nothing else.
     inside = _inside_step.set(True)
     try:
         value = resolve_value(call(), context)
@@ -182,7 +184,7 @@ def _outcome_of_error(error: BaseException, context: Context[Any]) -> Outcome:
 
 
 def _request_in(error: BaseException) -> BaseException | None:
-    """The request that an exception is, carries as its cause, or has as a group; None where there is a real error."""
+    """Return the request that an exception is, carries as its cause, or has as a group; None for a real error."""
     if isinstance(error, BaseExceptionGroup):
         asked = [_request_in(part) for part in error.exceptions]
         # A failure beside a request is a failure: it must not be hidden behind a run that waits.
@@ -215,14 +217,15 @@ def _without_requests(error: BaseException) -> BaseException:
 
 
 def refuse_inside_step(what: str) -> None:
-    """Raise RuntimeError where the caller is a step: it would hold its worker while it waits for other workers."""
+    """Raise RuntimeError where the caller is a step."""
+    # A step that waits occupies its worker. With all workers occupied so, the run that they wait for never goes on.
     if _inside_step.get():
         text = f"{what} waits, and a step must not: use `.submit()` or nest the workflow with `.then(workflow)`"
         raise RuntimeError(text)
 
 
 def resolve_value(value: Any, context: Context[Any] | None = None) -> Any:
-    """Return the final value of what a user's function returned: awaited, or its generator run to the end."""
+    """Await an awaitable, run a generator to its end, and return the value; any other value as it is."""
     if inspect.isawaitable(value):
         return _await(value)
     if inspect.isgenerator(value):
@@ -237,7 +240,7 @@ def _drain(generator: Generator[Any, Any, Any], context: Context[Any] | None) ->
         except StopIteration as stop:
             return stop.value
         if context is not None:
-            # What a generator yields is streamed; what it returns is its output.
+            # Yielded values are chunks of the stream; the value that the generator returns is its output.
             context.write(chunk)
 
 
@@ -267,20 +270,21 @@ def _run_loop(value: Awaitable[Any]) -> Any:
 
 
 def _in_thread(value: Awaitable[Any]) -> Any:
-    """Await it in another thread, as a loop runs in this one already: the caller is async code that blocks."""
-    box: list[Any] = []
+    """Await the value in another thread."""
+    # The caller is async code that blocks: an event loop runs in this thread already, and no second one fits inside.
+    outcome: list[Any] = []
 
     def run() -> None:
         try:
-            box.append((True, asyncio.run(_wait_for(value))))
+            outcome.append((True, asyncio.run(_wait_for(value))))
         except BaseException as error:  # noqa: BLE001  (handed over to the thread that waits, control flow included)
-            box.append((False, error))
+            outcome.append((False, error))
 
-    # With the context of the caller: tracing and `refuse_inside_step` go by what it holds.
+    # With the caller's context variables: tracing and `refuse_inside_step` read them.
     thread = threading.Thread(target=copy_context().run, args=(run,))
     thread.start()
     thread.join()
-    good, result = box[0]
-    if good:
+    has_returned, result = outcome[0]
+    if has_returned:
         return result
     raise result

@@ -1,7 +1,7 @@
-"""The scheduler: one thread that sweeps what is due. Outbox, leases, timers, retries and recovery are this one mechanism.
+"""The scheduler: one thread in every worker that sweeps the timers which are due.
 
-It runs no user code and needs no graph. In each namespace one scheduler at a time does the work; the others wait for
-its right to end.
+Outbox, leases, sleeps, retries and timeouts are all timers. The scheduler runs no user code and needs no graph. In each
+namespace one scheduler at a time has the right to sweep; the others wait until that right ends.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from orchestrator.rules.timers import on_deadline
 
 log = logging.getLogger("orchestrator")
 
-_BATCH = 200  # entries in one tick: what is left is due in the next
+_BATCH = 200  # timers in one tick; the others are still due in the next
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
     """The work of one tick."""
 
-    # entries that were due
+    # timers that were due
     due: int = 0
-    # messages sent (again)
+    # messages that were published (again)
     republished: int = 0
-    # claims taken from lost workers
+    # leases that had ended: their attempts count as abandoned
     expired: int = 0
 
 
 class Scheduler:
-    """Sweeps one namespace of one store. `is_short` says of a queue's name whether it has been seen short."""
+    """Sweeps one namespace of one store. `is_short` returns True for the name of a queue that is short at present."""
 
     def __init__(
         self,
@@ -58,7 +58,8 @@ class Scheduler:
         self._trusted_from = 0
 
     def begin(self) -> None:
-        """Announce the worker at once. A store that is away is no reason not to start: `run` goes on trying."""
+        """Announce the worker at once."""
+        # A worker starts although the store is away: `run` goes on trying.
         try:
             self.announce()
         except StoreUnavailable as error:
@@ -72,7 +73,7 @@ class Scheduler:
                 self.tick()
             except (StoreUnavailable, BrokerUnavailable) as error:
                 log.warning("tick: %s", error)
-            except Exception:  # the thread must outlive whatever one tick finds
+            except Exception:  # the thread must outlive any single error: without it no timer fires
                 log.exception("tick failed")
             # Spread by chance, so that the schedulers of many workers do not ask for the right to sweep in step.
             self._ended.wait(self._settings.tick_seconds * (0.75 + 0.5 * chance()))
@@ -82,46 +83,48 @@ class Scheduler:
         self._ended.set()
 
     def announce(self) -> None:
-        """Note that this worker lives."""
-        # Several announcements may be missed before callers are told that no worker lives.
+        """Note in the store that this worker lives."""
+        # Five announcements may be missed before blocking calls raise `NoConsumer`.
         ttl = max(5.0, 5 * self._settings.tick_seconds)
         self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
 
     def tick(self) -> SweepReport:
         """Sweep once, if no other scheduler has the right to."""
-        # A scheduler that has gone silent is replaced after three ticks.
+        # A scheduler that goes silent is replaced after three ticks.
         lease = round(self._settings.tick_seconds * 3000)
         gap = self._store.acquire_sweep(self._settings.namespace, self._worker, lease)
         if not gap:
             return SweepReport()
         if gap > max(self._settings.lease, 3 * lease):
-            # The sweeps have paused: perhaps no worker could renew its leases either.
-            # So each gets the time of a lease to renew its own, before any claim is taken from it.
+            # No sweep for so long means that the store was away, or everything was. Then live workers could not renew
+            # their leases either. They get the time of one lease to do so before any lease counts as ended.
             self._trusted_from = self._store.now() + self._settings.lease
         due = self._store.due_timers(self._settings.namespace, _BATCH)
-        observer.on_swept(self._store, [entry.activation.deadline for entry in due])
-        swept = [self._sweep_one(entry) for entry in due]
-        return SweepReport(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
+        observer.on_swept(self._store, [timer.activation.deadline for timer in due])
+        reports = [self._sweep_one(timer) for timer in due]
+        return SweepReport(
+            len(due), sum(report.republished for report in reports), sum(report.expired for report in reports)
+        )
 
-    def _sweep_one(self, entry: DueTimer) -> SweepReport:
-        activation, header = entry.activation, entry.header
-        running = activation.status == ActivationStatus.RUNNING
-        if running and self._trusted_from and self._store.now() < self._trusted_from:
+    def _sweep_one(self, timer: DueTimer) -> SweepReport:
+        activation, header = timer.activation, timer.header
+        is_running = activation.status == ActivationStatus.RUNNING
+        if is_running and self._trusted_from and self._store.now() < self._trusted_from:
             return SweepReport()
-        # In a long queue a message that was not seen is waiting, and not lost: another would make the queue longer.
+        # In a long queue an old message is probably still waiting: another one would only make the queue longer.
         short = activation.status != ActivationStatus.QUEUED or self._is_short(activation.where.queue)
-        todo = on_deadline(header, activation, self._settings.redelivery_delay, short=short)
-        if todo is None:
+        action = on_deadline(header, activation, self._settings.redelivery_delay, short=short)
+        if action is None:
             return SweepReport()
-        # Committed first, then published: a crash in between leaves an entry that is due again. The other way round, a
+        # Committed first, then published: after a crash in between, the timer is due again. The other way round, a
         # worker could get a message of which the store knows nothing.
-        answer = self._store.commit(header.run_id, todo.change)
+        answer = self._store.commit(header.run_id, action.change)
         if isinstance(answer, Refused):
             return SweepReport()
-        told = (*answer.dispatches, *todo.again)
-        if running:
-            text = "step %s of run %s: its worker was lost; it goes to another"
+        dispatches = (*answer.dispatches, *action.again)
+        if is_running:
+            text = "step %s of run %s: its lease has ended; another worker takes it"
             log.warning(text, activation.step, header.run_id, extra=log_context(header, activation))
-        if told:
-            self._runtime.publish(header, told)
-        return SweepReport(1, len(told), int(running))
+        if dispatches:
+            self._runtime.publish(header, dispatches)
+        return SweepReport(1, len(dispatches), int(is_running))

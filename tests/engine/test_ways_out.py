@@ -44,7 +44,7 @@ def test_what_was_suspended_in_a_group_is_resumed(orchestrator: Orchestrator, wa
 
 
 def test_ctrl_c_is_the_callers(orchestrator: Orchestrator) -> None:
-    """In the main thread it leaves the run as a lost worker would; in another one it can only be the function's own."""
+    """In the main thread it leaves the run as a dead worker would; in another one it can only be the function's own."""
 
     @step
     def interrupted(data: Any) -> None:

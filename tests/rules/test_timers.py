@@ -1,4 +1,4 @@
-"""The timers of activations: who has one, what follows when its moment comes, and who may look after them."""
+"""The timers of activations: which have one, what follows from a deadline, and the right to sweep."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADER = RunHeader(run_id="run", status=StoredStatus.RUNNING, updated_at=1_000)
 
 
 def activation(status: ActivationStatus, **fields: Any) -> Activation:
-    """An activation whose moment is at 1000."""
+    """Make an activation whose deadline is 1000."""
     return Activation(**{"path": "0", "status": status, "seq": 5, "deadline": 1_000, "route": "{}", **fields})
 
 
@@ -44,8 +44,8 @@ def moved(of: Activation, header: RunHeader = HEADER, **how: Any) -> UpdateActiv
         ActivationStatus.WAITING,
     ],
 )
-def test_every_sweep_is_guarded_by_what_was_read(status: ActivationStatus) -> None:
-    """Status, number and moment; it is upkeep, which has no id."""
+def test_what_follows_from_a_deadline_is_guarded_by_what_was_read(status: ActivationStatus) -> None:
+    """Status, seq and deadline are guarded. The change is upkeep, which has no id."""
     todo = on_deadline(HEADER, activation(status), 100)
     assert todo is not None
     assert isinstance(todo.change.guard, RequestGuard)
@@ -54,13 +54,13 @@ def test_every_sweep_is_guarded_by_what_was_read(status: ActivationStatus) -> No
 
 
 @pytest.mark.parametrize("status", [ActivationStatus.RETRYING, ActivationStatus.SLEEPING])
-def test_what_has_its_moment_is_queued(status: ActivationStatus) -> None:
-    """Under a new number: the commit tells of it."""
+def test_a_delay_that_is_over_queues_the_activation(status: ActivationStatus) -> None:
+    """The commit gives it a new seq and dispatches it."""
     assert dict(moved(activation(status)).fields) == {"status": ActivationStatus.QUEUED}
 
 
-def test_a_lost_lease_is_counted_and_queued() -> None:
-    """How many losses are too many is the engine's to say."""
+def test_an_abandoned_attempt_is_counted_and_queued_again() -> None:
+    """The executor decides how many are too many."""
     assert dict(moved(activation(ActivationStatus.RUNNING, abandoned_attempts=2)).fields) == {
         "status": "queued",
         "abandoned_attempts": 3,
@@ -68,23 +68,23 @@ def test_a_lost_lease_is_counted_and_queued() -> None:
     }
 
 
-def test_a_lost_lease_waits_where_nothing_restarts_by_itself() -> None:
-    """Its entry is only moved on."""
+def test_an_abandoned_attempt_waits_without_auto_restart() -> None:
+    """Only its timer is moved on."""
     op = moved(activation(ActivationStatus.RUNNING), RunHeader(status=StoredStatus.RUNNING, auto_restart=False))
     assert dict(op.fields) == {}
     assert op.delay > 0
 
 
-def test_a_queued_record_is_told_of_again_later_and_later() -> None:
-    """Under the same number, and only where its queue has been short."""
+def test_a_queued_activation_is_dispatched_again_later_and_later() -> None:
+    """The seq stays, and the message is sent again only if its queue has been short."""
     todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, queued_at=900), 100)
     assert todo is not None
     assert [(dispatch.path, dispatch.seq) for dispatch in todo.again] == [("0", 5)]
     pauses = [moved(activation(ActivationStatus.QUEUED, queued_at=1_000 - waited)).delay for waited in (100, 300, 900)]
     assert pauses == [200, 600, 1800]
-    held_back = on_deadline(HEADER, activation(ActivationStatus.QUEUED), 100, short=False)
-    assert held_back is not None
-    assert held_back.again == ()
+    in_backlog = on_deadline(HEADER, activation(ActivationStatus.QUEUED), 100, short=False)
+    assert in_backlog is not None
+    assert in_backlog.again == ()
     assert moved(activation(ActivationStatus.QUEUED), short=False).delay == 100
 
 
@@ -99,13 +99,13 @@ def test_a_queued_record_is_told_of_again_later_and_later() -> None:
         (ActivationStatus.SUSPENDED, HEADER),
     ],
 )
-def test_what_nobody_waits_for_is_left(status: ActivationStatus, header: RunHeader) -> None:
+def test_a_dead_timer_has_no_consequence(status: ActivationStatus, header: RunHeader) -> None:
     """The store drops it."""
     assert on_deadline(header, activation(status), 100) is None
 
 
-def test_the_rest_of_a_closed_run_is_looked_after() -> None:
-    """It alone is still to come."""
+def test_the_settling_of_a_closed_run_is_looked_after() -> None:
+    """Only the settling is still to come there."""
     assert (
         on_deadline(
             RunHeader(status=StoredStatus.RUNNING, closed=True), activation(ActivationStatus.RUNNING, path=""), 100
@@ -114,8 +114,8 @@ def test_the_rest_of_a_closed_run_is_looked_after() -> None:
     )
 
 
-def test_a_wait_that_is_over_wakes_the_run() -> None:
-    """Also one that rests: the rest is taken away."""
+def test_a_wait_that_is_over_reopens_the_run() -> None:
+    """So a run that has settled as suspended goes on."""
     todo = on_deadline(RunHeader(status=StoredStatus.SUSPENDED), activation(ActivationStatus.WAITING), 100)
     assert todo is not None
     assert [op.path for op in todo.change.ops if isinstance(op, UpdateActivation)] == ["", "0"]
@@ -125,8 +125,8 @@ def test_a_wait_that_is_over_wakes_the_run() -> None:
 
 
 @pytest.mark.parametrize("status", ActivationStatus)
-def test_a_record_has_a_timer_while_somebody_has_to_look_at_it(status: ActivationStatus) -> None:
-    """All that is live, and a wait whose time is limited; a moment that is left over from before means nothing."""
+def test_an_activation_has_a_timer_while_it_is_live_or_its_wait_has_a_timeout(status: ActivationStatus) -> None:
+    """A deadline that is left over from an earlier status means nothing."""
     timed = {
         ActivationStatus.QUEUED,
         ActivationStatus.RUNNING,
@@ -138,8 +138,8 @@ def test_a_record_has_a_timer_while_somebody_has_to_look_at_it(status: Activatio
     assert not has_timer(HEADER, activation(status, deadline=0))
 
 
-def test_the_timers_of_a_local_run_are_its_own_process_s() -> None:
-    """Stores keep none of them, so that no worker finds one."""
+def test_a_local_run_has_no_timers_in_the_store() -> None:
+    """No worker can find one there."""
     assert LocalRuntime.name in UNSWEPT_RUNTIMES
     assert not has_timer(
         RunHeader(run_id="run", status=StoredStatus.RUNNING, runtime=LocalRuntime.name),
@@ -149,7 +149,7 @@ def test_the_timers_of_a_local_run_are_its_own_process_s() -> None:
 
 @pytest.mark.parametrize("state", StoredStatus)
 def test_a_timer_is_live_while_its_run_goes_on(state: StoredStatus) -> None:
-    """Only that of a wait outlasts the run's settling, and in a closed run only that of the settling is left."""
+    """Only the timer of a wait outlasts the settling. In a closed run, only that of the settling is left."""
     goes_on, header = state == StoredStatus.RUNNING, RunHeader(status=state)
     assert is_timer_live(header, activation(ActivationStatus.QUEUED)) is goes_on
     assert is_timer_live(header, activation(ActivationStatus.WAITING)) is (goes_on or state == StoredStatus.SUSPENDED)
@@ -159,8 +159,8 @@ def test_a_timer_is_live_while_its_run_goes_on(state: StoredStatus) -> None:
     assert not is_timer_live(closed, activation(ActivationStatus.QUEUED))
 
 
-def test_one_holds_the_right_to_sweep_until_its_time_is_over() -> None:
-    """Whoever takes or keeps it hears how long ago the last sweep was: 1 ms at least, or that there was none."""
+def test_one_scheduler_has_the_right_to_sweep_until_its_time_is_over() -> None:
+    """The scheduler learns how long ago the last sweep was: 1 ms at least, or that there was none."""
     since, right = take_sweep_right(SweepRight(), "a", 100, 1_000)
     assert (since, right) == (NEVER, SweepRight("a", 1_100, 1_000))
     assert right is not None

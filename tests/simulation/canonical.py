@@ -1,4 +1,4 @@
-"""What of a state matters for all that can follow: histories that differ in nothing else meet again."""
+"""The part of a state that matters for all that can follow: histories that differ in nothing else meet again."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def key(state: State, now: int) -> Any:
     return (
         (header.status, header.outcome, bool(header.failure), header.closed, header.settle_count > 0),
         (header.generation, header.per_step, header.settle_count > state.awaited),
-        tuple(_record_key(activation, now, name, asked) for activation in state.activations),
+        tuple(_activation_key(activation, now, name, asked) for activation in state.activations),
         tuple(sorted((path, name.number(seq)) for path, seq in state.messages)),
         tuple(sorted((_local_key(local, name, now) for local in state.workers), key=repr)),
         _local_key(state.scheduler, name, now),
@@ -64,7 +64,7 @@ class _Names:
         for user in state.users:
             numbers.update(_numbers_of(user, state.header))
         self.ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
-        self.labels = {activation.label for activation in state.activations if activation.label}
+        self.waiters = {activation.waiter for activation in state.activations if activation.waiter}
         self.tokens = {
             activation.lease_token: activation.path for activation in state.activations if activation.lease_token
         }
@@ -76,14 +76,14 @@ class _Names:
         """An entry of the mailbox: a value, or whether this waiter still waits."""
         if not entry.startswith(flow.WAITER):
             return entry
-        return f"{flow.waiter_path(entry)} {'waits' if entry in self.labels else 'has gone'}"
+        return f"{flow.waiter_path(entry)} {'waits' if entry in self.waiters else 'has gone'}"
 
     def token(self, token: str) -> str:
-        """Whose token it is; all that hold nothing are alike."""
+        """The path that the token is the lease of; tokens of no lease are alike."""
         return self.tokens.get(token, "-") if token else ""
 
 
-def _record_key(activation: Activation, now: int, name: _Names, asked: set[Any]) -> tuple[Any, ...]:
+def _activation_key(activation: Activation, now: int, name: _Names, asked: set[Any]) -> tuple[Any, ...]:
     was: Any = ""
     if activation.last_lease_token and LeaseGuard(activation.path, activation.last_lease_token) in asked:
         was = ("asked", *_answer_key(activation.last_reply, name))
@@ -105,7 +105,13 @@ def _record_key(activation: Activation, now: int, name: _Names, asked: set[Any])
             activation.total,
             activation.never_started,
         ),
-        (activation.resumed, activation.tripwire, bool(activation.label), activation.resume == acts.AGAIN),
+        (
+            activation.resumed,
+            activation.tripwire,
+            bool(activation.label),
+            bool(activation.waiter),
+            activation.resume == acts.AGAIN,
+        ),
         (activation.flush_seq, bool(activation.parked)),
         tuple(id_ for id_ in (activation.resume, activation.output) if id_.startswith("v")),
     )
@@ -116,7 +122,7 @@ def _answer_key(answer: str, name: _Names) -> tuple[Any, ...]:
     return tuple((path, name.number(seq)) for path, seq, _, _ in told), claimed, name.token(token)
 
 
-# --- who is in the middle of something ------------------------------------------------------------------------
+# --- those in the middle of something ------------------------------------------------------------------------
 
 
 def _local_key(local: Local, name: _Names, now: int) -> Any:
@@ -161,24 +167,24 @@ def _user_key(user: User, header: RunHeader, name: _Names) -> Any:
         case Undoes(means=means, changes=changes):
             undone = tuple(_undo_key(change, header, name) for change in changes)
             return "undoes", *_means_key(means, header, name), undone
-        case Parent(word=word, activation=activation, change=change):
+        case Parent(way=way, activation=activation, change=change):
             read = () if change is None else tuple((e.path, name.number(e.seq), e.deadline) for e in change.expect)
-            held = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
+            token = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
             mine = (activation.path, name.number(activation.seq), name.token(activation.lease_token))
-            return "parent", word, *mine, change is None, read, held
+            return "parent", way, *mine, change is None, read, token
         case Insists(means=means):
             known = _answer_key(header.last_reply, name) if _is_remembered(means, header) else ()
             return "insists", *_means_key(means, header, name), known
 
 
 def _means_key(means: Means, header: RunHeader, name: _Names) -> tuple[Any, ...]:
-    """Lives and rests only ever grow: what matters is whether they still are as they were read."""
+    """Generation and settle count only ever grow: what matters is whether they still are as they were read."""
     read, ops = means.header, len(means.change.ops)
     same = read.generation == header.generation, read.settle_count == header.settle_count
     activations = tuple(
         (activation.path, activation.status, name.number(activation.seq)) for activation in means.activations
     )
-    return means.word, read.status, same, ops, activations
+    return means.wish, read.status, same, ops, activations
 
 
 def _undo_key(change: Change, header: RunHeader, name: _Names) -> tuple[Any, ...]:

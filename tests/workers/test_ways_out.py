@@ -226,7 +226,7 @@ def test_a_remapped_sigterm_gives_back_after_the_soft_shutdown(place: Place) -> 
         assert ended(run) == "success", (error_of(run), worker.process.tail())
 
 
-def test_however_many_deployments_a_step_meets_it_is_no_poison(place: Place) -> None:
+def test_however_many_deployments_a_step_meets_it_does_not_fail(place: Place) -> None:
     """Only workers that are lost count, and not those that were told to stop."""
     with place.caller() as caller:
         opened = place.folder / "open"
@@ -360,6 +360,6 @@ def test_an_outcome_that_comes_too_late_is_not_recorded_and_told_so(place: Place
     with place.caller() as caller:
         run = caller.create_run("late").submit(1)
         assert ended(run) == "failed"
-        told = "its outcome is not recorded"
+        told = "its outcome is discarded"
         assert wait_until(lambda: told in worker.process.logs_since_start(), SOON), worker.process.tail()
         assert error_of(run).startswith("TimeoutError")

@@ -1,6 +1,6 @@
 -- Remove a run and all that belongs to it, if its status is one of those named.
--- KEYS: header, activations, values, state, context, events, due, held, mail, rests, index. ARGV: run id, then states, if any
--- are asked for ('*' allows every status). Answers 1 where something was removed.
+-- KEYS: header, activations, values, state, context, events, timers, awaiting, mailboxes, settled, index.
+-- ARGV: run id, then the statuses in which it may go ('*' allows every status). Returns 1 where something was removed.
 
 local text = redis.call('GET', KEYS[1])
 if not text then return 0 end
@@ -21,8 +21,8 @@ for from = 1, #paths, 4000 do
   redis.call('ZREM', KEYS[7], unpack(members))
 end
 local tail = string.format('%015d:%s', header.created_at, ARGV[1])
-local workflow, state = part(header.workflow_id), part(status)
-redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. state .. tail, 'b' .. workflow .. state .. tail,
-  'r' .. part(header.resource_id) .. tail)
+local workflow, in_status = part(header.workflow_id), part(status)
+redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. in_status .. tail,
+  'b' .. workflow .. in_status .. tail, 'r' .. part(header.resource_id) .. tail)
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10])
 return 1

@@ -1,4 +1,4 @@
--- The rules that several scripts follow. RULES, the tables of the core with the fields' defaults, stands before this text
+-- Rules that several scripts follow. RULES, the tables of the core with the fields' defaults, stands before this text
 -- (`redis_wire.rules` writes it): no script says a status, a stamp or a default of its own. The reference reading is
 -- orchestrator/rules/apply.py and timers.py.
 
@@ -6,9 +6,10 @@ local STATUS, RUN = RULES.status, RULES.run
 local ACTIVATION, HEADER = {__index = RULES.activation}, {__index = RULES.header}
 local NOTHING = {}
 
--- A cell of a table that is nil has its default: nothing is stamped, nobody is told.
+-- A cell of a table that is nil has its default: nothing is stamped, nothing is dispatched.
 
--- A document as an activation or a header: what it leaves out has its default. Whoever sets a default takes the field away.
+-- Read a document as an activation or a header. What it leaves out has its default, and a default is set by taking the
+-- field away.
 local function as_activation(doc, path)
   doc.path = path
   return setmetatable(doc, ACTIVATION)
@@ -18,12 +19,12 @@ local function as_header(doc)
   return setmetatable(doc, HEADER)
 end
 
--- A status stands in a text of several, each between blanks.
+-- The text of several statuses, each between blanks, has this one.
 local function has(statuses, status)
   return statuses ~= nil and string.find(statuses, ' ' .. status .. ' ', 1, true) ~= nil
 end
 
--- Nothing may go on at `path`: the run is at rest, or is closed and this is not its settling.
+-- Nothing may go on at `path`: the run has settled, or it is closed and this is not its settling.
 local function is_shut(header, path)
   return header.status ~= 'running' or (header.closed and path ~= '')
 end
@@ -39,7 +40,7 @@ local function has_timer(header, activation)
   return activation.deadline ~= 0 and STATUS[activation.status].deadline ~= nil and not RULES.unswept[header.runtime]
 end
 
--- The timer still means something. Only a wait for an event outlasts the run's settling.
+-- A sweep may still have something to do for the timer. Only a wait for an event outlasts the run's settling.
 local function is_timer_live(header, activation)
   if header.status == 'running' then return not is_shut(header, activation.path) end
   return RULES.swept[header.status] and STATUS[activation.status].deadline == 'timeout'

@@ -1,5 +1,5 @@
--- The most overdue entries of one shard that belong to a namespace.
--- KEYS: due. ARGV: namespace, limit. Answers members and moments by turns.
+-- Return the most overdue timers of one shard that belong to a namespace.
+-- KEYS: timers. ARGV: namespace, limit. Returns members and deadlines by turns.
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
