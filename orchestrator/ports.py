@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
 from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.timers import SweepGrant
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,8 @@ class RunStore(Protocol):
 
         A repeat gets the first answer and changes nothing, also when the first answer was lost on the way; of the
         dispatches it gets the first 50. A change is a repeat if a commit has ended the claim of its lease token, or if
-        its request id is the last one of the run. One with a `LeaseGuard.flush_seq`, which lets its claim go on, is a
+        the run remembers its request id: the last one of all, and earlier ones for `rules.apply.REQUEST_MEMORY` since
+        the next one came. One with a `LeaseGuard.flush_seq`, which lets its claim go on, is a
         repeat if that number has been reached.
 
         After `StoreUnavailable` the outcome is unknown, and the same change may be sent again.
@@ -139,10 +141,18 @@ class RunStore(Protocol):
         """
         ...
 
-    def delete(self, run_id: str, statuses: frozenset[str] | None = None) -> bool:
-        """Remove the run and all that belongs to it, atomically, if its status is one of `statuses` (None: any).
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
+        """Remove the run and all that belongs to it, atomically, if `rules.apply.may_delete` allows it.
 
-        Return False where nothing was removed.
+        Return False where nothing was removed; also for a repeat whose first answer was lost, because nothing is left
+        that could remember it. Whoever has seen the run before knows by its being gone that it was removed.
         """
         ...
 
@@ -200,11 +210,17 @@ class Timers(Protocol):
         """
         ...
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
-        """Take or keep the right to sweep this namespace for `lease` ms, by `rules.timers.take_sweep_right`.
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        """Return claims whose leases end within `ahead` ms and yet farther off than a lease can, the farthest first.
 
-        Return 0 where another holds it. Else return the ms since the last sweep: at least 1, and a very large number
-        where there was none.
+        `rules.timers.is_stranded` says which: the clock has gone back since they were written.
+        """
+        ...
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        """Do what `rules.timers.take_sweep_right` says, atomically. Return None where another holds the right.
+
+        A repeat whose first answer was lost gets no better one.
         """
         ...
 

@@ -11,7 +11,7 @@ from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning
 from orchestrator.ports import RunQuery
-from orchestrator.rules.model import FINAL, StoredStatus
+from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
 _NOT_RUNNING = frozenset(status.value for status in StoredStatus if status is not StoredStatus.RUNNING)
@@ -73,11 +73,18 @@ class Runs:
 
         Raises `RunNotFound`, `RunStillRunning` (cancel it first).
         """
-        if self._client.store.delete(run_id, _NOT_RUNNING):
-            return
-        header = self._client.store.header(run_id)
+        store = self._client.store
+        header = store.header(run_id)
         if header is None:
             raise RunNotFound(f"there is no run {run_id!r}", run_id=run_id)
+        # A store may be asked twice, its first answer having been lost: then it finds nothing to remove, or a run that
+        # somebody has created under the same id since. Either way the run that was meant is gone.
+        if store.delete(run_id, _NOT_RUNNING, created_at=header.created_at):
+            return
+        found = store.header(run_id)
+        if found is None or found.created_at != header.created_at:
+            return
+        header = found
         raise RunStillRunning(
             f"run {run_id!r} is {header.status}: cancel it first", run_id=run_id, actual_status=header.status
         )
@@ -97,10 +104,18 @@ class Runs:
             raise ValueError("running runs are not purged: cancel them first")
         before, removed = store.now() - round(age * 1000), 0
         for each in statuses:
-            # Runs that stay in the list (another app's, or moved meanwhile) are skipped by the offset of the next page.
+            # Runs of another app stay in the list, and are skipped by the offset of the next page.
             skipped = 0
             while page := store.runs(RunQuery(status=each.value, before=before, offset=skipped)).headers:
-                ours = [header.run_id for header in page if self._client.may_purge(header)]
-                deleted = sum(store.delete(run_id, frozenset({each.value})) for run_id in ours)
-                removed, skipped = removed + deleted, skipped + len(page) - deleted
+                ours = [header for header in page if self._client.may_purge(header)]
+                removed += sum(self._purge(header, before) for header in ours)
+                skipped += len(page) - len(ours)
         return removed
+
+    def _purge(self, header: RunHeader, before: int) -> bool:
+        """Remove a run unless it has gone on since it was listed (then it is listed no more). True if it is gone."""
+        store, states = self._client.store, frozenset({header.status})
+        if store.delete(header.run_id, states, created_at=header.created_at, before=before):
+            return True
+        found = store.header(header.run_id)
+        return found is None or found.created_at != header.created_at

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_context
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import delivery_mark
+from orchestrator.host import delivery_mark, new_token
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.change import Committed
 from orchestrator.rules.model import Activation, RunHeader, StoredStatus
+from orchestrator.rules.timers import with_request_id
 
 log = logging.getLogger("orchestrator")
 
@@ -87,7 +88,8 @@ def _release(executor: Executor, header: RunHeader, mine: Activation, is_abandon
     change = attempt_commands.release(header, mine, mine.seq, executor.settings.limits, is_abandoned=is_abandoned)
     if change is None:
         return True
-    answer = executor.store.commit(header.run_id, change)
+    # It has an id, unlike a sweep: should its answer get lost, nobody else would publish it for a while.
+    answer = executor.store.commit(header.run_id, with_request_id(change, new_token()))
     if not isinstance(answer, Committed):
         return False
     text = "step %s of run %s goes back into the queue: its process is gone"

@@ -110,6 +110,7 @@ def publish(
     If none is accepted, a worker has begun with the run already, and the request stands. Without `undo` the change
     stands too, and the scheduler will publish.
     """
+    answer = executor.with_all_dispatches(answer)
     try:
         executor.runtime.publish(answer.header, answer.dispatches)
     except BrokerUnavailable:

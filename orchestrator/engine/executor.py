@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.attempt import Attempt, CallTask
@@ -30,6 +31,7 @@ from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import Plan
+from orchestrator.rules.timers import find_left_out
 from orchestrator.rules.value_ids import make_error_id
 
 log = logging.getLogger("orchestrator")
@@ -196,6 +198,7 @@ class Executor:
             return None
         attempt.is_recorded = True
         attempt.observer.on_committed(answer)
+        answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
         self.publish(answer.header, answer.dispatches)
         if activation.phase == Phase.SETTLE:
             self.runtime.on_progress(answer.header)
@@ -223,6 +226,13 @@ class Executor:
     def _find(self, run_id: str, path: str) -> tuple[RunHeader, Activation] | None:
         header, activations = self.store.header(run_id), self.store.load(run_id, [path])
         return (header, activations[0]) if header is not None and activations else None
+
+    def with_all_dispatches(self, answer: Committed) -> Committed:
+        """The answer with the dispatches that the store has left out, if it is the answer to a repeat."""
+        if not answer.left_out:
+            return answer
+        found = find_left_out(answer, self.store.load(answer.header.run_id), self.store.now())
+        return replace(answer, dispatches=(*answer.dispatches, *found), left_out=0)
 
     def publish(self, header: RunHeader, dispatches: tuple[Dispatch, ...]) -> None:
         """Publish the dispatches of a commit. If the broker is away, the scheduler will do it."""

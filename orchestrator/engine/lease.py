@@ -91,13 +91,15 @@ class LeaseKeeper:
 
     def _heartbeat(self) -> None:
         # Two renewals fit into a lease: one of them may fail, and the step still keeps its lease.
-        while not self._ended.wait(self._settings.lease_seconds / 3):
+        pause = self._settings.lease_seconds / 3
+        while not self._ended.wait(pause):
             with self._lock:
                 leases = dict(self._leases)
             try:
-                if leases:
-                    # One round trip for all: a pool of a hundred threads asks the store as often as a pool of one.
-                    self._renew(list(leases))
+                # One round trip for all: a pool of a hundred threads asks the store as often as a pool of one. If the
+                # store is away, it is asked more often: of a lease there may be little left when it is back.
+                is_done = not leases or self._renew(list(leases))
+                pause = self._settings.lease_seconds / (3 if is_done else 12)
                 self._expire([lease for lease in leases.values() if lease.until <= monotonic()])
             except Exception:  # the thread must outlive any single error: without it every lease ends
                 log.exception("leases were not renewed, or time limits not enforced")
@@ -118,14 +120,14 @@ class LeaseKeeper:
                 text = "step %s of run %s is over its time limit, but: %s"
                 log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))
 
-    def _renew(self, keys: Sequence[LeaseRef]) -> None:
+    def _renew(self, keys: Sequence[LeaseRef]) -> bool:
         try:
             # A lease that is over is renewed too, as long as no other worker has claimed the activation: the step goes
             # on as if the renewal had not been late.
             refused = self._store.renew(keys, self._settings.lease)
         except StoreUnavailable as error:
             log.warning("could not renew %d lease(s): %s", len(keys), error)
-            return
+            return False
         for key, reason in refused.items():
             with self._lock:
                 lease = self._leases.get(key)
@@ -135,3 +137,4 @@ class LeaseKeeper:
             text = "step %s of run %s goes on without this worker: %s"
             log.info(text, activation.step, header.run_id, reason, extra=log_context(header, activation))
             lease.signal.set()
+        return True

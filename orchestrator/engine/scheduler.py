@@ -15,11 +15,11 @@ from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
-from orchestrator.host import chance
+from orchestrator.host import chance, monotonic
 from orchestrator.ports import DueTimer, Runtime, Store
 from orchestrator.rules.change import Refused
 from orchestrator.rules.model import ActivationStatus
-from orchestrator.rules.timers import on_deadline
+from orchestrator.rules.timers import SweepGrant, may_take_claim, on_deadline
 
 log = logging.getLogger("orchestrator")
 
@@ -55,7 +55,8 @@ class Scheduler:
         self._worker = worker
         self._is_short = is_short
         self._ended = threading.Event()
-        self._trusted_from = 0
+        self._asked_at = 0.0  # when it last asked for the right to sweep, by this process's clock
+        self._grant: SweepGrant | None = None  # the answer
 
     def begin(self) -> None:
         """Announce the worker at once."""
@@ -90,26 +91,45 @@ class Scheduler:
 
     def tick(self) -> SweepReport:
         """Sweep once, if no other scheduler has the right to."""
-        # A scheduler that goes silent is replaced after three ticks.
-        lease = round(self._settings.tick_seconds * 3000)
-        gap = self._store.acquire_sweep(self._settings.namespace, self._worker, lease)
-        if not gap:
+        if not self._ask():
             return SweepReport()
-        if gap > max(self._settings.lease, 3 * lease):
-            # No sweep for so long means that the store was away, or everything was. Then live workers could not renew
-            # their leases either. They get the time of one lease to do so before any lease counts as ended.
-            self._trusted_from = self._store.now() + self._settings.lease
         due = self._store.due_timers(self._settings.namespace, _BATCH)
-        observer.on_swept(self._store, [timer.activation.deadline for timer in due])
-        reports = [self._sweep_one(timer) for timer in due]
-        return SweepReport(
-            len(due), sum(report.republished for report in reports), sum(report.expired for report in reports)
-        )
+        observer.on_swept(self._store, [entry.activation.deadline for entry in due])
+        due += self._find_stranded()
+        swept = [self._sweep_one(entry) for entry in due]
+        return SweepReport(len(due), sum(done.republished for done in swept), sum(done.expired for done in swept))
 
-    def _sweep_one(self, timer: DueTimer) -> SweepReport:
-        activation, header = timer.activation, timer.header
+    def _ask(self) -> bool:
+        """Take or keep the right to sweep; return whether it is ours."""
+        tick, self._asked_at = self._settings.tick_seconds * 1000, monotonic()
+        # A scheduler that has gone silent is replaced after three ticks. Two ticks without a word are none that counts;
+        # a quarter of a lease is one in which workers may have missed a renewal.
+        pause = max(round(2 * tick), self._settings.lease // 4)
+        self._grant = self._store.acquire_sweep(self._settings.namespace, self._worker, round(3 * tick), pause)
+        return self._grant is not None
+
+    def _steady(self) -> int:
+        """For how many ms the store has been there without a pause, as far as this tick may know; 0 without the right.
+
+        A tick that takes long asks again. It may be busy, which is no pause; or the store was away just now, between
+        two of its own questions.
+        """
+        if monotonic() - self._asked_at > self._settings.tick_seconds:
+            self._ask()
+        return self._grant.steady if self._grant is not None else 0
+
+    def _find_stranded(self) -> list[DueTimer]:
+        """Find claims of lost workers whose leases end in a future that was the present before the clock went back."""
+        lease, grant = self._settings.lease, self._grant
+        # Who lives has renewed within a lease of that, and is none of them.
+        if grant is None or not grant.ahead or grant.steady < lease:
+            return []
+        return self._store.find_stranded(self._settings.namespace, grant.ahead + 2 * lease, _BATCH)
+
+    def _sweep_one(self, entry: DueTimer) -> SweepReport:
+        activation, header, steady = entry.activation, entry.header, self._steady()
         is_running = activation.status == ActivationStatus.RUNNING
-        if is_running and self._trusted_from and self._store.now() < self._trusted_from:
+        if is_running and not may_take_claim(activation, steady, self._settings.lease):
             return SweepReport()
         # In a long queue an old message is probably still waiting: another one would only make the queue longer.
         short = activation.status != ActivationStatus.QUEUED or self._is_short(activation.where.queue)

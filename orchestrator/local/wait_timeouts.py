@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from orchestrator.background import TimerThread, on_fork
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import SystemClock
+from orchestrator.host import SystemClock, new_token
 from orchestrator.ports import Clock, Store
 from orchestrator.rules.change import Committed
 from orchestrator.rules.model import ActivationStatus
-from orchestrator.rules.timers import on_deadline
+from orchestrator.rules.timers import on_deadline, with_request_id
 
 log = logging.getLogger("orchestrator")
 
@@ -108,6 +108,7 @@ class WaitTimeouts:
             self._add(timeout, left)
             return
         action = on_deadline(header, found[0], self._redelivery_delay)
-        answer = store.commit(run_id, action.change) if action is not None else None
+        # Under an id: should the answer get lost, no sweep comes here that would publish what is in the queue then.
+        answer = store.commit(run_id, with_request_id(action.change, new_token())) if action is not None else None
         if isinstance(answer, Committed):
             self._on_timeout(answer)

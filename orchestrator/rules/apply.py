@@ -9,7 +9,7 @@ bookkeeping happens here: comparing guards, counting live and awaiting activatio
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import assert_never
 
@@ -40,13 +40,16 @@ UNKNOWN = "unknown"  # no such run, or no such activation
 ENDED_RUN = "ended"  # the run has settled or is closed, or is not as a request expects it
 STALE = "stale"  # the activation has moved on since the message was sent
 EARLY = "early"  # its delay is not over
-BUSY = "busy"  # its lease is not over
+BUSY = "busy"  # a claim has it
 LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
 MAILBOX = "mail"  # the mailbox has changed since it was read
 TAKEN = "taken"  # a live activation stands where a fresh one was to be created
 
-REMEMBERED = 50  # dispatches that a remembered answer has; a repeat leaves those beyond to their timers
+REMEMBERED = 50  # dispatches that an answer keeps; a repeat says how many it leaves out
+# How long a store keeps the answer to a caller's change beside the header, once another caller has come, in ms. A
+# repeat comes from the store's own client, which gives up sooner.
+REQUEST_MEMORY = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,16 @@ class Applied:
     dispatches: tuple[Dispatch, ...] = ()
     claimed: str | None = None  # path of the activation that was claimed
     repeated: bool = False  # the change was applied before: nothing is written, and this is the first answer
+    left_out: int = 0  # dispatches that this first answer leaves out
+    # Id of the caller's request before, and the answer to it, for which the header has no room any more. The store
+    # keeps them beside the header, for `REQUEST_MEMORY` from now.
+    displaced: tuple[str, str] | None = None
 
 
 def claim(
     request: ClaimRequest, header: RunHeader | None, activation: Activation | None, now: int
 ) -> Applied | Refused:
-    """Take an activation that is queued, or whose delay or lease is over. A repeat gets the first answer."""
+    """Take an activation that is queued, or whose delay is over. A repeat gets the first answer."""
     if header is None or activation is None:
         return Refused(UNKNOWN, header)
     if _is_shut(header, activation.path):
@@ -83,10 +90,10 @@ def claim(
         # the delay.
         case Claim.AT_DEADLINE if not over:
             return Refused(EARLY, header)
-        case Claim.LEASE_OVER if not over or not header.auto_restart:
+        # Also one whose lease is over: a store that was away lets every lease run out, and a copy of the message may
+        # be the first to come after that. The sweep knows of it, and lets who lives renew.
+        case Claim.HELD:
             return Refused(BUSY, header)
-        case Claim.LEASE_OVER:
-            activation = replace(activation, abandoned_attempts=activation.abandoned_attempts + 1, restarted=True)
         case Claim.AT_ONCE | Claim.AT_DEADLINE:
             pass
         case unknown:
@@ -110,7 +117,21 @@ def renew(
     if reason := _lease_refusal(header, activation, path, token):
         return Refused(reason, header)
     assert activation is not None
-    return replace(activation, deadline=now + lease)
+    return replace(activation, deadline=now + lease, lease=lease)
+
+
+def may_delete(header: RunHeader, states: Collection[str] | None, created_at: int | None, before: int | None) -> bool:
+    """Tell whether a run may be removed: its status is one of `states`, it is the one that was created at `created_at`,
+    and it was last written before `before`; None allows everything.
+
+    A deletion may come late, or a second time because its answer was lost. By then the id may be another run's, or the
+    run may have gone on.
+    """
+    return (
+        (states is None or header.status in states)
+        and created_at in (None, header.created_at)
+        and (before is None or header.updated_at < before)
+    )
 
 
 def _is_shut(header: RunHeader, path: str) -> bool:
@@ -134,15 +155,21 @@ def _lease_refusal(header: RunHeader, activation: Activation | None, path: str, 
 
 
 def apply(
-    change: Change, header: RunHeader | None, activations: Mapping[str, Activation], mail: str, now: int
+    change: Change,
+    header: RunHeader | None,
+    activations: Mapping[str, Activation],
+    mail: str,
+    now: int,
+    remembered: str | None = None,
 ) -> Applied | Refused:
     """Compare the guards of `change` and return what to write, or the reason why it is refused.
 
-    `activations` has what exists of `change.reads()`; `mail` is the version of the mailbox that the change names.
+    `activations` has what exists of `change.reads()`; `mail` is the version of the mailbox that the change names;
+    `remembered` is what the store keeps beside the header as the answer to this very request, if it keeps any.
     """
     if header is None:
         return Refused(UNKNOWN)
-    guarded = _guard(change, header, activations)
+    guarded = _guard(change, header, activations, remembered)
     if guarded is not None:
         return guarded
     # The sender of an event and the step that begins to wait each read the mailbox before they write. Without the
@@ -166,7 +193,9 @@ def apply(
     return work.result(change.guard)
 
 
-def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activation]) -> Applied | Refused | None:
+def _guard(
+    change: Change, header: RunHeader, activations: Mapping[str, Activation], remembered: str | None
+) -> Applied | Refused | None:
     match change.guard:
         case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
             activation = activations.get(path)
@@ -180,9 +209,12 @@ def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activati
             if flush_seq and activation is not None and flush_seq <= activation.flush_seq:
                 return Applied(header, {}, repeated=True)
         case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count):
-            # Remembering one answer is enough: a caller repeats a change before it makes another.
+            # Of each caller one answer is enough: it repeats a change before it makes another. But others may come
+            # between a change and its repeat, so the header alone does not do.
             if id_ and header.last_request_id == id_:
                 return _first_answer(header, activations, header.last_reply)
+            if id_ and remembered is not None:
+                return _first_answer(header, activations, remembered)
             if (
                 header.status not in statuses
                 or generation not in (None, header.generation)
@@ -209,12 +241,16 @@ def _holds(expect: Precondition, activation: Activation | None) -> bool:
 
 def _first_answer(header: RunHeader, activations: Mapping[str, Activation], answer: str) -> Applied:
     """Answer as when the change was applied. A claim that the change made is part of the answer as long as it lasts."""
-    dispatched, claimed, token = json.loads(answer) if answer else ([], None, "")
+    dispatched, claimed, token, *more = json.loads(answer) if answer else ([], None, "")
+    settle_count, left_out = more or (None, 0)
     activation = activations.get(claimed) if claimed is not None else None
     if activation is None or activation.status != ActivationStatus.RUNNING or activation.lease_token != token:
         claimed = None  # another worker has taken it over, or it has ended
     dispatches = tuple(Dispatch(path, seq, route, delay) for path, seq, route, delay in dispatched)
-    return Applied(header, {}, dispatches=dispatches, claimed=claimed, repeated=True)
+    if settle_count is not None:
+        # A caller waits for the next settling after its own change, which may have come before the repeat.
+        header = replace(header, settle_count=settle_count)
+    return Applied(header, {}, dispatches=dispatches, claimed=claimed, repeated=True, left_out=left_out)
 
 
 @dataclass(slots=True)
@@ -228,6 +264,7 @@ class _Work:
     events: list[Doc] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     claimed: str | None = None
+    displaced: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
@@ -302,14 +339,26 @@ class _Work:
             # Bounded, because it is written with each commit: a foreach may dispatch thousands.
             dispatched = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:REMEMBERED]]
             token = self.activations[self.claimed].lease_token if self.claimed is not None else ""
-            answer = json.dumps([dispatched, self.claimed, token], separators=(",", ":")) if dispatched or token else ""
-            self._remember(guard, answer)
-        return Applied(self.header, self.touched, tuple(self.events), dispatches, self.claimed)
+            self._remember(guard, self._answer(guard, dispatched, token, len(dispatches) - len(dispatched)))
+        return Applied(
+            self.header, self.touched, tuple(self.events), dispatches, self.claimed, displaced=self.displaced
+        )
+
+    def _answer(
+        self, guard: LeaseGuard | RequestGuard, dispatched: list[list[object]], token: str, left_out: int
+    ) -> str:
+        # Callers wait for the next settling. Workers do not, and the answers to them stand in every activation.
+        settle_count = self.header.settle_count if isinstance(guard, RequestGuard) else None
+        more = [settle_count, left_out] if settle_count is not None or left_out else []
+        answer = [dispatched, self.claimed, token, *more]
+        return json.dumps(answer, separators=(",", ":")) if dispatched or token or more else ""
 
     def _remember(self, guard: LeaseGuard | RequestGuard, answer: str) -> None:
         match guard:
             case RequestGuard(id=id_):
                 if id_:
+                    before = self.header.last_request_id
+                    self.displaced = (before, self.header.last_reply) if before else None
                     self.header = replace(self.header, last_request_id=id_, last_reply=answer)
             case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
                 activation = self.activations[path]

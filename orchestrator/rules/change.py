@@ -106,9 +106,9 @@ class LeaseGuard:
 class RequestGuard:
     """The guard of a change from outside: the run has one of these statuses, and its counts are as read."""
 
-    # Used once: a change that is repeated under it gets the first answer. Empty for upkeep (the scheduler's), which its
-    # preconditions make safe to repeat. Upkeep is not remembered, or it would push out the answer to a caller. Upkeep
-    # alone may have preconditions on activations in a closed run, other than on the run's own.
+    # Used once: a change that is repeated under it gets the first answer, whoever has committed in between. Empty for
+    # upkeep (the scheduler's), which its preconditions make safe to repeat: there is much of it, and it is not
+    # remembered. Upkeep alone may have preconditions on activations in a closed run, other than on the run's own.
     id: str
     statuses: frozenset[str]  # the statuses of a run in which the change makes sense
     generation: int | None = None  # None: any
@@ -230,6 +230,9 @@ class Refused:
 class Committed:
     """A change that was taken."""
 
-    header: RunHeader  # as the change has left it
+    # As the change has left it. In the answer to a repeat it is the present one, but for the settle count, which is
+    # that of the first answer: a caller waits for the next settling after its change, which may have come in between.
+    header: RunHeader
     dispatches: tuple[Dispatch, ...] = ()  # to be published now
     claimed: Claimed | None = None  # the activation that the change has claimed for its worker
+    left_out: int = 0  # dispatches that the answer to a repeat leaves out

@@ -109,6 +109,7 @@ class Activation(_Flat):
     lease_token: str = ""  # fencing token of the present claim; guards every write of it
     last_lease_token: str = ""  # lease token of the last claim that ended by a commit
     last_reply: str = ""  # answer to that commit, for a worker that sends it again
+    lease: int = 0  # ms that the lease of the present claim lasts each time
     flush_seq: int = 0  # number of the last flush of the present claim
     first_seq: int = 0  # number of the commit by which it first ran: the order of first runs
     route: str = ""  # a Route as JSON, so that the scheduler needs no graph
@@ -220,6 +221,7 @@ class ActivationFields(TypedDict, total=False):
     lease_token: str
     last_lease_token: str
     last_reply: str
+    lease: int
     flush_seq: int
     first_seq: int
     route: str

@@ -35,6 +35,7 @@ class Stamps:
         """
         row, came_from = row_of(before, activation.status, activation.path), TABLE[before]
         more: dict[str, Any] = {"lease_token": token, "deadline": self._deadline(row, delay)}
+        more["lease"] = self.lease if row.deadline is Deadline.LEASE else 0
         for name in row.resets:
             more[name] = _DEFAULTS[name]
         for name in row.stamps:

@@ -7,18 +7,26 @@ This module must not know how a store finds what is due.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from orchestrator.rules.change import Change, Dispatch, Op, Precondition, RequestGuard, UpdateActivation
+from orchestrator.rules.change import (
+    Change,
+    Committed,
+    Dispatch,
+    Op,
+    Precondition,
+    RequestGuard,
+    UpdateActivation,
+)
 from orchestrator.rules.flow import time_out_wait
 from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.stamps import dispatch_of
 from orchestrator.rules.transitions import TABLE, Deadline
 
 # Runs of these runtimes live in the process of their caller, and no worker needs to know their workflows. A sweep would
 # hand their steps to workers all the same. Only `restart` takes them over.
 UNSWEPT_RUNTIMES = frozenset({"local"})
-NEVER = 1 << 50  # milliseconds since the last sweep, where there was none
-
 # Runs whose timers may mean something. A suspended run may have a wait with a timeout.
 SWEPT = frozenset({StoredStatus.RUNNING.value, StoredStatus.SUSPENDED.value})
 _SLOWEST = 3_600_000  # milliseconds; a queued activation is looked at again at least this often
@@ -48,6 +56,24 @@ def is_timer_live(header: RunHeader, activation: Activation) -> bool:
     return header.status in SWEPT and TABLE[activation.status].deadline is Deadline.TIMEOUT
 
 
+def is_due(activation: Activation, now: int) -> bool:
+    """Tell whether the activation's moment has come, as it stands there now.
+
+    Where a store finds the timer first and reads its activation after that, a worker may have claimed it in between:
+    then its moment is the end of a lease that has just begun, and a sweep would take the claim from a live worker.
+    """
+    return 0 < activation.deadline <= now
+
+
+def is_stranded(header: RunHeader, activation: Activation, now: int) -> bool:
+    """Tell whether the end of the lease was written by a clock that has gone back since.
+
+    No lease ends farther off than its own length; a whole length more is allowed for, so that no small step matters.
+    """
+    is_leased = activation.status == ActivationStatus.RUNNING and activation.lease > 0 and header.auto_restart
+    return is_leased and is_timer_live(header, activation) and activation.deadline - now > 2 * activation.lease
+
+
 # --- the right to sweep them -----------------------------------------------------------------------------------------
 
 
@@ -55,20 +81,72 @@ def is_timer_live(header: RunHeader, activation: Activation) -> bool:
 class SweepRight:
     """The right to sweep a namespace, as a store keeps it."""
 
-    holder: str = ""  # the scheduler that has it
-    until: int = 0  # moment from which on another scheduler may take it
-    last: int = 0  # moment of the last sweep: when it was last taken or kept
+    holder: str = ""
+    until: int = 0  # when it may pass to another
+    last: int = 0  # when anybody last asked for it, as far as that is noted
+    # Since when they have asked without a pause: no lease counts as over before its own length after that.
+    steady_since: int = 0
+    ahead: int = 0  # what the clock had shown when it went back; 0 once it has come there again
 
 
-def take_sweep_right(right: SweepRight, holder: str, lease: int, now: int) -> tuple[int, SweepRight | None]:
-    """Take or keep the right to sweep. Return the milliseconds since the last sweep, and the right as it is now.
+@dataclass(frozen=True, slots=True)
+class SweepGrant:
+    """What the holder of the right has to know."""
 
-    Where another scheduler has the right, return 0 and None. The time since the last sweep matters, because after a gap
-    every lease is over, also those of workers that are alive: the first sweep must not call their attempts abandoned.
+    steady: int = 0  # ms for which somebody has looked without a pause
+    ahead: int = 0  # ms by which moments that were written before the clock went back are still ahead
+
+
+def take_sweep_right(
+    right: SweepRight, holder: str, lease: int, pause: int, now: int
+) -> tuple[SweepGrant | None, SweepRight | None]:
+    """Take or keep the right to sweep for `lease` ms. Return what its holder has to know (None where another holds it)
+    and the right as it is to be written (None where it may stay as it is).
+
+    A store that was away lets every lease run out, also those of workers that live. So it is noted when somebody asks
+    after more than `pause` ms in which nobody has; `may_take_claim` goes by it. It stands in the store and not in the
+    process that has seen it, for another may sweep next, and an answer may get lost: whoever asks again finds it noted.
+    A clock that jumps looks like a pause, whichever way it goes, and after one that went back no moment before is to be
+    trusted: neither the end of the right nor those of leases.
     """
-    if right.holder not in ("", holder) and right.until > now:
-        return 0, None
-    return max(1, now - right.last) if right.last else NEVER, SweepRight(holder, now + lease, now)
+    off = abs(now - right.last)
+    is_steady = bool(right.last) and off <= pause
+    went_back = right.last - now > pause
+    ahead = max(right.ahead, right.last) if went_back else right.ahead
+    seen = replace(
+        right, last=now, steady_since=right.steady_since if is_steady else now, ahead=ahead if ahead > now else 0
+    )
+    if right.holder not in ("", holder) and right.last <= now < right.until:
+        # The others only look whether it is free. That they do shows all the same that the store was there. It is
+        # written where the holder has gone silent, and not each time: they are many.
+        return None, seen if off > pause // 2 else None
+    taken = replace(seen, holder=holder, until=now + lease)
+    return SweepGrant(max(0, now - taken.steady_since), max(0, taken.ahead - now)), taken
+
+
+def may_take_claim(activation: Activation, steady: int, lease: int) -> bool:
+    """Tell whether a claim whose lease is over may be taken from its holder: only one that could have been renewed.
+
+    `steady` is for how long the store has been there without a pause; a live worker renews within the length of a
+    lease. `lease` is that of claims that do not say how long theirs is.
+    """
+    return steady >= (activation.lease or lease)
+
+
+# --- what a repeated commit could not tell ---------------------------------------------------------------------------
+
+
+def find_left_out(answer: Committed, activations: Iterable[Activation], now: int) -> tuple[Dispatch, ...]:
+    """The dispatches that the answer to a repeat leaves out, found in the run's activations.
+
+    Those that one commit has put in the queue have its number. Where no sweep looks after them, nobody else would ever
+    be told of them.
+    """
+    known = {dispatch.path for dispatch in answer.dispatches}
+    number = answer.dispatches[0].seq
+    others = (activation for activation in activations if activation.seq == number and activation.path not in known)
+    found = (dispatch_of(activation, max(0, activation.deadline - now)) for activation in others)
+    return tuple(dispatch for dispatch in found if dispatch is not None)
 
 
 # --- what follows from a deadline -------------------------------------------------------------------------------------
@@ -137,8 +215,14 @@ def on_deadline(
             return None
 
 
+def with_request_id(change: Change, request_id: str) -> Change:
+    """The upkeep under an id, so that it is remembered: for where nobody looks again if its answer gets lost."""
+    guard = change.guard
+    return replace(change, guard=replace(guard, id=request_id)) if isinstance(guard, RequestGuard) else change
+
+
 def _upkeep_change(activation: Activation, ops: tuple[Op, ...], redelivery_delay: int) -> Change:
-    # Without an id: upkeep must not push out the remembered answer to a caller, who may still repeat a request.
+    # Without an id: there is much upkeep, and its preconditions make it safe to repeat.
     guard = RequestGuard("", SWEPT)
     return Change(
         guard,

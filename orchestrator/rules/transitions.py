@@ -59,7 +59,7 @@ class Claim(StrEnum):
     NEVER = "never"
     AT_ONCE = "at_once"
     AT_DEADLINE = "at_deadline"
-    LEASE_OVER = "lease_over"  # until then the lease of the present claim protects it
+    HELD = "held"  # by the present claim. Whether its lease counts as over is the sweep's to say (see `timers`)
 
 
 class Number(StrEnum):
@@ -177,7 +177,7 @@ TABLE: Mapping[str, Row] = {
             ActivationStatus.FAILED,
             ActivationStatus.CANCELED,
         ),
-        claim=Claim.LEASE_OVER,
+        claim=Claim.HELD,
         seq=Number.CLAIMED,
         deadline=Deadline.LEASE,
         first_stamps=("started_at",),

@@ -15,11 +15,19 @@ from typing import TypeVar
 
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.ports import Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
-from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
-from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, mailbox_version
+from orchestrator.rules.apply import REQUEST_MEMORY, UNKNOWN, Applied, apply, claim, may_delete, renew
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, RequestGuard, mailbox_version
 from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
-from orchestrator.rules.timers import SweepRight, has_timer, is_timer_live, take_sweep_right
+from orchestrator.rules.timers import (
+    SweepGrant,
+    SweepRight,
+    has_timer,
+    is_due,
+    is_stranded,
+    is_timer_live,
+    take_sweep_right,
+)
 from orchestrator.stores.common import SLACK, matches, number_of
 
 _T = TypeVar("_T")
@@ -36,6 +44,8 @@ class _Run:
     events: list[StoredEvent] = field(default_factory=list)  # those that have not been dropped
     mailboxes: dict[str, list[str]] = field(default_factory=dict)  # entries by event name, oldest first
     awaiting: set[str] = field(default_factory=set)  # paths of the activations with an awaiting status
+    # Moments and replies, by request, in the order of the moments: those for which the header has no room any more.
+    requests: dict[str, tuple[int, str]] = field(default_factory=dict)
     # Notified when there are more events. It shares the store's lock.
     has_events: threading.Condition = field(default_factory=threading.Condition)
 
@@ -88,7 +98,8 @@ class MemoryStore:
                 return Refused(UNKNOWN)
             activations = {path: run.activations[path] for path in change.reads() if path in run.activations}
             mailbox = mailbox_version(run.mailboxes.get(change.mailbox.name, ())) if change.mailbox else ""
-            answer = apply(change, run.header, activations, mailbox, self._clock.now())
+            remembered = _remembered(run, change)
+            answer = apply(change, run.header, activations, mailbox, self._clock.now(), remembered)
             if isinstance(answer, Refused):
                 return answer
             if not answer.repeated:
@@ -98,7 +109,7 @@ class MemoryStore:
                 _trim_by_age(run, change.max_event_age if answer.events else 0)
                 self._changed.notify_all()
             claimed = self._package(run, answer.claimed) if answer.claimed is not None else None
-            return Committed(answer.header, answer.dispatches, claimed)
+            return Committed(answer.header, answer.dispatches, claimed, answer.left_out)
 
     def header(self, run_id: str) -> RunHeader | None:
         with self._changed:
@@ -164,7 +175,7 @@ class MemoryStore:
                     break
                 if not is_timer_live(run.header, run.activations[path]):
                     del self._timers[run_id, path]
-                elif run.header.namespace == namespace:
+                elif run.header.namespace == namespace and is_due(run.activations[path], now):
                     found.append(DueTimer(run.header, run.activations[path]))
             return found
 
@@ -188,10 +199,17 @@ class MemoryStore:
         found.sort(key=lambda header: (header.created_at, header.run_id), reverse=True)
         return RunPageOf(found[query.offset : query.offset + query.limit], len(found))
 
-    def delete(self, run_id: str, statuses: frozenset[str] | None = None) -> bool:
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
         with self._changed:
             run = self._runs.get(run_id)
-            if run is None or (statuses is not None and run.header.status not in statuses):
+            if run is None or not may_delete(run.header, statuses, created_at, before):
                 return False
             del self._runs[run_id]
             run.has_events.notify_all()
@@ -199,13 +217,23 @@ class MemoryStore:
                 self._timers.pop((run_id, path), None)
             return True
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        with self._changed:
+            now = self._clock.now()
+            places = sorted((moment, place) for place, moment in self._timers.items() if now < moment <= now + ahead)
+            read = [(self._runs[run_id], path) for _, (run_id, path) in reversed(places)]
+            due = [DueTimer(run.header, run.activations[path]) for run, path in read]
+            return [
+                one for one in due if one.header.namespace == namespace and is_stranded(one.header, one.activation, now)
+            ][:limit]
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
         with self._changed:
             right = self._sweeps.get(namespace, SweepRight())
-            since, taken = take_sweep_right(right, holder, lease, self._clock.now())
-            if taken is not None:
-                self._sweeps[namespace] = taken
-            return since
+            grant, noted = take_sweep_right(right, holder, lease, pause, self._clock.now())
+            if noted is not None:
+                self._sweeps[namespace] = noted
+            return grant
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         with self._changed:
@@ -247,6 +275,8 @@ class MemoryStore:
 
     def _write(self, run: _Run, applied: Applied) -> None:
         run.header = applied.header
+        if applied.displaced is not None:
+            _displace(run, *applied.displaced, self._clock.now())
         now, last = self._clock.now(), int(run.events[-1].id) if run.events else 0
         for number, doc in enumerate(applied.events, last + 1):
             run.events.append(StoredEvent(str(number), now, doc))
@@ -295,6 +325,19 @@ class _Forks:
 
 
 _forks = _Forks()
+
+
+def _remembered(run: _Run, change: Change) -> str | None:
+    """What is kept beside the header as the answer to this very request."""
+    found = run.requests.get(change.guard.id) if isinstance(change.guard, RequestGuard) else None
+    return None if found is None else found[1]
+
+
+def _displace(run: _Run, request_id: str, answer: str, now: int) -> None:
+    """Keep an answer for which the header has no room any more, and forget those that nobody can ask for."""
+    run.requests[request_id] = now, answer
+    while (oldest := next(iter(run.requests))) and run.requests[oldest][0] <= now - REQUEST_MEMORY:
+        del run.requests[oldest]
 
 
 def _in_path_order(run: _Run, paths: Iterable[str]) -> list[Activation]:

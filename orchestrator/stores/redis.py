@@ -22,11 +22,11 @@ from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import monotonic, new_token
+from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
 from orchestrator.rules.model import Activation, RunHeader, parse_path
-from orchestrator.rules.timers import NEVER
+from orchestrator.rules.timers import SweepGrant
 from orchestrator.rules.transitions import IllegalTransition
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import matches
@@ -180,9 +180,9 @@ class RedisStore:
             if len(due) == len(places) or len(places) < limit:
                 return due
 
-    def _read_timer(self, member: str, run_id: str, path: str) -> _Call:
+    def _read_timer(self, member: str, run_id: str, path: str, wanted: str = "due") -> _Call:
         keys = self._keys.run(run_id)
-        return "read_timer.lua", (keys.header, keys.activations, keys.timers), (member, path)
+        return "read_timer.lua", (keys.header, keys.activations, keys.timers), (member, path, wanted)
 
     def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         of: dict[str, list[LeaseRef]] = {}
@@ -233,14 +233,46 @@ class RedisStore:
         texts = self._connections.calls([("GET", self._keys.run(member[skip:].decode()).header) for member in members])
         return [wire.header_of(text) for text in texts if text]
 
-    def delete(self, run_id: str, statuses: frozenset[str] | None = None) -> bool:
-        words = (run_id, *(["*"] if statuses is None else sorted(statuses)))
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
+        guards = ("" if guard is None else guard for guard in (created_at, before))
+        words = (run_id, *guards, *(["*"] if statuses is None else sorted(statuses)))
         return bool(self._connections.script("delete", self._keys.run(run_id).commit, words))
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
-        words = (holder, lease, new_token(), max(_REMEMBER_SWEEPS, lease))
-        since = int(self._connections.script("acquire_sweep", (self._keys.sweep(namespace),), words))
-        return NEVER if since < 0 else since
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        found: list[DueTimer] = []
+        for shard in range(self._keys.shards):
+            found += self._stranded(namespace, shard, ahead, limit - len(found))
+        return found
+
+    def _stranded(self, namespace: str, shard: int, ahead: int, limit: int) -> Iterator[DueTimer]:
+        """One page after the other is read, the farthest first: the entries do not say what they are."""
+        offset = 0
+        while limit > 0:
+            words = (namespace, ahead, offset, _PAGE)
+            size, *members = self._connections.script("timers_ahead", (self._keys.timers(shard),), words)
+            places = [(member, *parse_timer(member, namespace)) for member in map(bytes.decode, members)]
+            pairs = self._connections.calls([self._read_timer(*place, "stranded") for place in places])
+            found = [
+                DueTimer(wire.header_of(pair[0]), wire.activation_of(path, pair[1]))
+                for (_, _, path), pair in zip(places, pairs, strict=True)
+                if pair
+            ][:limit]
+            yield from found
+            limit, offset = limit - len(found), offset + _PAGE
+            if size < _PAGE:
+                return
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        words = (holder, lease, pause, max(_REMEMBER_SWEEPS, lease))
+        grant = self._connections.script("acquire_sweep", (self._keys.sweep(namespace),), words)
+        return SweepGrant(*grant) if grant else None
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         self._connections.script("workers", (self._keys.workers(namespace),), (ttl, worker))

@@ -29,6 +29,8 @@ class RunKeys:
     mailboxes: str  # hash of lists as JSON, by event name
     settled: str  # stream with the last settling alone, for blocking reads
     index: str  # of the shard: see `index_prefix`
+    requests: str  # hash of replies by request id: those for which the header has no room any more
+    request_moments: str  # sorted set of the same ids, by the moment at which they came there
 
     @property
     def claim(self) -> tuple[str, ...]:
@@ -38,7 +40,15 @@ class RunKeys:
     @property
     def commit(self) -> tuple[str, ...]:
         """The keys that a commit (and a deletion) touches, in the order of their scripts."""
-        return (*self.claim, self.awaiting, self.mailboxes, self.settled, self.index)
+        return (
+            *self.claim,
+            self.awaiting,
+            self.mailboxes,
+            self.settled,
+            self.index,
+            self.requests,
+            self.request_moments,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,8 @@ class Layout:
             mailboxes=f"{tag}:mailboxes:{run_id}",
             settled=f"{tag}:settled:{run_id}",
             index=f"{tag}:index",
+            requests=f"{tag}:requests:{run_id}",
+            request_moments=f"{tag}:request-moments:{run_id}",
         )
 
     def timers(self, shard: int) -> str:

@@ -7,7 +7,7 @@ that it must never decode, since Lua would change numbers and empty lists: value
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -16,7 +16,7 @@ from typing import Any, assert_never
 from pydantic_core import from_json, to_json
 
 from orchestrator.ports import StoredEvent
-from orchestrator.rules.apply import REMEMBERED
+from orchestrator.rules.apply import REMEMBERED, REQUEST_MEMORY
 from orchestrator.rules.change import (
     CancelPendingItems,
     Change,
@@ -51,6 +51,7 @@ class Script:
 
 # Scripts that read headers or activations begin with `rules`; those that change them have `run` as well.
 _PARTS = {
+    "acquire_sweep": ("rules", "acquire_sweep"),
     "claim": ("rules", "run", "claim"),
     "commit": ("rules", "run", "commit"),
     "create": ("rules", "create"),
@@ -82,6 +83,7 @@ def rules() -> str:
         "swept": dict.fromkeys(SWEPT, True),
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
         "remembered": REMEMBERED,
+        "request_memory": REQUEST_MEMORY,
     }
     return f"local RULES = {_lua(known)}"
 
@@ -238,9 +240,11 @@ def committed_of(reply: Sequence[Any]) -> Committed | Refused:
     if reply[0]:
         return _refused(reply)
     header = header_of(reply[1])
-    kept = from_json(reply[2])[0] if reply[2] else ()
+    kept, _, _, *more = from_json(reply[2]) if reply[2] else ((), None, "")
+    settle_count, left_out = more or (None, 0)
+    shown = header if settle_count is None else replace(header, settle_count=settle_count)
     dispatches = tuple(Dispatch(path, seq, route, int(delay)) for path, seq, route, delay in kept)
-    return Committed(header, dispatches, _package(header, reply[3:]) if len(reply) > 3 else None)
+    return Committed(shown, dispatches, _package(header, reply[3:]) if len(reply) > 3 else None, left_out)
 
 
 def _package(header: RunHeader, parts: Sequence[Any]) -> Claimed:

@@ -267,6 +267,7 @@ class History(Pair):
             self.zombie,
             *[self.upkeep] * 2,
             *[self.again] * 2,
+            *[self.again_late] * 2,
             *[self.resume] * 3,
             self.cancel,
             self.mail,

@@ -19,7 +19,16 @@ import pytest
 from hypothesis import strategies as st
 
 from orchestrator.ports import LeaseRef, RunQuery, Store
-from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, LeaseGuard, Refused
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Committed,
+    Dispatch,
+    LeaseGuard,
+    Refused,
+    RequestGuard,
+)
 from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, RunHeader, StoredStatus
 from orchestrator.rules.transitions import IllegalTransition
@@ -53,7 +62,7 @@ def _answer(answer: Claimed | Committed | Refused | None) -> Any:
             package = (dict(answer.values), dict(answer.state), dict(answer.context))
             return _plain(header.doc()), _plain(activation.doc()), package
         case Committed(header=header, dispatches=dispatches, claimed=claimed):
-            return _plain(header.doc()), dispatches, _answer(claimed)
+            return _plain(header.doc()), dispatches, _answer(claimed), answer.left_out
 
 
 def _log(store: Store, run_id: str) -> tuple[bool, list[Any]]:
@@ -220,6 +229,12 @@ class Pair:
     def again(self) -> None:
         """A change is sent again, at once or when others have gone on."""
         self.commit(*self.pick(self.changes[:-6:-1]))
+
+    def again_late(self) -> None:
+        """A caller's change is sent again when many others have committed."""
+        by_callers = [pair for pair in self.changes if isinstance(pair[0].guard, RequestGuard) and pair[0].guard.id]
+        if by_callers:
+            self.commit(*self.pick(by_callers[:30]))
 
     def create_again(self) -> None:
         """A second caller creates the same run."""

@@ -356,7 +356,7 @@ class Wild(Pair):
 
     def again(self) -> None:
         """A change is sent again. If it names an activation that has gone since, that is an error in both."""
-        mine, theirs = self.pick(self.changes[:-6:-1])
+        mine, theirs = self.pick(self.changes[:-12:-1])
         try:
             self.commit(mine, theirs)
         except KeyError:
@@ -373,4 +373,4 @@ class Wild(Pair):
 
     def go_on(self) -> None:
         """Let all this happen, in any order."""
-        self.drive(*[self.anything] * 8, *[self.ask] * 4, *[self.again] * 2, self.renew, self.create_again, self.forget)
+        self.drive(*[self.anything] * 8, *[self.ask] * 4, *[self.again] * 3, self.renew, self.create_again, self.forget)

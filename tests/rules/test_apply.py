@@ -59,9 +59,15 @@ def claimed(
     return claim(ClaimRequest("run", "0", seq, token, 100), header, of, NOW)
 
 
-def applied(change: Change, *activations: Activation, header: RunHeader = HEADER, mail: str = "") -> Applied:
+def applied(
+    change: Change,
+    *activations: Activation,
+    header: RunHeader = HEADER,
+    mail: str = "",
+    remembered: str | None = None,
+) -> Applied:
     """Apply a change that must be taken."""
-    answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, mail, NOW)
+    answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, mail, NOW, remembered)
     assert isinstance(answer, Applied), answer
     return answer
 
@@ -118,13 +124,10 @@ def test_a_claim_makes_the_activation_running(status: ActivationStatus) -> None:
     assert (answer.header.commits, answer.header.updated_at, answer.claimed) == (11, NOW, "0")
 
 
-def test_a_takeover_has_a_new_seq_and_counts_the_abandoned_attempt() -> None:
-    """The lease is over at its very deadline."""
-    answer = claimed(activation(ActivationStatus.RUNNING, lease_token="other", deadline=NOW, abandoned_attempts=1))
-    assert isinstance(answer, Applied)
-    now = answer.activations["0"]
-    assert (now.lease_token, now.seq, now.abandoned_attempts, now.restarted) == ("new", 11, 2, True)
-    assert answer.events == ()
+def test_no_message_takes_a_claim_away() -> None:
+    """Also when its lease is over: it may be so because nobody could renew any, and the sweep alone knows of that."""
+    answer = claimed(activation(ActivationStatus.RUNNING, lease_token="other", deadline=NOW - 1))
+    assert answer == Refused(BUSY, HEADER)
 
 
 def test_a_repeated_claim_writes_nothing() -> None:
@@ -180,11 +183,12 @@ def test_a_lease_is_not_renewed_without_its_token(
 
 
 def test_a_lease_that_is_over_is_renewed_by_its_token() -> None:
-    """Only the deadline changes. In a closed run, the settling is still renewed."""
+    """Only the deadline changes, and how long it lasts. In a closed run, the settling is still renewed."""
     held = activation(ActivationStatus.RUNNING, lease_token="mine", deadline=NOW - 7)
-    assert renew(HEADER, held, "0", "mine", 100, NOW) == replace(held, deadline=NOW + 100)
+    renewed = {"deadline": NOW + 100, "lease": 100}
+    assert renew(HEADER, held, "0", "mine", 100, NOW) == replace(held, **renewed)
     settling = replace(held, path="")
-    assert renew(replace(HEADER, closed=True), settling, "", "mine", 100, NOW) == replace(settling, deadline=NOW + 100)
+    assert renew(replace(HEADER, closed=True), settling, "", "mine", 100, NOW) == replace(settling, **renewed)
 
 
 # --- guards ------------------------------------------------------------------------------------------------
@@ -286,7 +290,7 @@ def test_a_repeated_request_gets_its_first_answer_until_another_request_comes() 
     first = applied(put)
     assert (first.header.last_request_id, json.loads(first.header.last_reply)) == (
         "caller",
-        [[["0", 11, "", 0]], None, ""],
+        [[["0", 11, "", 0]], None, "", 0, 0],
     )
     assert applied(put, first.activations["0"], header=first.header).repeated
     upkeep = applied(Change(RequestGuard("", ACTIVE)), header=first.header)
@@ -297,7 +301,31 @@ def test_a_repeated_request_gets_its_first_answer_until_another_request_comes() 
     )
     assert not applied(Change(RequestGuard("", ACTIVE)), header=HEADER).repeated
     other = applied(Change(RequestGuard("other", ACTIVE)), header=first.header)
-    assert (other.header.last_request_id, other.header.last_reply) == ("other", "")
+    assert (other.header.last_request_id, other.header.last_reply) == ("other", '[[],null,"",0,0]')
+
+
+def test_a_callers_repeat_gets_its_first_answer_whoever_comes_in_between() -> None:
+    """What the header has no room for is given to the store, and comes back with the repeat.
+
+    The header is the present one, but for the count of rests: the caller waits for the rest after its own change.
+    """
+    put = by_request(CreateActivation(activation()))
+    first = applied(put)
+    assert first.displaced is None
+    other = applied(Change(RequestGuard("other", ACTIVE)), first.activations["0"], header=first.header)
+    assert other.displaced == ("caller", first.header.last_reply)
+    now = replace(other.header, settle_count=3, status=StoredStatus.CANCELED)
+    again = applied(put, header=now, remembered=first.header.last_reply)
+    assert (again.repeated, again.dispatches, again.activations) == (True, first.dispatches, {})
+    assert again.header == replace(now, settle_count=0)
+    assert applied(Change(RequestGuard("", ACTIVE)), header=other.header).displaced is None  # upkeep displaces nobody
+
+
+def test_a_memory_of_an_older_release_has_no_count_of_rests() -> None:
+    """It is told as it was told then."""
+    put = by_request(CreateActivation(activation()))
+    again = applied(put, header=replace(HEADER, settle_count=3), remembered='[[["0",11,"",0]],null,""]')
+    assert ([d.path for d in again.dispatches], again.header.settle_count, again.left_out) == (["0"], 3, 0)
 
 
 def test_a_commit_after_which_the_claim_goes_on_is_not_remembered() -> None:

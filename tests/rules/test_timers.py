@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ from orchestrator.local import LocalRuntime
 from orchestrator.rules.change import Precondition, RequestGuard, UpdateActivation
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
 from orchestrator.rules.timers import (
-    NEVER,
     UNSWEPT_RUNTIMES,
+    SweepGrant,
     SweepRight,
     has_timer,
+    is_due,
+    is_stranded,
     is_timer_live,
+    may_take_claim,
     on_deadline,
     take_sweep_right,
 )
@@ -159,11 +163,80 @@ def test_a_timer_is_live_while_its_run_goes_on(state: StoredStatus) -> None:
     assert not is_timer_live(closed, activation(ActivationStatus.QUEUED))
 
 
-def test_one_scheduler_has_the_right_to_sweep_until_its_time_is_over() -> None:
-    """The scheduler learns how long ago the last sweep was: 1 ms at least, or that there was none."""
-    since, right = take_sweep_right(SweepRight(), "a", 100, 1_000)
-    assert (since, right) == (NEVER, SweepRight("a", 1_100, 1_000))
-    assert right is not None
-    assert take_sweep_right(right, "b", 100, 1_099) == (0, None)
-    assert take_sweep_right(right, "a", 100, 1_000) == (1, SweepRight("a", 1_100, 1_000))
-    assert take_sweep_right(right, "b", 100, 1_100) == (100, SweepRight("b", 1_200, 1_100))
+def asked(right: SweepRight, holder: str, now: int) -> tuple[SweepGrant | None, SweepRight]:
+    """Ask for the right for 30, where a pause is what takes longer than 50; return the right as it stands after it."""
+    grant, noted = take_sweep_right(right, holder, 30, 50, now)
+    return grant, right if noted is None else noted
+
+
+def test_one_holds_the_right_to_sweep_until_its_time_is_over() -> None:
+    """Whoever takes or keeps it hears for how long somebody has looked without a pause."""
+    grant, right = asked(SweepRight(), "a", 1_000)
+    assert (grant, right) == (SweepGrant(), SweepRight("a", 1_030, 1_000, 1_000))
+    assert take_sweep_right(right, "b", 30, 50, 1_020) == (None, None)
+    assert asked(right, "a", 1_020)[0] == SweepGrant(steady=20)
+    grant, right = asked(right, "b", 1_030)
+    assert (grant, right) == (SweepGrant(steady=30), SweepRight("b", 1_060, 1_030, 1_000))
+
+
+def test_a_pause_is_noted_whoever_asks_after_it() -> None:
+    """Also by one who does not get the right, and by one whose answer got lost and who asks again."""
+    _, right = asked(SweepRight("a", 5_000, 1_000, 100), "b", 1_051)
+    assert right == SweepRight("a", 5_000, 1_051, 1_051)
+    assert asked(right, "a", 1_060)[0] == SweepGrant(steady=9)
+    _, lost = asked(SweepRight("a", 1_030, 1_000, 100), "a", 2_000)
+    assert asked(lost, "a", 2_001)[0] == SweepGrant(steady=1)
+
+
+def test_who_only_looks_writes_seldom_and_shows_that_there_was_no_pause() -> None:
+    """The holder has died: its silence is none of the store's."""
+    right = SweepRight("a", 1_070, 1_000, 100)
+    assert take_sweep_right(right, "b", 30, 50, 1_025) == (None, None)
+    _, right = asked(right, "b", 1_040)
+    assert right == SweepRight("a", 1_070, 1_040, 100)
+    assert asked(right, "b", 1_080)[0] == SweepGrant(steady=980)
+
+
+def test_a_clock_that_goes_back_frees_the_right_and_begins_anew() -> None:
+    """What it had shown is remembered until it is there again: until then there may be moments that are too far off."""
+    right = SweepRight("a", 10_030, 10_000, 100)
+    grant, right = asked(right, "b", 4_000)
+    assert (grant, right) == (SweepGrant(0, 6_000), SweepRight("b", 4_030, 4_000, 4_000, 10_000))
+    assert asked(right, "b", 4_040)[0] == SweepGrant(40, 5_960)
+    assert asked(replace(right, last=9_999, steady_since=4_000), "b", 10_000)[0] == SweepGrant(6_000, 0)
+    assert asked(replace(right, last=4_000), "b", 2_000)[1].ahead == 10_000
+    grant, right = asked(SweepRight("a", 1_030, 1_000, 990), "a", 980)  # a small step is none
+    assert (grant, right) == (SweepGrant(), SweepRight("a", 1_010, 980, 990))
+
+
+def test_a_claim_is_taken_only_if_it_could_have_been_renewed() -> None:
+    """For the length of its own lease; one that does not say how long it is has the usual one."""
+    assert may_take_claim(activation(ActivationStatus.RUNNING, lease=100), 100, 30)
+    assert not may_take_claim(activation(ActivationStatus.RUNNING, lease=100), 99, 30)
+    assert may_take_claim(activation(ActivationStatus.RUNNING), 30, 30)
+    assert not may_take_claim(activation(ActivationStatus.RUNNING), 29, 30)
+
+
+def test_a_moment_is_looked_at_where_the_activation_is() -> None:
+    """Whoever has found the timer may be late."""
+    assert is_due(activation(ActivationStatus.RUNNING), 1_000)
+    assert not is_due(activation(ActivationStatus.RUNNING), 999)
+    assert not is_due(activation(ActivationStatus.SUSPENDED, deadline=0), 999)
+
+
+@pytest.mark.parametrize(
+    "of, header, stranded",
+    [
+        (activation(ActivationStatus.RUNNING, lease=100), HEADER, True),
+        (activation(ActivationStatus.RUNNING, lease=100, deadline=200 + 500), HEADER, False),
+        (activation(ActivationStatus.RUNNING), HEADER, False),  # an older release does not say how long its lease is
+        (activation(ActivationStatus.SLEEPING, lease=100), HEADER, False),
+        (activation(ActivationStatus.RUNNING, lease=100), replace(HEADER, auto_restart=False), False),
+        (activation(ActivationStatus.RUNNING, lease=100), replace(HEADER, status=StoredStatus.CANCELED), False),
+    ],
+)
+def test_a_lease_that_ends_farther_off_than_a_lease_can_is_stranded(
+    of: Activation, header: RunHeader, stranded: bool
+) -> None:
+    """At 500, when the clock has gone back."""
+    assert is_stranded(header, of, 500) is stranded

@@ -74,7 +74,7 @@ AWAITING_ONES = {"suspended", "waiting", "paused"}
 ENDED_ONES = {"success", "failed", "skipped", "canceled"}
 
 STAMPED: dict[str, dict[str, Any]] = {
-    "running": {"lease_token": "mine", "deadline": NOW + LEASE, "flush_seq": 0, "parked": ""},
+    "running": {"lease_token": "mine", "deadline": NOW + LEASE, "lease": LEASE, "flush_seq": 0, "parked": ""},
     "queued": {"seq": 11, "deadline": NOW + REDELIVERY, "queued_at": NOW},
     "retrying": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
     "sleeping": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
@@ -91,7 +91,7 @@ REFUSED = {  # a claim before the activation's moment, and one after it
     "queued": ("", ""),
     "retrying": (EARLY, ""),
     "sleeping": (EARLY, ""),
-    "running": (BUSY, ""),
+    "running": (BUSY, BUSY),
 }
 
 
@@ -103,6 +103,7 @@ def full(status: str, *, begun: bool, path: str = "0") -> Activation:
         path=path,
         status=status,
         lease_token="old",
+        lease=9,
         abandoned_attempts=2,
         flush_seq=4,
         parked="why",
@@ -137,7 +138,7 @@ def _token(after: str) -> str:
 
 def stamped(before: str, after: str, begun: bool) -> Activation:
     """Return the activation as it has to be after the move."""
-    known: dict[str, Any] = {"lease_token": "", **STAMPED[after]}
+    known: dict[str, Any] = {"lease_token": "", "lease": 0, **STAMPED[after]}
     if after == "running" and before not in ("queued", "retrying", "sleeping"):
         known["seq"] = 11  # else the number is the one that the message named
     if after == "queued" and before in AWAITING_ONES:

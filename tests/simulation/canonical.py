@@ -11,6 +11,7 @@ from orchestrator.rules.change import Change, Claimed, LeaseGuard, RequestGuard
 from orchestrator.rules.model import Activation, RunHeader
 from tests.simulation import acts
 from tests.simulation.state import (
+    Finds,
     Holds,
     Insists,
     Local,
@@ -41,7 +42,7 @@ def key(state: State, now: int) -> Any:
         state.budget,
         state.ended,
         tuple(map(name.entry, state.mail)),
-        tuple(sorted((_user_key(user, header, name) for user in state.users), key=repr)),
+        tuple(sorted((_user_key(user, state, name) for user in state.users), key=repr)),
     )
 
 
@@ -62,7 +63,7 @@ class _Names:
                 case _:
                     pass
         for user in state.users:
-            numbers.update(_numbers_of(user, state.header))
+            numbers.update(_numbers_of(user, state))
         self.ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
         self.waiters = {activation.waiter for activation in state.activations if activation.waiter}
         self.tokens = {
@@ -118,7 +119,7 @@ def _activation_key(activation: Activation, now: int, name: _Names, asked: set[A
 
 
 def _answer_key(answer: str, name: _Names) -> tuple[Any, ...]:
-    told, claimed, token = json.loads(answer) if answer else ([], None, "")
+    told, claimed, token, *_ = json.loads(answer) if answer else ([], None, "")
     return tuple((path, name.number(seq)) for path, seq, _, _ in told), claimed, name.token(token)
 
 
@@ -139,6 +140,8 @@ def _local_key(local: Local, name: _Names, now: int) -> Any:
             guard = change.guard
             assert isinstance(guard, LeaseGuard)
             return ("repeats", guard.path, name.token(guard.token))
+        case Finds(path=path):
+            return ("finds", path)
         case Read(activation=activation):
             return ("read", activation.path, activation.status, name.number(activation.seq), activation.deadline <= now)
 
@@ -157,7 +160,8 @@ def _claim_key(claimed: Claimed, name: _Names) -> tuple[Any, ...]:
     return (activation.path, activation.phase, activation.visit, mine, counts, about)
 
 
-def _user_key(user: User, header: RunHeader, name: _Names) -> Any:
+def _user_key(user: User, state: State, name: _Names) -> Any:
+    header = state.header
     match user:
         case Sends(entries=entries, waiting=waiting, value=value):
             about = (waiting.path, waiting.status, name.number(waiting.seq)) if waiting else ()
@@ -172,9 +176,10 @@ def _user_key(user: User, header: RunHeader, name: _Names) -> Any:
             token = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
             mine = (activation.path, name.number(activation.seq), name.token(activation.lease_token))
             return "parent", way, *mine, change is None, read, token
-        case Insists(means=means):
-            known = _answer_key(header.last_reply, name) if _is_remembered(means, header) else ()
-            return "insists", *_means_key(means, header, name), known
+        case Insists(means=means, settle_count=settle_count):
+            reply = state.reply_to(user)
+            known = () if reply is None else _answer_key(reply, name)
+            return "insists", *_means_key(means, header, name), known, header.settle_count == settle_count
 
 
 def _means_key(means: Means, header: RunHeader, name: _Names) -> tuple[Any, ...]:
@@ -193,11 +198,7 @@ def _undo_key(change: Change, header: RunHeader, name: _Names) -> tuple[Any, ...
     return same, len(change.ops), tuple((expect.path, name.number(expect.seq)) for expect in change.expect)
 
 
-def _is_remembered(means: Means, header: RunHeader) -> bool:
-    return isinstance(means.change.guard, RequestGuard) and means.change.guard.id == header.last_request_id
-
-
-def _numbers_of(user: User, header: RunHeader) -> Iterator[int]:
+def _numbers_of(user: User, state: State) -> Iterator[int]:
     match user:
         case Sends(waiting=waiting):
             yield from [waiting.seq] if waiting is not None else []
@@ -211,5 +212,5 @@ def _numbers_of(user: User, header: RunHeader) -> Iterator[int]:
             yield from () if change is None else (expect.seq for expect in change.expect)
         case Insists(means=means):
             yield from (activation.seq for activation in means.activations)
-            if _is_remembered(means, header) and header.last_reply:
-                yield from (seq for _, seq, _, _ in json.loads(header.last_reply)[0])
+            if reply := state.reply_to(user):
+                yield from (seq for _, seq, _, _ in json.loads(reply)[0])

@@ -48,6 +48,7 @@ class Explorer(Workers, Users):
     * `resend`  the answer to a worker's commit is lost, and the commit is sent again
     * `early`   a queued activation is looked at although its message is on its way
     * `pause`   the scheduler stops between reading and committing
+    * `glance`  the scheduler stops between finding a timer and reading its activation
     * `renew`   a heartbeat comes through after the lease was over
     * `cancel`  a user cancels
     * `restart` a user restarts the run, whether its workers are alive or dead
@@ -56,7 +57,7 @@ class Explorer(Workers, Users):
     * `through` a user lets a run step by step go on with all that it held back, and no longer step by step
     * `send`    a user sends an event
     * `race`    a user stops between reading and committing
-    * `insist`  the answer to a user's change is lost, and the change is sent again
+    * `insist`  the answer to a user's change is lost, and the change is sent again, whoever has come in between
     * `away`    the broker is away when a user resumes, and the resume is taken back
     * `unstart` the broker was away when the run was started, and the start is taken back
     * `start`   two users have read the pending run, and both start it

@@ -31,13 +31,14 @@ ZOMBIES = {"expire": 1, "lose": 1}
 RESENDS = {"resend": 1, "kill": 1}
 REPEATS = {"repeat": 1, "early": 1, "late": 0, "timer": 0}
 SCHEDULERS = {"pause": 1, "renew": 1, "expire": 1}
+GLANCES = {"glance": 1, "repeat": 1, "early": 1, "timer": 0}
 MOST = {"kill": 1, "expire": 1, "lose": 1, "repeat": 1}
 
 SCENARIOS = {
     "a sequence with a step that suspends": Scenario(
         graph(step("a"), step("b", suspends=1), step("c")),
         _ends("success", "suspended"),
-        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS, GLANCES),
         (MOST, {"kill": 2, "expire": 1}, {"resend": 1, "expire": 1, "kill": 1}, {**SCHEDULERS, "kill": 1, "late": 0}),
     ),
     "a join of a parallel in a parallel": Scenario(
@@ -73,8 +74,8 @@ SCENARIOS = {
     "a retry and a sleep": Scenario(
         graph(step("a", fails=1, retries=1), sleep("nap"), sleep("computed", None)),
         _ends("success"),
-        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS),
-        (MOST, {"repeat": 2, "early": 2, "late": 0}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS, GLANCES),
+        ({**GLANCES, "expire": 1}, MOST, {"repeat": 2, "early": 2, "late": 0}),
     ),
     "a failure beside a step that suspends": Scenario(
         graph(parallel("q", step("a", suspends=1), step("b", fails=1)), step("f")),
@@ -118,8 +119,8 @@ SCENARIOS = {
     "two waits for the same event": Scenario(
         graph(parallel("q", wait("v"), wait("w"))),
         _ends("success", "suspended"),
-        ({"send": 2}, {"send": 3}),
-        ({"send": 2, "kill": 1}, {"send": 2, "expire": 1}, {"send": 3, "resend": 1}),
+        ({"send": 2}, {"send": 3}, {"send": 2, "insist": 1}),
+        ({"send": 3, "insist": 2}, {"send": 2, "kill": 1}, {"send": 2, "expire": 1}, {"send": 3, "resend": 1}),
     ),
     "a user who cancels": Scenario(
         graph(parallel("q", step("a", suspends=1), step("b")), step("f")),
@@ -131,8 +132,15 @@ SCENARIOS = {
     "items that wait for people, who mean one of them or all": Scenario(
         graph(foreach("each", 2, 2, step("item", suspends=1)), step("f")),
         _ends("success", "suspended"),
-        ({"race": 1},),
-        ({"race": 2}, {"race": 1, "kill": 1}, {"race": 1, "cancel": 1}, {"race": 1, "expire": 1}),
+        ({"race": 1}, {"insist": 1}),
+        (
+            {"race": 2},
+            {"race": 1, "kill": 1},
+            {"race": 1, "cancel": 1},
+            {"race": 1, "expire": 1},
+            {"insist": 2},
+            {"insist": 1, "race": 1, "cancel": 1},
+        ),
         {"wishes": (Target(index=0), Target(index=1), Target())},
     ),
     "items that wait in a window": Scenario(
@@ -181,8 +189,9 @@ SCENARIOS = {
     "two users who start the same run": Scenario(
         graph(step("a"), step("b")),
         _ends("success"),
-        ({"start": 1, "kill": 1}, {"start": 1, "insist": 1}),
-        ({"start": 1, "kill": 2, "lose": 1}, {"start": 1, "cancel": 1, "expire": 1}),
+        ({"start": 1, "kill": 1}, {"start": 1, "insist": 1}, {"start": 1, "insist": 1, "cancel": 1, "travel": 1}),
+        ({"start": 1, "insist": 2, "cancel": 1, "travel": 1},
+         {"start": 1, "kill": 2, "lose": 1}, {"start": 1, "cancel": 1, "expire": 1}),
     ),
     "two users who start the same run, of whom one takes it back": Scenario(
         graph(step("a"), step("b")),

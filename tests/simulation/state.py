@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from orchestrator.rules.change import Change, Claimed, Dispatch
+from orchestrator.rules.change import Change, Claimed, Dispatch, RequestGuard
 from orchestrator.rules.model import FINAL, Activation, RunHeader, StoredStatus
 
 Message = tuple[str, int]
@@ -47,6 +47,13 @@ class Repeats:
 
 
 @dataclass(frozen=True)
+class Finds:
+    """The scheduler has found a timer that is due, and has not read its activation yet."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Read:
     """The scheduler has read a due activation and has not committed anything yet."""
 
@@ -54,7 +61,7 @@ class Read:
     activation: Activation
 
 
-Local = Holds | Tells | Repeats | Read | None
+Local = Holds | Tells | Repeats | Finds | Read | None
 
 
 # --- users ----------------------------------------------------------------------------------------------------
@@ -81,7 +88,7 @@ class Means:
 
     @property
     def act(self) -> str:
-        """The first word of the wish: resume, cancel, restart, travel or start."""
+        """The first word of the wish: resume, cancel, restart, travel, start or send."""
         return self.wish.partition(" ")[0]
 
 
@@ -95,9 +102,19 @@ class Undoes:
 
 @dataclass(frozen=True)
 class Insists:
-    """A user's change is done, but its answer got lost: the same change will be sent again."""
+    """A user's change is done, but its answer got lost: the same change will be sent again, whoever comes in between.
+
+    `settle_count` is that of the lost answer.
+    """
 
     means: Means
+    settle_count: int
+
+    @property
+    def id(self) -> str:
+        """The id under which the change is remembered."""
+        assert isinstance(self.means.change.guard, RequestGuard)
+        return self.means.change.guard.id
 
 
 @dataclass(frozen=True)
@@ -129,10 +146,18 @@ class State:
     mail: tuple[str, ...] = ()
     users: tuple[User, ...] = ()
     awaited: int = 0  # the settle count that a user who was told that the run goes on wants to see exceeded
+    # Replies that the store remembers beside the header: those to users who will ask again.
+    requests: tuple[tuple[str, str], ...] = ()
 
     def at(self, path: str) -> Activation | None:
         """The activation at this path."""
         return next((activation for activation in self.activations if activation.path == path), None)
+
+    def reply_to(self, user: Insists) -> str | None:
+        """What is remembered of the change that this user will send again; None where it is forgotten."""
+        if self.header.last_request_id == user.id:
+            return self.header.last_reply
+        return dict(self.requests).get(user.id)
 
     def may_have(self, fault: str) -> bool:
         """Tell whether the budget lets this happen once more."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.rules import apply as apply_module
-from orchestrator.rules import commands
+from orchestrator.rules import commands, timers
 from orchestrator.rules.change import (
     CancelPendingItems,
     Change,
@@ -42,7 +42,7 @@ apply, claim = apply_module.apply, apply_module.claim
 
 
 def tokens_are_not_compared(patch: Patch) -> None:
-    def lax(change: Change, header: Any, activations: Any, mail: int, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: int, now: int, *more: Any) -> Any:
         guard = change.guard
         if (
             isinstance(guard, LeaseGuard)
@@ -50,7 +50,7 @@ def tokens_are_not_compared(patch: Patch) -> None:
             and activations[guard.path].status == ActivationStatus.RUNNING
         ):
             change = replace(change, guard=LeaseGuard(guard.path, activations[guard.path].lease_token))
-        return apply(change, header, activations, mail, now)
+        return apply(change, header, activations, mail, now, *more)
 
     patch.setattr(memory, "apply", lax)
 
@@ -58,7 +58,7 @@ def tokens_are_not_compared(patch: Patch) -> None:
 def live_activations_are_overwritten(patch: Patch) -> None:
     """Neither tokens nor live activations stand in the way of a zombie."""
 
-    def lax(change: Change, header: Any, activations: Any, mail: int, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: int, now: int, *more: Any) -> Any:
         guard = change.guard
         if isinstance(guard, LeaseGuard) and guard.path in activations:
             token = activations[guard.path].lease_token or "none"
@@ -72,8 +72,8 @@ def live_activations_are_overwritten(patch: Patch) -> None:
             over = {
                 path: replace(r, status=ActivationStatus.SUCCESS) if path in puts else r for path, r in over.items()
             }
-            return apply(replace(change, guard=LeaseGuard(guard.path, token)), header, over, mail, now)
-        return apply(change, header, activations, mail, now)
+            return apply(replace(change, guard=LeaseGuard(guard.path, token)), header, over, mail, now, *more)
+        return apply(change, header, activations, mail, now, *more)
 
     patch.setattr(memory, "apply", lax)
     patch.setattr(Explorer, "owners", False)
@@ -171,28 +171,39 @@ def claims_are_lax(**fields: Any) -> Callable[[Patch], None]:
     return mutate
 
 
+def held_claims_are_free(patch: Patch) -> None:
+    """A message takes the claim of whoever is at work."""
+
+    def lax(ask: Any, header: Any, activation: Any, now: int) -> Any:
+        if activation is not None and activation.status == ActivationStatus.RUNNING:
+            activation = replace(activation, status=ActivationStatus.RETRYING, deadline=0)
+        return claim(ask, header, activation, now)
+
+    patch.setattr(memory, "claim", lax)
+
+
 def commits_do_not_ask_whether_the_run_has_ended(patch: Patch) -> None:
-    def lax(change: Change, header: RunHeader, activations: Any, mail: int, now: int) -> Any:
+    def lax(change: Change, header: RunHeader, activations: Any, mail: int, now: int, *more: Any) -> Any:
         if isinstance(change.guard, LeaseGuard) and header.status != StoredStatus.SUSPENDED:
             header = replace(header, status=StoredStatus.RUNNING, closed=False)
-        return apply(change, header, activations, mail, now)
+        return apply(change, header, activations, mail, now, *more)
 
     patch.setattr(memory, "apply", lax)
 
 
 def mailboxes_are_not_compared(patch: Patch) -> None:
-    def lax(change: Change, header: Any, activations: Any, mail: int, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: int, now: int, *more: Any) -> Any:
         if change.mailbox is not None:
             change = replace(change, mailbox=replace(change.mailbox, expect=None))
-        return apply(change, header, activations, mail, now)
+        return apply(change, header, activations, mail, now, *more)
 
     patch.setattr(memory, "apply", lax)
 
 
 def repeats_are_not_remembered(patch: Patch) -> None:
-    def lax(change: Change, header: Any, activations: dict[str, Activation], mail: int, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: dict[str, Activation], mail: int, now: int, *more: Any) -> Any:
         return apply(
-            change, header, {path: replace(r, last_lease_token="") for path, r in activations.items()}, mail, now
+            change, header, {path: replace(r, last_lease_token="") for path, r in activations.items()}, mail, now, *more
         )
 
     patch.setattr(memory, "apply", lax)
@@ -203,9 +214,17 @@ def claims_are_ended_without_a_token_of_ones_own(patch: Patch) -> None:
     commands_are(guard_is(ender=""), "commit_outcome")(patch)
 
 
+def moments_are_not_looked_at_again(patch: Patch) -> None:
+    """A timer that was due when it was found counts as due when its activation is read."""
+    patch.setattr(timers, "is_due", lambda activation, now: True)
+
+
 NOTHING = "nothing awaiting and no outcome"
 
 MUTANTS = {
+    "moments are looked at again": Mutant(
+        moments_are_not_looked_at_again, RETRY, {"glance": 1, "repeat": 1, "timer": 0}, "whose lease has just begun"
+    ),
     "tokens": Mutant(tokens_are_not_compared, SEQUENCE, {"expire": 1}, "that does not hold its lease"),
     "tokens and what is live": Mutant(live_activations_are_overwritten, LOOP, {"expire": 1}, "ends again"),
     "settling needs nothing live": Mutant(settling_is_claimed_while_something_is_live, JOIN, {}, NOTHING),
@@ -222,7 +241,10 @@ MUTANTS = {
     "closed for requests": Mutant(a_resume_is_let_into_a_closed_run, BAIL, {}, "hangs"),
     "outbox": Mutant(queued_activations_are_never_due, SEQUENCE, {"lose": 1}, "hangs"),
     "leases": Mutant(leases_never_end, SEQUENCE, {"kill": 1}, "hangs"),
-    "busy": Mutant(claims_are_lax(deadline=0), SEQUENCE, {"repeat": 1}, "before its moment, while it is running"),
+    "busy": Mutant(held_claims_are_free, SEQUENCE, {"repeat": 1}, "by a message, while it is running"),
+    "busy, also when the lease is over": Mutant(
+        held_claims_are_free, SEQUENCE, {"repeat": 1, "expire": 1}, "by a message, while it is running"
+    ),
     "early": Mutant(claims_are_lax(deadline=0), RETRY, {"timer": 0}, "before its moment, while it is retrying"),
     "ended, claims": Mutant(
         claims_are_lax(header_status=StoredStatus.RUNNING, header_closed=False),

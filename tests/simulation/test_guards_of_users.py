@@ -33,6 +33,7 @@ STEPS = graph(step("a"), step("b"), step("c"))
 BOTH = graph(parallel("q", step("a", suspends=1), step("b")))
 NAP = graph(sleep("nap"))
 LATE = graph(wait("w", 1.0, step("late")))
+WAITS = graph(parallel("q", wait("v"), wait("w")))
 LOOP = graph(loop("again", 2, step("a")))
 BAIL = graph(step("a"), step("b", closes="bail"))
 
@@ -86,9 +87,9 @@ def numbers_are_not_compared(patch: Patch) -> None:
 
 
 def upkeep_expects_nothing(patch: Patch) -> None:
-    def lax(change: Change, header: Any, activations: Any, mail: str, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: str, now: int, *more: Any) -> Any:
         upkeep = isinstance(change.guard, RequestGuard) and not change.guard.id
-        return apply(replace(change, expect=()) if upkeep else change, header, activations, mail, now)
+        return apply(replace(change, expect=()) if upkeep else change, header, activations, mail, now, *more)
 
     patch.setattr(memory, "apply", lax)
 
@@ -96,11 +97,30 @@ def upkeep_expects_nothing(patch: Patch) -> None:
 def requests_are_not_remembered(patch: Patch) -> None:
     """A change that is repeated is taken for a new one; its guards are all there is."""
 
-    def lax(change: Change, header: Any, activations: Any, mail: str, now: int) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: str, now: int, *more: Any) -> Any:
         return apply(change, replace(header, last_request_id=""), activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
     commands_are(nothing_is_expected, "resume")(patch)
+
+
+def one_caller_is_remembered(patch: Patch) -> None:
+    """The last of them, in the header: whoever comes next takes its place."""
+
+    def lax(change: Change, header: Any, activations: Any, mail: str, now: int, *_: Any) -> Any:
+        return apply(change, header, activations, mail, now)
+
+    patch.setattr(memory, "apply", lax)
+
+
+def a_repeat_waits_for_another_rest(patch: Patch) -> None:
+    """It is told the count as it is when it comes."""
+    original = apply_module._first_answer
+
+    def lax(header: Any, activations: Any, answer: str) -> Any:
+        return replace(original(header, activations, answer), header=header)
+
+    patch.setattr(apply_module, "_first_answer", lax)
 
 
 def transitions_are_not_checked(patch: Patch) -> None:
@@ -182,6 +202,16 @@ MUTANTS = {
         already=numbers_are_not_compared,
     ),
     "resume, repeated": Mutant(requests_are_not_remembered, ASK, {"insist": 1}, "is obeyed twice"),
+    "resume, repeated after another": Mutant(one_caller_is_remembered, ITEMS, {"insist": 1}, "is refused (moved)"),
+    "start, repeated after another": Mutant(
+        one_caller_is_remembered, ASK, {"start": 1, "unstart": 1, "insist": 1, "cancel": 1}, "is refused"
+    ),
+    "send, repeated after another": Mutant(
+        one_caller_is_remembered, WAITS, {"send": 2, "insist": 1}, "is refused (mail)"
+    ),
+    "resume, repeated, what to wait for": Mutant(
+        a_repeat_waits_for_another_rest, ASK, {"insist": 1, "cancel": 1}, "of another rest to wait for"
+    ),
     "undo, expects": Mutant(commands_are(nothing_is_expected, "undo_resume"), ASK, {"away": 1}, "has begun"),
     # cancel
     "cancel, settle count": Mutant(

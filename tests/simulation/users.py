@@ -161,8 +161,7 @@ class Users(World):
             alone = replace(done, awaited=before.awaited, budget=done.spend("away"), users=users)
             yield f"{name}, but the broker is away", False, alone
         if done.may_have("insist"):
-            again = replace(done, budget=done.spend("insist"), users=(*done.users, Insists(means)))
-            yield f"{name}, but hears nothing", False, again
+            yield f"{name}, but hears nothing", False, _will_insist(done, means, answer)
 
     def _takes_back(self, state: State, user: Undoes) -> Move:
         self.load(state)
@@ -187,8 +186,9 @@ class Users(World):
         if done.header.commits != state.header.commits:
             raise Violation(f"a user who repeats the wish to {user.means.wish} is obeyed twice")
         if isinstance(answer, Refused):
-            yield f"a user repeats the wish to {user.means.wish}: refused", False, done
-            return
+            raise Violation(f"a user who repeats the wish to {user.means.wish} is refused ({answer.reason})")
+        if answer.header.settle_count != user.settle_count:
+            raise Violation(f"a user who repeats the wish to {user.means.wish} is told of another rest to wait for")
         for how, _, end in self.publishes(done, "U", self.at_once(answer.dispatches)):
             yield f"a user repeats the wish to {user.means.wish}; {how}", False, end
 
@@ -222,6 +222,9 @@ class Users(World):
         checks.has_sent(state, done, sends)
         for how, _, end in self.publishes(done, f"U sends {sends.value};", answer.dispatches):
             yield how, False, end
+        if done.may_have("insist"):
+            means = Means(f"send {sends.value}", state.header, (), change)
+            yield f"U sends {sends.value}, but hears nothing", False, _will_insist(done, means, answer)
 
     # --- the process around a worker --------------------------------------------------------------------------
 
@@ -258,6 +261,12 @@ class Users(World):
         if parent.way in ("releases", "gives back"):
             checks.has_released(done, parent.activation, is_abandoned=parent.way == "releases")
         yield from self.publishes(done, f"{name} {parent.way} it;", self.at_once(answer.dispatches))
+
+
+def _will_insist(done: State, means: Means, answer: Committed) -> State:
+    """The state in which the user who has had no answer will ask once more."""
+    insists = Insists(means, answer.header.settle_count)
+    return replace(done, budget=done.spend("insist"), users=(*done.users, insists))
 
 
 # --- the one that must win ------------------------------------------------------------------------------------

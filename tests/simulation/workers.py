@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from orchestrator.rules import timers
 from orchestrator.rules.apply import MAILBOX
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, LeaseGuard, Refused
 from orchestrator.rules.model import FINAL, LIVE, Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import on_deadline
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import SETTLED, Holds, Local, Parent, Read, Repeats, State, Tells, Violation
+from tests.simulation.state import SETTLED, Finds, Holds, Local, Parent, Read, Repeats, State, Tells, Violation
 from tests.simulation.world import Move, World
 
 
@@ -51,6 +52,8 @@ class Workers(World):
             raise Violation(f"{path} is claimed in a run that is {state.header.status}")
         if activation is None or activation.status not in LIVE:
             raise Violation(f"{path} is claimed although it is {activation and activation.status}")
+        if activation.status == ActivationStatus.RUNNING:
+            raise Violation(f"{path} is claimed by a message, while it is running")
         if activation.status != ActivationStatus.QUEUED and activation.deadline > self.clock.now():
             raise Violation(f"{path} is claimed before its moment, while it is {activation.status}")
 
@@ -249,9 +252,18 @@ class Workers(World):
                 self.load(state)
                 for due in self.store.due_timers(acts.NAMESPACE):
                     yield from self._sweeps(state, due.header, due.activation)
+                    if state.may_have("glance"):
+                        late = replace(state, scheduler=Finds(due.activation.path), budget=state.spend("glance"))
+                        yield f"the scheduler finds the timer of {due.activation.path} and pauses", False, late
                     if state.may_have("pause"):
                         paused = replace(state, scheduler=Read(due.header, due.activation), budget=state.spend("pause"))
                         yield f"the scheduler reads {due.activation.path} and pauses", False, paused
+            case Finds(path=path):
+                found = state.at(path)
+                if found is not None and timers.is_due(found, self.clock.now()):
+                    yield from self._sweeps(state, state.header, found)
+                else:
+                    yield f"{path} is not due any more", True, replace(state, scheduler=None)
             case Read(header=header, activation=activation):
                 yield from self._sweeps(state, header, activation)
             case Tells(dispatches=dispatches):
@@ -275,6 +287,8 @@ class Workers(World):
             return
         if state.header.status in (SETTLED if activation.status != ActivationStatus.WAITING else FINAL):
             raise Violation(f"the scheduler moves {activation.path} in a run that is {state.header.status}")
+        if activation.status == ActivationStatus.RUNNING and activation.deadline > self.clock.now():
+            raise Violation(f"the scheduler takes the claim of {activation.path}, whose lease has just begun")
         now = state.at(activation.path)
         if header.generation != state.header.generation and (now is None or now.seq != activation.seq):
             raise Violation(

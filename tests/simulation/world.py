@@ -15,7 +15,7 @@ from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import Holds, Local, Means, Place, State, Tells, Undoes, User, Violation
+from tests.simulation.state import Holds, Insists, Local, Means, Place, State, Tells, Undoes, User, Violation
 
 Move = tuple[str, bool, State]
 
@@ -87,7 +87,8 @@ class World:
         """Make the store hold what the state says."""
         activations = {activation.path: activation for activation in state.activations}
         awaiting = {activation.path for activation in state.activations if activation.status in AWAITING}
-        fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": []}
+        requests = {id_: (self.clock.now(), reply) for id_, reply in state.requests}
+        fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": [], "requests": requests}
         mail = {acts.EVENT: list(state.mail)}
         run = replace(
             self.run, header=state.header, activations=activations, awaiting=awaiting, mailboxes=mail, **fresh
@@ -102,7 +103,10 @@ class World:
         run = self.store._runs[RUN]
         activations = tuple(run.activations[path] for path in sorted(run.activations))
         mail = tuple(run.mailboxes.get(acts.EVENT, ()))
-        taken = replace(state, **{"header": run.header, "activations": activations, "mail": mail, **changes})
+        asked = {user.id for user in state.users if isinstance(user, Insists)}
+        requests = tuple((id_, reply) for id_, (_, reply) in sorted(run.requests.items()) if id_ in asked)
+        found = {"header": run.header, "activations": activations, "mail": mail, "requests": requests}
+        taken = replace(state, **{**found, **changes})
         moved = checks.find_moved(state, taken)
         checks.follows(state.header, run.header, moved, self.clock.now())
         if self.hears:

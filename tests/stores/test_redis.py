@@ -7,9 +7,10 @@ import logging
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +36,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
-from orchestrator.rules.timers import NEVER
+from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
 from orchestrator.stores import redis as module
 from orchestrator.stores.redis import RedisStore
@@ -277,11 +278,58 @@ def test_a_claim_whose_answer_is_lost_is_not_taken_for_anothers(wire: Wire, wire
 
 def test_a_sweep_right_whose_answer_is_lost_still_tells_of_the_gap_before_it(wire: Wire, wired: RedisStore) -> None:
     """Else a server that was away for an hour would have all leases taken over at once."""
-    wired.acquire_sweep("n", "somebody", 1)
-    wired.acquire_sweep("lost", "somebody", 1)
+    wired.acquire_sweep("n", "somebody", 1, LONG)
+    time.sleep(0.5)
     wire.lose_answer()
-    assert wired.acquire_sweep("lost again", "somebody", 1) == NEVER
+    grant = wired.acquire_sweep("n", "somebody", 1, 400)
+    assert grant is not None
+    assert grant.steady < 400
     assert wire.lost == 1
+
+
+def test_what_is_claimed_between_finding_and_reading_is_not_due(store: RedisStore) -> None:
+    """A sweep finds the timer, a worker claims the activation, the sweep reads it: the lease has just begun."""
+    walk = _Walk(store)
+    moved = UpdateActivation("0", {"deadline": 1})
+    walk.commit(Change(RequestGuard("", frozenset({"running"})), (moved,)))
+    connections: Any = store._connections
+    calls = connections.calls
+
+    def claim_in_between(batch: Any) -> Any:
+        found = calls(batch)
+        if batch and batch[0][0] == "due_timers.lua":
+            connections.calls = calls
+            walk.claim()
+        return found
+
+    connections.calls = claim_in_between
+    assert store.due_timers("n") == []
+    assert connections.calls is calls
+
+
+@pytest.mark.parametrize("holder", ["", "a", "b"])
+@pytest.mark.parametrize("until", [-3_000, 3_000, 500_000])
+@pytest.mark.parametrize("last", [None, 500_000, 20_000, 4_000, 0, -4_000, -20_000, -500_000])
+@pytest.mark.parametrize("ahead", [0, 300_000])
+def test_the_right_to_sweep_is_read_alike(
+    client: redis.Redis, store: RedisStore, holder: str, until: int, last: int | None, ahead: int
+) -> None:
+    """By the script as by `take_sweep_right`; the moments are those before and after now."""
+    now, key = store.now(), store._keys.sweep("alike")
+    words: dict[str, Any] = {"holder": holder, "until": now + until, "last": 0 if last is None else now + last}
+    words |= {"steady_since": now - 700_000, "ahead": now + ahead if ahead else 0}
+    client.delete(key)
+    client.hset(key, mapping=words)
+    got = store.acquire_sweep("alike", "a", 3_000, 10_000)
+    wanted, noted = take_sweep_right(SweepRight(**words), "a", 3_000, 10_000, now)
+    stored = {name.decode(): text.decode() for name, text in client.hgetall(key).items()}
+    assert (got is None) == (wanted is None)
+    if got is not None and wanted is not None:
+        assert got.steady == pytest.approx(wanted.steady, abs=2_000)
+        assert got.ahead == pytest.approx(wanted.ahead, abs=2_000)
+    for name, value in asdict(noted or SweepRight(**words)).items():
+        found = stored[name] if name == "holder" else int(stored[name])
+        assert found == (value if name == "holder" else pytest.approx(value, abs=2_000))
 
 
 def test_scripts_that_the_server_has_forgotten_are_loaded_again(client: redis.Redis, store: RedisStore) -> None:

@@ -1,4 +1,4 @@
--- Claim a queued activation, one whose deadline has come, or one whose lease is over. A repeat gets the first reply.
+-- Claim a queued activation, or one whose deadline has come. A repeat gets the first reply.
 -- ARGV: run id, path, seq, token, lease. Returns {'', header, activation, values, state, context} or {reason[, header]}.
 
 local path, seq, token = ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -14,10 +14,7 @@ if activation.seq ~= seq then return {'stale', header_text} end
 local over, claimable = activation.deadline <= now, STATUS[activation.status].claim
 if not claimable then return {'stale', header_text} end
 if claimable == 'at_deadline' and not over then return {'early', header_text} end
-if claimable == 'lease_over' then
-  if not over or not header.auto_restart then return {'busy', header_text} end
-  activation.abandoned_attempts, activation.restarted = activation.abandoned_attempts + 1, true
-end
+if claimable == 'held' then return {'busy', header_text} end
 begin()
 put(activation, {status = 'running'}, token, 0)
 save()

@@ -6,18 +6,22 @@
 local change = cjson.decode(ARGV[2])
 lease, redelivery_delay = change.lease, change.redelivery_delay
 
--- The reply as JSON: [[path, seq, route, delay] …], the path that was claimed, the token that claimed it.
+-- The reply as JSON: [[path, seq, route, delay] …], the path that was claimed, the token that claimed it; then, if a caller
+-- asked or some are left out, the settle count for a caller (null for a worker), and how many dispatches are left out.
 local function encode_reply(most)
   local token = claimed and activations[claimed].lease_token or ''
-  if #dispatches == 0 and token == '' then return '' end
-  local kept = dispatches
+  if #dispatches == 0 and token == '' and change.by_lease then return '' end
+  local left, kept = math.max(0, #dispatches - most), dispatches
   if #kept > most then
     kept = {}
     for place = 1, most do kept[place] = dispatches[place] end
   end
   -- An empty table would become `{}`: Lua cannot tell an empty list from an empty object.
-  local list = #kept > 0 and cjson.encode(kept) or '[]'
-  return '[' .. list .. ',' .. (claimed and cjson.encode(claimed) or 'null') .. ',' .. cjson.encode(token) .. ']'
+  local list, more = #kept > 0 and cjson.encode(kept) or '[]', ''
+  if not change.by_lease or left > 0 then
+    more = string.format(',%s,%d', change.by_lease and 'null' or string.format('%d', header.settle_count), left)
+  end
+  return '[' .. list .. ',' .. (claimed and cjson.encode(claimed) or 'null') .. ',' .. cjson.encode(token) .. more .. ']'
 end
 
 -- The reply of the change when it was applied. A claim that it made is in it while nobody else has taken the activation.
@@ -62,6 +66,8 @@ local function check_guards()
   else
     local id, statuses, generation, settle_count = by[1], by[2], by[3], by[4]
     if id ~= '' and header.last_request_id == id then return repeat_reply(header.last_reply) end
+    local remembered = id ~= '' and redis.call('HGET', KEYS[12], id)
+    if remembered then return repeat_reply(remembered) end
     local fits = contains(statuses, header.status)
       and (generation == cjson.null or generation == header.generation)
       and (settle_count == cjson.null or settle_count == header.settle_count)
@@ -191,6 +197,19 @@ local function settle()
   end
 end
 
+-- What the header has no room for any more is kept beside it, for as long as a repeat can come.
+local function displace(id, text)
+  local old = redis.call('ZRANGEBYSCORE', KEYS[13], '-inf', now - RULES.request_memory, 'LIMIT', 0, 100)
+  if #old > 0 then
+    redis.call('HDEL', KEYS[12], unpack(old))
+    redis.call('ZREM', KEYS[13], unpack(old))
+  end
+  redis.call('HSET', KEYS[12], id, text)
+  redis.call('ZADD', KEYS[13], now, id)
+  redis.call('PEXPIRE', KEYS[12], RULES.request_memory)
+  redis.call('PEXPIRE', KEYS[13], RULES.request_memory)
+end
+
 local function remember()
   local text = encode_reply(RULES.remembered)
   if change.by_lease then
@@ -203,6 +222,7 @@ local function remember()
       touch(activation)
     end
   elseif change.by[1] ~= '' then
+    if header.last_request_id ~= '' then displace(header.last_request_id, header.last_reply) end
     header.last_request_id, header.last_reply = change.by[1], text ~= '' and text or nil
   end
 end

@@ -13,7 +13,7 @@ local function renew(path, token)
   local activation = doc and as_activation(cjson.decode(doc), path)
   local refusal = lease_refusal(header, activation, path, token)
   if refusal then return refusal end
-  activation.deadline = deadline
+  activation.deadline, activation.lease = deadline, tonumber(ARGV[2])
   redis.call('HSET', KEYS[2], path, cjson.encode(activation))
   if has_timer(header, activation) then
     redis.call('ZADD', KEYS[3], deadline, header.namespace .. '\31' .. ARGV[1] .. '\31' .. path)

@@ -40,6 +40,31 @@ local function has_timer(header, activation)
   return activation.deadline ~= 0 and STATUS[activation.status].deadline ~= nil and not RULES.unswept[header.runtime]
 end
 
+-- The activation's moment has come, as it stands there now.
+local function is_due(activation, now)
+  return activation.deadline > 0 and activation.deadline <= now
+end
+
+-- The end of the lease was written by a clock that has gone back since.
+local function is_stranded(header, activation, now)
+  return activation.status == 'running' and activation.lease > 0 and header.auto_restart
+    and activation.deadline - now > 2 * activation.lease
+end
+
+-- Take or keep the right to sweep. Answers the grant, nil where another holds it, and the right if it is to be written.
+local function take_sweep_right(right, holder, lease, pause, now)
+  local off, ahead = math.abs(now - right.last), right.ahead
+  local seen = {holder = right.holder, ['until'] = right['until'], last = now, steady_since = right.steady_since}
+  if right.last == 0 or off > pause then seen.steady_since = now end
+  if right.last - now > pause then ahead = math.max(ahead, right.last) end
+  seen.ahead = ahead > now and ahead or 0
+  if right.holder ~= '' and right.holder ~= holder and right.last <= now and now < right['until'] then
+    return nil, off > math.floor(pause / 2) and seen or nil
+  end
+  seen.holder, seen['until'] = holder, now + lease
+  return {math.max(0, now - seen.steady_since), math.max(0, seen.ahead - now)}, seen
+end
+
 -- A sweep may still have something to do for the timer. Only a wait for an event outlasts the run's settling.
 local function is_timer_live(header, activation)
   if header.status == 'running' then return not is_shut(header, activation.path) end

@@ -3,7 +3,8 @@
 -- Headers and activations are flat documents and may be decoded. Values, state and context never are: Lua would change
 -- large numbers and empty lists. Everything is worked out in tables first and written by `save` at the end, because Redis
 -- takes nothing back: so a script that fails has written nothing.
--- KEYS: header, activations, values, state, context, events, timers; commit adds awaiting, mailboxes, settled, index.
+-- KEYS: header, activations, values, state, context, events, timers; commit adds awaiting, mailboxes, settled, index,
+-- requests, request moments.
 -- ARGV[1] is the run's id.
 
 local LAST_MOMENT = 99999999999999 -- cjson writes whole numbers of up to 14 digits
@@ -121,6 +122,7 @@ local function stamp(activation, before, token, delay)
   if row.ordered and activation.first_seq == 0 then activation.first_seq = seq end
   if row.seq == 'new' or (row.seq == 'claimed' and not came_from.is_asked_for) then activation.seq = seq end
   activation.lease_token = token ~= '' and token or nil
+  activation.lease = row.deadline == 'lease' and lease ~= 0 and lease or nil
   activation.deadline = row.deadline and DEADLINE[row.deadline](delay)
   if row.dispatch == 'at_once' then
     dispatch(activation, 0)

@@ -59,6 +59,9 @@ PUSH_TO_MAILBOX = """INSERT INTO {mailboxes} (run_id, name, number, value)
     FROM {mailboxes} WHERE run_id = :run AND name = :name"""
 POP_FROM_MAILBOX = """DELETE FROM {mailboxes} WHERE run_id = :run AND name = :name AND number =
     (SELECT min(number) FROM {mailboxes} WHERE run_id = :run AND name = :name AND value = :value)"""
+PUT_REPLY = """INSERT INTO {requests} (run_id, id, at, reply) {rows text text bigint text}
+    ON CONFLICT (run_id, id) DO NOTHING"""
+DROP_REPLIES = "DELETE FROM {requests} WHERE run_id = :run AND at <= :old"
 DELETE_RUN = tuple(f"DELETE FROM {{{table}}} WHERE run_id = :run" for table in OF_A_RUN)
 
 # -- reads ------------------------------------------------------------------------------------------------------------
@@ -71,6 +74,7 @@ ACTIVATIONS_AT = "SELECT doc FROM {activations} WHERE run_id = :run AND path {in
 AWAITING_ACTIVATIONS = "SELECT doc FROM {activations} WHERE run_id = :run AND awaiting = 1"
 VALUES = "SELECT id, text FROM {values} WHERE run_id = :run AND id {in ids}"
 MAILBOX = "SELECT value FROM {mailboxes} WHERE run_id = :run AND name = :name ORDER BY number"
+REPLY = "SELECT reply FROM {requests} WHERE run_id = :run AND id = :id"
 STATE = "SELECT key, text FROM {state} WHERE run_id = :run"
 CONTEXT = "SELECT key, text FROM {context} WHERE run_id = :run"
 EVENTS = """SELECT number, at, doc FROM {events} WHERE run_id = :run AND number > :after
@@ -87,11 +91,19 @@ COUNT = "SELECT count(*) FROM {runs} WHERE %s"
 DUE_TIMERS = """SELECT t.deadline, u.doc, a.doc FROM {timers} t JOIN {runs} u ON u.run_id = t.run_id
     JOIN {activations} a ON a.run_id = t.run_id AND a.path = t.path
     WHERE t.namespace = :namespace AND t.deadline <= (SELECT {now}) ORDER BY t.deadline LIMIT :limit"""
+LEASES_AHEAD = """SELECT (SELECT {now}), u.doc, a.doc FROM {timers} t JOIN {runs} u ON u.run_id = t.run_id
+    JOIN {activations} a ON a.run_id = t.run_id AND a.path = t.path
+    WHERE t.namespace = :namespace AND t.deadline > (SELECT {now})
+    AND t.deadline <= (SELECT {now}) + CAST(:ahead AS bigint)
+    AND a.status = 'running' ORDER BY t.deadline DESC LIMIT :limit"""
 DROP_TIMERS_DUE = "DELETE FROM {timers} WHERE run_id = :run AND path {in paths} AND deadline <= (SELECT {now})"
-MAKE_SCHEDULER = """INSERT INTO {schedulers} (namespace, holder, until, last) VALUES (:namespace, '', 0, 0)
+MAKE_SCHEDULER = """INSERT INTO {schedulers} (namespace, holder, until, last, steady_since, ahead)
+    VALUES (:namespace, '', 0, 0, 0, 0)
     ON CONFLICT (namespace) DO NOTHING"""
-LOCK_SCHEDULER = "SELECT holder, until, last FROM {schedulers} WHERE namespace = :namespace {lock}"
-TAKE_SWEEP = "UPDATE {schedulers} SET holder = :holder, until = :until, last = :last WHERE namespace = :namespace"
+LOCK_SCHEDULER = """SELECT holder, until, last, steady_since, ahead FROM {schedulers}
+    WHERE namespace = :namespace {lock}"""
+TAKE_SWEEP = """UPDATE {schedulers} SET holder = :holder, until = :until, last = :last, steady_since = :steady_since,
+    ahead = :ahead WHERE namespace = :namespace"""
 HEARTBEAT = """INSERT INTO {workers} (namespace, worker, until) VALUES (:namespace, :worker, {now} + :ttl)
     ON CONFLICT (namespace, worker) DO UPDATE SET until = excluded.until"""
 FORGET_WORKERS = "DELETE FROM {workers} WHERE namespace = :namespace AND until < (SELECT {now}) - 3600000"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.host import chance
-from orchestrator.rules.apply import Applied
-from orchestrator.rules.change import Change, Claimed, MailboxUpdate, mailbox_version
+from orchestrator.rules.apply import REQUEST_MEMORY, Applied
+from orchestrator.rules.change import Change, Claimed, RequestGuard, mailbox_version
 from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
 from orchestrator.rules.timers import has_timer, is_swept
@@ -33,6 +33,7 @@ class Locked:
     now: int  # the store's clock, in ms
     followed_until: int  # ms; readers follow its events until then
     settle_awaited_until: int  # ms; callers wait for it to settle until then
+    remembered: str | None = None  # kept beside the header as the answer to this very request
 
 
 def encode_name(text: str) -> str:
@@ -73,18 +74,23 @@ def columns(of: RunHeader) -> dict[str, Any]:
     }
 
 
-def lock(tx: Tx, run: str, paths: Sequence[str], update: MailboxUpdate | None = None) -> Locked:
-    """Lock the run and read these activations and this mailbox, in one round trip."""
+def lock(tx: Tx, run: str, paths: Sequence[str], change: Change | None = None) -> Locked:
+    """Lock the run and read these activations, and what the change asks of it, in one round trip."""
     locked = tx.send(q.LOCK, run=run)
     read = tx.send(q.READ, run=run, paths=[encode_name(path) for path in paths])
+    update = change.mailbox if change else None
     entries = tx.send(q.MAILBOX, run=run, name=encode_name(update.name)) if update else None
+    request = change.guard.id if change and isinstance(change.guard, RequestGuard) else ""
+    replies = tx.send(q.REPLY, run=run, id=encode_name(request)) if request else None
     found = locked.fetchall()
     (_, _, now), *activations = read.fetchall()
     version = mailbox_version([decode_name(value) for (value,) in entries.fetchall()]) if entries else ""
     doc, events, followed_until, settle_awaited_until = found[0] if found else ("", 0, 0, 0)
     stored = header(doc) if found else None
     by_path = {one.path: one for one in (activation(doc) for _, _, doc in activations)}
-    return Locked(stored, events, by_path, version, int(now), followed_until, settle_awaited_until)
+    reply = replies.fetchall() if replies else []
+    remembered = reply[0][0] if reply else None
+    return Locked(stored, events, by_path, version, int(now), followed_until, settle_awaited_until, remembered)
 
 
 def must_notify(locked: Locked, applied: Applied) -> bool:
@@ -106,7 +112,12 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, max_events: int = 
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
+    if applied.displaced is not None:
+        id_, reply = applied.displaced
+        tx.put(q.PUT_REPLY, [(run, encode_name(id_), locked.now, reply)])
     _write_activations(tx, run, applied.header, list(applied.activations.values()))
+    if applied.displaced is not None and chance() * SLACK < 1:
+        tx.send(q.DROP_REPLIES, run=run, old=locked.now - REQUEST_MEMORY)
     if applied.events:  # last, because it looks at what was written: it cannot be one statement with it
         _trim(tx, run, locked, len(applied.events), max_events, max_event_age)
 

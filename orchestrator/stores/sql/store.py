@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import URL, make_url
@@ -17,10 +17,10 @@ from sqlalchemy.exc import ArgumentError
 
 from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent, WakeupChannel
-from orchestrator.rules.apply import apply, claim, renew
+from orchestrator.rules.apply import apply, claim, may_delete, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
 from orchestrator.rules.model import Activation, RunHeader
-from orchestrator.rules.timers import SweepRight, is_timer_live, take_sweep_right
+from orchestrator.rules.timers import SweepGrant, SweepRight, is_stranded, is_timer_live, take_sweep_right
 from orchestrator.stores.common import number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
@@ -98,8 +98,10 @@ class SqlStore:
 
         def work(tx: Tx) -> Callable[[], Committed | Refused]:
             nonlocal is_awaited
-            locked = rows.lock(tx, run, paths, change.mailbox)
-            answer = apply(change, locked.header, locked.activations, locked.mailbox_version, locked.now)
+            locked = rows.lock(tx, run, paths, change)
+            answer = apply(
+                change, locked.header, locked.activations, locked.mailbox_version, locked.now, locked.remembered
+            )
             if isinstance(answer, Refused):
                 return lambda: answer
             is_awaited = rows.must_notify(locked, answer)
@@ -109,8 +111,9 @@ class SqlStore:
             claimed = None
             if answer.claimed is not None:
                 activation = answer.activations.get(answer.claimed) or locked.activations[answer.claimed]
-                claimed = rows.package(tx, run, answer.header, activation, None if answer.repeated else change)
-            return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None)
+                of = locked.header if answer.repeated and locked.header is not None else answer.header
+                claimed = rows.package(tx, run, of, activation, None if answer.repeated else change)
+            return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None, answer.left_out)
 
         answer = self._connections.change(work)
         self._notify(run_id, is_awaited)
@@ -205,8 +208,12 @@ class SqlStore:
 
         def work(tx: Tx) -> Callable[[], None]:
             for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
-                header = rows.header(doc)  # read again under the lock: the run may have been reopened meanwhile
-                gone = [activation for activation in by_run[header.run_id] if not is_timer_live(header, activation)]
+                # Read again under the lock: the run may have been reopened meanwhile, and its activations have moved.
+                header = rows.header(doc)
+                paths = [rows.encode_name(activation.path) for activation in by_run[header.run_id]]
+                read = tx.send(q.ACTIVATIONS_AT, run=run_id, paths=paths).fetchall()
+                found = [rows.activation(doc) for (doc,) in read]
+                gone = [activation for activation in found if not is_timer_live(header, activation)]
                 tx.send(q.DROP_TIMERS_DUE, run=run_id, paths=[rows.encode_name(activation.path) for activation in gone])
             return lambda: None
 
@@ -214,6 +221,7 @@ class SqlStore:
 
     def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         refused: dict[LeaseRef, str] = {}
+        refs = list(dict.fromkeys(refs))  # PostgreSQL refuses a statement that writes one row twice
         for start in range(0, len(refs), _PAGE):
             page = refs[start : start + _PAGE]
             refused |= self._connections.change(lambda tx, page=page: self._renew(tx, page, lease))  # type: ignore[misc]
@@ -249,12 +257,19 @@ class SqlStore:
 
         return self._connections.read(work)
 
-    def delete(self, run_id: str, statuses: frozenset[str] | None = None) -> bool:
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
         run = rows.encode_name(run_id)
 
         def work(tx: Tx) -> Callable[[], bool]:
             found = tx.send(q.LOCK, run=run).fetchall()
-            if not found or (statuses is not None and rows.header(found[0][0]).status not in statuses):
+            if not found or not may_delete(rows.header(found[0][0]), statuses, created_at, before):
                 return lambda: False
             for query in q.DELETE_RUN:
                 tx.write(query, run=run)
@@ -262,18 +277,23 @@ class SqlStore:
 
         return self._connections.change(work)
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        page = self._rows(q.LEASES_AHEAD, namespace=rows.encode_name(namespace), ahead=ahead, limit=limit)
+        read = [(now, DueTimer(rows.header(header), rows.activation(activation))) for now, header, activation in page]
+        return [due for now, due in read if is_stranded(due.header, due.activation, now)]
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
         space, mine = rows.encode_name(namespace), rows.encode_name(holder)
 
-        def work(tx: Tx) -> Callable[[], int]:
+        def work(tx: Tx) -> Callable[[], SweepGrant | None]:
             tx.send(q.MAKE_SCHEDULER, namespace=space)
             found = tx.send(q.LOCK_SCHEDULER, namespace=space)
             clock = tx.send(q.CLOCK)
             right = SweepRight(*found.fetchall()[0])
-            since, taken = take_sweep_right(right, mine, lease, clock.fetchall()[0][0])
-            if taken is not None:
-                tx.send(q.TAKE_SWEEP, namespace=space, holder=taken.holder, until=taken.until, last=taken.last)
-            return lambda: since
+            grant, noted = take_sweep_right(right, mine, lease, pause, clock.fetchall()[0][0])
+            if noted is not None:
+                tx.send(q.TAKE_SWEEP, namespace=space, **asdict(noted))
+            return lambda: grant
 
         return self._connections.change(work)
 

@@ -12,7 +12,7 @@ from sqlalchemy.types import TypeEngine
 FORMAT = 3  # of the newest script in `migrations`; stored, and compared at first use
 FIRST_FORMAT = 3  # of the first script: 1 and 2 were those of development versions, whose documents nobody can read
 PREFIX = "orchestrator_"
-OF_A_RUN = ("activations", "values", "state", "context", "events", "mailboxes", "timers", "runs")
+OF_A_RUN = ("activations", "values", "state", "context", "events", "mailboxes", "requests", "timers", "runs")
 NAMES = (*OF_A_RUN, "schedulers", "workers", "meta")
 VERSION_TABLE = PREFIX + "version"
 
@@ -98,6 +98,8 @@ events = Table(PREFIX + "events", metadata, _key("run_id"), _number("number", ke
 mailboxes = Table(
     PREFIX + "mailboxes", metadata, _key("run_id"), _key("name"), _number("number", key=True), _name("value")
 )
+# Replies to the requests of callers, but for the very last, whose reply is in the header.
+requests = Table(PREFIX + "requests", metadata, _key("run_id"), _key("id"), _number("at"), _text("reply"))
 
 timers = Table(
     PREFIX + "timers",
@@ -112,7 +114,14 @@ timers = Table(
 )
 
 schedulers = Table(
-    PREFIX + "schedulers", metadata, _key("namespace"), _name("holder"), _number("until"), _number("last")
+    PREFIX + "schedulers",
+    metadata,
+    _key("namespace"),
+    _name("holder"),
+    _number("until"),
+    _number("last"),
+    _number("steady_since"),  # since when schedulers have asked without a pause
+    _number("ahead"),  # the moment that the clock had shown when it went back
 )
 workers = Table(PREFIX + "workers", metadata, _key("namespace"), _key("worker"), _number("until"))
 meta = Table(PREFIX + "meta", metadata, _key("name"), _number("value"))

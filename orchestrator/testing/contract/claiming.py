@@ -54,7 +54,7 @@ class Claiming(Conditions):
         told: Doc = {"type": "workflow-step-start", "path": "0", "visit": "3", "step": "s0", "input": "i"}
         assert run.event_docs() == [told]
         self.advance(store, LEASE)
-        run.claim("0")
+        run.take_over("0")
         assert run.event_docs() == [told]
 
     def test_a_resumption_tells_what_it_goes_on_with(self, store: Store) -> None:
@@ -144,11 +144,15 @@ class Claiming(Conditions):
             )
 
     def test_an_activation_is_taken_over_when_its_lease_is_over(self, store: Store) -> None:
-        """The takeover has its own number and counts an abandoned attempt. The first worker is refused after it."""
+        """By a sweep, which knows whether the lease could be renewed, and by no message.
+
+        The takeover has its own number and counts an abandoned attempt. The first worker is refused after it.
+        """
         run = StartedRun(store, an_activation("0"))
         first = run.claim("0", token="first", lease=LEASE)
         self.advance(store, LEASE)
-        second = run.claim("0", token="second", lease=LONG)
+        assert run.refused_claim("0", first.activation.seq) == BUSY
+        second = run.take_over("0", token="second")
         assert (second.activation.abandoned_attempts, second.activation.restarted, second.activation.lease_token) == (
             1,
             True,

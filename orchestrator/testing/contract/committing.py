@@ -115,7 +115,7 @@ class Committing(Conditions):
         run = StartedRun(store, an_activation("0"))
         run.claim("0", token="zombie", lease=LEASE)
         self.advance(store, LEASE)
-        run.claim("0", token="owner", lease=LONG)
+        run.take_over("0", token="owner")
         seen = run.snapshot()
         change = Change(
             LeaseGuard("0", "zombie"),
@@ -254,6 +254,53 @@ class Committing(Conditions):
         assert (store.load(run.id), run.header) == (activations, header)
         run.commit_request(mailbox=MailboxUpdate("m", expect="1:v"))
 
+    def test_a_callers_repeated_change_gets_the_first_answer_whoever_came_in_between(self, store: Store) -> None:
+        """However many they were. A change that was refused is no answer: it may be taken when it comes again."""
+        run = StartedRun(store)
+        changes = [
+            Change(
+                RequestGuard(new_token(), ACTIVE),
+                (CreateActivation(an_activation(f"{number}")),),
+                values={f"v{number}": "=1"},
+                events=({"type": "note"},),
+                mailbox=MailboxUpdate("m", push=f"v{number}"),
+            )
+            for number in range(20)
+        ]
+        first = [committed_of(store.commit(run.id, change)) for change in changes]
+        seen = run.snapshot(), store.mail(run.id, "m")
+        for change, answer in zip(changes, first, strict=True):
+            assert committed_of(store.commit(run.id, change)).dispatches == answer.dispatches
+        assert (run.snapshot(), store.mail(run.id, "m")) == seen
+        late = Change(RequestGuard(new_token(), ACTIVE), mailbox=MailboxUpdate("m", expect="", push="v"))
+        assert run.refused(late) == MAILBOX
+
+    def test_a_repeat_tells_the_count_of_rests_of_its_first_answer(self, store: Store) -> None:
+        """Its caller waits for the next rest: one that came in between is the one."""
+        run = StartedRun(store)
+        change = Change(RequestGuard(new_token(), ACTIVE), (CreateActivation(an_activation("0")),))
+        committed_of(store.commit(run.id, change))
+        run.commit_request(UpdateRun({"settle_count": 1, "status": StoredStatus.CANCELED}))
+        again = committed_of(store.commit(run.id, change))
+        assert (again.header.settle_count, again.header.status) == (0, StoredStatus.CANCELED)
+
+    def test_a_repeat_says_how_many_dispatches_it_leaves_out(self, store: Store) -> None:
+        """A first answer has all of them."""
+        run = StartedRun(store, an_activation("0"))
+        creations = [CreateActivation(an_activation(f"1.{number}")) for number in range(60)]
+        by_caller = Change(RequestGuard(new_token(), ACTIVE), tuple(creations))
+        answer = committed_of(store.commit(run.id, by_caller))
+        assert (len(answer.dispatches), answer.left_out) == (60, 0)
+        again = committed_of(store.commit(run.id, by_caller))
+        assert (again.dispatches, again.left_out) == (answer.dispatches[:50], 10)
+        token = run.claim("0").activation.lease_token
+        restart = [UpdateActivation(f"1.{number}", {"status": ActivationStatus.QUEUED}) for number in range(60)]
+        done = UpdateActivation("0", {"status": ActivationStatus.SUCCESS})
+        by_worker = Change(LeaseGuard("0", token), (done, *restart))
+        committed_of(store.commit(run.id, by_worker))
+        again = committed_of(store.commit(run.id, by_worker))
+        assert (len(again.dispatches), again.left_out) == (50, 10)
+
     def test_values_are_written_once(self, store: Store) -> None:
         """A value that exists is left as it is; what a commit names twice is not an error."""
         run = StartedRun(store, an_activation("0"))
@@ -307,7 +354,7 @@ class Committing(Conditions):
         change = Change(LeaseGuard("0", token), ops, lease=LEASE)
         assert committed_of(store.commit(run.id, change)).claimed is not None
         self.advance(store, LEASE)
-        run.claim("1", token="another", lease=LONG)
+        run.take_over("1", token="another")
         assert committed_of(store.commit(run.id, change)).claimed is None
         run.commit("1", "another", UpdateActivation("1", {"status": ActivationStatus.SUCCESS}))
         assert committed_of(store.commit(run.id, change)).claimed is None

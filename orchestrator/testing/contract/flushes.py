@@ -93,7 +93,7 @@ class Flushes(Conditions):
         for number in (1, 2):
             committed_of(store.commit(run.id, a_flush("0", "zombie", number)))
         self.advance(store, LEASE)
-        run.claim("0", token="owner", lease=LONG)
+        run.take_over("0", token="owner")
         seen = run.snapshot()
         for number in (0, 1, 2, 3):
             assert run.refused(Change(LeaseGuard("0", "zombie", number), **EXTRAS)) == LOST

@@ -36,6 +36,7 @@ from orchestrator.rules.model import (
     RunHeader,
     StoredStatus,
 )
+from orchestrator.rules.timers import on_deadline
 from orchestrator.rules.transitions import ABSENT, TABLE
 
 _K = TypeVar("_K")
@@ -186,6 +187,13 @@ class StartedRun:
         """Claim the activation as it is now."""
         seq = self.activation(path).seq
         return claimed_of(self.store.claim(ClaimRequest(self.id, path, seq, token or new_token(), lease)))
+
+    def take_over(self, path: str, token: str = "", lease: int = LONG) -> Claimed:
+        """Take an activation whose lease is over from its holder, as a sweep does, and claim it."""
+        swept = on_deadline(self.header, self.activation(path), LONG)
+        assert swept is not None
+        committed_of(self.store.commit(self.id, swept.change))
+        return self.claim(path, token, lease)
 
     def refused_claim(self, path: str, seq: int) -> str:
         """Return the reason why the claim of a message with this number is refused."""

@@ -93,7 +93,7 @@ class Settling(Conditions):
         )
         self.advance(store, LEASE)
         assert run.due_timers() == [""]
-        assert run.claim("", token="second", lease=LONG).activation.abandoned_attempts == 1
+        assert run.take_over("", token="second").activation.abandoned_attempts == 1
         assert run.refused_commit("", "first", UpdateRun({"status": StoredStatus.SUCCESS})) == LOST
         run.commit(
             "",

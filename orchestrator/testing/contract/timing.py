@@ -9,6 +9,7 @@ from orchestrator.ports import LeaseRef, Store
 from orchestrator.rules.apply import BUSY, ENDED_RUN, LOST, MOVED, UNKNOWN
 from orchestrator.rules.change import Change, CreateActivation, Precondition, RequestGuard, UpdateActivation, UpdateRun
 from orchestrator.rules.model import ActivationStatus, StoredStatus
+from orchestrator.rules.timers import SweepGrant
 from orchestrator.testing.contract.kit import (
     ACTIVE,
     LEASE,
@@ -21,6 +22,12 @@ from orchestrator.testing.contract.kit import (
     each,
     ops_to_create,
 )
+
+
+def granted(answer: SweepGrant | None) -> int:
+    """For how long there has been no pause, as it is told to who holds the right."""
+    assert answer is not None
+    return answer.steady
 
 
 class Timing(Conditions):
@@ -149,7 +156,7 @@ class Timing(Conditions):
         assert store.renew([LeaseRef(run.id, "0", token)], LEASE) == {}
         self.advance(store, LEASE)
         assert run.due_timers() == []
-        assert run.claim("0").activation.abandoned_attempts == 1
+        assert run.refused_claim("0", run.activation("0").seq) == BUSY
 
     def test_a_lease_is_renewed_by_its_holder_alone(self, store: Store) -> None:
         """Others get the reason, and no timer comes into being."""
@@ -180,8 +187,17 @@ class Timing(Conditions):
         assert store.renew([lease], LEASE) == {}
         assert run.refused_claim("0", run.activation("0").seq) == BUSY
         self.advance(store, LEASE)
-        run.claim("0", lease=LONG)
+        run.take_over("0")
         assert store.renew([lease], LEASE) == {lease: LOST}
+
+    def test_a_lease_that_is_named_twice_is_renewed_once(self, store: Store) -> None:
+        """One that is held, and one that is lost."""
+        run = StartedRun(store, an_activation("0"))
+        held = LeaseRef(run.id, "0", run.claim("0", lease=LEASE).activation.lease_token)
+        lost = LeaseRef(run.id, "0", "other")
+        assert store.renew([held, lost, held, lost], LONG) == {lost: LOST}
+        self.advance(store, LEASE)
+        assert run.refused_claim("0", run.activation("0").seq) == BUSY
 
     def test_claims_of_many_runs_are_renewed_together(self, store: Store) -> None:
         """Several of one run, too. A renewal counts as no commit and changes nothing but the deadline."""
@@ -195,7 +211,7 @@ class Timing(Conditions):
         for run, activation in claims:
             now = run.activation(activation.path)
             assert before + LONG <= now.deadline <= store.now() + LONG
-            assert replace(now, deadline=activation.deadline) == activation
+            assert replace(now, deadline=activation.deadline, lease=activation.lease) == activation
         assert [run.header for run in runs] == headers
 
     def test_a_renewal_refuses_upkeep_that_read_before_it(self, store: Store) -> None:
@@ -225,27 +241,52 @@ class Timing(Conditions):
         )
 
     def test_one_scheduler_sweeps_at_a_time(self, store: Store) -> None:
-        """The right ends with its lease, and may be kept. The answer says how long ago the last sweep was."""
+        """The right ends with its lease, and may be kept. The answer says for how long there has been no pause."""
         namespace = new_run_id()
-        assert store.acquire_sweep(namespace, "a", LEASE) > LONG
-        assert store.acquire_sweep(namespace, "b", LEASE) == 0
-        assert store.acquire_sweep(new_run_id(), "b", LEASE) > LONG
+        assert store.acquire_sweep(namespace, "a", LEASE, LONG) == SweepGrant()
+        assert store.acquire_sweep(namespace, "b", LEASE, LONG) is None
+        assert store.acquire_sweep(new_run_id(), "b", LEASE, LONG) == SweepGrant()
         self.advance(store, LEASE // 2)
-        assert LEASE // 2 <= store.acquire_sweep(namespace, "a", LEASE) < LONG
-        assert store.acquire_sweep(namespace, "a", LONG) >= 1
+        assert LEASE // 2 <= granted(store.acquire_sweep(namespace, "a", LEASE, LONG)) < LONG
+        assert granted(store.acquire_sweep(namespace, "a", LONG, LONG)) >= LEASE // 2
         self.advance(store, LEASE)
-        assert store.acquire_sweep(namespace, "b", LEASE) == 0
+        assert store.acquire_sweep(namespace, "b", LEASE, LONG) is None
         other = new_run_id()
-        store.acquire_sweep(other, "a", LEASE)
+        store.acquire_sweep(other, "a", LEASE, LONG)
         self.advance(store, LEASE)
-        assert LEASE <= store.acquire_sweep(other, "b", LEASE) < LONG
-        assert store.acquire_sweep(other, "a", LEASE) == 0
+        assert LEASE <= granted(store.acquire_sweep(other, "b", LEASE, LONG)) < LONG
+        assert store.acquire_sweep(other, "a", LEASE, LONG) is None
+
+    def test_a_pause_in_the_sweeps_is_noted_by_whoever_asks_first(self, store: Store) -> None:
+        """Then it is known to all, also to the next holder, and to one who asks again because no answer came."""
+        namespace = new_run_id()
+        store.acquire_sweep(namespace, "a", LONG, LEASE)
+        self.advance(store, 2 * LEASE)
+        assert store.acquire_sweep(namespace, "b", LONG, LEASE) is None
+        assert granted(store.acquire_sweep(namespace, "a", LEASE, LONG)) < 2 * LEASE
+        self.advance(store, 2 * LEASE)
+        assert store.acquire_sweep(namespace, "b", LONG, LEASE) == SweepGrant()
+        assert granted(store.acquire_sweep(namespace, "b", LONG, LONG)) < 2 * LEASE
+
+    def test_leases_that_the_clock_cannot_have_written_are_found(self, store: Store) -> None:
+        """Those that end farther off than they are long, the farthest first; no sleep, and no lease like any other."""
+        run = StartedRun(store, *(an_activation(str(number)) for number in range(4)))
+        run.commit_request(CreateActivation(an_activation("4", status=ActivationStatus.SLEEPING), delay=3 * LONG))
+        for number in range(4):
+            run.claim(str(number), lease=LONG)
+        run.commit_request(UpdateActivation("0", {}, delay=3 * LONG), UpdateActivation("1", {}, delay=4 * LONG))
+        run.commit_request(UpdateActivation("2", {}, delay=9 * LONG))
+        found = [due.activation.path for due in store.find_stranded(run.namespace, 5 * LONG)]
+        assert found == ["1", "0"]
+        assert len(store.find_stranded(run.namespace, 5 * LONG, 1)) == 1
+        assert store.find_stranded(run.namespace, 2 * LONG) == []
+        assert store.find_stranded(new_run_id(), 5 * LONG) == []
 
     def test_one_of_many_schedulers_at_once_wins(self, store: Store) -> None:
         """The others hear that another has it."""
         namespace = new_run_id()
-        answers = each(lambda n: store.acquire_sweep(namespace, f"t{n}", LONG), range(6))
-        assert sum(answer > 0 for answer in answers) == 1
+        answers = each(lambda n: store.acquire_sweep(namespace, f"t{n}", LONG, LONG), range(6))
+        assert sum(answer is not None for answer in answers) == 1
 
     def test_a_worker_is_there_until_its_time_is_over(self, store: Store) -> None:
         """After another heartbeat a worker stays; other namespaces have their own."""

@@ -58,7 +58,13 @@ def upgrade() -> None:
         postgresql_with=_FLEETING,
     )
     op.create_index("orchestrator_timers_deadline", "orchestrator_timers", ["namespace", "deadline"])
-    op.create_table("orchestrator_schedulers", _key("namespace"), _name("holder"), _number("until"), _number("last"))
+    op.create_table("orchestrator_requests", _key("run_id"), _key("id"), _number("at"), _text("reply"))
+    op.create_table(
+        "orchestrator_schedulers",
+        _key("namespace"),
+        _name("holder"),
+        *(_number(name) for name in ("until", "last", "steady_since", "ahead")),
+    )
     op.create_table("orchestrator_workers", _key("namespace"), _key("worker"), _number("until"))
     op.create_table("orchestrator_meta", _key("name"), _number("value"))
 
