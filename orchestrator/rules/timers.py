@@ -91,7 +91,7 @@ class SweepRight:
 
 @dataclass(frozen=True, slots=True)
 class SweepGrant:
-    """What the holder of the right has to know."""
+    """The times that the holder of the right must know."""
 
     steady: int = 0  # ms for which somebody has looked without a pause
     ahead: int = 0  # ms by which moments that were written before the clock went back are still ahead

@@ -328,7 +328,7 @@ _forks = _Forks()
 
 
 def _remembered(run: _Run, change: Change) -> str | None:
-    """What is kept beside the header as the answer to this very request."""
+    """Return what is kept beside the header as the answer to this very request."""
     found = run.requests.get(change.guard.id) if isinstance(change.guard, RequestGuard) else None
     return None if found is None else found[1]
 

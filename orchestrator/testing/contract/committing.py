@@ -255,7 +255,7 @@ class Committing(Conditions):
         run.commit_request(mailbox=MailboxUpdate("m", expect="1:v"))
 
     def test_a_callers_repeated_change_gets_the_first_answer_whoever_came_in_between(self, store: Store) -> None:
-        """However many they were. A change that was refused is no answer: it may be taken when it comes again."""
+        """Their number does not matter. A change that was refused is no answer: it may be taken when it comes again."""
         run = StartedRun(store)
         changes = [
             Change(

@@ -118,7 +118,7 @@ class Reading(Conditions):
             status=ActivationStatus.SUSPENDED, role=Role.ITEM.value, phase=Phase.JOIN.value,
             queued_at=7, started_at=8, resumed_at=9, first_seq=2, seq=77,
         )  # fmt: skip
-        stamped = {"lease_token", "flush_seq", "abandoned_attempts", "deadline", "suspended_at", "ended_at"}
+        stamped = {"lease_token", "lease", "flush_seq", "abandoned_attempts", "deadline", "suspended_at", "ended_at"}
         assert {each.name for each in fields(full) if getattr(full, each.name) == each.default} == stamped
         run = StartedRun(store, full)
         read = run.activation("0.3")
