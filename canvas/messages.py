@@ -60,6 +60,12 @@ def envelope_of(request: Any) -> dict[str, Any] | None:
     return found or None
 
 
+def envelope_of_message(request: Any) -> dict[str, Any] | None:
+    """Return the envelope of a message as the worker's main process has it, None where it is no message of ours."""
+    found: dict[str, Any] | None = (request.request_dict or {}).get(HEADER)
+    return found or None
+
+
 def is_readable(request: Any) -> bool:
     """Tell if this release knows the format of the message that is being run."""
     envelope = envelope_of(request) or {}

@@ -8,6 +8,7 @@ outcome. A message without that header passes straight through: for other caller
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import TaskEntry, retry_seconds
 from orchestrator.engine.calling import RetryAsked
 from orchestrator.engine.executor import Executor
+from orchestrator.tasks.deliveries import delivery_id
 
 _MARK = "_orchestrator_wrapped"
 
@@ -40,7 +42,8 @@ def wrap_task(app: Celery, executor: Executor, name: str) -> None:
         if envelope is None:
             return original(*args, **kwargs)
         call = _caller(task, original)
-        raise_if_failed(executor.execute(envelope["run"], envelope["path"], envelope["seq"], call))
+        delivery = delivery_id(task.request.id, task.request.hostname, os.getpid())
+        raise_if_failed(executor.execute(envelope["run"], envelope["path"], envelope["seq"], call, delivery=delivery))
         return None
 
     setattr(run, _MARK, executor)

@@ -20,6 +20,8 @@ from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.telemetry import current_span
 from orchestrator.rules.events import EventType, is_reserved
 
+log = logging.getLogger("orchestrator")
+
 R = TypeVar("R", default=Any)
 Out = TypeVar("Out")
 
@@ -49,6 +51,8 @@ class AbortSignal:
     """Tells a step that its run has been aborted or canceled. It is a wish: the step decides when to heed it."""
 
     def __init__(self) -> None:
+        # what the step has done to have the signal set, where its run has neither been aborted nor canceled
+        self.reason: BaseException | None = None
         self._event = threading.Event()
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -69,15 +73,20 @@ class AbortSignal:
                 return
         listener()
 
-    def set(self) -> None:
+    def set(self, reason: BaseException | None = None) -> None:
         """Set the signal. Setting it again does nothing."""
         with self._lock:
             if self._event.is_set():
                 return
+            self.reason = reason
             self._event.set()
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
-            listener()
+            try:
+                listener()
+            # A user's function, mostly in the thread that renews the leases of this process: it must not end that.
+            except BaseException:
+                log.exception("a listener of an abort signal raised")
 
 
 class ContextServices(Protocol):

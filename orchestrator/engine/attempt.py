@@ -13,6 +13,7 @@ from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.engine.calling import leaves
 from orchestrator.engine.chunks import Chunks, Flush
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
 from orchestrator.engine.idempotency import idempotency_key
@@ -22,7 +23,7 @@ from orchestrator.engine.observe.protocols import ObservedAttempt
 from orchestrator.engine.read.value_reader import Values, decode_all, encode_value
 from orchestrator.engine.services import Services
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import new_token
+from orchestrator.host import MARK, new_token
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.change import Claimed, Committed, Refused
 from orchestrator.rules.events import make_written
@@ -74,6 +75,7 @@ class Attempt:
         self.error: BaseException | None = None  # the error that this attempt has failed with
         # The store was away for longer than the lease. No outcome follows: the activation runs again elsewhere.
         self.cut_off: StoreUnavailable | None = None
+        self.is_recorded = False  # its outcome is in the store, and not that of another
         self._results: dict[str, tuple[bool, Any]] = {}
         self.observer = observe_attempt(self._as_observed())
 
@@ -93,7 +95,15 @@ class Attempt:
         """Return the claimed activation with its node, as the rules take it."""
         # The lease token of a successor is drawn before the commit. A repeated commit brings the same token, and so
         # claims the successor once.
-        return ClaimedNode(self.graph, self.header, self.activation, new_token() if self.claims else "", inline)
+        return ClaimedNode(self.graph, self.header, self.activation, self.next_token(), inline)
+
+    def next_token(self) -> str:
+        """Return a token for what the commit may claim. It has this claim's mark, as both are one delivery's."""
+        return new_token(self.activation.lease_token[:MARK]) if self.claims else ""
+
+    def is_cut_off(self, error: BaseException) -> bool:
+        """Tell whether a step has left because the store stayed away, alone or in a group of several errors."""
+        return self.cut_off is not None and any(leaf is self.cut_off for leaf in leaves(error))
 
     @property
     def run_id(self) -> str:

@@ -46,7 +46,7 @@ def _evaluate(attempt: Attempt, work: Callable[[Context[Any]], Any], make_plan: 
     """Run user code that decides something, and plan what follows. Changes of the request context are stored."""
     try:
         context = attempt.context(attempt.typed_input(_body(attempt).given))
-        outcome: Outcome = outcome_of(lambda: work(context), context)
+        outcome: Outcome = outcome_of(lambda: work(context), context, attempt.services.signs)
         match outcome:
             case Returned(value=value):
                 return StepOutcome(make_plan(value), Writes(context=attempt.context_patch(context.request_context)))
@@ -54,8 +54,9 @@ def _evaluate(attempt: Attempt, work: Callable[[Context[Any]], Any], make_plan: 
                 return StepOutcome(flow.abort(attempt.as_claimed_node()))
             # The store was away while the condition read from it. The condition has not answered, so another attempt
             # evaluates it.
-            case Raised(error=error) if error is attempt.cut_off:
-                raise error
+            case Raised(error=error) if attempt.is_cut_off(error):
+                assert attempt.cut_off is not None
+                raise attempt.cut_off
             # A condition that raises fails the run, and does not count as false: a mistake in a lambda must not skip an
             # approval.
             case Raised(error=error):

@@ -20,9 +20,9 @@ from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
 from orchestrator.engine.settlement import settle
-from orchestrator.engine.step_calls import fail, retry_or_fail, run_step
-from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
-from orchestrator.host import monotonic, new_token
+from orchestrator.engine.step_calls import retry_or_fail, run_step
+from orchestrator.errors import RunFailed, StoreUnavailable
+from orchestrator.host import delivery_mark, monotonic, new_token
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.apply import MAILBOX
@@ -31,7 +31,7 @@ from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import Plan
-from orchestrator.rules.timers import find_left_out, with_request_id
+from orchestrator.rules.timers import find_left_out
 from orchestrator.rules.value_ids import make_error_id
 
 log = logging.getLogger("orchestrator")
@@ -82,27 +82,30 @@ class Executor:
         self.keeper = LeaseKeeper(services.store, services.settings, self._on_overdue)
         self._stopping = stopping
 
-    def execute(self, run_id: str, path: str, seq: int, call_task: CallTask | None = None) -> AttemptOutcome | None:
+    def execute(
+        self, run_id: str, path: str, seq: int, call_task: CallTask | None = None, *, delivery: str = ""
+    ) -> AttemptOutcome | None:
         """Run the activation that a message names. Returns None where the claim is refused.
 
-        `call_task` runs an existing task's code, where the message was that task's own.
+        `call_task` runs an existing task's code, where the message was that task's own. `delivery` is the message's id,
+        by which the process around this one finds what is left, should this one end.
         """
         # The message is acknowledged already (decision 2), so a refused one is just dropped: an activation that still
         # has to run has a timer in the store.
-        claimed = self.claim(run_id, path, seq)
+        claimed = self.claim(run_id, path, seq, delivery_mark(delivery))
         inline = InlineBudget(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self._stopping)
         while claimed is not None:
             claimed = self.run_claim(claimed, inline, call_task)
             call_task = None
         return inline.outcome
 
-    def claim(self, run_id: str, path: str, seq: int) -> Claimed | None:
+    def claim(self, run_id: str, path: str, seq: int, mark: str = "") -> Claimed | None:
         """Claim an activation, and wait for the store if it is away. Returns None where the claim is refused."""
         # A worker that waits here takes no further messages, which is the back-pressure that a broken store needs. It
         # has no lease yet that could end meanwhile.
         patience = self.settings.lease_seconds * 10
         # The token is drawn once for all tries, so that a store which has granted the claim grants it again.
-        claim_request = ClaimRequest(run_id, path, seq, new_token(), self.settings.lease)
+        claim_request = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease)
         answer = self.services.retry_while_unavailable(lambda: self.store.claim(claim_request), patience)
         if isinstance(answer, Refused):
             known = log_context(answer.header) if answer.header is not None else {"run_id": run_id}
@@ -132,10 +135,12 @@ class Executor:
     def run(self, attempt: Attempt, inline: InlineBudget) -> Claimed | None:
         """Do the work of the activation's phase, and commit the outcome."""
         outcome = attempt.observer.run(lambda: self._outcome(attempt, inline))
-        # The first attempt is that of the message's own activation. Celery shows its outcome as the task's.
-        if inline.outcome is None:
+        claimed = self._finish(attempt, outcome)
+        # The first attempt is that of the message's own activation. Celery shows its outcome as the task's, where it is
+        # recorded: else the activation is another worker's by now, which shows its own.
+        if inline.outcome is None and attempt.is_recorded:
             inline.outcome = AttemptOutcome(_status_in(outcome.plan, attempt.activation.path), attempt.error)
-        return self._finish(attempt, outcome)
+        return claimed
 
     def _outcome(self, attempt: Attempt, inline: InlineBudget) -> StepOutcome:
         phase = Phase(attempt.activation.phase)
@@ -151,10 +156,12 @@ class Executor:
             return run_step(attempt, inline.has_room())
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001
-            # A bug of the library, or a soft time limit outside the user's code. A failed step shows it at once;
+        except BaseException as error:  # noqa: BLE001
+            # The end of the process is no outcome. Anything else is one: types, validators and serializers are user
+            # code too, a soft time limit strikes anywhere, and a bug of the library shows at once by a failed step;
             # abandoned, the step would cost three leases first.
-            return fail(attempt, error)
+            self.services.signs.raise_if_dying(error)
+            return retry_or_fail(attempt, error)
 
     def _finish(self, attempt: Attempt, outcome: StepOutcome) -> Claimed | None:
         """Commit the outcome, and publish what follows. Returns the successor that the commit has claimed."""
@@ -170,8 +177,11 @@ class Executor:
             self.settings.limits,
             mail=written.mailbox,
             # The commit that takes the count of live activations to zero claims the run's settling with this token.
-            settle_token=new_token() if attempt.claims else "",
+            settle_token=attempt.next_token(),
             chunks=chunks,
+            # A process that ends a claim for its holder does it under a token of its own: the holder's own outcome is
+            # refused then.
+            ender="" if attempt.claims else new_token(),
         )
         change = replace(change, ops=tuple(attempt.observer.add_traces(change.ops)))
         # The change is complete by now. An interruption leads to the same commit again, and the store answers a repeat
@@ -186,6 +196,7 @@ class Executor:
             text = "step %s of run %s belongs to another worker by now (%s): its outcome is discarded"
             log.log(level, text, activation.step, header.run_id, answer.reason, extra=attempt.log_context)
             return None
+        attempt.is_recorded = True
         attempt.observer.on_committed(answer)
         answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
         self.publish(answer.header, answer.dispatches)
@@ -196,28 +207,21 @@ class Executor:
     def fail_abandoned_attempt(self, run_id: str, path: str, seq: int, error: Exception) -> None:
         """End an attempt as failed at once: its process is dead or its time over. Successors go through the queue."""
         found = self._find(run_id, path)
-        graph = self.graph_if_same(found[0]) if found is not None else None
-        if found is not None and graph is not None and attempt_commands.may_fail_claim(found[1], seq):
-            # The commit is made under the attempt's own lease token. Should its function return after all, the second
-            # of the two commits is refused.
-            claimed = Claimed(*found, {}, self.store.state(run_id), self.store.context(run_id))
+        if found is not None and attempt_commands.may_fail_claim(found[1], seq):
+            self.fail_claim(*found, error)
+
+    def fail_claim(self, header: RunHeader, activation: Activation, error: Exception) -> None:
+        """End a claim for its holder as a failed attempt. If the function returns after all, its commit is refused."""
+        graph = self.graph_if_same(header)
+        if graph is not None:
+            state, context = self.store.state(header.run_id), self.store.context(header.run_id)
+            claimed = Claimed(header, activation, {}, state, context)
             attempt = Attempt(self.services, claimed, graph, AbortSignal(), claims=False)
             self._finish(attempt, retry_or_fail(attempt, error))
 
-    def _on_overdue(self, claimed: Claimed) -> None:
+    def _on_overdue(self, claimed: Claimed, error: Exception) -> None:
         activation = claimed.activation
-        error = TimeoutError(f"step {activation.step!r} ran into its time limit of {activation.where.time_limit} s")
         self.fail_abandoned_attempt(claimed.header.run_id, activation.path, activation.seq, error)
-
-    def release(self, run_id: str, path: str, seq: int) -> None:
-        """Put the activation of a dead process back into the queue at once."""
-        found = self._find(run_id, path)
-        # The scheduler does the same when the lease is over. Here the process is known to be dead before that.
-        change = attempt_commands.release(*found, seq, self.settings.limits) if found is not None else None
-        # It has an id, unlike a sweep: should its answer get lost, nobody else would publish it for a while.
-        answer = self.store.commit(run_id, with_request_id(change, new_token())) if change is not None else None
-        if isinstance(answer, Committed):
-            self.publish(answer.header, answer.dispatches)
 
     def _find(self, run_id: str, path: str) -> tuple[RunHeader, Activation] | None:
         header, activations = self.store.header(run_id), self.store.load(run_id, [path])
@@ -236,7 +240,7 @@ class Executor:
             return
         try:
             self.runtime.publish(header, dispatches)
-        except BrokerUnavailable as error:
+        except Exception as error:  # noqa: BLE001  (the broker is away, or a soft limit strikes in here)
             # The commit has written a timer for each dispatch, and the scheduler publishes those that fall due.
             text = "run %s: %s; the scheduler will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=log_context(header))

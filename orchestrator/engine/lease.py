@@ -40,7 +40,7 @@ class LeaseKeeper:
     lease may run twice.
     """
 
-    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed], None]) -> None:
+    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed, Exception], None]) -> None:
         """Make a keeper without a thread.
 
         It calls `on_overdue`, in its thread, for a step that is over its time limit by more than a lease.
@@ -65,7 +65,7 @@ class LeaseKeeper:
         key = LeaseRef(claimed.header.run_id, claimed.activation.path, claimed.activation.lease_token)
         lease = _Lease(claimed, AbortSignal())
         limit = claimed.activation.where.time_limit
-        if limit is not None:
+        if limit:
             # A lease beyond the limit, so that the pool's own hard limit comes first where the pool has one.
             lease.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
@@ -109,10 +109,13 @@ class LeaseKeeper:
         # For pools without a hard limit of their own, such as threads: nothing there can stop a function from outside.
         for lease in over:
             lease.until = inf
-            lease.signal.set()
             activation, header = lease.claimed.activation, lease.claimed.header
+            text = f"step {activation.step!r} ran into its time limit of {activation.where.time_limit} s"
+            limit = TimeoutError(text)
+            # Whoever heeds the signal leaves with this error, and not as if the run had been canceled.
+            lease.signal.set(limit)
             try:
-                self._on_overdue(lease.claimed)
+                self._on_overdue(lease.claimed, limit)
             except StoreUnavailable as error:
                 text = "step %s of run %s is over its time limit, but: %s"
                 log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))

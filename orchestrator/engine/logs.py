@@ -23,6 +23,14 @@ def log_context(header: RunHeader, activation: Activation | None = None, workflo
     return found
 
 
+def error_text(error: BaseException) -> str:
+    """Return the text of an error, whatever its class does when it is asked."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (a user's class)
+        return f"<{type(error).__qualname__} without text>"
+
+
 def log_abandoned_attempt(run_id: str, error: BaseException) -> None:
     """Log that a thread of this process ended in the middle of an attempt."""
     log.error("run %s: an attempt was abandoned in this process: %r", run_id, error, extra={"run_id": run_id})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from orchestrator.engine.calling import ProcessSigns
 from orchestrator.engine.contexts import Contexts
 from orchestrator.engine.retry import retry_while_unavailable
 from orchestrator.engine.settings import Settings
@@ -30,6 +31,8 @@ class Services:
     contexts: Contexts
     # `ctx.orchestrator` of user code; the engine itself never uses it
     owner: Any
+    # tell the end of this process, and time limits, from what a function did
+    signs: ProcessSigns = field(default_factory=ProcessSigns)
 
     def retry_while_unavailable(self, call: Callable[[], _T], seconds: float | None = None) -> _T:
         """Retry an idempotent store call for so many seconds; by default for the time of a lease."""

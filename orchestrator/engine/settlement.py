@@ -94,7 +94,8 @@ def _call_hook(
     try:
         resolve_value(hook(run_info(services.owner, reader, services.contexts.read(context))))
     # A hook does not decide how its run ends: its error is logged, and the run's status stands.
-    except Exception:  # a user's function
+    except BaseException as error:  # a user's function, which may also say `sys.exit()`
+        services.signs.raise_if_dying(error)
         log.exception("%s of run %s raised", name, header.run_id, extra=log_context(header))
 
 

@@ -21,10 +21,12 @@ from orchestrator.engine.calling import (
     RetryRequested,
     Returned,
     SuspendRequested,
+    is_struck,
     outcome_of,
     resolve_value,
 )
 from orchestrator.engine.declarations import restore_as
+from orchestrator.engine.logs import error_text
 from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
@@ -170,15 +172,15 @@ def _run(attempt: Attempt, inline: bool, ready: Call) -> StepOutcome:
         given = ready.read_input()
         context = attempt.context(given, *ready.context_types)
     except (InputInvalid, SecretUnavailable) as error:
-        return fail(attempt, error)
-    outcome = outcome_of(lambda: ready.call(context), context)
+        return fail_for_good(attempt, error)
+    outcome = outcome_of(lambda: ready.call(context), context, attempt.services.signs)
     try:
         return _follow(attempt, inline, ready, context, outcome)
     except StoreUnavailable:
         raise
     # An output that cannot be stored, or a state that does not fit, fails the step although its function has returned.
     except OrchestratorError as error:
-        return fail(attempt, error)
+        return fail_for_good(attempt, error)
 
 
 def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
@@ -201,8 +203,9 @@ def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], 
         case RetryRequested(seconds=seconds):
             return StepOutcome(attempt_commands.retry(claim, seconds))
         # The store was away for longer than the lease, so a commit of this attempt would be refused.
-        case Raised(error=error) if error is attempt.cut_off:
-            raise error
+        case Raised(error=error) if attempt.is_cut_off(error):
+            assert attempt.cut_off is not None
+            raise attempt.cut_off
         case Raised(error=error):
             return retry_or_fail(attempt, error, context)
 
@@ -236,6 +239,11 @@ def retry_or_fail(attempt: Attempt, error: BaseException, context: Context[Any] 
     return fail(attempt, error, context)
 
 
+def fail_for_good(attempt: Attempt, error: BaseException) -> StepOutcome:
+    """Fail the activation by an error that would come again; where a time limit is behind it, the attempt alone."""
+    return retry_or_fail(attempt, error) if is_struck(error) else fail(attempt, error)
+
+
 def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
     """Fail the activation for good: log and store the error, and plan what follows."""
     attempt.error = error
@@ -246,7 +254,13 @@ def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = 
     if not is_tripwire:
         text = "step %s of run %s (%s) failed: %s"
         log.error(
-            text, activation.step, header.run_id, header.workflow_id, error, exc_info=error, extra=attempt.log_context
+            text,
+            activation.step,
+            header.run_id,
+            header.workflow_id,
+            error_text(error),
+            exc_info=error,
+            extra=attempt.log_context,
         )
         attempt.observer.on_failure(error)
     text = encode_error(error, attempt.services.settings.max_payload_bytes)

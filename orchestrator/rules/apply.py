@@ -178,11 +178,11 @@ def _guard(
     change: Change, header: RunHeader, activations: Mapping[str, Activation], remembered: str | None
 ) -> Applied | Refused | None:
     match change.guard:
-        case LeaseGuard(path=path, token=token, flush_seq=flush_seq):
+        case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
             activation = activations.get(path)
             # The answer to a commit may be lost on the way. A lease ends by one commit only, so a commit under the
             # token that ended last is that one, sent again.
-            if activation is not None and activation.last_lease_token == token:
+            if activation is not None and activation.last_lease_token == (ender or token):
                 return _first_answer(header, activations, activation.last_reply)
             if reason := _lease_refusal(header, activation, path, token):
                 return Refused(reason, header)
@@ -330,12 +330,12 @@ class _Work:
                     before = self.header.last_request_id
                     self.displaced = (before, self.header.last_reply) if before else None
                     self.header = replace(self.header, last_request_id=id_, last_reply=answer)
-            case LeaseGuard(path=path, token=token, flush_seq=flush_seq):
+            case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
                 activation = self.activations[path]
                 # A claim that goes on is not remembered by its token: its next commit is another one. Its flushes are
                 # told apart by their numbers.
                 if activation.lease_token != token:
-                    self._write(replace(activation, last_lease_token=token, last_reply=answer))
+                    self._write(replace(activation, last_lease_token=ender or token, last_reply=answer))
                 elif flush_seq:
                     self._write(replace(activation, flush_seq=flush_seq))
 

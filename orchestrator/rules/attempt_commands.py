@@ -8,6 +8,7 @@ claim: a worker whose lease has been taken over is refused, so it writes nothing
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.rules import flow
 from orchestrator.rules.change import Change, Doc, LeaseGuard, MailboxUpdate, UpdateActivation, mailbox_version
@@ -36,16 +37,18 @@ def commit_outcome(
     mail: MailboxUpdate | None = None,
     settle_token: str = "",
     chunks: Sequence[Doc] = (),
+    ender: str = "",
 ) -> Change:
     """Record the outcome of a claim together with everything that follows from it.
 
     It is one commit, because a worker may die after it: a successor that a second commit starts could be lost.
     `settle_token` claims the settling of the run for this worker if nothing is live any more; without one the settling
-    is queued. `chunks` are what the step has streamed last. They come before the events of its end.
+    is queued. `chunks` are what the step has streamed last. They come before the events of its end. With `ender`,
+    a token of its own, another process ends the claim for its holder, whose own commit is then refused.
     """
     return Change(
         # The token is the only guard. A seq may come again (time travel, the failover of a store), a token never does.
-        LeaseGuard(activation.path, activation.lease_token),
+        LeaseGuard(activation.path, activation.lease_token, ender=ender),
         tuple(plan.ops),
         # Values go with the commit that refers to them. A value without a reference would never be found and purged.
         values={**plan.values, **texts.values},
@@ -54,7 +57,8 @@ def commit_outcome(
         events=(*chunks, *plan.events),
         # The mailbox is compared in the same commit, so an event that has come since it was read is not overlooked.
         mailbox=mail,
-        settle_token=settle_token,
+        # Neither do hooks run under the time limit of the step that was the last.
+        settle_token="" if activation.where.has_limit else settle_token,
         settle_now=plan.settle_now,
         lease=limits.lease,
         redelivery_delay=limits.redelivery_delay,
@@ -183,6 +187,11 @@ def is_claim(activation: Activation, seq: int) -> bool:
     return activation.status == ActivationStatus.RUNNING and activation.seq == seq
 
 
+def is_claim_of(activation: Activation, mark: str) -> bool:
+    """Tell whether an activation is held by a claim of the delivery with this mark."""
+    return bool(mark) and activation.status == ActivationStatus.RUNNING and activation.lease_token.startswith(mark)
+
+
 def may_fail_claim(activation: Activation, seq: int) -> bool:
     """Tell whether the main process may end a claim of this number as failed, on behalf of the child that had it.
 
@@ -191,13 +200,20 @@ def may_fail_claim(activation: Activation, seq: int) -> bool:
     return is_claim(activation, seq) and activation.path != ""
 
 
-def release(header: RunHeader, activation: Activation, seq: int, limits: CommitLimits) -> Change | None:
+def release(
+    header: RunHeader, activation: Activation, seq: int, limits: CommitLimits, *, is_abandoned: bool = True
+) -> Change | None:
     """Put a claim whose process is known to be gone back into the queue; None where the claim has ended.
 
-    It is the same as the end of the lease, only at once: the attempt counts as abandoned.
+    It is the same as the end of the lease, only at once: the attempt counts as abandoned. Without
+    `is_abandoned` (the worker was told to stop) it does not count: a long step may meet many deployments, and must not
+    fail by them.
     """
     if not is_claim(activation, seq):
         return None
     # The change is guarded by the deadline that was read. A heartbeat that comes in between proves a living worker.
     action = on_deadline(header, activation, limits.redelivery_delay)
-    return action.change if action is not None else None
+    if action is None or is_abandoned or not header.auto_restart:
+        return action.change if action is not None else None
+    fields: ActivationFields = {"status": ActivationStatus.QUEUED.value, "restarted": True}
+    return replace(action.change, ops=(UpdateActivation(activation.path, fields),))

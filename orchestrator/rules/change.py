@@ -97,6 +97,9 @@ class LeaseGuard:
     path: str
     token: str
     flush_seq: int = 0  # number of a flush, from 1: the claim goes on, so its token cannot tell a repeat
+    # Token of a process that ends the claim for its holder. Repeated under it, the change gets its first answer, while
+    # the holder, who comes later, is refused like any worker that has lost its lease.
+    ender: str = ""
 
 
 @dataclass(frozen=True, slots=True)

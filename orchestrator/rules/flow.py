@@ -95,7 +95,8 @@ def _plan(claim: ClaimedNode) -> Plan:
     header = claim.header
     return Plan(
         claim.graph,
-        claim.token,
+        # Under the time limit of a step nothing else runs, be it a condition: it goes into the queue.
+        "" if claim.activation.where.has_limit else claim.token,
         header.quiet,
         admission,
         header.generation,

@@ -48,6 +48,11 @@ class Route:
     soft_time_limit: float | None = None  # seconds until the function gets an exception
     task: str | None = None  # the registered task that carries the step itself, where there is one
 
+    @property
+    def has_limit(self) -> bool:
+        """True where the message has a time limit of its own, which is for nobody but the step that it is for."""
+        return bool(self.time_limit or self.soft_time_limit)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:

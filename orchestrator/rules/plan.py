@@ -159,6 +159,9 @@ def _fits(plan: Plan, activation: Activation) -> bool:
         return False
     # Another queue, priority or time limit would not be kept by going on in this worker. The name is for monitors only.
     here, there = activation.where, unpack_route(plan.inline)
+    # A time limit is its message's: what goes on inline would share what the step before has left of it.
+    if here.has_limit or there.has_limit:
+        return False
     return replace(here, name="") == replace(there, name="") and here.task is None
 
 

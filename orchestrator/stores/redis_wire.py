@@ -122,8 +122,8 @@ def change_words(change: Change) -> list[str]:
     doc["ops"] = _ops(change.ops)
     doc["n"] = [len(part) for part in parts]
     match change.guard:
-        case LeaseGuard(path=path, token=token, flush_seq=number):
-            doc |= {"by_lease": True, "by": [path, token, number]}
+        case LeaseGuard(path=path, token=token, flush_seq=number, ender=ender):
+            doc |= {"by_lease": True, "by": [path, token, number, ender] if ender else [path, token, number]}
         case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count):
             doc["by"] = [id_, sorted(statuses), generation, settle_count]
         case _:

@@ -295,7 +295,13 @@ class Wild(Pair):
     def guard(self) -> LeaseGuard | RequestGuard:
         mine = [activation for activation in self.claims[-4:] if activation.lease_token]
         lease_guards = [
-            self.build(LeaseGuard, path=one.path, token=one.lease_token, flush_seq=self.draw(st.integers(0, 3)))
+            self.build(
+                LeaseGuard,
+                path=one.path,
+                token=one.lease_token,
+                flush_seq=self.draw(st.integers(0, 3)),
+                ender=self.pick(["", "", self.token()]),
+            )
             for one in mine
         ]
         header = self.memory.header(self.run_id) or RunHeader()

@@ -19,7 +19,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Graph, Retry, Route, Step
-from orchestrator.rules.model import Activation, Phase, RunHeader
+from orchestrator.rules.model import Activation, Phase, RunHeader, pack_route
 from orchestrator.rules.plan import ClaimedNode, Done
 from tests.simulation.acts import EVENT, graph, sleep, step, wait
 
@@ -208,3 +208,32 @@ def test_a_time_limit_may_fail_a_step_but_no_settling(path: str, may: bool) -> N
 def test_a_run_that_has_ended_has_nothing_to_release() -> None:
     """The timers of an ended run are dead."""
     assert attempts.release(replace(HEADER, status="canceled"), CLAIM, 5, LIMITS) is None
+
+
+def test_an_attempt_whose_worker_was_told_to_stop_is_not_abandoned() -> None:
+    """It may have had effects, but however many deployments a step meets, it does not fail by them."""
+    activation = replace(CLAIM, deadline=99, abandoned_attempts=2)
+    change = attempts.release(HEADER, activation, 5, LIMITS, is_abandoned=False)
+    assert change is not None
+    assert change.expect == (Precondition("0", "running", 5, 99),)
+    assert change.ops == (UpdateActivation("0", {"status": "queued", "restarted": True}),)
+    left_alone = attempts.release(replace(HEADER, auto_restart=False), activation, 5, LIMITS, is_abandoned=False)
+    assert left_alone is not None
+    assert "status" not in left_alone.ops[0].fields  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("mark, is_mine", [("mi", True), ("my", False), ("", False)])
+def test_a_claim_is_a_deliverys_by_its_mark(mark: str, is_mine: bool) -> None:
+    """While it is held."""
+    assert attempts.is_claim_of(CLAIM, mark) is is_mine
+    assert not attempts.is_claim_of(replace(CLAIM, status="queued"), mark)
+
+
+@pytest.mark.parametrize("limits", [{"time_limit": 1.0}, {"soft_time_limit": 1.0}])
+def test_nothing_goes_on_under_the_limit_of_a_step(limits: dict[str, float]) -> None:
+    """No control activation, and not the settling of the run: their messages have no such limit."""
+    limited = replace(CLAIM, route=pack_route(Route("a", **limits)))  # type: ignore[arg-type]
+    assert flow.on_result(claim(graph(STEP, sleep("nap", None)), limited), Done("v")).ops[-1].claim == ""  # type: ignore[union-attr]
+    assert flow.on_result(claim(graph(STEP, sleep("nap", None))), Done("v")).ops[-1].claim == "next"  # type: ignore[union-attr]
+    plan = flow.on_result(claim(graph(STEP)), Done("v"))
+    assert attempts.commit_outcome(limited, plan, StoredTexts(), LIMITS, settle_token="t").settle_token == ""

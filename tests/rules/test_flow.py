@@ -16,7 +16,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.graph import Graph
+from orchestrator.rules.graph import Graph, Route
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result
 from orchestrator.rules.value_ids import make_items_prefix
@@ -29,7 +29,12 @@ def claim(of: Graph, path: str, *, inline: bool = False, header: RunHeader = RUN
     """Make a claimed activation of this graph."""
     at = tuple(map(int, path.split(".")))
     activation = Activation(
-        path=path, step=of.node(at).id, status=ActivationStatus.RUNNING, lease_token="mine", input="in", route="{}"
+        path=path,
+        step=of.node(at).id,
+        status=ActivationStatus.RUNNING,
+        lease_token="mine",
+        input="in",
+        route='{"name":"a"}',
     )
     return ClaimedNode(of, header, replace(activation, **{"route": '{"name":"x"}', **fields}), "next", inline)
 
@@ -130,6 +135,9 @@ def test_an_inline_step_is_claimed_where_it_stands_alone_and_fits() -> None:
     assert ops(flow.on_result(claim(of, "0"), Done("o")))[-1] == "put 1 queued run"
     other = claim(of, "0", inline=True, route='{"name":"x","queue":"slow"}')
     assert ops(flow.on_result(other, Done("o")))[-1] == "put 1 queued run"
+    limited = graph(step("a"), replace(step("b", inline=True), route=Route("b", time_limit=1.0)))
+    same = claim(limited, "0", inline=True, route='{"name":"a","time_limit":1.0}')
+    assert ops(flow.on_result(same, Done("o")))[-1] == "put 1 queued run"
     two = graph(step("a"), parallel("p", step("b", inline=True), step("c", inline=True)))
     assert not any(op.endswith("!") for op in ops(flow.on_result(claim(two, "0", inline=True), Done("o"))))
 

@@ -184,7 +184,9 @@ def test_resume_data_is_pending_for_what_had_suspended_behind_the_target() -> No
     assert parse_pending_resumes(pending) == PendingResumes({"2.1@": ("fr0", "message")})
     running = RunHeader(run_id="run", status=StoredStatus.RUNNING, pending_resumes=pending)
     woken = flow.on_sleep_over(
-        ClaimedNode(of, running, Activation(path="1", status=ActivationStatus.RUNNING, input="x", route="{}"), "")
+        ClaimedNode(
+            of, running, Activation(path="1", status=ActivationStatus.RUNNING, input="x", route='{"name":"a"}'), ""
+        )
     )
     begun = {op.activation.path: op.activation for op in woken.ops if isinstance(op, CreateActivation)}
     assert [(begun[path].resumed, begun[path].resume, begun[path].suspend) for path in ("2.0", "2.1")] == [
@@ -224,7 +226,7 @@ def test_items_with_pending_resumes_go_on_when_their_foreach_begins() -> None:
     some = PendingResumes({"1.0.0.1@1": ("r", "s")}, {"1.0.0@1": Progress(4, 3, ((0, 1), (2, 3)))})
     head = RunHeader(run_id="run", status=StoredStatus.RUNNING, generation=1, pending_resumes=some.text())
     claim = ClaimedNode(
-        ITEMS, head, Activation(path="1.0.0", visit="1", status=ActivationStatus.RUNNING, route="{}"), ""
+        ITEMS, head, Activation(path="1.0.0", visit="1", status=ActivationStatus.RUNNING, route='{"name":"a"}'), ""
     )
 
     ops = flow.on_items(claim, 4, 2).ops

@@ -200,19 +200,24 @@ def changes(
 
 
 def _outcome(
-    activation: Activation, plan: Plan, written: Mapping[str, str], mail: MailboxUpdate | None, token: str
+    activation: Activation,
+    plan: Plan,
+    written: Mapping[str, str],
+    mail: MailboxUpdate | None,
+    token: str,
+    ender: str = "",
 ) -> Change:
     return attempt_commands.commit_outcome(
-        activation, plan, StoredTexts(written), LIMITS, mail=mail, settle_token=token
+        activation, plan, StoredTexts(written), LIMITS, mail=mail, settle_token=token, ender=ender
     )
 
 
-def fail_claim_change(of: Graph, claimed: Claimed) -> Change:
+def fail_claim_change(of: Graph, claimed: Claimed, ender: str) -> Change:
     """The commit by which a process ends the claim of its child, which ran into a time limit; it claims nothing."""
     claim = ClaimedNode(of, claimed.header, claimed.activation, "")
     written: dict[str, str] = {}
     plan = _fail(claim, "time", written)
-    return _outcome(claimed.activation, plan, written, None, "")
+    return _outcome(claimed.activation, plan, written, None, "", ender)
 
 
 def defer_change(claimed: Claimed) -> Change:

@@ -261,13 +261,13 @@ def is_of_the_dead(before: State, activation: Activation) -> None:
         raise Violation(f"{activation.path} is taken from the worker that is at work on it")
 
 
-def has_released(after: State, activation: Activation) -> None:
-    """The claim is back in the queue, and counts as abandoned."""
+def has_released(after: State, activation: Activation, *, is_abandoned: bool = True) -> None:
+    """The claim is back in the queue, and counts as abandoned where its worker died and was not stopped."""
     now = after.at(activation.path)
     if (
         now is None
         or now.status != ActivationStatus.QUEUED
-        or now.abandoned_attempts != activation.abandoned_attempts + 1
+        or now.abandoned_attempts != activation.abandoned_attempts + is_abandoned
         or not now.restarted
     ):
         raise Violation(f"the loss of a worker with {activation.path} is not counted")

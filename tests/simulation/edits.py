@@ -65,6 +65,12 @@ def fields_without(*names: str, of: type[UpdateActivation] | type[UpdateRun] = U
     return edit
 
 
+def counts_as_abandoned(change: Change) -> Change:
+    """A claim that was given back counts as abandoned."""
+    ops = (replace(op, fields={**op.fields, "abandoned_attempts": 1}) for op in change.ops)
+    return replace(change, ops=tuple(ops))
+
+
 def run_is(**fields: Any) -> Callable[[Op], bool]:
     """An operation on the header that sets all of these."""
     return lambda op: isinstance(op, UpdateRun) and fields.items() <= dict(op.fields).items()

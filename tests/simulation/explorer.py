@@ -65,6 +65,8 @@ class Explorer(Workers, Users):
     * `flush`   a step streams something while it is at work
     * `release` the process around a killed worker sees it, and puts its claim back in the queue
     * `fail`    the same, for a step that ran into a time limit: its claim ends as failed
+    * `stop`    a worker is told to end, and its parent gives its claim back: that is no abandoned attempt
+    * `outrun`  a step's claim is ended for its time limit, while its worker is still at work and commits later
     * `timer`   not spent: the process that writes a deadline also keeps a timer for it, which may fire or not
     * `late`    not spent: stale messages stay on their way; else they vanish, for they are refused whatever happens
 

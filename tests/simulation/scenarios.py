@@ -237,6 +237,18 @@ SCENARIOS = {
         ({"kill": 1, "fail": 1},),
         ({"kill": 2, "fail": 2}, {"kill": 1, "fail": 1, "expire": 1, "resend": 1}),
     ),
+    "a parent that stops its worker": Scenario(
+        graph(step("a"), parallel("q", step("b"), step("c"))),
+        _ends("success"),
+        ({"kill": 1, "stop": 1},),
+        ({"kill": 3, "stop": 3}, {"kill": 1, "stop": 1, "expire": 1, "cancel": 1}),
+    ),
+    "a worker that outruns a limit, and lives": Scenario(
+        graph(parallel("q", step("a", retries=1), step("b")), step("f")),
+        _ends("success", "failed"),
+        ({"outrun": 1, "resend": 1},),
+        ({"outrun": 2, "expire": 1}, {"outrun": 1, "kill": 1, "release": 1}),
+    ),
     # --- users who restart ---
     "a restart, of workers alive or dead": Scenario(
         graph(parallel("q", step("a"), step("b")), step("f")),

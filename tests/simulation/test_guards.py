@@ -24,8 +24,9 @@ from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHea
 from orchestrator.stores import memory
 from tests.simulation import acts
 from tests.simulation.acts import foreach, graph, loop, parallel, sleep, step, wait
+from tests.simulation.edits import guard_is
 from tests.simulation.explorer import Explorer
-from tests.simulation.mutants import Mutant, Patch
+from tests.simulation.mutants import Mutant, Patch, commands_are
 from tests.simulation.state import State
 
 SEQUENCE = graph(step("a"), step("b", suspends=1))
@@ -208,6 +209,11 @@ def repeats_are_not_remembered(patch: Patch) -> None:
     patch.setattr(memory, "apply", lax)
 
 
+def claims_are_ended_without_a_token_of_ones_own(patch: Patch) -> None:
+    """An outcome that comes too late is taken for a repeat of the commit that has ended its claim."""
+    commands_are(guard_is(ender=""), "commit_outcome")(patch)
+
+
 def moments_are_not_looked_at_again(patch: Patch) -> None:
     """A timer that was due when it was found counts as due when its activation is read."""
     patch.setattr(timers, "is_due", lambda activation, now: True)
@@ -249,6 +255,7 @@ MUTANTS = {
     "ended, commits": Mutant(commits_do_not_ask_whether_the_run_has_ended, SEQUENCE, {"cancel": 1}, "accepted in"),
     "closed for workers": Mutant(commits_do_not_ask_whether_the_run_has_ended, BAIL, {}, "in a run that is closed"),
     "mailboxes": Mutant(mailboxes_are_not_compared, EVENT, {"send": 1}, "waits although"),
+    "who ends a claim": Mutant(claims_are_ended_without_a_token_of_ones_own, STEPS, {"outrun": 1}, "is at work on it"),
     "repeats": Mutant(repeats_are_not_remembered, SEQUENCE, {"resend": 1}, "somebody else's"),
 }  # fmt: skip
 

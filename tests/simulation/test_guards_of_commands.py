@@ -20,6 +20,7 @@ from tests.simulation.edits import (
     any_mail,
     at_once,
     begins_now,
+    counts_as_abandoned,
     edit_mailbox_update,
     edit_plan,
     fields_without,
@@ -254,6 +255,17 @@ CASES: dict[str, dict[str, Case]] = {
             "is not counted",
         ),
     },
+    "release, of who was stopped": {
+        PRECONDITION: Case(
+            lambda change: change and nothing_is_expected(change), ONE, {"kill": 1, "stop": 1}, "is at work on it"
+        ),
+        CONSEQUENCE: Case(
+            lambda change: change and counts_as_abandoned(change),
+            ONE,
+            {"kill": 1, "stop": 1},
+            "is not counted",
+        ),
+    },
     "may_fail_claim": {
         PRECONDITION: Case(
             decides(attempt_commands, "may_fail_claim", lambda activation, seq: activation.path != ""),
@@ -312,6 +324,7 @@ def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
         "find_deferral",
         "find_retry_pause",
         "is_claim",
+        "is_claim_of",
         "must_give_up",
     }
     named = {name.partition(",")[0] for name in CASES}

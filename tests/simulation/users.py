@@ -234,10 +234,11 @@ class Users(World):
         name = f"the parent of the worker that had {path or 'the settling'}"
         if parent.change is None:
             now, change = state.at(path), None
-            if now is not None and parent.way == "releases":
-                change = attempt_commands.release(state.header, now, seq, acts.LIMITS)
+            if now is not None and parent.way in ("releases", "gives back"):
+                is_abandoned = parent.way == "releases"
+                change = attempt_commands.release(state.header, now, seq, acts.LIMITS, is_abandoned=is_abandoned)
             elif now is not None and attempt_commands.may_fail_claim(now, seq):
-                change = acts.fail_claim_change(self.graph, Claimed(state.header, now, {}, {}, {}))
+                change = acts.fail_claim_change(self.graph, Claimed(state.header, now, {}, {}, {}), self.fresh())
             is_open = state.header.status == StoredStatus.RUNNING and not state.header.closed
             if (
                 change is None
@@ -257,8 +258,8 @@ class Users(World):
             return
         checks.is_of_the_dead(state, parent.activation)
         done = self.take(state, ended=self._ended(state))
-        if parent.way == "releases":
-            checks.has_released(done, parent.activation)
+        if parent.way in ("releases", "gives back"):
+            checks.has_released(done, parent.activation, is_abandoned=parent.way == "releases")
         yield from self.publishes(done, f"{name} {parent.way} it;", self.at_once(answer.dispatches))
 
 

@@ -68,6 +68,14 @@ class Workers(World):
                     known = Parent(f"{fault}s", local.claimed.activation)
                     told = replace(gone, users=(*gone.users, known), budget=gone.spend(fault))
                     yield f"W{number} is killed in {_brief(local)}, and its parent sees it", False, told
+            if state.may_have("stop") and isinstance(local, Holds):
+                known = Parent("gives back", local.claimed.activation)
+                told = replace(gone, users=(*gone.users, known), budget=gone.spend("stop"))
+                yield f"W{number} is stopped in {_brief(local)}, and its parent sees it", False, told
+        if state.may_have("outrun") and isinstance(local, Holds):
+            known = Parent("fails", local.claimed.activation)
+            outrun = replace(state, users=(*state.users, known), budget=state.spend("outrun"))
+            yield f"W{number} outruns its limit in {_brief(local)}", False, outrun
         if isinstance(local, Holds) and not local.at:
             yield from self._on_the_way(state, number, local)
         match local:

@@ -58,7 +58,7 @@ local function check_guards()
   if change.by_lease then
     local activation = find(by[1])
     -- The answer of a commit may get lost. Its token has ended here by a commit, and by no other: this is a repeat.
-    if activation and activation.last_lease_token == by[2] then return repeat_reply(activation.last_reply) end
+    if activation and activation.last_lease_token == (by[4] or by[2]) then return repeat_reply(activation.last_reply) end
     local refusal = lease_refusal(header, activation, by[1], by[2])
     if refusal then return {refusal, header_text} end
     -- Flushes come one after the other: a lower number is a repeat.
@@ -215,7 +215,7 @@ local function remember()
   if change.by_lease then
     local activation = activations[change.by[1]]
     if activation.lease_token ~= change.by[2] then -- the claim has ended
-      activation.last_lease_token, activation.last_reply = change.by[2], text ~= '' and text or nil
+      activation.last_lease_token, activation.last_reply = change.by[4] or change.by[2], text ~= '' and text or nil
       touch(activation)
     elseif change.by[3] > 0 then
       activation.flush_seq = change.by[3]

@@ -126,6 +126,22 @@ class Committing(Conditions):
         assert run.snapshot() == seen
         assert store.values(run.id, EXTRAS["values"]) == {}
 
+    def test_the_end_of_a_claim_for_its_holder_is_remembered_and_the_holder_refused(self, store: Store) -> None:
+        """It has a token of its own: its repeat gets the first answer, while the holder's outcome comes too late."""
+        run = StartedRun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
+        ops = (
+            UpdateActivation("0", {"status": ActivationStatus.FAILED}),
+            CreateActivation(an_activation("1", route='{"name":"a"}')),
+        )
+        ended = Change(LeaseGuard("0", token, ender=new_token()), ops)
+        first = committed_of(store.commit(run.id, ended))
+        seen = run.snapshot()
+        assert committed_of(store.commit(run.id, ended)).dispatches == first.dispatches
+        late = Change(LeaseGuard("0", token), (UpdateActivation("0", {"status": ActivationStatus.SUCCESS}),))
+        assert run.refused(late) == LOST
+        assert run.snapshot() == seen
+
     def test_a_token_that_holds_nothing_commits_nothing(self, store: Store) -> None:
         """Not before a claim, not on another activation, not where there is none."""
         run = StartedRun(store, an_activation("0"), an_activation("1"))
