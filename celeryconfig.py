@@ -43,7 +43,7 @@ worker_send_task_events = True
 task_send_sent_event = False
 
 # A cold shutdown (SIGQUIT, which SIGTERM becomes with REMAP_SIGTERM=SIGQUIT) leaves running steps this many seconds to
-# end. What is cut off goes to another worker once its lease is over, and runs there again.
+# end. What is cut off goes to another worker at once, and runs there again.
 worker_soft_shutdown_timeout = 20.0
 
 # --- results -------------------------------------------------------------------------------------------------------

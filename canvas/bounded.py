@@ -44,7 +44,7 @@ class BoundedConnection:
 
     @property
     def channel_errors(self) -> tuple[type[BaseException], ...]:
-        """What the broker answers where it does not take a request."""
+        """The broker's answer where it does not take a request."""
         errors: tuple[type[BaseException], ...] = self._app.connection_for_write().channel_errors
         return errors
 

@@ -43,10 +43,9 @@ class Message:
 
 
 class NoResult:
-    """Stands for the result of a message whose result is ignored.
+    """Stands for the result of a message whose result is ignored."""
 
-    `AsyncResult.__del__` would contact the result backend.
-    """
+    # An `AsyncResult` contacts the result backend when it is deleted.
 
     ignored = True
 
@@ -55,9 +54,15 @@ class NoResult:
 
 
 def envelope_of(request: Any) -> dict[str, Any] | None:
-    """The envelope of the message that is being run, None where it is no message of ours."""
+    """Return the envelope of the message that is being run; None where it is no message of an orchestrator."""
     # Brokers keep the headers apart; a request that was made in this process has them as attributes.
     found: dict[str, Any] | None = (request.headers or {}).get(HEADER) or request.get(HEADER)
+    return found or None
+
+
+def envelope_of_message(request: Any) -> dict[str, Any] | None:
+    """Return the envelope of a message as the worker's main process has it, None where it is no message of ours."""
+    found: dict[str, Any] | None = (request.request_dict or {}).get(HEADER)
     return found or None
 
 
@@ -72,7 +77,7 @@ def is_readable(request: Any) -> bool:
 
 
 def message(app: Celery, header: RunHeader, dispatch: Dispatch) -> Message:
-    """The message that tells a worker of a dispatch.
+    """Make the message of a dispatch.
 
     The step's own name is the message's `shadow`, which logs and monitors show, and the name by which the app's router
     chooses a queue. The run's id is the root id, and in `kwargsrepr`, which monitors search.

@@ -2,10 +2,11 @@
 
 Steps are tasks and have events anyway. A run is none: its row is made here, by the process that runs its steps or
 ends it, under the name of the running worker, since any other name would add a worker to what monitors show. Nothing is
-sent, and nothing is read, unless the worker's task events are enabled. What cannot be sent is lost.
+sent, and nothing is read, unless the worker's task events are enabled. An event that cannot be sent is dropped.
 
-Monitors keep the highest state that they have heard of a task, so a run could never leave SUSPENDED or FAILURE again:
-only after `task-retried` is the next state taken as it comes. That event goes ahead where a run leaves such a state.
+Monitors keep the highest state of a task that they have seen, so a run could never leave SUSPENDED or FAILURE again.
+Only after `task-retried` do they take the next state as it comes. So that event goes ahead where a run leaves such a
+state.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from celery.utils.saferepr import saferepr
 from celery.worker.request import Request
 
 from orchestrator.engine.logs import log_context
-from orchestrator.engine.outcome import Ending
+from orchestrator.engine.outcome import AttemptOutcome
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.rules.model import ActivationStatus, RunHeader, StoredStatus
 
@@ -38,7 +39,7 @@ _RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0}  # for 
 
 
 class Monitor:
-    """Keeps one row per run. `workers` names the workers that live, for a process that is none (a caller's)."""
+    """Keeps one row per run. `workers` returns the names of live workers, for a process that is none (a caller's)."""
 
     def __init__(self, app: Celery, workers: Callable[[], Sequence[str]]) -> None:
         self._app = app
@@ -58,12 +59,12 @@ class Monitor:
 
     @property
     def is_enabled(self) -> bool:
-        """Something is to be sent; in a process that is no worker the app's setting says so."""
+        """True if events are sent. In a process that is no worker the app's setting decides."""
         on = self._on.value if self._hostname else self._app.conf.worker_send_task_events
         return bool(on) and monotonic() >= self._mute_until
 
     def on_progress(self, header: RunHeader) -> None:
-        """Show a run that goes on here, or has come to a rest that is not its end."""
+        """Show a run that goes on here, or has settled without ending."""
         if not self.is_enabled:
             return
         match header.status:
@@ -75,7 +76,7 @@ class Monitor:
                 pass
 
     def _send_running(self, header: RunHeader) -> None:
-        """Emit once per (run, life, rest count) and process; idempotent for monitors."""
+        """Emit once per (run, generation, settle count) and process; idempotent for monitors."""
         stretch = (header.run_id, header.generation, header.settle_count)
         if stretch in self._shown:
             return
@@ -90,7 +91,7 @@ class Monitor:
         self._send(header, *retried, ("task-received", times), ("task-started", {**times, **fresh}))
 
     def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """Show a run that has ended, or is about to be recorded as ended."""
+        """Show a run that has ended, or whose end is about to be committed."""
         if not self.is_enabled:
             return
         match header.status:
@@ -98,8 +99,8 @@ class Monitor:
                 event = ("task-succeeded", {"result": saferepr(result(), _MAX_TEXT), "runtime": _seconds(header)})
                 self._send(header, event)
             case StoredStatus.CANCELED:
-                gone = {"terminated": False, "signum": None, "expired": False, "retried": None, "result": None}
-                self._send(header, ("task-retried", {}), ("task-revoked", gone))
+                revoked = {"terminated": False, "signum": None, "expired": False, "retried": None, "result": None}
+                self._send(header, ("task-retried", {}), ("task-revoked", revoked))
             case _:
                 failure = {"exception": saferepr(error(), _MAX_TEXT), "traceback": None, "runtime": _seconds(header)}
                 self._send(header, ("task-failed", failure))
@@ -121,9 +122,9 @@ class Monitor:
             with self._app.events.default_dispatcher(hostname=hostname) as dispatcher:
                 for kind, fields in events:
                     dispatcher.send(kind, retry=True, retry_policy=_RETRY_ONCE, **common, **fields)
-        except Exception:  # a broker that is away has many faces
+        except Exception:  # a broker that is away raises many kinds of errors
             self._mute_until = monotonic() + _MUTE_SECONDS
-            text = "monitors were not told of run %s, and are not for the next %d s"
+            text = "run %s is not shown in monitors, and no run is for the next %d s"
             log.warning(text, header.run_id, _MUTE_SECONDS, exc_info=True, extra=log_context(header))
 
 
@@ -140,9 +141,9 @@ def _seconds(header: RunHeader) -> float:
 
 
 class AttemptEnded(Ignore):  # type: ignore[misc]  # Celery has no types
-    """Ends the task of a step whose attempt has failed: monitors shall see that, and nobody else.
+    """Ends the task of a step whose attempt has failed, so that monitors show the failure.
 
-    For Celery the task has not failed (its outcome is recorded already): no result is stored, no errback called.
+    For Celery the task has not failed, because its outcome is committed: no result is stored, no errback called.
     """
 
     def __init__(self, event: str, exception: str, stack: str) -> None:
@@ -152,24 +153,24 @@ class AttemptEnded(Ignore):  # type: ignore[misc]  # Celery has no types
         self.stack = stack
 
 
-def raise_if_failed(ending: Ending | None) -> str | None:
-    """Return the status that the step's task ends with, None where it was left alone. Raises `AttemptEnded`."""
-    if ending is None:
+def raise_if_failed(outcome: AttemptOutcome | None) -> str | None:
+    """Return the status that the step's task ends with; None where its message was dropped. Raises `AttemptEnded`."""
+    if outcome is None:
         return None
-    match ending.status:
+    match outcome.status:
         case ActivationStatus.FAILED:
             event = "task-failed"
         case ActivationStatus.RETRYING:
             event = "task-retried"
         case status:
             return status
-    if ending.error is None:
+    if outcome.error is None:
         raise AttemptEnded(event, "to be retried", "")
-    raise AttemptEnded(event, saferepr(ending.error, _MAX_TEXT), _stack(ending.error))
+    raise AttemptEnded(event, saferepr(outcome.error, _MAX_TEXT), _stack(outcome.error))
 
 
 def _stack(error: BaseException) -> str:
-    """The stack from the user's first frame on."""
+    """Return the stack from the user's first frame on."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next and trace.tb_frame.f_globals.get("__name__", "").startswith(_OWN_MODULES):
         trace = trace.tb_next

@@ -1,7 +1,7 @@
 """Events of runs for other systems: each commit's events go to an exchange of the broker as well.
 
-The log in the store stays the truth. What is published is small (it says what happened to which step, without any
-value) and comes at most once: what cannot be sent is dropped, so that no step ever waits for it or fails by it.
+The log in the store stays the truth. A published event is small (it has no values) and comes at most once: an event
+that cannot be sent is dropped, so that no step ever waits for it or fails by it.
 `docs/events.md` has the schema; `orchestrator.contrib.events` reads it.
 """
 
@@ -28,6 +28,7 @@ from orchestrator.rules.change import (
     Op,
     Refused,
 )
+from orchestrator.rules.events import EventType, is_reserved
 from orchestrator.rules.model import RunHeader
 from orchestrator.rules.stamps import start_event
 
@@ -38,7 +39,8 @@ _MAX_KEY = 255  # bytes of a routing key, by AMQP
 
 
 def exchange_of(connection: Any) -> Exchange:
-    """The exchange on this broker: a topic; on Redis its publish and subscribe, so that nothing piles up for nobody."""
+    """Return the exchange on this broker: a topic; on Redis a fanout, by its publish and subscribe."""
+    # Redis keeps the messages of a topic for consumers that may never come; published ones do not pile up.
     kind = "fanout" if connection.transport.driver_type == "redis" else "topic"
     return Exchange(EXCHANGE, type=kind, durable=True)
 
@@ -49,7 +51,7 @@ def routing_key(body: Doc) -> str:
 
 
 def event_messages(header: RunHeader, docs: Iterable[Doc]) -> Iterator[Doc]:
-    """The events of one commit as they are published; `header` is the run's as the commit has left it."""
+    """Yield the events of one commit as they are published; `header` is as the commit has left it."""
     at = datetime.fromtimestamp(header.updated_at / 1000, UTC).isoformat(timespec="milliseconds")
     for index, doc in enumerate(docs):
         yield {
@@ -61,22 +63,22 @@ def event_messages(header: RunHeader, docs: Iterable[Doc]) -> Iterator[Doc]:
             "at": at,
             "commit": header.commits,
             "index": index,
-            "source": WORKFLOW if doc["type"].startswith("workflow-") else doc.get("source", WORKFLOW),
+            "source": WORKFLOW if is_reserved(doc["type"]) else doc.get("source", WORKFLOW),
             "payload": _payload(header.run_id, doc),
         }
 
 
 def _payload(run_id: str, doc: Doc) -> Doc:
     match doc["type"]:
-        case "workflow-finish":
+        case EventType.WORKFLOW_FINISH:
             return {"workflow_status": doc["status"]}
-        case "workflow-step-progress":
+        case EventType.STEP_PROGRESS:
             about = {"current_index": doc["index"], "iteration_status": doc["status"]}
-        case "workflow-step-suspended" if "index" in doc:
+        case EventType.STEP_SUSPENDED if "index" in doc:
             about = {"current_index": doc["index"]}
-        case "workflow-step-start":
+        case EventType.STEP_START:
             about = {"resumed": "resume" in doc}
-        case "workflow-step-result":
+        case EventType.STEP_RESULT:
             about = {"status": doc["status"]}
         case _:
             about = {}
@@ -139,7 +141,7 @@ class Publisher:
         self._background: BackgroundPublisher[Doc] = BackgroundPublisher(app, "event(s) of runs", _send)
 
     def publish(self, header: RunHeader, docs: Sequence[Doc]) -> None:
-        """Have these events of one commit sent. Never waits, never raises."""
+        """Send these events of one commit in the background. Never waits, never raises."""
         self._background.put(event_messages(header, docs))
 
     def flush(self, seconds: float = FLUSH_SECONDS) -> None:

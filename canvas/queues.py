@@ -21,7 +21,7 @@ _MAX_SHORT = 10  # messages in a queue that counts as short
 
 @dataclass(slots=True)
 class _Seen:
-    """What was last seen of a queue."""
+    """The last look at a queue."""
 
     at: float = float("-inf")
     is_short: bool = True

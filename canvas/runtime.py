@@ -30,7 +30,7 @@ _BATCH = 50  # messages that go to the broker together, where its transport can
 
 
 class CeleryRuntime:
-    """Publishes dispatches. One whose moment is near gets a timer in this process; the scheduler sees to the others.
+    """Publishes dispatches. One whose moment is near gets a timer in this process; the scheduler sweeps the others.
 
     `on_register` is called with each workflow that is registered.
     """
@@ -44,15 +44,15 @@ class CeleryRuntime:
         self._on_register = on_register
         self._near = 2 * settings.tick_seconds * 1000
         self._outbox = Outbox(app, self._send_traced)
-        # A timer that its process takes along when it dies is no loss: the stored one is still swept.
+        # A timer that dies with its process does no harm: the stored one is still swept.
         self._timers: TimerThread[tuple[RunHeader, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")
 
     def register_workflow(self, workflow: Any) -> None:
-        """Make the workflow a task of the app, and let the app's tasks among its entries be steps."""
+        """Make the workflow a task of the app, and steps of the app's tasks among its entries."""
         self._on_register(workflow)
 
     def discard_result(self, run_id: str) -> None:
-        """Drop the result that the backend has of an earlier end: it would never be replaced."""
+        """Delete the result of an earlier end from the backend, which never replaces a success."""
         if not isinstance(self._app.backend, DisabledBackend):
             self._app.backend.forget(run_id)
 
@@ -112,8 +112,8 @@ class CeleryRuntime:
         try:
             self.publish(header, [Dispatch(dispatch.path, dispatch.seq, dispatch.route)])
         except BrokerUnavailable as error:
-            log.warning("run %s: %s; the ticker will publish it", header.run_id, error, extra=log_context(header))
-        except Exception:  # the thread must outlive whatever one timer finds
+            log.warning("run %s: %s; the scheduler will publish it", header.run_id, error, extra=log_context(header))
+        except Exception:  # the thread must outlive an error of a single timer
             log.exception("a timer of run %s failed", header.run_id, extra=log_context(header))
 
     def on_progress(self, header: RunHeader) -> None:
@@ -141,7 +141,7 @@ class CeleryRuntime:
                 failure = error() or RuntimeError(f"run {header.run_id} has failed")
                 backend.store_result(header.run_id, failure, states.FAILURE)
 
-    # --- no-ops: workers execute the runs, and the scheduler sweeps their timers ----------------------------------------
+    # --- no-ops: workers execute the runs, and the scheduler sweeps their timers -----------------------------------
 
     def drive(self, run_id: str, timeout: float | None = None) -> None:
         """Do nothing: workers execute the run."""
@@ -150,15 +150,15 @@ class CeleryRuntime:
         """Do nothing: workers execute the run."""
 
     def wake(self, run_id: str) -> None:
-        """Do nothing: workers hear of the change when they renew their leases."""
+        """Do nothing: workers learn of the change when they renew their leases."""
 
     def failure_of(self, run_id: str) -> None:
-        """Return None: a lost worker's run goes to another."""
+        """Return None: where a worker dies, another goes on with the run."""
         return
 
     def arm_timeouts(self, run_id: str) -> None:
         """Do nothing: the scheduler ends waits whose time is over."""
 
     def close(self) -> None:
-        """Close the scheduler's connection. Timers that are near are still published while the process lives."""
+        """Close the scheduler's connection. Timers that are near still fire while the process lives."""
         self._outbox.close()

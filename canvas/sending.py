@@ -1,4 +1,4 @@
-"""Messages that nobody may wait for: a thread of each process sends what gathers, and drops what cannot be sent."""
+"""Messages for which no step may wait: a thread of each process sends them, and drops those that cannot be sent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestrator.host import monotonic
 
 log = logging.getLogger("orchestrator")
 
-FLUSH_SECONDS = 2.0  # that the end of a process may wait for what is unsent
+FLUSH_SECONDS = 2.0  # for which the end of a process may wait for unsent messages
 RETRY_ONCE = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}  # a retry policy of kombu's
 
 _T = TypeVar("_T")
@@ -27,7 +27,7 @@ _publishers: weakref.WeakSet[BackgroundPublisher[Any]] = weakref.WeakSet()
 
 
 def _flush_all(**_: Any) -> None:
-    """Send what is unsent: the process is about to end."""
+    """Send the unsent messages of a process that is about to end."""
     for publisher in list(_publishers):
         publisher.flush(FLUSH_SECONDS)
 
@@ -52,18 +52,19 @@ class BackgroundPublisher(Generic[_T]):
         _publishers.add(self)
 
     def reset_after_fork(self) -> None:
-        """Leave the parent's items to the parent: sent by both, they would come twice."""
+        """Leave the parent's items to the parent."""
+        # Sent by both processes, they would come twice.
         self._queue: queue.Queue[_T] = queue.Queue(_MAX_WAITING)
         self._dropped = 0
 
     def put(self, items: Iterable[_T]) -> None:
-        """Have these sent, in this order. Never waits, never raises."""
+        """Send these in the background, in this order. Never waits, never raises."""
         try:
             for item in items:
                 self._queue.put_nowait(item)
         except queue.Full:
             self._dropped += 1
-        except Exception:  # whatever it is, the step that has just been committed is none of its business
+        except Exception:  # the step that has just been committed must not fail by any error here
             log.exception("%s are not published", self._what)
         if not self._queue.empty():
             self._thread.ensure_started()
@@ -85,7 +86,7 @@ class BackgroundPublisher(Generic[_T]):
             try:
                 with self._app.producer_or_acquire() as producer:
                     self._send(producer, batch)
-            except Exception:  # a broker that is away has many faces
+            except Exception:  # a broker that is away raises many kinds of errors
                 log.warning("%d %s are not published", len(batch), self._what, exc_info=True)
             finally:
                 for _ in batch:

@@ -1,7 +1,8 @@
-"""Wake-ups through the broker: whoever commits to a run that somebody waits for wakes the processes that wait.
+"""Wake-ups through the broker: a commit to a run wakes the processes that wait for that run.
 
-A transient fanout exchange, and one queue for each process that waits, gone when nobody waits there any more. Only runs
-that the store says are awaited are notified, so all others cost nothing. What is lost is made up for by looking.
+There is a transient fanout exchange, and one queue for each process with a waiting reader. Only runs for which the
+store has readers are notified, so all others cost nothing. A notification that does not arrive only costs time: readers
+also look at the store now and then.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ log = logging.getLogger("orchestrator")
 EXCHANGE = Exchange("orchestrator.bell", type="fanout", durable=False, delivery_mode=1)
 
 _LOOK = 1.0  # seconds that the listener waits for a message in one go
-_IDLE = 60.0  # seconds after which it stops listening, if nobody waits
+_IDLE = 60.0  # seconds without a waiting reader after which it stops listening
 _RETRY_DELAY = 5.0  # seconds until it asks a broker that does not answer again
 _MAX_COUNTS = 10_000  # runs whose counts are kept
 
@@ -42,20 +43,20 @@ class BrokerWakeups:
         on_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Listen to nothing yet: nobody waits in the child."""
+        """Do not listen yet: no reader waits in the child."""
         self._changed = threading.Condition()
         self._counts: Counter[str] = Counter()
         self._wanted_until = 0.0  # by this process's clock: when the last reader's interest ends
         self._is_listening = False
 
     def notify(self, run_id: str) -> None:
-        """Wake everybody who waits for the run, here and elsewhere."""
+        """Wake all readers that wait for the run, here and in other processes."""
         self._add(run_id)
         if not self._is_in_memory:
             self._publisher.put([run_id])
 
     def count(self, run_id: str) -> int:
-        """The notifications of this run that have come here; begins to listen."""
+        """Return the number of notifications of this run that have come here, and begin to listen."""
         with self._changed:
             self._wanted_until = monotonic() + _IDLE
             if not self._is_in_memory:
@@ -63,7 +64,7 @@ class BrokerWakeups:
             return self._counts[run_id]
 
     def wait(self, run_id: str, count: int, seconds: float) -> bool:
-        """Wait until more have come, where any can come at all: not from another app on a broker in memory."""
+        """Wait until more than `count` have come. Returns False at once where this process does not listen."""
         with self._changed:
             if not self._is_listening:
                 return False
@@ -72,14 +73,14 @@ class BrokerWakeups:
 
     @cached_property
     def _is_in_memory(self) -> bool:
-        """The broker is one within this process: no other process publishes there."""
+        """True for a broker in this process, where no other process publishes."""
         transport: Any = self._app.connection_for_write().transport
         return bool(transport.driver_type == "memory")
 
     def _add(self, run_id: str) -> None:
         with self._changed:
             if len(self._counts) > _MAX_COUNTS:
-                self._counts.clear()  # who waits for one of them looks once too often, or a moment later
+                self._counts.clear()  # their readers look at the store once too often, or a moment later
             self._counts[run_id] += 1
             self._changed.notify_all()
 
@@ -88,8 +89,8 @@ class BrokerWakeups:
             try:
                 with self._app.connection_for_read() as connection:
                     self._drain(connection)
-            except Exception as error:  # noqa: BLE001  (a broker that is away has many faces; readers look meanwhile)
-                log.debug("nobody is woken by the broker for a while: %s", error)
+            except Exception as error:  # noqa: BLE001  (a broker that is away raises many kinds; readers look meanwhile)
+                log.debug("the broker wakes no readers for a while: %s", error)
             with self._changed:
                 self._is_listening = False
                 if monotonic() > self._wanted_until:

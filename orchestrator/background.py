@@ -55,7 +55,7 @@ class ForkAwareThread:
     """A daemon thread that starts when it is first needed, in each process anew.
 
     `run` may return when there is nothing left to do. It then calls `release` first, while it holds the lock under
-    which it has decided so: whoever needs it next starts another.
+    which it has decided so. The next caller that needs the thread starts another.
     """
 
     def __init__(self, run: Callable[[], None], name: str) -> None:
@@ -130,14 +130,14 @@ class TimerQueue(Generic[Item]):
 
 
 def monotonic_ms() -> float:
-    """Milliseconds of this process's own clock, which nobody sets back."""
+    """Milliseconds of this process's own clock, which is never set back."""
     return monotonic() * 1000
 
 
 class TimerThread(Generic[Item]):
     """Calls back with an item when its moment has come, from one thread of each process.
 
-    `now` is a clock in milliseconds. One that somebody else moves on (a test's) cannot be slept by: `look_every` says
+    `now` is a clock in milliseconds. A virtual one, which a test moves on, cannot be slept by: `look_every` says
     how many seconds pass between two looks at it. After a fork the child has no timers: they are the parent's to keep.
     """
 

@@ -1,6 +1,6 @@
-"""The ports: what the engine needs from the world, stated as conditions.
+"""The ports: all that the engine needs of stores, clocks and runtimes, stated as conditions.
 
-A store that keeps these conditions passes `orchestrator.testing.StoreContract`, whatever it is made of.
+A store that keeps the conditions passes `orchestrator.testing.StoreContract`, whatever it is made of.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any, Protocol, runtime_checkable
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
 from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.timers import SweepGrant
 
-TRIMMED = "workflow-events-trimmed"  # the type of the event that stands for older ones that are kept no longer
 UNREADABLE = "unreadable"  # the status of a stored run whose header cannot be read
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseRef:
-    """One claim of this process, to be renewed."""
+    """Names one lease of this process, which is to be renewed."""
 
     run_id: str
-    path: str
-    token: str
+    path: str  # of the claimed activation
+    token: str  # the lease token of the claim
 
 
 @dataclass(frozen=True, slots=True)
 class DueTimer:
-    """An activation whose moment has come, with its run's header, as they were read together.
+    """An activation whose deadline has come, with its run's header. The two were read together.
 
-    Where one of them cannot be read, `problem` says why, and the two hold no more than the names of run and place.
+    Where one of them cannot be read, `problem` says why, and the two hold no more than run id and path.
     """
 
     header: RunHeader
@@ -40,68 +40,70 @@ class DueTimer:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """One event of a run's log. `at` is in ms.
+    """One event of a run's log."""
 
-    `id` is a cursor, for the store that gave it and for nobody else to compare: as texts, ids do not sort in the order
-    of the log.
-    """
-
+    # A cursor. Only the store that gave it can compare it: as texts, ids do not sort in the order of the log.
     id: str
-    at: int
-    doc: Mapping[str, Any]
+    at: int  # the store's clock, in ms
+    doc: Mapping[str, Any]  # the event as the change wrote it
 
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Selects runs to list, newest first. `before` (ms) keeps those last written earlier; None matches everything."""
+    """Selects runs to list, newest first. None matches everything."""
 
     workflow_id: str | None = None
     status: str | None = None
     resource_id: str | None = None
-    before: int | None = None
+    before: int | None = None  # ms; keeps the runs that were last written earlier
     limit: int = 100
     offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunPageOf:
-    """Headers of one page, and how many runs match in all."""
+    """One page of headers."""
 
     headers: Sequence[RunHeader]
-    total: int
+    total: int  # runs that match, on all pages
 
 
-class Store(Protocol):
-    """Keeps runs. It compares and writes; it decides nothing.
+class RunStore(Protocol):
+    """Keeps the header, the activations and the values of runs.
 
-    Safe to use from several threads. A process uses only connections and locks that it made itself: after a fork a
-    store opens its own. Every verb raises `StoreUnavailable` when the store does not answer; after a `commit` that
-    raised it the outcome is unknown, and the same change may be sent again.
+    A store compares and writes, and decides nothing: `rules.apply` says what a claim or a change does.
     """
 
     def create(self, header: RunHeader) -> RunHeader:
-        """Insert a pending run, or return what is stored under its id, untouched.
+        """Insert a pending run, stamped with `created_at` and `updated_at`, and return its header.
 
-        Stamps `created_at` and `updated_at`.
+        If a run has this id already, return the header of that run, which stays untouched.
         """
         ...
 
     def claim(self, ask: ClaimRequest) -> Claimed | Refused:
-        """Run `core.apply.claim` atomically and bring everything the activation needs, in one round trip if it can.
+        """Do what `rules.apply.claim` says, atomically, and return all that the activation needs.
 
-        A repeat under the same token gets the first answer and changes nothing. `Claimed.values` holds the activation's
-        input and all its `needs` that exist, also its suspend payload and resume data; `state` and `context` are whole.
+        `Claimed.values` holds those of the activation's input, suspend payload, resume data and `needs` that exist.
+        `state` and `context` are whole. One round trip, if the store can.
+
+        A repeat under the same token gets the first answer and changes nothing.
         """
         ...
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
-        """Run `core.apply.apply` atomically: everything in the change becomes visible at once, or nothing does.
+        """Do what `rules.apply.apply` says, atomically: all of the change becomes visible at once, or nothing of it.
 
-        A repeat (same holder token, or same caller id) gets the first answer and changes nothing, also when the
-        first answer was lost on the way; a repeat gets no more than the first 50 of its dispatches.
-        `Committed.claimed` is what `claim` would have returned. Commits of one run exclude each other. Values are
-        written under their ids; one that exists already is left as it is. A repeat of a change that let its claim go on
-        is one with the same `LeaseGuard.part` or a lower one.
+        Commits of one run exclude each other. Values are written under their ids; one that exists already stays as it
+        is. `Committed.claimed` is what `claim` would have returned.
+
+        A repeat gets the first answer and changes nothing, also when the first answer was lost on the way; of the
+        dispatches it gets the first 50. A change is a repeat if a commit has ended the claim of its lease token, or if
+        the run remembers its request id: the last one of all, and earlier ones for `rules.replies.REQUEST_MEMORY` since
+        the next one came. One with a `LeaseGuard.flush_seq`, which lets its claim go on, is a
+        repeat if that number has been reached.
+
+        After `StoreUnavailable` the outcome is unknown, and the same change may be sent again.
         """
         ...
 
@@ -113,107 +115,163 @@ class Store(Protocol):
         ...
 
     def header(self, run_id: str) -> RunHeader | None:
-        """The run's header, or None. Raises `ValueNotReadable` where it cannot be read."""
+        """Return the run's header, or None. Raises `ValueNotReadable` where it cannot be read."""
         ...
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
-        """Records in path order (as numbers): those at `paths` as far as they exist, or all. Consistent in itself.
+    def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
+        """Return the activations at `paths`, as far as they exist, or all of them, in the order of paths as numbers.
 
-        With `held` those that wait for somebody outside, without reading the others; `paths` means nothing then.
+        They are read at one moment: no commit is seen in part.
+        """
+        ...
+
+    def load_awaiting(self, run_id: str) -> list[Activation]:
+        """Return the activations with an awaiting status, in the same order and at one moment.
+
+        The store finds them without reading the others: a run may have ten thousand that have ended.
         """
         ...
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
-        """Stored text of these values, as far as they exist."""
+        """Return the stored texts of these values, as far as they exist."""
         ...
 
     def state(self, run_id: str) -> dict[str, str]:
-        """The run's state, key by key, as stored text."""
+        """Return the run's state, key by key, as stored texts."""
         ...
 
     def context(self, run_id: str) -> dict[str, str]:
-        """The run's request context, key by key, as stored text."""
+        """Return the run's request context, key by key, as stored texts."""
         ...
 
     def mail(self, run_id: str, name: str) -> list[str]:
-        """The entries of the mailbox of this event name, oldest first."""
+        """Return the entries of the mailbox of this event name, oldest first."""
         ...
 
-    def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
-        """Events after the cursor (or from the beginning), in order. None is ever inserted before one that was read.
+    def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
+        """Return the header as soon as the run has settled more than `settle_count` times.
 
-        Where some after the cursor were dropped because the log had grown too long (`Change.keep`) or they too old
-        (`Change.keep_for`, by the store's clock), the first one is of the type `TRIMMED` and stands for them. Only
-        commits drop any: in a run without, all stay. Raises ValueError for what is no cursor.
+        After `timeout` seconds return it as it is. None as soon as there is no such run.
+        """
+        ...
+
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
+        """Remove the run and all that belongs to it, atomically, if `rules.commands.may_delete` allows it.
+
+        A run whose header cannot be read has the status `UNREADABLE`.
+
+        Return False where nothing was removed; also for a repeat whose first answer was lost, because nothing is left
+        that could remember it. Whoever has seen the run before knows by its being gone that it was removed.
+        """
+        ...
+
+
+class EventLog(Protocol):
+    """Keeps the events of runs, in the order of the commits that wrote them."""
+
+    def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
+        """Return events behind the cursor (or from the beginning), in order.
+
+        No event ever appears before one that has been read. Where events behind the cursor were dropped, because the
+        log had grown too long (`Change.max_events`) or they too old (`Change.max_event_age`, by the store's clock), the
+        first event returned has the type `EventType.EVENTS_TRIMMED` and stands for them. Only commits drop events.
+
+        Raise ValueError for a text that is no cursor.
         """
         ...
 
     def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        """Return the page that `events` returns, as soon as there is one; nothing after `timeout` seconds.
+        """Return the page that `events` returns as soon as it has an event; an empty one after `timeout` seconds.
 
-        Any number of readers may wait. Runs that nobody follows pay nothing for it.
+        Any number of readers may wait. Commits of runs that nobody follows pay nothing for it.
         """
         ...
 
     def last_event(self, run_id: str) -> str:
-        """The cursor after the newest event, without reading the log; empty where there is none."""
+        """Return the cursor behind the newest event, without reading the log; empty where there is none."""
         ...
 
-    def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
-        """The header as soon as the run has rested more often than `rests`, or as it is after `timeout` seconds."""
+
+class RunIndex(Protocol):
+    """Finds runs."""
+
+    def runs(self, query: RunQuery) -> RunPageOf:
+        """Return one page of the headers that match, newest first, and how many match in all.
+
+        One that cannot be read is a header of status `UNREADABLE` that holds its run's id.
+        """
         ...
+
+
+class Timers(Protocol):
+    """Finds activations whose deadline has come, and knows the workers and schedulers that look after them."""
 
     def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
-        """Evented runs' activations of this namespace whose moment has come, most overdue first; with `newest` those
-        that have come last, the last of all first. At most `limit` of each lane (`rules.timers.Lane`).
+        """Return timers of this namespace whose deadline has come, most overdue first; with `newest` the last first.
 
-        Entries of runs that are no longer active are dropped on the way. What cannot be read is among them, each with
-        its problem: it hides none of the others.
+        At most `limit` of each lane (`rules.timers.Lane`) are found. Those that cannot be read are among them, each
+        with its problem, and hide none of the others.
+
+        Only activations with `rules.timers.has_timer` are found. Timers that mean nothing any more, by
+        `rules.timers.is_timer_live`, are dropped on the way and never keep others from being found.
         """
         ...
 
     def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
-        """Look at this timer again after `delay` ms, if it is still due. Reads nothing of what it belongs to."""
+        """Have this timer fall due again after `delay` ms, if it is due. Reads nothing of what it belongs to."""
         ...
 
-    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
-        """Push the leases on by `lease` ms from now. Returns those that are not held any more, with `core.apply`'s
-        reason.
+    def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
+        """Extend these leases to `lease` ms from now, and return those that are lost, with the reason.
 
-        A lease that is over but has not been taken is renewed."""
-        ...
-
-    def runs(self, query: RunQuery) -> RunPageOf:
-        """A page of headers. One that cannot be read is a header of status `UNREADABLE` that holds its run's id."""
-        ...
-
-    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
-        """Remove the run and all that belongs to it, if its status is one of `states`. One whose header cannot be read
-        has the status `UNREADABLE`.
-
-        False where nothing was removed.
+        `rules.apply.renew` decides: a lease that is over is renewed too, as long as no worker has taken its activation.
+        Each is renewed by itself, and the others go on where one is lost. A repeat extends them again.
         """
         ...
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
-        """Take or keep the right to sweep this namespace for `lease` ms. Returns 0 where another holds it, else the
-        ms since the last sweep (1 at least; a very large number where there was none)."""
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        """Return claims whose leases end within `ahead` ms and yet farther off than a lease can, the farthest first.
+
+        `rules.timers.is_stranded` says which: the clock has gone back since they were written.
+        """
+        ...
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        """Do what `rules.timers.take_sweep_right` says, atomically. Return None where another holds the right.
+
+        A repeat whose first answer was lost gets no better one.
+        """
         ...
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
-        """Note that this worker lives, for `ttl` ms."""
+        """Note that this worker lives, for `ttl` ms. Idempotent."""
         ...
 
     def workers(self, namespace: str) -> list[str]:
-        """The workers that have been announced and whose time is not over."""
+        """Return the workers of this namespace whose last heartbeat still counts."""
         ...
 
     def now(self) -> int:
-        """The store's clock, in ms."""
+        """Return the time of the store's clock, in ms. All moments and deadlines in the store are by this clock."""
         ...
 
+
+class Store(RunStore, EventLog, RunIndex, Timers, Protocol):
+    """Everything that the engine needs of a database.
+
+    A store may be used from several threads. A process uses only connections and locks that it made itself: after a
+    fork a store opens its own. Every verb raises `StoreUnavailable` when the database does not answer.
+    """
+
     def close(self) -> None:
-        """Give connections back. Closing twice is harmless."""
+        """Give connections back. Idempotent."""
         ...
 
 
@@ -221,7 +279,7 @@ class Clock(Protocol):
     """Time for what runs in this process: the memory store's clock and the pauses of the default runtime."""
 
     def now(self) -> int:
-        """Milliseconds since 1970."""
+        """Return the milliseconds since 1970."""
         ...
 
     def sleep(self, seconds: float) -> None:
@@ -230,30 +288,30 @@ class Clock(Protocol):
 
 
 class WakeupChannel(Protocol):
-    """Wakes whoever waits in some process for a run to change, where the database itself cannot.
+    """Wakes the readers that wait for a run to change, in any process, where the database itself cannot.
 
-    A hint, and no more: it may be missed, so whoever waits looks by itself as well, only more rarely.
+    A wake-up is a hint and may be missed: readers look at the store by themselves as well, only more rarely.
     """
 
     def notify(self, run_id: str) -> None:
-        """Tell everybody that something has happened to the run. Never waits, never raises."""
+        """Wake all readers of this run. Never waits, never raises."""
         ...
 
     def count(self, run_id: str) -> int:
-        """The notifications of this run that have come here. From the first call on this process listens."""
+        """Return how many notifications of this run have come here. From the first call on this process listens."""
         ...
 
     def wait(self, run_id: str, count: int, seconds: float) -> bool:
-        """Return as soon as more have come than `count`, or after `seconds`.
+        """Return True as soon as more than `count` have come, or after `seconds`.
 
-        False where none can come at present.
+        Return False where none can come at present.
         """
         ...
 
 
 @runtime_checkable
 class WantsWakeups(Protocol):
-    """A store whose database wakes nobody: it takes a channel from whoever builds the application."""
+    """A store whose database wakes no readers: the application gives it a channel."""
 
     def attach_wakeups(self, channel: WakeupChannel) -> None:
         """Notify, and wait, by this channel from now on. A store that has one keeps it."""
@@ -263,21 +321,21 @@ class WantsWakeups(Protocol):
 class Runtime(Protocol):
     """Carries dispatches to the code that executes them.
 
-    The runtimes differ in this and in nothing else: whoever needs to know where runs are executed asks `is_shared`.
+    The runtimes differ in this and in nothing else: code that needs to know where runs are executed asks `is_shared`.
     """
 
-    # As the headers of its runs record it: a run stays with the runtime that it was created on.
+    # The name that is stored in the headers of its runs: a run stays with the runtime that it was created on.
     name: str
-    # Processes share the work: any worker takes any dispatch, a scheduler sweeps the timers, and runs outlive this
-    # process. Else this process alone executes them, keeps their timers, and takes them along when it ends.
+    # True if processes share the work: any worker takes any dispatch, a scheduler sweeps the timers, and runs outlive
+    # this process. False if this process alone executes them, keeps their timers, and takes them along when it ends.
     is_shared: bool
 
     def register_workflow(self, workflow: Any) -> None:
-        """Make ready what the entries of a committed workflow need. Idempotent."""
+        """Prepare the runtime for the entries of a committed workflow. Idempotent."""
         ...
 
     def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
-        """Tell somebody of each dispatch; one with a `delay` only if it is near. Raises `BrokerUnavailable`."""
+        """Hand each dispatch to a worker; one with a `delay` only if it is near. Raises `BrokerUnavailable`."""
         ...
 
     def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:
@@ -288,46 +346,49 @@ class Runtime(Protocol):
         ...
 
     def discard_result(self, run_id: str) -> None:
-        """Forget whatever was delivered of the run's end: the run goes on after it."""
+        """Forget the result that `on_end` delivered: the run goes on after it. Idempotent."""
         ...
 
     def on_progress(self, header: RunHeader) -> None:
-        """Show watchers the run's header as a claim or a rest in this process has left it. Never raises.
+        """Show watchers the run's header after a claim or a settling in this process. Never raises.
 
-        Many times for one run, and not in every process that its steps pass through."""
+        It is called many times for one run, and not in every process that its steps pass through.
+        """
         ...
 
     def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """Deliver the result of a run that is about to be committed as ended, wherever the runtime's users look for it.
+        """Deliver the result of a run that is about to be committed as ended to where the runtime's users look for it.
 
-        At least once; `result` and `error` read the store when called."""
+        It is called at least once for each end. `result` and `error` read the store when they are called.
+        """
         ...
 
-    # What follows does nothing where the runtime is shared: workers do it.
+    # The verbs below do nothing where the runtime is shared: workers do the work.
 
     def drive(self, run_id: str, timeout: float | None = None) -> None:
-        """Execute the run here until nothing is left to do; what `timeout` (seconds) leaves undone, in the background.
+        """Execute the run in this thread until nothing is left to do.
 
-        Raises what the run's worker, this thread, has died of.
+        After `timeout` seconds the rest is done in the background. Raises the exception by which this thread has left
+        the run.
         """
         ...
 
     def drive_in_background(self, run_id: str) -> None:
-        """Execute the run without having the caller wait."""
+        """Execute the run in another thread, and return at once."""
         ...
 
     def wake(self, run_id: str) -> None:
-        """Look at a run that was changed from outside: it may have been canceled."""
+        """Look at a run that a request has changed: it may have been canceled."""
         ...
 
     def failure_of(self, run_id: str) -> BaseException | None:
-        """The exception that this process left the run with, None where it has not; so nobody waits for it in vain."""
+        """Return the exception by which this process left the run; None if it has not. So no caller waits in vain."""
         ...
 
     def arm_timeouts(self, run_id: str) -> None:
-        """See to it that each wait of the run ends when its time is over. Idempotent."""
+        """Make sure that each wait of the run ends at its deadline. Idempotent."""
         ...
 
     def close(self) -> None:
-        """Let go of threads. Closing twice is harmless."""
+        """End the runtime's threads. Idempotent."""
         ...

@@ -1,4 +1,4 @@
-"""The Celery tasks: few, registered under the same names in every worker, and humble. The engine does the work."""
+"""The Celery tasks: few, with the same names in every worker. They call the engine, which does the work."""
 
 from orchestrator.tasks.install import CeleryParts, install, orchestrator_of
 

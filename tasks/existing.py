@@ -1,13 +1,14 @@
 """Existing tasks of the same app as steps.
 
 Such a task travels under its own name, with its queue, limits, base class and signals. A wrapper around its `run`
-claims the activation that the message's header speaks of, calls the task with the activation's input, and commits
-what it returned. A message without that header passes straight through: the task stays what it was for everybody else.
+claims the activation that the message's header names, calls the task with the activation's input, and commits its
+outcome. A message without that header passes straight through: for other callers the task stays as it was.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import TaskEntry, retry_seconds
 from orchestrator.engine.calling import RetryAsked
 from orchestrator.engine.executor import Executor
+from orchestrator.tasks.deliveries import delivery_id
 
 _MARK = "_orchestrator_wrapped"
 
@@ -40,7 +42,8 @@ def wrap_task(app: Celery, executor: Executor, name: str) -> None:
         if envelope is None:
             return original(*args, **kwargs)
         call = _caller(task, original)
-        raise_if_failed(executor.execute(envelope["run"], envelope["path"], envelope["seq"], call))
+        delivery = delivery_id(task.request.id, task.request.hostname, os.getpid())
+        raise_if_failed(executor.execute(envelope["run"], envelope["path"], envelope["seq"], call, delivery=delivery))
         return None
 
     setattr(run, _MARK, executor)
@@ -49,13 +52,13 @@ def wrap_task(app: Celery, executor: Executor, name: str) -> None:
 
 
 def _caller(task: Task, original: Callable[..., Any]) -> Callable[[TaskEntry, Any, Context[Any]], Any]:
-    """A function that calls the task's own code, and turns its `self.retry()` into a retry of the activation."""
+    """Make a function that calls the task's own code, and turns its `self.retry()` into a retry of the activation."""
 
     def call(entry: TaskEntry, data: Any, context: Context[Any]) -> Any:
         args, kwargs = entry.arguments(data)
         request = task.request
         before = request.retries, request.is_eager, request.args, request.kwargs
-        # An eager request makes `retry` raise without sending a message of its own: the record's retry takes its place.
+        # An eager request makes `retry` raise without sending a message: the retry of the activation takes its place.
         request.retries, request.is_eager, request.args, request.kwargs = context.retry_count, True, args, kwargs
         try:
             return original(*args, **kwargs)

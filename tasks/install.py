@@ -1,17 +1,20 @@
 """Puts the orchestrator into a Celery app: its tasks, its scheduler in every worker, its wrapper around existing tasks.
 
-In two halves, because an engine stands between them: `CeleryParts` is what the engine is built on, `install` registers
-what calls the engine.
+It comes in two halves, because the engine is built between them: the engine needs `CeleryParts`, and `install`
+registers the tasks that call the engine.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
+from collections.abc import Iterable
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, ClassVar, Protocol
 
 from celery import Celery, Task, bootsteps, signals
+from celery.utils.imports import symbol_by_name
 
 from orchestrator.canvas.messages import STEP_TASK, is_readable
 from orchestrator.canvas.monitoring import Monitor, monitor_task, raise_if_failed, show_attempts
@@ -20,21 +23,24 @@ from orchestrator.canvas.runtime import CeleryRuntime
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.executor import Executor
-from orchestrator.engine.logs import log_lost_worker
+from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
 from orchestrator.ports import Runtime, Store
+from orchestrator.tasks.deliveries import Deliveries, delivery_id
 from orchestrator.tasks.existing import wrap_task
 from orchestrator.tasks.request import request_class
 from orchestrator.tasks.starting import Launcher, on_finalized, register_workflow_task
 
 
 class Owner(Launcher, Protocol):
-    """The orchestrator of an app, as far as its tasks look at it. They read it when they run: then it is complete."""
+    """The orchestrator of an app, as its tasks see it."""
+
+    # Tasks read it when they run, because it is not complete when they are registered.
 
     @property
     def executor(self) -> Executor:
-        """The engine that executes activations."""
+        """The executor of activations."""
         ...
 
 
@@ -43,7 +49,7 @@ _installed: weakref.WeakKeyDictionary[Any, weakref.ref[Owner]] = weakref.WeakKey
 
 
 class CeleryParts:
-    """The runtime on an app, and what this process's worker knows. Made before the engine, which is built on it.
+    """The runtime on an app, its monitor, and the state of this process's worker. The engine is built on it.
 
     Raises ValueError where another orchestrator has the app.
     """
@@ -54,11 +60,35 @@ class CeleryParts:
             raise ValueError(f"this Celery app already has an orchestrator: {known!r}. Use that one, one per app")
         _installed[app] = weakref.ref(owner)
         self.monitor = Monitor(app, lambda: store.workers(settings.namespace))
-        self.runtime = CeleryRuntime(app, settings, lambda workflow: _register(app, owner, workflow), self.monitor)
+        self.runtime = CeleryRuntime(
+            app, settings, lambda workflow: _register(app, owner, self, workflow), self.monitor
+        )
+        self._app = app
+        self._has_limits = False
         self._stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown
 
+    def watch(self, executor: Executor) -> Deliveries:
+        """Watch over the deliveries of this app's workers in this process. Install this before any workflow comes."""
+        self.deliveries = Deliveries(executor, self.is_stopping)
+        return self.deliveries
+
+    def note_limits(self, limits: Iterable[float | None]) -> None:
+        """Note whether the worker has time limits for all of its tasks."""
+        self._has_limits = any(limits)
+
+    def goes_on_inline(self) -> bool:
+        """Another step may go on in this message: the worker does not stop, and the message has no time limit."""
+        task, conf = self._app.tasks.get(STEP_TASK), self._app.conf
+        limits = (
+            conf.task_time_limit,
+            conf.task_soft_time_limit,
+            task and task.time_limit,
+            task and task.soft_time_limit,
+        )
+        return not (self._has_limits or any(limits) or self.is_stopping())
+
     def is_stopping(self) -> bool:
-        """The worker is about to stop: nothing goes on inline any more."""
+        """Return True if the worker is about to stop: then no further step runs inline."""
         return bool(self._stopping.value)
 
     def set_stopping(self, stopping: bool) -> None:
@@ -67,8 +97,9 @@ class CeleryParts:
 
 
 def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
-    """Register the step task, and what every worker of the app starts: a scheduler and a monitor."""
-    options = {"name": STEP_TASK, "Request": show_attempts(request_class(executor)), "shared": False}
+    """Register the step task, and the parts that every worker of the app starts: a scheduler and a monitor."""
+    deliveries = parts.watch(executor)
+    options = {"name": STEP_TASK, "Request": show_attempts(request_class(deliveries)), "shared": False}
 
     @app.task(bind=True, ignore_result=True, acks_late=False, serializer="json", **options)  # type: ignore[untyped-decorator]
     def run_step(self: Task, run_id: str, path: str, seq: int) -> str | None:
@@ -76,40 +107,50 @@ def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
         if not is_readable(self.request):
             return None
         try:
-            return raise_if_failed(executor.execute(run_id, path, seq))
+            delivery = delivery_id(self.request.id, self.request.hostname, os.getpid())
+            return raise_if_failed(executor.execute(run_id, path, seq, delivery=delivery))
         except WorkerLost as error:
-            log_lost_worker(run_id, error)
+            log_abandoned_attempt(run_id, error)
             return None
 
-    app.steps["worker"].add(_ticker_step(app, executor.store, executor.settings, parts))
-    app.steps["worker"].add(_monitor_step(parts.monitor))
+    app.steps["worker"].add(_closing_step(deliveries))
+    app.steps["worker"].add(_scheduler_step(app, executor.store, executor.settings, parts))
+    app.steps["worker"].add(_monitor_step(parts))
     app.steps["consumer"].add(_event_step(parts.monitor))
 
 
-def _register(app: Celery, owner: Owner, workflow: Workflow) -> None:
-    """Make the workflow a task itself, and let the existing tasks in it be steps."""
+def _register(app: Celery, owner: Owner, parts: CeleryParts, workflow: Workflow) -> None:
+    """Make the workflow a task itself, and steps of the existing tasks in it."""
     register_workflow_task(app, owner, workflow)
     names = {node.route.task for node in workflow.compiled.walk() if node.route.task is not None}
 
     def wrap_all() -> None:
         for name in names:
             wrap_task(app, owner.executor, name)
+            _settle_task(app, parts.deliveries, name)
             monitor_task(app, name)
 
     if names:
         on_finalized(app, wrap_all)
 
 
+def _settle_task(app: Celery, deliveries: Deliveries, name: str) -> None:
+    """Have what an existing task had claimed as a step given back, should its process be gone."""
+    task = app.tasks.get(name)
+    if task is not None:
+        task.Request = request_class(deliveries, symbol_by_name(task.Request))
+
+
 def orchestrator_of(app: Any) -> Owner | None:
-    """The orchestrator of a Celery app, or None. An app in eager mode has none: its runs do without workers."""
+    """Return the orchestrator of a Celery app; None where it has none, as an app in eager mode."""
     found = _installed.get(app)
     return found() if found is not None else None
 
 
-def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
+def _scheduler_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
     runtime: Runtime = parts.runtime
 
-    class OrchestratorTicker(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+    class OrchestratorScheduler(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
         """The scheduler's thread in the worker's main process."""
 
         requires: ClassVar[set[str]] = {"celery.worker.components:Pool"}
@@ -120,7 +161,7 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
             self.hostname = parent.hostname
 
         def on_shutdown(self, sender: Any = None, **_: Any) -> None:
-            """The worker is about to stop."""
+            """Note that the worker is about to stop."""
             if sender == self.hostname:
                 parts.set_stopping(True)
 
@@ -129,8 +170,8 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
             signals.worker_shutting_down.connect(self.on_shutdown)
             queues = Queues(app, settings)
             self.scheduler = Scheduler(store, runtime, settings, parent.hostname, queues.is_short)
-            self.scheduler.begin()  # before the worker says that it is ready, the store knows of it
-            self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-ticker", daemon=True)
+            self.scheduler.begin()  # so that the store knows of the worker before it says that it is ready
+            self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()
 
         def stop(self, parent: Any) -> None:
@@ -141,16 +182,37 @@ def _ticker_step(app: Celery, store: Store, settings: Settings, parts: CeleryPar
 
         terminate = stop
 
-    return OrchestratorTicker
+    return OrchestratorScheduler
 
 
-def _monitor_step(monitor: Monitor) -> type[bootsteps.Step]:
-    class OrchestratorMonitor(bootsteps.Step):  # type: ignore[misc]  # Celery has no types
-        """Gives the monitor the worker's name, before the pool's children are forked."""
+def _closing_step(deliveries: Deliveries) -> type[bootsteps.Step]:
+    class OrchestratorClosing(bootsteps.Step):  # type: ignore[misc]  # Celery has no types
+        """Gives back what is left when all else has stopped: before that the pool's children may be at work."""
 
         def __init__(self, parent: Any, **options: Any) -> None:
             super().__init__(parent, **options)
-            monitor.attend(parent.hostname)
+            blueprint = parent.blueprint
+            stopped = blueprint.on_stopped
+
+            def on_stopped() -> None:
+                deliveries.close()
+                if stopped is not None:
+                    stopped()
+
+            # No step of our own is stopped later than the pool: a step may ask to start after another, not before.
+            blueprint.on_stopped = on_stopped
+
+    return OrchestratorClosing
+
+
+def _monitor_step(parts: CeleryParts) -> type[bootsteps.Step]:
+    class OrchestratorMonitor(bootsteps.Step):  # type: ignore[misc]  # Celery has no types
+        """Tells what the pool's children have to know of their worker, before they are forked."""
+
+        def __init__(self, parent: Any, **options: Any) -> None:
+            super().__init__(parent, **options)
+            parts.monitor.attend(parent.hostname)
+            parts.note_limits(getattr(parent, name, None) for name in ("time_limit", "soft_time_limit"))
 
     return OrchestratorMonitor
 

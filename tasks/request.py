@@ -1,62 +1,52 @@
-"""Requests that settle a step at once when its child process is gone, instead of waiting for the lease.
+"""Requests that end an attempt at once when its child process is dead, instead of waiting for the end of the lease.
 
-A hard time limit ends the step as failed (or leads to its next attempt); a child that died gives its claim back. Both
-talk to the store, so they do it in a thread of their own: the main process has a broker to listen to.
+After a hard time limit the step fails, or its next attempt follows. After a child has died, the activations that it had
+claimed go back into the queue.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable
 from typing import Any
 
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery.worker.request import Request
 
-from orchestrator.canvas.messages import HEADER
-from orchestrator.engine.executor import Executor
-from orchestrator.errors import StoreUnavailable
+from orchestrator.tasks.deliveries import Deliveries
 
-log = logging.getLogger("orchestrator")
-
-
-def _call_patiently(executor: Executor, call: Callable[..., None], place: tuple[str, str, int]) -> None:
-    """Call the engine, for the time of a lease while the store is away: after that the lease brings it about."""
-    try:
-        executor.services.retry_while_unavailable(lambda: call(*place))
-    except StoreUnavailable as error:
-        log.warning("run %s: the end of a worker is not recorded: %s", place[0], error, extra={"run_id": place[0]})
-    except Exception:  # nobody else sees what this thread comes across
-        log.exception("run %s: the end of a worker is not recorded", place[0], extra={"run_id": place[0]})
+# By what the pool, and Celery, tell of a child that has not told an outcome itself.
+_GONE = (WorkerLostError, Terminated, SystemExit, KeyboardInterrupt)
 
 
-def request_class(executor: Executor) -> type[Request]:
-    """The class of the requests of step messages in this app's workers."""
+def request_class(deliveries: Deliveries, base: type[Request] = Request) -> type[Request]:
+    """Make the class of the requests of step messages in this app's workers, or of an existing task that is a step."""
+    if getattr(base, "settles_for", None) is deliveries:
+        return base
 
-    class StepRequest(Request):  # type: ignore[misc]  # Celery has no types
+    class StepRequest(base):  # type: ignore[misc]  # Celery has no types
         """A step message in the worker's main process."""
 
+        settles_for = deliveries
+
+        def on_accepted(self, pid: int, time_accepted: float) -> None:
+            deliveries.begin(self, pid)
+            super().on_accepted(pid, time_accepted)
+
         def on_timeout(self, soft: bool, timeout: float) -> None:
-            super().on_timeout(soft, timeout)
             if not soft:
                 text = f"step {self.name} ran into its time limit of {timeout} s"
-                self._call_engine(
-                    lambda run, path, seq: executor.fail_abandoned_attempt(run, path, seq, TimeLimitExceeded(text))
-                )
+                deliveries.limit(self.id, TimeLimitExceeded(text))
+            super().on_timeout(soft, timeout)
+
+        def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
+            deliveries.end(self.id)
+            return super().on_success(failed__retval__runtime, **kwargs)
 
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
             error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
-            if isinstance(error, WorkerLostError):
-                self._call_engine(executor.release)
+            if isinstance(error, _GONE):
+                deliveries.lose(self.id)
+            elif not isinstance(error, TimeLimitExceeded):  # told of by `on_timeout`
+                deliveries.end(self.id)
             return super().on_failure(exc_info, send_failed_event, return_ok)
-
-        def _call_engine(self, call: Callable[..., None]) -> None:
-            envelope = (self.request_dict or {}).get(HEADER)
-            if envelope:
-                place = (envelope["run"], envelope["path"], envelope["seq"])
-                threading.Thread(
-                    target=_call_patiently, args=(executor, call, place), name="orchestrator-settle", daemon=True
-                ).start()
 
     return StepRequest

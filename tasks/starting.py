@@ -1,4 +1,4 @@
-"""Each workflow as a task named by its id: the door for callers that have only Celery.
+"""Each workflow as a task named by its id, for callers that have nothing but Celery.
 
 `app.send_task("checkout", [order])` and a beat entry start a run under the message's id, so that `AsyncResult(id)`
 gives the run's result. The task itself stores nothing: it would say SUCCESS long before the run has ended. For the same
@@ -26,7 +26,7 @@ class Launcher(Protocol):
     """Starts runs."""
 
     def workflow(self, workflow_id: str) -> Workflow:
-        """The workflow that is registered under this id."""
+        """Return the workflow that is registered under this id."""
         ...
 
     def launch(self, workflow: Workflow, input: Any, *, run_id: str | None = None) -> Any:
@@ -57,11 +57,11 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
         try:
             run = launcher.launch(launcher.workflow(workflow_id), input, run_id=self.request.id)
         except StartAlreadyClaimed:
-            about = {"run_id": self.request.id, "workflow_id": workflow.id}
-            log.info("run %s has been started before: this message is a repetition", self.request.id, extra=about)
+            extra = {"run_id": self.request.id, "workflow_id": workflow.id}
+            log.info("run %s has been started before: this message is a repetition", self.request.id, extra=extra)
         else:
-            if self.request.is_eager and run.ready():  # as another eager task holds what it returned
-                return run.wait_for_rest(0, 0, final=True).unwrap()
+            if self.request.is_eager and run.ready():  # as any other eager task has its result at once
+                return run.wait_until_settled(0, 0, final=True).unwrap()
         raise Ignore
 
     def check() -> None:
@@ -75,7 +75,7 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
 
 
 def on_finalized(app: Celery, act: Callable[[], None]) -> None:
-    """Call `act` once the app's tasks are known: now, or when Celery says so. Finalizes no app itself."""
+    """Call `act` once the app's tasks are known: now, or when Celery finalizes the app."""
     if app.finalized:
         act()
     else:

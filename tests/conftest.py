@@ -1,4 +1,4 @@
-"""What every test can ask for: servers, worker processes, the parity report."""
+"""Fixtures of all tests: servers, worker processes, the parity report."""
 
 from __future__ import annotations
 

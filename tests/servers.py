@@ -57,7 +57,7 @@ def without_password(url: str) -> str:
 
 
 def answers(url: str, default_port: int) -> bool:
-    """Tell whether somebody listens at the URL's host and port."""
+    """Tell whether a server listens at the URL's host and port."""
     parts = urlsplit(url)
     try:
         socket.create_connection((parts.hostname or "127.0.0.1", parts.port or default_port), timeout=2).close()
@@ -82,7 +82,7 @@ def _is_stale(name: str) -> bool:
 
 @dataclass
 class RedisServer:
-    """A Redis of our own, or one database of somebody's."""
+    """A Redis of our own, or one database of a server that runs anyway."""
 
     base: str
     process: LocalRedis | None = None
@@ -111,7 +111,7 @@ class RedisServer:
         return self.process is not None
 
     def url(self, db: int = 0) -> str:
-        """Return the URL of a database, 0 to 15; on somebody's server always that of database 15."""
+        """Return the URL of a database, 0 to 15; on a server that runs anyway always that of database 15."""
         return self.process.database(db) if self.process else self.base
 
     def flush(self, db: int = 0) -> None:

@@ -112,7 +112,7 @@ class LocalProcess:
 
     @property
     def status(self) -> str:
-        """A container's word: created, running or exited."""
+        """A container's status: created, running or exited."""
         if self._process is None:
             return "created"
         return "running" if self._process.poll() is None else "exited"

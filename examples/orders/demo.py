@@ -48,7 +48,7 @@ HERE = Path(__file__).resolve().parent
 WORKERS = 2  # processes, where the broker is a server
 SLOTS = 8  # steps at a time, in all
 START_LIMIT = 20.0  # seconds until a worker has to be there
-RUN_LIMIT = 60.0  # seconds until the run has to rest
+RUN_LIMIT = 60.0  # seconds until the run has to settle
 EXPECTED_REJECTED = ["A-1004", "A-1008", "?", "A-1013"]
 INTERRUPTED = 130
 

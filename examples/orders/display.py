@@ -50,8 +50,8 @@ def waiting_in(run: Any) -> list[Waiting]:
     for label, place in run.resume_labels.items():
         outer, _, step = place["step_id"].rpartition(".")
         name = f"{outer}[{place['foreach_index']}].{step}"
-        held = run.steps[name]
-        found.append(Waiting(run.workflow_id, run.run_id, name, held.suspended_at, label, held.suspend_payload))
+        result = run.steps[name]
+        found.append(Waiting(run.workflow_id, run.run_id, name, result.suspended_at, label, result.suspend_payload))
     return found
 
 

@@ -246,7 +246,7 @@ fulfil = (
 
 @step
 def add_up(priced: Priced, ctx: Context) -> Basket:
-    """Add up the lines of an order, and tell whoever watches."""
+    """Add up the lines of an order, and tell the readers of the stream."""
     total = sum((line.amount for line in priced.lines), Decimal(0))
     ctx.write_event("order-total", {"number": priced.order.number, "lines": len(priced.lines), "total": str(total)})
     return Basket(number=priced.order.number, customer=priced.order.customer, lines=priced.lines, total=total)
@@ -254,9 +254,9 @@ def add_up(priced: Priced, ctx: Context) -> Basket:
 
 @step(suspend=ApprovalRequest, resume=Approval)
 def approve(basket: Basket, ctx: Context[Approval]) -> Decision:
-    """Ask a person. Until somebody resumes it this order is a row in the store: no worker, message or process waits.
+    """Ask a person. Until a resume comes this order is a row in the store: no worker, message or process waits.
 
-    The label is a name of the caller's own for what waits, here the order's number.
+    The label is the caller's own name for the suspended step, here the order's number.
     """
     if not ctx.resumed:
         request = ApprovalRequest(number=basket.number, customer=basket.customer, total=basket.total)

@@ -1,6 +1,6 @@
-"""The parts of an application, put together: what handles of runs read and command by.
+"""The client: store, engine and runtime of one application, as its handles of runs use them.
 
-Handles get this and not the `Orchestrator` that makes them: it stands above them, so they need not know it.
+Handles get a client and not the `Orchestrator` that makes them: that stands above them in the layers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PATH = re.compile(r"\d{1,9}(\.\d{1,9})*", re.ASCII)
 
 
 class Stoppable(Protocol):
-    """A thread that ends when it is told to, or by itself."""
+    """A thread that ends by itself, or when `stop` is called."""
 
     @property
     def is_over(self) -> bool:
@@ -65,7 +65,7 @@ class Client:
         self._watchers: list[Stoppable] = []
 
     def workflow(self, workflow_id: str) -> Workflow:
-        """A registered workflow. Raises `WorkflowNotRegistered`."""
+        """Return a registered workflow. Raises `WorkflowNotRegistered`."""
         found = self.registry.get(workflow_id)
         if found is None:
             known = ", ".join(sorted(workflow.id for workflow in self.registry.all())) or "none"
@@ -74,11 +74,11 @@ class Client:
         return found
 
     def reader(self, header: RunHeader, scope: Path = ()) -> Reader:
-        """A reader of a stored run, or of a nested workflow in it, with types where its workflow is known here."""
+        """Make a reader of a stored run, or of a nested workflow in it, with types where its workflow is known here."""
         return Reader(self.store, header, self.executor.graph_if_same(header), scope)
 
     def reader_of(self, run_id: str) -> Reader | None:
-        """A reader of the run or the nested workflow (`<run id>/<path>`) with this id; None where there is none."""
+        """Make a reader of the run or nested workflow (`<run id>/<path>`) with this id; None where there is none."""
         root, _, path = run_id.partition("/")
         header = self.store.header(root) if not path or _PATH.fullmatch(path) else None
         if header is None or not path:
@@ -87,11 +87,12 @@ class Client:
         return reader if reader.is_there() else None
 
     def is_own(self, header: RunHeader) -> bool:
-        """The run is this application's: several may share a store, each with a namespace of its own."""
+        """Return True if the run is this application's."""
+        # Several applications may share a store, each with a namespace of its own.
         return header.runtime == self.runtime.name and header.namespace == self.settings.namespace
 
     def may_purge(self, header: RunHeader) -> bool:
-        """The run is not one of another app's that shares the store."""
+        """Return False if the run belongs to another app that shares the store."""
         return not self.runtime.is_shared or header.namespace == self.settings.namespace
 
     def require_consumer(self, run_id: str, workflow_id: str) -> None:
@@ -114,7 +115,7 @@ class Client:
             watcher.stop()
         for watcher in watchers:
             watcher.join()
-        # What runs may still renew its lease and commit: the store goes last.
+        # Running attempts may still renew their leases and commit, so the store is closed last.
         self.executor.keeper.close()
         self.runtime.close()
         if self._owns_store:

@@ -1,16 +1,18 @@
-"""Builds an application from what an `Orchestrator` was given: the one place that chooses a runtime and a store.
+"""The composition root: the one place that chooses a store and a runtime, and builds the application on them.
 
-Each part is built once everything that it needs is complete: the store, what wraps it, what wakes its readers, the
-runtime, the engine, the client. Nothing of them is changed afterwards, so everybody has the same store.
+Each part is built once everything that it needs is complete: the store, its wake-up channel, its wrapper, the runtime,
+the engine, the client. Nothing is changed afterwards, so all parts have the same store.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from orchestrator.app.client import Client
 from orchestrator.app.configuration import CeleryApp
+from orchestrator.engine.calling import ProcessSigns
 from orchestrator.engine.contexts import Contexts
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.registry import Registry
@@ -44,13 +46,14 @@ def _compose_local(app: CeleryApp | None, store: Store, settings: Settings, owne
 
     clock, in_caller_thread = _clock_of(store), app is not None
     runtime = LocalRuntime(store, settings, clock, in_caller_thread=in_caller_thread, on_register=register_task)
-    client = _build_client(store, settings, owner, owns_store, runtime)
+    client = _build_client(store, settings, owner, owns_store, runtime, _signs_here())
     runtime.bind(client.executor.execute)
     return client
 
 
 def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: Any, owns_store: bool) -> Client:
     # Imported here, since they import Celery: an application in one process does without it.
+    from orchestrator.canvas.processes import dying_of
     from orchestrator.canvas.publication import publish_events_of
     from orchestrator.canvas.waking import BrokerWakeups
     from orchestrator.tasks import CeleryParts, install
@@ -60,9 +63,24 @@ def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: 
     if settings.publish_events:
         store = publish_events_of(store, app)
     parts = CeleryParts(app, owner, store, settings)
-    client = _build_client(store, settings, owner, owns_store, parts.runtime, parts.is_stopping)
+    signs = ProcessSigns(dying_of)
+    client = _build_client(store, settings, owner, owns_store, parts.runtime, signs, lambda: not parts.goes_on_inline())
     install(app, client.executor, parts)
     return client
+
+
+def _signs_here() -> ProcessSigns:
+    """Return the signs of this process, which may be one of a worker's: a task may start a run where it is called."""
+    own = ProcessSigns()
+
+    def dying_of(error: BaseException | None) -> BaseException | None:
+        if "billiard.common" not in sys.modules:
+            return own.dying_of(error)
+        from orchestrator.canvas import processes
+
+        return processes.dying_of(error) or own.dying_of(error)
+
+    return ProcessSigns(dying_of)
 
 
 def _build_client(
@@ -71,14 +89,15 @@ def _build_client(
     owner: Any,
     owns_store: bool,
     runtime: Runtime,
+    signs: ProcessSigns,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Client:
     registry = Registry()
-    services = Services(store, settings, _clock_of(store), Contexts(settings), owner)
+    services = Services(store, settings, _clock_of(store), Contexts(settings), owner, signs)
     executor = Executor(services, registry, runtime, stopping=stopping)
     return Client(store, settings, registry, executor, runtime, owner=owner, owns_store=owns_store)
 
 
 def _clock_of(store: Store) -> Clock:
-    """The clock of a store in this process, which a test may move on; else this process's own."""
+    """Return the clock of a store in this process, which a test may move on; else this process's own."""
     return getattr(store, "clock", None) or SystemClock()

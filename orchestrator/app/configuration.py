@@ -42,7 +42,7 @@ def check_workflows(given: object) -> list[Workflow]:
 def read_settings(
     app: CeleryApp | None, store: str | Store | None, given: dict[str, Any]
 ) -> tuple[str | Store, Settings]:
-    """The store (or its URL) and the settings. Raises TypeError for a keyword that is no setting."""
+    """Return the store (or its URL) and the settings. Raises TypeError for a keyword that is no setting."""
     unknown = set(given) - set(_NAMES)
     if unknown:
         raise TypeError(f"no setting {', '.join(sorted(unknown))}: choose from store, {', '.join(_NAMES)}")

@@ -25,12 +25,12 @@ _CELERY_STATES = {
     RunStatus.UNREADABLE: "FAILURE",
     RunStatus.CANCELED: "REVOKED",
 }
-_LOOK = 1.0  # seconds after which who waits for a run of this process sees if anybody is still at work on it
-_LONGEST_WAIT = 3_600.0  # seconds of one wait for a run of workers
+_LOOK = 1.0  # seconds after which a waiting caller looks if this process is still at work on the run
+_MAX_WAIT = 3_600.0  # seconds of one wait for a run of workers
 
 
 class RunHandle:
-    """Reads one run, and waits for it. It holds nothing but the id: any process may have one for the same run."""
+    """Reads one run, and waits for it. It knows only the id: any process may have a handle of the same run."""
 
     def __init__(self, client: Client, run_id: str, workflow_id: str) -> None:
         self.client = client
@@ -53,7 +53,7 @@ class RunHandle:
         return self.run_id
 
     def header(self) -> RunHeader:
-        """The stored header of the run as a whole. Raises `RunNotFound`."""
+        """Return the stored header of the run as a whole. Raises `RunNotFound`."""
         found = self.client.store.header(self.root_id)
         if found is None:
             raise RunNotFound(f"there is no run {self.run_id!r}", run_id=self.run_id, workflow_id=self.workflow_id)
@@ -74,12 +74,12 @@ class RunHandle:
 
     @property
     def state(self) -> str:
-        """The status in Celery's words: PENDING, STARTED, SUSPENDED, SUCCESS, FAILURE, REVOKED."""
+        """The status as Celery names it: PENDING, STARTED, SUSPENDED, SUCCESS, FAILURE, REVOKED."""
         return _CELERY_STATES[self.status]
 
     def ready(self) -> bool:
         """Return True once the run has ended."""
-        return self.status in {RunStatus(state) for state in FINAL}
+        return self.status in {RunStatus(status) for status in FINAL}
 
     def successful(self) -> bool:
         """Return True if the run has ended well."""
@@ -90,33 +90,35 @@ class RunHandle:
         return self.status == RunStatus.FAILED
 
     def result(self, timeout: float | None = None) -> RunResult:
-        """Wait until the present attempt rests. Raises `TimeoutError`, which leaves the run as it is."""
+        """Wait until the run has settled. Raises `TimeoutError`, which leaves the run as it is."""
         refuse_inside_step("run.result()")
         header = self.header()
-        resting = header.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
-        return self.wait_for_rest(header.settle_count - 1 if resting else header.settle_count, timeout)
+        # A run that has settled already has its result: then its last settling counts.
+        has_settled = header.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
+        return self.wait_until_settled(header.settle_count - 1 if has_settled else header.settle_count, timeout)
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the run and return its result, or raise its error, as an `AsyncResult` does."""
         return self.result(timeout).unwrap()
 
-    def wait_for_rest(
+    def wait_until_settled(
         self, settle_count: int, timeout: float | None, *, final: bool = False, since: float | None = None
     ) -> RunResult:
-        """Wait until the run has rested more often than `rests`; with `final`, until it has thereby ended.
+        """Wait until the run has settled more than `settle_count` times; with `final`, until it has ended.
 
-        The timeout counts from `since`, or from now. Raises `TimeoutError`, and in the default runtime what this
-        process died of while it worked on the run.
+        The timeout counts from `since`, or from now. Raises `TimeoutError`, and in the default runtime an exception
+        that has abandoned an attempt in this process.
         """
         end = inf if timeout is None else (since or monotonic()) + timeout
-        longest = _LONGEST_WAIT if self.client.runtime.is_shared else _LOOK
+        longest = _MAX_WAIT if self.client.runtime.is_shared else _LOOK
         while True:
             left = min(longest, max(0.0, end - monotonic()))
             header = self.client.store.wait_until_settled(self.root_id, settle_count, left)
             if header is None:
                 raise RunNotFound(f"run {self.run_id!r} has been deleted", run_id=self.run_id)
-            resting = header.status != StoredStatus.RUNNING  # else somebody has let it go on: the next rest tells
-            if header.settle_count > settle_count and (header.status in FINAL or (resting and not final)):
+            # A run that has settled and is running again was resumed by another caller: then the next settling counts.
+            has_settled = header.status != StoredStatus.RUNNING
+            if header.settle_count > settle_count and (header.status in FINAL or (has_settled and not final)):
                 return self._reader(header).run_result()
             settle_count = max(settle_count, header.settle_count)
             if (error := self.client.runtime.failure_of(self.root_id)) is not None:
@@ -125,5 +127,5 @@ class RunHandle:
                 raise TimeoutError(f"run {self.run_id} is still {header.status} after {timeout} s")
 
     def last_event_id(self) -> str:
-        """The cursor after the newest event."""
+        """Return the cursor behind the newest event."""
         return self.client.store.last_event(self.root_id)

@@ -11,7 +11,7 @@ class StartKeywords(TypedDict, total=False):
 
     # The run's first state, checked against the workflow's `state` model.
     state: Mapping[str, Any] | None
-    # Values for steps that are no data of the run: who asked, for whom, credentials.
+    # Values for steps that are no data of the run: the caller's name, a tenant, credentials.
     request_context: Mapping[str, Any] | None
     # Pause after each step.
     per_step: bool
@@ -20,7 +20,7 @@ class StartKeywords(TypedDict, total=False):
 class ResumeKeywords(TypedDict, total=False):
     """The keywords of every way to resume a run."""
 
-    # The step that is meant: an id, a step, a list of either, a dotted path.
+    # The suspended step: an id, a step, a list of either, a dotted path.
     step: Any
     # The label with which it was suspended.
     label: str | None
@@ -37,13 +37,13 @@ class TravelKeywords(TypedDict, total=False):
 
     # The output of the step before the target.
     input: Any
-    # Records that take the place of recorded steps, by step id.
+    # Step results that replace the stored ones, by step id.
     context: Mapping[str, Any] | None
     # The same of nested workflows, by workflow and step id.
     nested_context: Mapping[str, Mapping[str, Any]] | None
     # Goes to the steps at or behind the target that had suspended, else to the target.
     resume_data: Any
-    # Takes the place of the run's state.
+    # Replaces the run's state.
     state: Mapping[str, Any] | None
     # Values that are merged into the run's request context.
     request_context: Mapping[str, Any] | None

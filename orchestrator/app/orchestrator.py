@@ -59,7 +59,7 @@ class Orchestrator:
 
     @property
     def executor(self) -> Executor:
-        """The engine that executes activations."""
+        """The executor of activations."""
         return self.client.executor
 
     @property
@@ -80,13 +80,13 @@ class Orchestrator:
         return workflow
 
     def workflow(self, workflow_id: str) -> Workflow:
-        """A registered workflow. Raises `WorkflowNotRegistered`."""
+        """Return a registered workflow. Raises `WorkflowNotRegistered`."""
         return self.client.workflow(workflow_id)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def create_run(self, workflow: Workflow | str, *, run_id: str | None = None, resource_id: str | None = None) -> Run:
-        """A pending run; the stored one where the id exists already.
+        """Create a pending run; the stored one is returned where the id exists already.
 
         Raises `FlowNotDefined`, `FlowNotCommitted`, `WorkflowNotRegistered`, ValueError for an id that is none,
         `OrchestratorError` where the id is another workflow's, and RuntimeError where the app has come to be eager.
@@ -116,7 +116,8 @@ class Orchestrator:
         return Run(self.client, stored.run_id, flow.id)
 
     def _refuse_late_eagerness(self) -> None:
-        """Raise RuntimeError rather than send messages to the broker for somebody who wants none sent."""
+        """Raise RuntimeError where the app has become eager since the orchestrator was made."""
+        # Eager mode promises that no messages are sent, and this orchestrator would send them.
         if self.client.runtime.is_shared and self.app is not None and self.app.conf.task_always_eager:
             raise RuntimeError(
                 "task_always_eager was switched on after the Orchestrator was made, which sends its messages to the "
@@ -124,7 +125,7 @@ class Orchestrator:
             )
 
     def get_run(self, run_id: str) -> Run:
-        """A stored run, or, as `<run id>/<path>`, a nested workflow of one. Raises `RunNotFound`."""
+        """Return a stored run, or, as `<run id>/<path>`, a nested workflow of one. Raises `RunNotFound`."""
         reader = self.client.reader_of(run_id)
         if reader is None:
             raise RunNotFound(f"there is no run {run_id!r}", run_id=run_id)
@@ -163,10 +164,11 @@ class Orchestrator:
         return run
 
     def restart_active(self) -> list[str]:
-        """Restart every active run of the registered workflows that this runtime owns; for the boot of a process whose
-        predecessor died. Workflows with `auto_restart=False` are left alone. Returns the ids of the runs.
+        """Restart every active run of the registered workflows that this runtime owns. Returns the ids of the runs.
 
-        In the default runtime this process sees from now on to the timeouts of runs that wait for an event, too."""
+        A process calls it at its start, where its predecessor may have died. Workflows with `auto_restart=False` are
+        left alone. In the default runtime this process also ends the waits for events whose timeouts come from now on.
+        """
         restarted: list[str] = []
         for workflow in self.registry.all():
             if workflow.auto_restart:
@@ -176,7 +178,7 @@ class Orchestrator:
 
     def _arm_timeouts(self, workflow_id: str) -> None:
         if self.client.runtime.is_shared:
-            return  # a scheduler sees to them
+            return  # the schedulers of the workers sweep them
         query = RunQuery(workflow_id=workflow_id, status=StoredStatus.SUSPENDED.value, limit=_MAX_RESTARTED)
         for header in self.store.runs(query).headers:
             if self.client.is_own(header) and header.waiting:

@@ -1,4 +1,4 @@
-"""A handle to one run. Each verb stands twice, waiting and not; none of them decides anything."""
+"""A handle to one run. Each verb stands twice, one that waits and one that does not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Unpack
 from orchestrator.app.handle import RunHandle
 from orchestrator.app.keywords import ResumeKeywords, StartKeywords, TravelKeywords, require_known
 from orchestrator.app.streams import AsyncRunStream, EventWatcher, RunStream, Until, pages
-from orchestrator.engine import client_ops, restart, time_travel
+from orchestrator.engine import client_ops, event_ops, restart, time_travel
 from orchestrator.engine.calling import refuse_inside_step
 from orchestrator.engine.client_ops import UNSET, StartOptions
 from orchestrator.engine.read.events import Event
@@ -28,22 +28,24 @@ class CancelReport:
     run_id: str
     # The run's status now.
     status: RunStatus
-    # The ids of what could not be canceled.
+    # The ids of the runs that could not be canceled.
     failed: list[str] = field(default_factory=list)
 
 
 class Run(RunHandle):
-    """One run of a workflow. Blocking methods wait until the run rests: it has ended, is suspended or paused.
+    """One run of a workflow. Blocking methods wait until the run has settled: it has ended, is suspended or paused.
 
-    A run id of the form `<run id>/<path>` speaks of a nested workflow: status and results are its own, and `resume`
-    looks for what is suspended in it. Beyond that it is a part of its run: it cannot be started by itself, its events
-    are those of the run, and waiting, restarting and canceling mean the run as a whole.
+    A run id of the form `<run id>/<path>` names a nested workflow: status and results are its own, and `resume` means
+    the suspended steps inside. Beyond that it is a part of its run: it cannot be started by itself, its events are
+    those of the run, and waiting, restarting and canceling mean the run as a whole.
     """
+
+    # More public methods than most classes: each verb of the public API in its ways to wait.
 
     # --- starting --------------------------------------------------------------------------------------------------
 
     def start(self, input: Any = None, *, timeout: float | None = None, **options: Unpack[StartKeywords]) -> RunResult:
-        """Start the run, wait until it rests, and return its result.
+        """Start the run, wait until it has settled, and return its result.
 
         `state` is the run's first state, `request_context` what steps see as `ctx.request_context`; with `per_step`
         the run pauses after each step.
@@ -88,7 +90,7 @@ class Run(RunHandle):
         return AsyncRunStream(lambda: self._stream(begin, close_on_suspend))
 
     def _start(self, begin: StartOptions, delay: int = 0) -> RunHeader:
-        """Commit the start of the run, `delay` ms from now. Whoever calls has to see that somebody drives it."""
+        """Commit the start of the run, `delay` ms from now. The caller has to drive it afterwards."""
         if self._scope:
             text = f"{self.run_id!r} is a nested workflow: it is started by the run that it is a part of"
             raise StartAlreadyClaimed(text, run_id=self.run_id, workflow_id=self.workflow_id)
@@ -110,18 +112,18 @@ class Run(RunHandle):
     def _await(self, settle_count: int, timeout: float | None) -> RunResult:
         since = monotonic()
         self.client.runtime.drive(self.root_id, timeout)
-        return self.wait_for_rest(settle_count, timeout, since=since)
+        return self.wait_until_settled(settle_count, timeout, since=since)
 
     # --- resuming --------------------------------------------------------------------------------------------------
 
     def resume(
         self, data: Any = UNSET, *, timeout: float | None = None, **options: Unpack[ResumeKeywords]
     ) -> RunResult:
-        """Hand `data` to a suspended step and wait until the run rests again. A refusal leaves the run resumable.
+        """Give `data` to a suspended step and wait until the run settles again. A refused run stays resumable.
 
-        `step` (an id, a step, a list of either, a dotted path), `label` and `index` (of a foreach item) say which
-        step is meant; without them it is the only one. `request_context` is merged into the run's. A paused run goes on
-        to its end, or with `per_step` by one step.
+        `step` (an id, a step, a list of either, a dotted path), `label` and `index` (of a foreach item) name the step.
+        Without them the run has one suspended step, and it is that. `request_context` is merged into the run's. A
+        paused run goes on to its end, or with `per_step` by one step.
 
         Raises `RunNotSuspended`, `StepNotSuspended`, `ResumeAmbiguous`, `InputInvalid`, `ResumeAlreadyClaimed`,
         `GraphChanged`, `TypeError`, `TimeoutError`.
@@ -160,20 +162,20 @@ class Run(RunHandle):
         return client_ops.resume(self.client.executor, header, data, target, context, per_step)
 
     def send_event(self, name: str, data: Any = None) -> None:
-        """Send the event that a `wait_for_event` of this run waits for, or will wait for. Each event is heard once.
+        """Send the event that a `wait_for_event` of this run waits for, or will wait for. One wait receives it.
 
         Raises `InputInvalid`, `StepNotFound` where the workflow waits for no such event, `RunNotActive`.
         """
-        client_ops.send_event(self.client.executor, self.header(), name, data)
+        event_ops.send_event(self.client.executor, self.header(), name, data)
         self._drive_in_background()
 
     # --- restarting and traveling ----------------------------------------------------------------------------------
 
     def restart(self, *, timeout: float | None = None) -> RunResult:
-        """Start again what the run was doing when its workers died, and wait until it rests.
+        """Run the steps again that the run's dead workers have left unfinished, and wait until the run has settled.
 
-        The caller vouches that they are dead. An ended run gives its stored result. Raises `RunNotActive`,
-        `RestartAlreadyClaimed`, `TimeoutError`.
+        The caller vouches that the workers are dead. Of an ended run the stored result is returned. Raises
+        `RunNotActive`, `RestartAlreadyClaimed`, `TimeoutError`.
         """
         refuse_inside_step("run.restart()")
         self._require_consumer()
@@ -192,13 +194,15 @@ class Run(RunHandle):
         return restart.restart(self.client.executor, self.header())
 
     def time_travel(self, step: Any, *, timeout: float | None = None, **options: Unpack[TravelKeywords]) -> RunResult:
-        """Let the run go on from `step` (an id, a step, a dotted path, or a list of those) and wait until it rests.
+        """Let the run go on from `step` (an id, a step, a dotted path, a list of those) and wait until it has settled.
 
-        What stands before is kept as recorded, or taken from `context` (records by step id; `nested_context`: by nested
-        workflow and step id); `input` is the output of the step before, `state` takes the place of the run's;
-        `resume_data` goes to the steps at or behind the target that had suspended, else to the target; with `per_step`
-        the run pauses after each step. A refusal writes nothing. Raises `StepNotFound`, `StepNotSuspended`,
-        `RunStillRunning`, `InputInvalid`, `GraphChanged`, `TypeError`, `TimeoutError`.
+        Steps before it keep their stored results, or get those in `context` (step results by step id) and
+        `nested_context` (by nested workflow and step id). `input` is the output of the step before, `state` replaces
+        the run's state. `resume_data` goes to the steps at or behind the target that had suspended, else to the
+        target. With `per_step` the run pauses after each step.
+
+        A refusal writes nothing. Raises `StepNotFound`, `StepNotSuspended`, `RunStillRunning`, `InputInvalid`,
+        `GraphChanged`, `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.time_travel()")
         require_known("time_travel", options, TravelKeywords)
@@ -215,7 +219,7 @@ class Run(RunHandle):
     def _travel(self, step: Any, options: TravelKeywords) -> RunHeader:
         graph = client_ops.graph_of(self.client.executor, self.header()) if self._scope else None
         ids = [*(id_path(graph, self._scope) if graph else []), *step_ids(step)]
-        # None is nothing here, as it was when each of these was a parameter; of the others it is a value.
+        # For these None means nothing given. For the other options it is a value.
         mappings = {name: options.get(name) or {} for name in ("context", "nested_context", "request_context")}
         travel = time_travel.TravelOptions(ids, **{**options, **mappings})  # type: ignore[arg-type]
         return time_travel.time_travel(self.client.executor, self.header(), travel)
@@ -223,7 +227,7 @@ class Run(RunHandle):
     # --- ending ----------------------------------------------------------------------------------------------------
 
     def cancel(self) -> CancelReport:
-        """End the run as canceled. Steps that run hear of it; a run that has ended stays as it is."""
+        """End the run as canceled. Running steps get their abort signal; a run that has ended stays as it is."""
         header = client_ops.cancel(self.client.executor, self.header())
         self.client.runtime.wake(self.root_id)
         return CancelReport(self.run_id, self._reader(header).status())
@@ -235,24 +239,24 @@ class Run(RunHandle):
     # --- events ----------------------------------------------------------------------------------------------------
 
     def events(self, after: str | None = None) -> Iterator[Event]:
-        """Replay the recorded events (after the cursor) and follow until the run rests.
+        """Replay the stored events (after the cursor) and follow until the run has settled.
 
-        `after` is the `id` of the last event that was read: nothing is missed and nothing comes twice. Of a run that
-        rests already, all that is recorded. Raises `RunNotFound`, and ValueError for what is no cursor.
+        `after` is the `id` of the last event that was read: none is missed and none comes twice. Of a run that has
+        settled already, all stored events come. Raises `RunNotFound`, and ValueError for a text that is no cursor.
         """
         base = self.header()
-        resting = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
-        if not resting:
+        has_settled = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
+        if not has_settled:
             refuse_inside_step("run.events()")
-        found = pages(self, after or "", Until(base.settle_count - 1 if resting else base.settle_count))
+        found = pages(self, after or "", Until(base.settle_count - 1 if has_settled else base.settle_count))
         return (event for page in found for event in page)
 
     def watch(self, callback: Callable[[Event], Any]) -> Callable[[], None]:
-        """Call `callback` with each event of the run from now on, in a thread of its own; returns what stops that.
+        """Call `callback` with each event of the run from now on, in a thread; returns a function that ends that.
 
-        A slow callback slows nothing but itself; what it raises is logged. It goes on over suspensions and ends with
-        the run, or when the orchestrator is closed. Raises `RunNotFound`, and TypeError for a coroutine function:
-        there is no loop to run it in (`astream` is for those).
+        A slow callback slows nothing but itself; its exceptions are logged. The calls go on over suspensions and end
+        with the run, or when the orchestrator is closed. Raises `RunNotFound`, and TypeError for a coroutine function,
+        which has no loop to run in here (use `astream`).
         """
         if inspect.iscoroutinefunction(callback):
             raise TypeError(f"run.watch() calls plain functions, and {callback!r} is async: use run.astream()")

@@ -9,19 +9,21 @@ from datetime import timedelta
 from orchestrator.app.client import Client
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.read.results import RunRecord, RunStatus
-from orchestrator.errors import RunNotFound, RunStillRunning
+from orchestrator.errors import RunNotFound, RunStillRunning, ValueNotReadable
 from orchestrator.ports import UNREADABLE, RunQuery
-from orchestrator.rules.model import FINAL, StoredStatus
+from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
-_AT_REST = frozenset({*(state.value for state in StoredStatus if state is not StoredStatus.RUNNING), UNREADABLE})
+_NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
 
 
 @dataclass(frozen=True, slots=True)
 class RunPage:
-    """One page of runs, newest first, and how many match in all. Listed runs carry no steps and no values."""
+    """One page of runs. Listed runs have no steps and no values."""
 
+    # newest first
     runs: list[RunRecord]
+    # the number of runs that match, on all pages
     total: int
 
 
@@ -45,17 +47,17 @@ class Runs:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
-            return RunPage([], 0)  # what a nested workflow may be; a run that sleeps is running
-        wanted_status = None if status is None else str(StoredStatus(status))
+            return RunPage([], 0)  # a status of nested workflows only; a run that sleeps is running
+        wanted_status = None if status is None else str(RunStatus(status))
         resource = None if resource_id is None else resource_text(resource_id)
         found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
         readers = (self._client.reader(header) for header in found.headers)
         return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
 
     def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
-        """One stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
+        """Read one stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
 
-        `fields` names what to read of `input result error state steps suspended resume_labels` (all, if it is None);
+        `fields` names those to read of `input result error state steps suspended resume_labels` (None means all).
         `nested` includes the steps of nested workflows under flat keys (`child.step`).
         """
         known = {*_FIELDS, "status", "run_id", "workflow_id", "resource_id", "created_at", "updated_at"}
@@ -67,15 +69,27 @@ class Runs:
         return reader.run_record(wanted, nested) if reader is not None else None
 
     def delete(self, run_id: str) -> None:
-        """Remove a run at rest, or one that cannot be read, and all that belongs to it.
+        """Remove a run that is not running, or one that cannot be read, and all that belongs to it.
 
         Raises `RunNotFound`, `RunStillRunning` (cancel it first).
         """
-        if self._client.store.delete(run_id, _AT_REST):
+        store = self._client.store
+        try:
+            header = store.header(run_id)
+        except ValueNotReadable:
+            if not store.delete(run_id, _NOT_RUNNING):
+                store.header(run_id)  # raises, unless it is gone by now
             return
-        header = self._client.store.header(run_id)
         if header is None:
             raise RunNotFound(f"there is no run {run_id!r}", run_id=run_id)
+        # A store may be asked twice, its first answer having been lost: then it finds nothing to remove, or a run that
+        # somebody has created under the same id since. Either way the run that was meant is gone.
+        if store.delete(run_id, _NOT_RUNNING, created_at=header.created_at):
+            return
+        found = store.header(run_id)
+        if found is None or found.created_at != header.created_at:
+            return
+        header = found
         raise RunStillRunning(
             f"run {run_id!r} is {header.status}: cancel it first", run_id=run_id, actual_status=header.status
         )
@@ -90,14 +104,23 @@ class Runs:
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
         store = self._client.store
-        states = [StoredStatus(status)] if status is not None else sorted(FINAL)
-        if StoredStatus.RUNNING in states:
+        statuses = [StoredStatus(status)] if status is not None else sorted(FINAL)
+        if StoredStatus.RUNNING in statuses:
             raise ValueError("running runs are not purged: cancel them first")
         before, removed = store.now() - round(age * 1000), 0
-        for state in states:
-            kept = 0
-            while page := store.runs(RunQuery(status=state.value, before=before, offset=kept)).headers:
-                ours = [header.run_id for header in page if self._client.may_purge(header)]
-                gone = sum(store.delete(run_id, frozenset({state.value})) for run_id in ours)
-                removed, kept = removed + gone, kept + len(page) - gone
+        for each in statuses:
+            # Runs of another app stay in the list, and are skipped by the offset of the next page.
+            skipped = 0
+            while page := store.runs(RunQuery(status=each.value, before=before, offset=skipped)).headers:
+                ours = [header for header in page if self._client.may_purge(header)]
+                removed += sum(self._purge(header, before) for header in ours)
+                skipped += len(page) - len(ours)
         return removed
+
+    def _purge(self, header: RunHeader, before: int) -> bool:
+        """Remove a run unless it has gone on since it was listed (then it is listed no more). True if it is gone."""
+        store, states = self._client.store, frozenset({header.status})
+        if store.delete(header.run_id, states, created_at=header.created_at, before=before):
+            return True
+        found = store.header(header.run_id)
+        return found is None or found.created_at != header.created_at

@@ -1,4 +1,4 @@
-"""Streams of a run's events: they replay what is recorded and then follow, and end by themselves."""
+"""Streams of a run's events: they replay the stored events, follow new ones, and end by themselves."""
 
 from __future__ import annotations
 
@@ -18,37 +18,39 @@ from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import FINAL, RunHeader
 
 log = logging.getLogger("orchestrator")
 _T = TypeVar("_T")
 
-_LOOK = 1.0  # seconds after which a reader who hears nothing looks whether the run is still there
+_LOOK = 1.0  # seconds without an event after which a reader looks if the run still exists
 _RETRY_DELAY = 1.0  # seconds until a watcher asks a store that did not answer again
 
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """The stop condition of a stream: the run has rested more than `rests` times (and, with `final`, ended)."""
+    """The stop condition of a stream: the run has settled more than so many times (and, with `final`, ended)."""
 
     settle_count: int
     final: bool = False
 
     def is_met(self, header: RunHeader | None) -> bool:
-        """All that the stream will have is recorded; so it is where the run has been deleted."""
+        """Return True if all events of the stream are stored, or the run has been deleted."""
         return header is None or (
             header.settle_count > self.settle_count and (header.status in FINAL or not self.final)
         )
 
     def ends_with(self, doc: Mapping[str, Any]) -> bool:
-        """This recorded event is the stream's last."""
-        return "rest" in doc and doc["rest"] > self.settle_count and (doc["status"] in FINAL or not self.final)
+        """Return True if this stored event is the stream's last."""
+        is_finish = doc["type"] == EventType.WORKFLOW_FINISH
+        return is_finish and doc["settle_count"] > self.settle_count and (doc["status"] in FINAL or not self.final)
 
 
 def pages(
     run: RunHandle, after: str, until: Until, stopped: Callable[[], bool] = lambda: False
 ) -> Iterator[list[Event]]:
-    """Events after the cursor, several at a time where there are several."""
+    """Yield the events after the cursor, several at a time where there are several."""
     store, runtime = run.client.store, run.client.runtime
     reader = EventReader(store, run.root_id)
     over = until.is_met(store.header(run.root_id))
@@ -66,7 +68,7 @@ def pages(
 
 
 class RunStream:
-    """An iterator over the events of one attempt; `result()` is its outcome.
+    """An iterator over the events of a run until it settles; `result()` is its result.
 
     It ends by itself: when the run ends or is deleted, and, unless it was asked to stay open, when the run is suspended
     or paused. A reader whose store went away (`StoreUnavailable`) goes on with `run.events(after=event.id)`.
@@ -88,7 +90,7 @@ class RunStream:
         return self._ready.popleft()
 
     def page(self) -> list[Event]:
-        """The next events, at least one; an empty list at the end."""
+        """Return the next events, at least one; an empty list at the end."""
         ready = [*self._ready] or next(self._pages, [])
         self._ready.clear()
         return ready
@@ -98,21 +100,21 @@ class RunStream:
         self._stopped.set()
 
     def result(self, timeout: float | None = None) -> RunResult:
-        """Wait for the attempt's result. Events that were not read stay readable.
+        """Wait until the run has settled, and return its result. Events that were not read stay readable.
 
         Of a stream that stays open over suspensions it is the run's result at its end. Raises `RunNotFound` where
         the run has been deleted, and TimeoutError.
         """
-        return self.run.wait_for_rest(self._until.settle_count, timeout, final=self._until.final)
+        return self.run.wait_until_settled(self._until.settle_count, timeout, final=self._until.final)
 
 
 class AsyncRunStream:
-    """A `RunStream` for `async for`; `await stream.result()` is its outcome.
+    """A `RunStream` for `async for`; `await stream.result()` is its result.
 
-    The run is started when the first event or the result is asked for, and what is wrong with its input is raised then.
-    All reading happens in other threads, so the event loop never waits for the store. A reader that is cancelled (by a
-    timeout, say) may go on reading: no event is lost. `aclose()`, leaving it as an async context manager, or letting
-    it go ends the reading; the run goes on.
+    The run is started when the first event or the result is asked for. An input that does not fit is refused then. All
+    reading happens in other threads, so the event loop never waits for the store. A reading that is cancelled (by a
+    timeout, say) goes on in its thread: no event is lost. `aclose()`, leaving it as an async context manager, or
+    letting it go ends the reading; the run goes on.
     """
 
     def __init__(self, begin: Callable[[], RunStream]) -> None:
@@ -140,7 +142,7 @@ class AsyncRunStream:
         return self._ready.popleft()
 
     async def result(self, timeout: float | None = None) -> RunResult:
-        """Wait for the attempt's result. Raises TimeoutError after `timeout` seconds."""
+        """Wait for the run's result. Raises TimeoutError after `timeout` seconds."""
         stream = await self._stream()
         end = None if timeout is None else monotonic() + timeout
         while True:
@@ -178,13 +180,13 @@ def _stop(begun: Future[RunStream]) -> None:
 
 
 def _in_thread(call: Callable[[], _T]) -> Future[_T]:
-    """Call in a thread that nobody waits for: neither a loop that is closed nor a process that ends."""
+    """Call in a thread for which neither a loop that is closed nor a process that ends has to wait."""
     future: Future[_T] = Future()
 
     def work() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001  (a thread's border: it is raised where the future is awaited)
+        except BaseException as error:  # noqa: BLE001  (a thread's boundary: raised where the future is awaited)
             future.set_exception(error)
 
     threading.Thread(target=work, name="orchestrator-astream", daemon=True).start()
@@ -192,14 +194,14 @@ def _in_thread(call: Callable[[], _T]) -> Future[_T]:
 
 
 async def _await_future(future: Future[_T]) -> _T:
-    """Await work in a thread, which goes on when whoever awaits it is cancelled."""
+    """Await work in a thread. The work goes on when the awaiting task is cancelled."""
     return await asyncio.shield(asyncio.wrap_future(future))
 
 
 class EventWatcher:
     """A thread that calls a function for each event of a run, from now on, until the run ends, or until `stop`.
 
-    The run does not wait for the function: the thread reads the recorded events at its own pace. An exception of the
+    The run does not wait for the function: the thread reads the stored events at its own pace. An exception of the
     function is logged. While the store does not answer it tries again, and goes on where it was.
     """
 
@@ -218,7 +220,7 @@ class EventWatcher:
 
     @property
     def is_over(self) -> bool:
-        """Nothing more will be called."""
+        """True once the function is not called any more."""
         return not self._thread.is_alive()
 
     def stop(self) -> None:
@@ -237,7 +239,7 @@ class EventWatcher:
             except StoreUnavailable as error:
                 log.warning("watcher of run %s: %s", self._run.run_id, error, extra=self._about)
                 self._stopped.wait(_RETRY_DELAY)
-            except Exception:  # the end of a thread: nobody is there to raise to
+            except Exception:  # the end of a thread: no caller would get the exception
                 log.exception("watcher of run %s ends", self._run.run_id, extra=self._about)
                 self._stopped.set()
             else:

@@ -1,4 +1,4 @@
-"""The surroundings of a command: an orchestrator, opened in the way of whoever called, and a place to print.
+"""The surroundings of a command: an orchestrator, opened as its caller asked, and a place to print.
 
 Light: Celery loads this module for each of its commands.
 """

@@ -130,9 +130,9 @@ def cancel(ctx: click.Context, run_id: str, as_json: bool) -> None:
 
 @click.command(epilog=exits.HELP)
 @click.argument("run_id", metavar="RUN_ID")
-@click.option("--events", is_flag=True, help="The recorded events too.")
+@click.option("--events", is_flag=True, help="The stored events too.")
 @click.option("--times", is_flag=True, help="Where the time went, step by step, and the critical path.")
-@click.option("--follow", is_flag=True, help="Show the steps while the run goes on, and all of it once it rests.")
+@click.option("--follow", is_flag=True, help="Show the steps while the run goes on, and all of it once it settles.")
 @options.as_json
 @click.pass_context
 def show(ctx: click.Context, run_id: str, events: bool, times: bool, follow: bool, as_json: bool) -> None:
@@ -203,7 +203,7 @@ def restart(
 @click.command(epilog=exits.HELP)
 @click.argument("run_id", metavar="RUN_ID")
 @click.argument("step", metavar="STEP")
-@click.option("--input", "given", metavar="JSON", callback=options.json_value, help="What the step gets.")
+@click.option("--input", "given", metavar="JSON", callback=options.json_value, help="The input of the step.")
 @click.option("--context", metavar="JSON", callback=options.json_object, help="Results of earlier steps, by their ids.")
 @click.option("--nested-context", metavar="JSON", callback=options.json_object, help="The same in nested workflows.")
 @click.option("--state", metavar="JSON", callback=options.json_object, help="Takes the place of the run's state.")
@@ -226,9 +226,9 @@ def travel(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Let a run at rest go on from STEP (its id, dotted inside nested workflows) and wait for what it comes to.
+    """Let a run that has settled go on from STEP (its id, dotted inside nested workflows) and wait for its result.
 
-    What stands before STEP is kept as recorded, or taken from --context, as in
+    Steps before STEP keep their stored results, or get those in --context, as in
     '{"first": {"status": "success", "output": 1}}', or from --nested-context, as in
     '{"inner": {"first": {"status": "success", "output": 1}}}'.
     """
@@ -257,9 +257,9 @@ def send_event(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Send the event NAME to a run that waits for it, or will, and wait for what the run comes to next.
+    """Send the event NAME to a run that waits for it, or will, and wait until the run settles.
 
-    Each event is heard once. Without data it is `null`.
+    One wait receives the event. Without data it is `null`.
     """
     from orchestrator.cli import redo
 
@@ -274,7 +274,7 @@ def send_event(
 @options.as_json
 @click.pass_context
 def list_waiting(ctx: click.Context, workflow: str | None, resource: str | None, as_json: bool) -> None:
-    """Show what waits for somebody: for a resume, for an event; since when and until when. Longest first."""
+    """Show the steps that wait for a resume or an event, since when and until when. Longest first."""
     from orchestrator.cli import waiting
 
     with session(ctx, as_json) as at:
@@ -289,11 +289,11 @@ def list_waiting(ctx: click.Context, workflow: str | None, resource: str | None,
 @options.as_json
 @click.pass_context
 def tick(ctx: click.Context, once: bool, seconds: float | None, as_json: bool) -> None:
-    """Do what the schedulers of workers do, without a worker: see to what is due. For ever, unless told otherwise.
+    """Sweep timers as the schedulers of workers do, without a worker: for ever, or with an option for a time.
 
-    Says of each tick how many entries were due, how many messages were sent (again), and how many steps were taken
-    from lost workers; with --json on one line each. One scheduler at a time does the work. A lost worker's step is taken
-    from it only by ticks that follow each other within a lease.
+    Shows for each tick how many timers were due, how many messages were sent (again), and how many leases had ended;
+    with --json on one line each. One scheduler at a time does the work. A lease is ended only by ticks that follow each
+    other within the time of a lease.
     """
     from orchestrator.cli import ticking
 

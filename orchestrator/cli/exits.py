@@ -93,7 +93,7 @@ def one_line_errors() -> Iterator[None]:
         raise
     except KeyboardInterrupt as error:
         raise Problem("interrupted", code=INTERRUPTED) from error
-    except Exception as error:  # a process ends here: nobody is left to handle it
+    except Exception as error:  # a process ends here, and no caller handles it
         _trace(error)
         raise problem_of(error) from error
 

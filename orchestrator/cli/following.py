@@ -1,4 +1,4 @@
-"""Follows a run that others work on until it rests: a live tree on a terminal, a line for each change elsewhere.
+"""Follows a run that others work on until it settles: a live tree on a terminal, a line for each change elsewhere.
 
 All of it goes to stderr; stdout is for what the run has come to.
 """
@@ -30,7 +30,7 @@ from orchestrator.rules.model import StoredStatus
 _GOING = (StoredStatus.PENDING, StoredStatus.RUNNING)
 _ENDED = ("success", "skipped", "canceled")
 
-Fold = Callable[[Row, Row | None], bool]  # whether a row folds, given the one above it
+Fold = Callable[[Row, Row | None], bool]  # True if a row folds, given the one above it
 
 
 def follow(at: Session, run_id: str) -> None:
@@ -57,7 +57,7 @@ def follow(at: Session, run_id: str) -> None:
 
 def _wait(run: Run, settle_count: int) -> None:
     if run.header().status in _GOING:
-        run.wait_for_rest(settle_count, None)
+        run.wait_until_settled(settle_count, None)
 
 
 def can_redraw(screen: Console) -> bool:
@@ -66,7 +66,7 @@ def can_redraw(screen: Console) -> bool:
 
 
 class LiveTree:
-    """A tree that is drawn again and again, never higher than the terminal. At the end it is gone, or stays (`keep`).
+    """A tree that is drawn again and again, never higher than the terminal. At the end it goes away, or stays (`keep`).
 
     Below it stands a title, which `say` replaces.
     """

@@ -62,7 +62,7 @@ def show_during(work: Callable[[], T], view: View, rows: Callable[[], list[Row]]
     def body() -> None:
         try:
             result.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - the end of a thread: raised again by whoever waits
+        except BaseException as error:  # noqa: BLE001 - the end of a thread: raised again in the waiting thread
             result.set_exception(error)
         finally:
             ended.set()
@@ -79,7 +79,7 @@ def show_during(work: Callable[[], T], view: View, rows: Callable[[], list[Row]]
 
 
 def read_rows(orchestrator: Orchestrator, run: Run) -> list[Row]:
-    """The steps; none where the store does not answer: whoever does the work says so."""
+    """The steps; none where the store does not answer, which the command itself reports."""
     with suppress(StoreUnavailable, RunNotFound):
         return rows_of(orchestrator, run)
     return []

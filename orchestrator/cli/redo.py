@@ -89,12 +89,12 @@ def _report_all(at: Session, found: list[tuple[Run, str, RunResult | None]]) -> 
 
 def travel(at: Session, args: Travel, *, wait: bool, timeout: float | None) -> int:
     """Let a run go on from one of its steps; returns the exit code."""
-    _check_records("--context", args.context or {})
-    for name, records in (args.nested_context or {}).items():
-        if not isinstance(records, dict):
-            remedy = '--nested-context wants records: {"inner": {"step": {"status": "success", "output": 1}}}'
-            raise Problem(f"the context of {name!r} is no records", remedy)
-        _check_records("--nested-context", records, f"{name}.")
+    _check_results("--context", args.context or {})
+    for name, results in (args.nested_context or {}).items():
+        if not isinstance(results, dict):
+            remedy = '--nested-context wants step results: {"inner": {"step": {"status": "success", "output": 1}}}'
+            raise Problem(f"the context of {name!r} has no step results", remedy)
+        _check_results("--nested-context", results, f"{name}.")
     run = _load_own_run(at, args.run_id, wait, timeout)
     given: dict[str, Any] = {"context": args.context, "nested_context": args.nested_context}
     given |= {"state": args.state, "per_step": args.per_step}
@@ -105,11 +105,11 @@ def travel(at: Session, args: Travel, *, wait: bool, timeout: float | None) -> i
     return wait_and_report(at, run, lambda: run.time_travel(args.step, **given, timeout=timeout))
 
 
-def _check_records(option: str, records: dict[str, Any], inside: str = "") -> None:
-    for name, record in records.items():
-        if not isinstance(record, dict):
-            remedy = f'{option} wants records, as in {{"status": "success", "output": 1}}'
-            raise Problem(f"the context of {inside + name!r} is no record", remedy)
+def _check_results(option: str, results: dict[str, Any], inside: str = "") -> None:
+    for name, result in results.items():
+        if not isinstance(result, dict):
+            remedy = f'{option} wants step results, as in {{"status": "success", "output": 1}}'
+            raise Problem(f"the context of {inside + name!r} is no step result", remedy)
 
 
 def send_event(at: Session, run_id: str, name: str, data: Any, *, wait: bool, timeout: float | None) -> int:

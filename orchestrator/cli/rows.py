@@ -21,25 +21,33 @@ COLUMNS = ("STEP", "STATUS", "STARTED", "DURATION", "ATTEMPT", "ERROR")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One step. `name` is as in the steps of a stored run (`child[0].step`), `step` the last part of it.
+    """One step of a run, as the commands show it."""
 
-    `dotted` is its place in the graph (`child.step`). `attempt` counts from 1; it is 0, and `seconds` is None, before
-    it has begun. `note` says why it does not go on, or that workers were lost. `done` of `total` items, where it is a
-    foreach.
-    """
-
+    # as among the steps of a stored run: `child[0].step`
     name: str
+    # its place in the graph: `child.step`
     dotted: str
+    # the last part of the name
     step: str
+    # the number of nested workflows and items around it
     depth: int
+    # True for an item of a foreach
     is_item: bool
+    # as callers see it
     status: str
+    # None before its first attempt
     started_at: datetime | None
+    # the time since then, until its end or now; None before its first attempt
     seconds: float | None
+    # counts from 1; 0 before the first
     attempt: int
+    # the error of its last attempt
     error: BaseException | None
+    # the reason why it is parked, or the number of abandoned attempts
     note: str
+    # the items of a foreach that have ended
     done: int
+    # the items of a foreach; 0 for other steps
     total: int
 
     @property
@@ -73,67 +81,71 @@ class Row:
 def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
     """All steps of the run that have been reached."""
     reader = orchestrator.client.reader(run.header())
-    shown = [record for _, record in sorted(reader.activations.items()) if record.path and record.role != Role.BLOCK]
-    found = [reader.with_final_status(record) for record in shown]
-    reader.values.fetch(record.error for record in found)
+    shown = [
+        activation
+        for _, activation in sorted(reader.activations.items())
+        if activation.path and activation.role != Role.BLOCK
+    ]
+    found = [reader.with_final_status(activation) for activation in shown]
+    reader.values.fetch(activation.error for activation in found)
     now = orchestrator.store.now()
-    return [_row(reader, record, now) for record in found]
+    return [_row(reader, activation, now) for activation in found]
 
 
-def _row(reader: Reader, record: Activation, now: int) -> Row:
-    outer = _ancestors(reader, record)
-    error = reader.values.plain(record.error) if record.error else None
-    is_item = record.role == Role.ITEM
+def _row(reader: Reader, activation: Activation, now: int) -> Row:
+    outer = _ancestors(reader, activation)
+    error = reader.values.plain(activation.error) if activation.error else None
+    is_item = activation.role == Role.ITEM
     return Row(
-        name=name_of(reader, record),
-        dotted=".".join(above.step for above in [*outer, record]),
-        step=_own_name(record),
+        name=name_of(reader, activation),
+        dotted=".".join(above.step for above in [*outer, activation]),
+        step=_own_name(activation),
         depth=len(outer) + sum(above.index >= 0 for above in outer) + is_item,
         is_item=is_item or any(above.index >= 0 for above in outer),
-        status=str(reader.step_status(record)),
-        started_at=moment(record.started_at),
-        seconds=_seconds(reader, record, now),
-        attempt=record.attempt + 1 if record.started_at else 0,
+        status=str(reader.step_status(activation)),
+        started_at=moment(activation.started_at),
+        seconds=_seconds(reader, activation, now),
+        attempt=activation.attempt + 1 if activation.started_at else 0,
         error=error if isinstance(error, BaseException) else None,
-        note=_note(record),
-        done=record.total - record.pending_children,
-        total=record.total,
+        note=_note(activation),
+        done=activation.total - activation.pending_children,
+        total=activation.total,
     )
 
 
-def _note(record: Activation) -> str:
-    if record.parked:
-        return f"parked: {record.parked}"
-    return f"{record.abandoned_attempts} worker(s) lost" if record.abandoned_attempts else ""
+def _note(activation: Activation) -> str:
+    if activation.parked:
+        return f"parked: {activation.parked}"
+    return f"{activation.abandoned_attempts} attempt(s) abandoned" if activation.abandoned_attempts else ""
 
 
-def name_of(reader: Reader, record: Activation) -> str:
-    """The record's name among the steps of its run: `child[0].step`."""
-    return ".".join(map(_own_name, [*_ancestors(reader, record), record]))
+def name_of(reader: Reader, activation: Activation) -> str:
+    """Return the activation's name among the steps of its run: `child[0].step`."""
+    return ".".join(map(_own_name, [*_ancestors(reader, activation), activation]))
 
 
-def _ancestors(reader: Reader, record: Activation) -> list[Activation]:
-    """The nested workflows around a record, outermost first."""
-    return [reader.activations[record.at[:cut]] for cut in _scopes(reader, record)]
+def _ancestors(reader: Reader, activation: Activation) -> list[Activation]:
+    """Return the nested workflows around an activation, outermost first."""
+    return [reader.activations[activation.at[:cut]] for cut in _scopes(reader, activation)]
 
 
-def _own_name(record: Activation) -> str:
-    return f"{record.step}[{record.index}]" if record.index >= 0 else record.step
+def _own_name(activation: Activation) -> str:
+    return f"{activation.step}[{activation.index}]" if activation.index >= 0 else activation.step
 
 
-def _scopes(reader: Reader, record: Activation) -> list[int]:
-    """Lengths of their paths."""
+def _scopes(reader: Reader, activation: Activation) -> list[int]:
+    """Return the lengths of the paths of the nested workflows around an activation."""
     found: list[int] = []
-    scope = record.scope
+    scope = activation.scope
     while scope:
         found.insert(0, scope)
-        above: Path = record.at[:scope]
+        above: Path = activation.at[:scope]
         scope = reader.activations[above].scope if above in reader.activations else 0
-    return [cut for cut in found if record.at[:cut] in reader.activations]
+    return [cut for cut in found if activation.at[:cut] in reader.activations]
 
 
-def _seconds(reader: Reader, record: Activation, now: int) -> float | None:
-    if not record.started_at:
+def _seconds(reader: Reader, activation: Activation, now: int) -> float | None:
+    if not activation.started_at:
         return None
     over = reader.header.ended_at if reader.header.status in FINAL else now
-    return max(0, (record.ended_at or over) - record.started_at) / 1000
+    return max(0, (activation.ended_at or over) - activation.started_at) / 1000

@@ -104,7 +104,7 @@ def check_may_detach(orchestrator: Orchestrator, wait: bool, timeout: float | No
 
 
 def require_same_runtime(orchestrator: Orchestrator, run: Run) -> None:
-    """Refuse a run that others work on: its steps would run where nobody expects them."""
+    """Refuse a run that others work on: its steps would run in the wrong process."""
     theirs, runtime = run.header().runtime, orchestrator.client.runtime
     if theirs and theirs != runtime.name:
         where = "orchestrator --store … --workflows …" if runtime.is_shared else "celery -A proj workflow …"
@@ -112,7 +112,7 @@ def require_same_runtime(orchestrator: Orchestrator, run: Run) -> None:
 
 
 def report_left(at: Session, run: Run) -> int:
-    """Report the status of a run that nobody waits for any longer; returns the exit code."""
+    """Report the status of a run without waiting for it any longer; returns the exit code."""
     header = run.header()
     if at.output.as_json:
         at.output.json({"run_id": run.run_id, "workflow_id": run.workflow_id, "status": str(header.status)})
@@ -154,8 +154,8 @@ def _report(at: Session, run: Run, result: RunResult) -> int:
 
 
 def _remedy(at: Session, run: Run) -> str:
-    awaiting = at.orchestrator.client.reader(run.header()).held()
-    if awaiting and all(record.status == ActivationStatus.WAITING for record in awaiting):
+    awaiting = at.orchestrator.client.reader(run.header()).awaiting_activations(paused=False)
+    if awaiting and all(activation.status == ActivationStatus.WAITING for activation in awaiting):
         return "it goes on when the event is sent to it"
     return f"`resume {run.run_id}` goes on with it"
 

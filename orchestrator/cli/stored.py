@@ -122,11 +122,11 @@ def _fields_of(reader: Reader, run: Run) -> list[tuple[str, str]]:
 def waiting_lines(reader: Reader) -> list[str]:
     """Lines that name each thing that the run waits for: the step, its label and its payload; or the event."""
     found = []
-    for record in reader.held():
-        label = f" (label {record.label})" if record.label else ""
-        label = " (an event)" if record.status == ActivationStatus.WAITING else label
-        said = f": {compact(reader.values.plain(record.suspend), _MAX_PAYLOAD)}" if record.suspend else ""
-        found.append(f"{name_of(reader, record)}{label}{said}")
+    for activation in reader.awaiting_activations(paused=False):
+        label = f" (label {activation.label})" if activation.label else ""
+        label = " (an event)" if activation.status == ActivationStatus.WAITING else label
+        payload = f": {compact(reader.values.plain(activation.suspend), _MAX_PAYLOAD)}" if activation.suspend else ""
+        found.append(f"{name_of(reader, activation)}{label}{payload}")
     return found
 
 

@@ -30,7 +30,7 @@ def compact(value: Any, most: int | None = None) -> str:
 
 
 def time_text(moment: datetime | None) -> str:
-    """A moment in the time zone of whoever reads."""
+    """A moment in the time zone of the reader."""
     return NONE if moment is None else moment.astimezone().isoformat(sep=" ", timespec="seconds")
 
 

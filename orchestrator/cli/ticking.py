@@ -18,7 +18,7 @@ from orchestrator.host import monotonic
 
 
 def tick(at: Session, *, once: bool, seconds: float | None) -> None:
-    """Tick once, for so many seconds, or until somebody ends the process.
+    """Tick once, for so many seconds, or until the process is ended.
 
     One tick fails where broker or store do not answer; a longer sweep says so and goes on.
     """
@@ -55,13 +55,13 @@ def _tick_once(scheduler: Scheduler) -> SweepReport:
 
 
 def _scheduler(at: Session, once: bool) -> Scheduler:
-    """A scheduler of this process. Single ticks of one host share a name: the second need not wait for the first's right.
+    """Make a scheduler of this process. Single ticks of one host share a name, so none waits for the right of another.
 
     It announces no worker, since it is none.
     """
     ours = at.orchestrator
     if not ours.client.runtime.is_shared:
-        raise Problem("runs of this runtime have no ticker: the process that runs them sees to their timers")
+        raise Problem("runs of this runtime have no scheduler: the process that runs them fires their timers")
     from orchestrator.canvas.queues import Queues
 
     name = f"tick@{socket.gethostname()}" if once else f"tick-{os.getpid()}@{socket.gethostname()}"

@@ -32,7 +32,7 @@ def show_times(at: Session, run: Run) -> None:
     rows.append(["(all steps)", *(_cell(found.took[kind]) for kind in KINDS), NONE, NONE])
     at.output.table(("TIME OF", *(kind.upper() for kind in KINDS), "RUNS", "PATH"), rows)
     at.output.write("\n")
-    at.output.fields([("TOTAL", _seconds(found.total)), ("ENGINE", _seconds(found.executor))])
+    at.output.fields([("TOTAL", _seconds(found.total)), ("ENGINE", _seconds(found.engine))])
     at.output.write("\n")
     at.output.table(("CRITICAL PATH", "AFTER", "TOOK", "MOSTLY"), [_leg(reader, found, act) for act in found.critical])
     if any(step.estimated for step in found.steps):
@@ -62,15 +62,15 @@ def times_as_json(orchestrator: Orchestrator, run: Run) -> dict[str, Any]:
         }
         for act in found.critical
     ]
-    sums = {"total": found.total, "engine": found.executor, **found.took}
+    sums = {"total": found.total, "engine": found.engine, **found.took}
     return {"begin": found.begin, "end": found.end, **sums, "steps": steps, "critical_path": path}
 
 
 def _read(orchestrator: Orchestrator, run: Run) -> tuple[Reader, Timing]:
     reader = orchestrator.client.reader(run.header())
-    records = list(reader.activations.values())
+    activations = list(reader.activations.values())
     events = _read_events(orchestrator, run.run_id)
-    return reader, compute_timing(reader.header, records, events, reader.graph, orchestrator.store.now())
+    return reader, compute_timing(reader.header, activations, events, reader.graph, orchestrator.store.now())
 
 
 def _read_events(orchestrator: Orchestrator, run_id: str) -> list[StoredEvent]:
@@ -81,8 +81,8 @@ def _read_events(orchestrator: Orchestrator, run_id: str) -> list[StoredEvent]:
 
 
 def _name(reader: Reader, path: str, step: str) -> str:
-    record = next((record for record in reader.activations.values() if record.path == path), None)
-    return step if record is None else name_of(reader, record)
+    activation = next((activation for activation in reader.activations.values() if activation.path == path), None)
+    return step if activation is None else name_of(reader, activation)
 
 
 def _leg(reader: Reader, found: Timing, act: TimedActivation) -> list[str]:

@@ -1,4 +1,4 @@
-"""Lists everything that waits for somebody outside, over all runs: steps for a resume, waits for events, pauses."""
+"""Lists everything that awaits something from outside, over all runs: steps for a resume, waits for events, pauses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Waiting:
 
     def cells(self) -> list[str]:
         """The row of a table."""
-        words = {"event": f"event {self.event}", "pause": "a word to go on"}
+        words = {"event": f"event {self.event}", "pause": "a resume by the caller"}
         label = f" (label {self.label})" if self.label else ""
         waits = words.get(self.kind, f"resume{label}")
         payload = NONE if self.payload is None else compact(self.payload, _MAX_PAYLOAD)
@@ -89,22 +89,24 @@ def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | N
 
 def _waiting_in(orchestrator: Orchestrator, header: RunHeader) -> list[Waiting]:
     reader = orchestrator.client.reader(header)
-    paused = [record for record in reader.activations.values() if record.status == ActivationStatus.PAUSED]
-    records = [*reader.held(), *paused]
-    reader.values.fetch(record.suspend for record in records)
-    return [_describe(reader, record) for record in records]
+    paused = [each for each in reader.activations.values() if each.status == ActivationStatus.PAUSED]
+    activations = [*reader.awaiting_activations(paused=False), *paused]
+    reader.values.fetch(activation.suspend for activation in activations)
+    return [_describe(reader, activation) for activation in activations]
 
 
-def _describe(reader: Reader, record: Activation) -> Waiting:
-    header, name = reader.header, name_of(reader, record)
+def _describe(reader: Reader, activation: Activation) -> Waiting:
+    header, name = reader.header, name_of(reader, activation)
     about = (header.run_id, header.workflow_id, header.resource_id or None, name)
-    match record.status:
+    match activation.status:
         case ActivationStatus.WAITING:
-            node = reader.graph.node(record.at) if reader.graph is not None else None
-            event = node.event if isinstance(node, Wait) else record.step
-            return Waiting(*about, "event", moment(record.suspended_at), moment(record.deadline), event=event)
+            node = reader.graph.node(activation.at) if reader.graph is not None else None
+            event = node.event if isinstance(node, Wait) else activation.step
+            return Waiting(*about, "event", moment(activation.suspended_at), moment(activation.deadline), event=event)
         case ActivationStatus.PAUSED:
             return Waiting(*about, "pause", moment(header.updated_at))
         case _:
-            payload = payload_dict(reader.values.plain(record.suspend))
-            return Waiting(*about, "resume", moment(record.suspended_at), label=record.label or None, payload=payload)
+            payload = payload_dict(reader.values.plain(activation.suspend))
+            return Waiting(
+                *about, "resume", moment(activation.suspended_at), label=activation.label or None, payload=payload
+            )

@@ -17,7 +17,7 @@ from orchestrator.codec.tags import NotEncodable
 from orchestrator.errors import ValueNotSerializable
 
 _KINDS = "strings, ints, floats, bools, Decimals, UUIDs, dates and times, or enums of strings or ints"
-_LONGEST = 80  # characters of a key in an error
+_MAX_SHOWN = 80  # characters of a key in an error
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Two code points that JSON's escapes cannot tell from one character outside the basic plane.
 SPLIT_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
@@ -55,7 +55,7 @@ def printable_key(key: Any) -> str:
     except Exception:  # noqa: BLE001 - a key that cannot say its text must not hide what is wrong with it
         text = f"<{type(key).__qualname__}>"
     text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def with_text_keys(values: Mapping[Any, Any] | Iterable[tuple[Any, Any]], where: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing_extensions import is_typeddict
 
 from orchestrator.codec.mending import repair_enums
 from orchestrator.errors import InputInvalid, Issue
+from orchestrator.host import is_time_limit
 
 _UNHASHABLE_LIMIT = 256
 # By id, beside the annotation itself: as long as that is here, no other object gets its id.
@@ -109,7 +110,9 @@ def repair_enums_of(annotation: Any, plain: Any) -> Any:
 def _fits(annotation: Any, plain: Any) -> bool:
     try:
         type_adapter(annotation).validate_python(plain, strict=False, by_alias=True, by_name=True)
-    except Exception:  # noqa: BLE001 - validators are user code
+    except Exception as error:  # validators are user code
+        if is_time_limit(error):
+            raise
         return False
     return True
 

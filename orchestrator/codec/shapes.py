@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from orchestrator.codec.annotations import is_index, part_annotation
 from orchestrator.codec.schema import has_no_fields, is_any_annotation, repair_enums_of, type_adapter
+from orchestrator.host import is_time_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,14 @@ def _restore_typed(annotation: Any, plain: Any) -> Any:
         return plain
     try:
         return _as_shape_of(annotation, plain)
-    except Exception:  # noqa: BLE001 - validators are user code, and a value that does not fit stays plain
+    except Exception as error:  # validators are user code, and a value that does not fit stays plain
+        if is_time_limit(error):
+            raise
         return plain
 
 
 def _as_shape_of(annotation: Any, plain: Any) -> Any:
-    # By field name, as the encoder dumped it; not strictly, since enums and tuples have lost what they were.
+    # By field name, as the encoder dumped it; not strictly, since enums and tuples are stored in plain shapes.
     validate = partial(type_adapter(annotation).validate_python, strict=False, by_alias=False, by_name=True)
     try:
         return validate(plain)

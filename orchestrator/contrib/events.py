@@ -61,9 +61,9 @@ class PublishedEvent:
 class Receiver:
     """Reads published events, from when it is entered until it is left; not thread-safe.
 
-    `workflow` and `type` choose; None is all. Without `queue` the receiver hears what is published while it listens.
-    With one, a queue of that name is kept by the broker and collects while nobody listens (not on Redis, which has no
-    such queues for events); receivers that name the same queue share its events, and an event is taken off once the
+    `workflow` and `type` choose; None is all. Without `queue` the receiver gets the events that are published while it
+    listens. With one, the broker keeps a queue of that name, which collects events without a reader (not on Redis,
+    which has no such queues for events). Receivers with the same queue share its events. An event is taken off once the
     next is asked for.
     """
 

@@ -18,6 +18,9 @@ from orchestrator.codec import require_unicode
 from orchestrator.definitions.entry import TypedEntry, WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.telemetry import current_span
+from orchestrator.rules.events import EventType, is_reserved
+
+log = logging.getLogger("orchestrator")
 
 R = TypeVar("R", default=Any)
 Out = TypeVar("Out")
@@ -48,6 +51,8 @@ class AbortSignal:
     """Tells a step that its run has been aborted or canceled. It is a wish: the step decides when to heed it."""
 
     def __init__(self) -> None:
+        # what the step has done to have the signal set, where its run has neither been aborted nor canceled
+        self.reason: BaseException | None = None
         self._event = threading.Event()
         self._listeners: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -68,15 +73,20 @@ class AbortSignal:
                 return
         listener()
 
-    def set(self) -> None:
+    def set(self, reason: BaseException | None = None) -> None:
         """Set the signal. Setting it again does nothing."""
         with self._lock:
             if self._event.is_set():
                 return
+            self.reason = reason
             self._event.set()
             listeners, self._listeners = self._listeners, []
         for listener in listeners:
-            listener()
+            try:
+                listener()
+            # A user's function, mostly in the thread that renews the leases of this process: it must not end that.
+            except BaseException:
+                log.exception("a listener of an abort signal raised")
 
 
 class ContextServices(Protocol):
@@ -126,7 +136,7 @@ class Context(Generic[R]):
     request_context: MutableMapping[str, Any] = field(default_factory=dict)
     # This activation suspended before and goes on with `resume_data`.
     resumed: bool = False
-    # The data of the one who resumed; None unless `resumed`.
+    # The data of the resume; None unless `resumed`.
     resume_data: R = None  # type: ignore[assignment]  # None unless resumed: declared types promise it where `resumed` holds
     # The payload that this activation suspended with.
     suspend_data: Any = None
@@ -136,7 +146,7 @@ class Context(Generic[R]):
     iteration: int | None = None
     # Of the foreach item; None outside a foreach.
     index: int | None = None
-    # An earlier attempt of this activation was lost with its worker; it may have had effects.
+    # An earlier attempt of this activation was abandoned; it may have had effects.
     restarted: bool = False
     # The same for every attempt of this activation (redelivery, retries, restarts, resumes), unlike any other.
     idempotency_key: str = ""
@@ -181,10 +191,10 @@ class Context(Generic[R]):
         self.written_state.update(values)
 
     def suspend(self, payload: Any = None, *, label: str | None = None) -> NoReturn:
-        """Hold the run up until somebody resumes it; nothing waits meanwhile. Never returns: the step runs again
+        """Suspend the run until a caller resumes it; nothing waits meanwhile. Never returns: the step runs again
         from the top.
 
-        `payload` tells the one who resumes what is asked of them; `label` is a name by which they can.
+        `payload` tells the caller who resumes what the step asks for; `label` is a name by which to resume it.
         """
         raise Suspending(payload, require_unicode(label or "", "label of a suspension"))
 
@@ -210,14 +220,14 @@ class Context(Generic[R]):
         sends it in this call and waits for the answer, in an `async def` step too. Chunks of an attempt that failed
         stay on the stream. Once the run has ended or another worker has the step, they are dropped.
         """
-        self.services.write("workflow-step-output", {"output": chunk})
+        self.services.write(EventType.STEP_OUTPUT.value, {"output": chunk})
 
     def write_event(self, type: str, payload: Any = None) -> None:
         """Put an event of the step's own type on the run's stream, as `write` does with a chunk.
 
         Types that begin with `workflow-` are the engine's own: raises ValueError.
         """
-        if type.startswith("workflow-"):
+        if is_reserved(type):
             raise ValueError(f"{type!r} is no type for a step's own events: those of the engine begin so")
         self.services.write(type, payload)
 

@@ -123,7 +123,7 @@ class ControlEntry:
     id: str
     # `MAP`, `SLEEP` or `WAIT`.
     component: str
-    # Empty: nobody describes one. It stands here because entries have one.
+    # Empty, because a block has no description of its own; all entries have this field.
     description: str
     # The annotation of a waited event's data.
     output: Any = None
@@ -159,7 +159,7 @@ class Definition:
     on_finish: Hook | None = None
     # Called with one `RunInfo` when the run fails or a tripwire ends it.
     on_error: Hook | None = None
-    # A run whose worker was lost goes on by itself.
+    # A run whose worker has died goes on by itself.
     auto_restart: bool = True
     # Steps show in the stream of events.
     emit_step_events: bool = True

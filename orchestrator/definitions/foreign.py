@@ -94,7 +94,7 @@ def is_signature(value: Any) -> bool:
 
 
 def is_foreign(value: Any) -> bool:
-    """True for a value that is Celery's rather than ours."""
+    """Return True for a value of a type of Celery."""
     return is_task(value) or is_signature(value)
 
 

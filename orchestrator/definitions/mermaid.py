@@ -44,6 +44,8 @@ def draw(whole: Graph, states: Mapping[str, str]) -> str:
 
 
 class _Picture:
+    # More public methods than most classes: one for each kind of node.
+
     def __init__(self, states: Mapping[str, str]) -> None:
         self.states = {key: str(status) for key, status in states.items()}
         self.lines: list[str] = ["flowchart TD"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from orchestrator.definitions.annotations import Unresolvable, is_async_generator, resolve, resume_type, return_type
 from orchestrator.definitions.callables import Callback, name_of
 from orchestrator.definitions.entry import TypedEntry
-from orchestrator.definitions.foreign import is_foreign, task_entry
+from orchestrator.definitions.foreign import is_foreign, name_in_app, task_entry
 from orchestrator.errors import TripWire
 
 P = ParamSpec("P")
@@ -93,6 +93,14 @@ def _check_numbers(step: Step[Any, Any, Any]) -> None:
         value = getattr(step, name)
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"step {step.id!r}: {name} must be 0 or more, not {value!r}")
+    check_limits(step.id, {name: getattr(step, name) for name in ("time_limit", "soft_time_limit")})
+
+
+def check_limits(name: str, limits: Mapping[str, Any]) -> None:
+    """Raise ValueError for a time limit that is no time. Celery takes 0 for none, and others for a limit of 0 s."""
+    for limit, value in limits.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ValueError(f"step {name!r}: {limit} must be more than 0, not {value!r}; leave it away for no limit")
 
 
 class StepOptions(TypedDict, total=False):
@@ -203,6 +211,7 @@ def step(
         return lambda fn: step(fn, **options)
     if is_foreign(fn):
         limits = {"queue": queue, "priority": priority, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
+        check_limits(id or name_in_app(fn), {"time_limit": time_limit, "soft_time_limit": soft_time_limit})
         return task_entry(fn, id, description, {name: limit for name, limit in limits.items() if limit is not None})
     name = id or _name(fn)
     found = _resolve_types(fn, name, {"input": input, "output": output, "resume": resume, "suspend": suspend})

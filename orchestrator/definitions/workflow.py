@@ -45,7 +45,7 @@ class Workflow(Builder):
       when a run starts, and that of each step; the output is not checked.
     * `retries`, `retry_delay` (seconds): of the steps that do not say it themselves.
     * `on_start`, `on_finish`, `on_error`: functions, plain or async, that get one `RunInfo`.
-    * `auto_restart`: a run whose worker was lost goes on by itself. `emit_step_events`: steps show in the stream.
+    * `auto_restart`: a run whose worker has died goes on by itself. `emit_step_events`: steps show in the stream.
     * `inline`: a step may run at once in the worker that ended the step before, without a message.
     * `committed`: True where the flow is as it was when `commit` was called last. `steps`: each entry by its id.
     """

@@ -1,5 +1,4 @@
-"""The engine: what one delivery does, the same in every runtime.
+"""The engine: claims an activation, runs the user's code, asks the rules what follows, and commits it.
 
-It claims an activation, runs what the workflow's author wrote, asks the core what follows and commits it. It knows
-stores and runtimes by their ports alone, and nothing of Celery.
+It works the same in every runtime. It knows stores and runtimes by their ports alone, and nothing of Celery.
 """

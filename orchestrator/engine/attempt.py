@@ -1,4 +1,4 @@
-"""One attempt: the claim of an activation as user code sees it, with what it reads and what it writes."""
+"""One attempt: the claim of an activation, with everything that its user code reads and writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
-from orchestrator.engine.chunks import Chunks, Part
+from orchestrator.engine.calling import leaves
+from orchestrator.engine.chunks import Chunks, Flush
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
 from orchestrator.engine.idempotency import idempotency_key
 from orchestrator.engine.logs import RunLogger, log_context
@@ -22,9 +23,10 @@ from orchestrator.engine.observe.protocols import ObservedAttempt
 from orchestrator.engine.read.value_reader import Values, decode_all, encode_value
 from orchestrator.engine.services import Services
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import new_token
+from orchestrator.host import MARK, new_token
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.change import Claimed, Committed, Refused
+from orchestrator.rules.events import make_written
 from orchestrator.rules.graph import Graph, Path
 from orchestrator.rules.model import Activation, ActivationStatus, format_path, visits
 from orchestrator.rules.plan import ClaimedNode
@@ -37,7 +39,12 @@ CallTask = Callable[[TaskEntry, Any, Context[Any]], Any]
 
 
 class Attempt:
-    """The claim of one activation, with its workflow. Everything it reads beyond the claim is read when asked for."""
+    """The claim of one activation, with its workflow. Values beyond those of the claim are read on demand.
+
+    `claims` is False where the attempt is ended from outside its process or thread: there no successor could run.
+    """
+
+    # More public methods than most classes: one for each thing that a context or a control activation asks for.
 
     def __init__(
         self,
@@ -56,23 +63,24 @@ class Attempt:
         self.header = claimed.header
         self.signal = signal
         self.call_task = call_task
-        # False where another process settles the attempt: it could not run a successor that it claimed.
-        self.claims = claims  # whether this process may go on with what follows
+        self.claims = claims
         # The claim has brought the step's own input, so most steps read nothing more.
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.activation.at[: self.activation.scope]
         self.workflow: Definition = workflow_at(graph, self.scope)
-        # A writer waits for the store as long as its lease lasts; after it, nothing of it would be accepted.
+        # A step that writes waits for the store as long as its lease lasts. After that, no write would be accepted.
         self.chunks = Chunks(
             self._send, self._on_refused, services.clock, services.settings.lease_seconds, self.log_context
         )
-        self.error: BaseException | None = None  # what this attempt has failed with
-        self.cut_off: StoreUnavailable | None = None  # no outcome follows from it: the activation runs again elsewhere
+        self.error: BaseException | None = None  # the error that this attempt has failed with
+        # The store was away for longer than the lease. No outcome follows: the activation runs again elsewhere.
+        self.cut_off: StoreUnavailable | None = None
+        self.is_recorded = False  # its outcome is in the store, and not that of another
         self._results: dict[str, tuple[bool, Any]] = {}
         self.observer = observe_attempt(self._as_observed())
 
     def _as_observed(self) -> ObservedAttempt:
-        # Observers read without patience: nobody waits for a store so that a span may be complete.
+        # Observers read without retrying: no step waits for a store so that a span may be complete.
         run_id, store = self.header.run_id, self.store
         return ObservedAttempt(
             self.header,
@@ -83,11 +91,19 @@ class Attempt:
             self.values.plain,
         )
 
-    def spot(self, inline: bool = False) -> ClaimedNode:
-        """The activation as the core sees it."""
-        # The token of a successor that the commit may claim is fixed here, so that a commit that is repeated claims it
-        # once.
-        return ClaimedNode(self.graph, self.header, self.activation, new_token() if self.claims else "", inline)
+    def as_claimed_node(self, inline: bool = False) -> ClaimedNode:
+        """Return the claimed activation with its node, as the rules take it."""
+        # The lease token of a successor is drawn before the commit. A repeated commit brings the same token, and so
+        # claims the successor once.
+        return ClaimedNode(self.graph, self.header, self.activation, self.next_token(), inline)
+
+    def next_token(self) -> str:
+        """Return a token for what the commit may claim. It has this claim's mark, as both are one delivery's."""
+        return new_token(self.activation.lease_token[:MARK]) if self.claims else ""
+
+    def is_cut_off(self, error: BaseException) -> bool:
+        """Tell whether a step has left because the store stayed away, alone or in a group of several errors."""
+        return self.cut_off is not None and any(leaf is self.cut_off for leaf in leaves(error))
 
     @property
     def run_id(self) -> str:
@@ -96,18 +112,18 @@ class Attempt:
 
     @property
     def log_context(self) -> dict[str, str]:
-        """The `extra` of every log record about it."""
+        """The `extra` of every log message about this attempt."""
         return log_context(self.header, self.activation, self.workflow.id)
 
     def typed_input(self, shape: Shape) -> Any:
-        """The input, as the types that are known of it."""
+        """Return the input, with the types that are known of it."""
         return self.values.as_type(self.activation.input, shape)
 
     def context(self, given: Any, resume_type: Any = Any, suspend_type: Any = Any) -> Context[Any]:
-        """The context that user code gets."""
+        """Make the context that user code gets."""
         activation, header = self.activation, self.header
         resume_shape, suspend_shape = shape_of(resume_type), shape_of(suspend_type)
-        # A step inside a loop sees the number of its iteration, one that is the loop's body its own.
+        # A step that is itself a loop's body has the number of its iteration; one further inside takes the loop's.
         around = visits(activation)
         return Context(
             input=given,
@@ -133,7 +149,7 @@ class Attempt:
     # --- reads beyond the claim
 
     def load(self, paths: list[str]) -> list[Activation]:
-        """Records of the run."""
+        """Read the activations at these paths."""
         return self._retry(lambda: self.store.load(self.header.run_id, paths))
 
     def _read_values(self, run_id: str, keys: list[str]) -> Mapping[str, str]:
@@ -141,21 +157,21 @@ class Attempt:
 
     def _retry(self, call: Callable[[], _T]) -> _T:
         try:
-            # While the lease lasts, the step waits for the store. After it, somebody else has the activation.
+            # While the lease lasts, the step waits for the store. After that, another worker has the activation.
             return self.services.retry_while_unavailable(call)
         except StoreUnavailable as error:
             self.cut_off = error
             raise
 
-    # --- what a context asks for
+    # --- questions of a context
 
     def init_data(self) -> Any:
-        """The input of the innermost workflow."""
+        """Read the input of the innermost workflow."""
         return self.init(self.scope)
 
     def init(self, scope: Path) -> Any:
-        """The input of the workflow whose scope this is."""
-        # The run's input stands in its header: its first step needs no activation for it.
+        """Read the input of the workflow whose scope this is."""
+        # The run's own input stands in its header; that of a nested workflow in the activation of its block.
         key = self.header.input
         if scope:
             found = self.load([format_path(scope)])
@@ -163,8 +179,8 @@ class Attempt:
         return self.values.as_type(key, shape_of(workflow_at(self.graph, scope).input))
 
     def result(self, step_id: str) -> tuple[bool, Any]:
-        """Return whether a step of this scope has succeeded, and its output."""
-        # Read once: the output of a step that has succeeded does not change while this one runs.
+        """Return True and the output of a step of this scope that has succeeded; else False and None."""
+        # Read once, so that user code that asks twice in one attempt gets the same answer twice.
         if step_id not in self._results:
             self._results[step_id] = self._result(step_id)
         return self._results[step_id]
@@ -179,37 +195,31 @@ class Attempt:
         return True, self.values.as_type(found[0].output, bodies.shape_made(self.graph.node(path)))
 
     def _sees(self, activation: Activation) -> bool:
-        # The activation may be of an earlier iteration of a loop around both: that result belongs to the past.
+        # The other activation may be of an earlier iteration of a loop around both: its result belongs to the past.
         depth = self.graph.loops(self.scope)
         return visits(activation)[:depth] == visits(self.activation)[:depth]
 
     def write(self, kind: str, payload: Any) -> None:
-        """Put an event of the step's own on the run's stream; see `Chunks` for when it gets there.
+        """Put an event of the step's own on the run's stream; `Chunks` says when it gets there.
 
         Raises `ValueNotSerializable`, `PayloadTooLarge`, and `StoreUnavailable` where the buffer is full.
         """
         activation, limit = self.activation, self.services.settings.max_payload_bytes
         require_unicode(kind, f"type of an event of step {activation.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {activation.step!r}", limit=limit)
-        event = {
-            "type": kind,
-            "path": activation.path,
-            "visit": activation.visit,
-            "step": activation.step,
-            "text": text,
-        }
-        self.chunks.add({**event, "source": self.source}, len(text))
+        self.chunks.add(make_written(kind, activation, text, self.source), len(text))
 
-    def _send(self, part: Part) -> Committed | Refused:
-        number, events = part
-        # Guarded by the lease like the outcome, and numbered: a part whose answer was lost is not written twice.
+    def _send(self, flush: Flush) -> Committed | Refused:
+        number, events = flush
+        # Guarded by the lease like the outcome, and numbered: a flush is not written twice when it is sent again
+        # because its answer did not arrive.
         change = attempt_commands.flush_events(self.activation, number, events, self.services.settings.limits)
         return self.store.commit(self.header.run_id, change)
 
     def _on_refused(self, reason: str) -> None:
         text = "step %s of run %s writes to its stream no more: %s"
         log.info(text, self.activation.step, self.header.run_id, reason, extra=self.log_context)
-        # A part is refused where the claim is lost or the run has ended: nobody wants what the step does from here on.
+        # A flush is refused where the lease is gone or the run has ended. The outcome would be refused as well.
         self.signal.set()
 
     @cached_property
@@ -223,13 +233,14 @@ class Attempt:
     # --- state and request context
 
     def state(self) -> dict[str, Any]:
-        """The state as the workflow's model sees it, defaults filled in."""
+        """Return the state as the workflow's model declares it, defaults filled in."""
         return view_of_state(self.workflow, decode_all(self.claimed.state))
 
     def state_patch(self, written: Mapping[Any, Any]) -> dict[str, str | None]:
-        """The part of the state that the step has changed.
+        """Return the keys of the state that the step has changed, as stored texts.
 
-        Raises `ValueNotSerializable` for what cannot be stored, `InputInvalid` where the model does not allow it.
+        Raises `ValueNotSerializable` for a value that cannot be stored, `InputInvalid` for one that the model does not
+        allow.
         """
         if not written:
             return {}
@@ -237,19 +248,19 @@ class Attempt:
         named = with_text_keys(written, f"state of step {self.activation.step!r}")
         texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
         if self.workflow.state is not None:
-            # The model speaks of the state as a whole, the patch only of what the step has written.
+            # The model describes the whole state, and the step has written a part of it. So both are checked together.
             merged = {**decode_all(self.claimed.state), **decode_all(texts)}
             validate(self.workflow.state, merged, header="State does not fit: ")
-        # Only what has changed: two steps that run side by side may each write a key of their own.
+        # Only changed keys are written, so that two steps that run side by side keep each other's keys.
         return {key: text for key, text in texts.items() if self.claimed.state.get(key) != text}
 
     def context_patch(self, after: Mapping[Any, Any]) -> dict[str, str | None]:
-        """The part of the request context that the step has changed."""
+        """Return the keys of the request context that the step has changed, as stored texts."""
         if not self.claimed.context and not after:
             return {}
         return self.services.contexts.patch(self.claimed.context, after, self.activation.step)
 
     def store_value(self, value: Any, what: str) -> str:
-        """Encode a value as stored text, with the step named where it is refused."""
+        """Encode a value as stored text. An error names the step."""
         where = f"{what} of step {self.activation.step!r}"
         return encode_value(value, where, self.services.settings.max_payload_bytes)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.definitions.context import Aborted, Bailing, Context, Suspending
+from orchestrator.errors import TripWire
+from orchestrator.host import is_main_thread, is_time_limit
 
 # A context variable and no thread-local: async code and the threads it is given to inherit it.
 _inside_step: ContextVar[bool] = ContextVar("orchestrator_inside_step", default=False)
@@ -34,28 +36,30 @@ class Raised:
 class SuspendRequested:
     """The function asked to suspend its run."""
 
-    # tells the one who resumes what is asked of them
+    # tells the caller who resumes the step what the step asks for
     payload: Any
-    # a name by which they can resume it; empty for none
+    # the user's own name for the suspended step, for `resume(label=…)`; empty for none
     label: str
 
 
 @dataclass(frozen=True, slots=True)
 class BailRequested:
-    """The function ended its run well."""
+    """The function ended its run as a success."""
 
+    # the result of the run
     value: Any
 
 
 @dataclass(frozen=True, slots=True)
 class AbortRequested:
-    """The function asked to end its run as canceled, or left because that had happened."""
+    """The function asked to end its run as canceled, or left because its run was canceled already."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRequested:
-    """The function asked for another attempt in so many seconds, whatever the step's own retries are."""
+    """The function asked for another attempt, whatever the step's own retries are."""
 
+    # the pause before that attempt
     seconds: float
 
 
@@ -68,52 +72,160 @@ class RetryAsked(Exception):
 
 
 class WorkerLost(BaseException):
-    """Raised in a step by a test: everything is left as a killed worker would leave it."""
+    """Raised in a step by a test: the attempt is abandoned, as by a worker that is killed."""
 
 
 Outcome = RetryRequested | Returned | Raised | SuspendRequested | BailRequested | AbortRequested
 
 
-def outcome_of(call: Callable[[], Any], context: Context[Any]) -> Outcome:
-    """Call it, and return its outcome.
+def _interrupt_of(error: BaseException | None) -> BaseException | None:
+    """Ctrl-C reaches the main thread, and is for the caller who waits there; in another thread it is the function's."""
+    return error if isinstance(error, KeyboardInterrupt) and is_main_thread() else None
 
-    Control-flow exceptions of ours are outcomes, ordinary exceptions, `sys.exit()` and a cancelled coroutine; what ends
-    the worker is not.
+
+@dataclass(frozen=True, slots=True)
+class ProcessSigns:
+    """The signs by which the process that runs a function tells its own end from what the function did.
+
+    By themselves they are those of a process of its own; a pool's children have others.
     """
-    # An abort wins over whatever the function does after it: it has said that nothing else is wanted.
+
+    # what this process, which ends, is to die of, given what has left the function (or None); None where it goes on
+    dying_of: Callable[[BaseException | None], BaseException | None] = _interrupt_of
+
+    def raise_if_dying(self, error: BaseException | None = None) -> None:
+        """Raise what the process dies of, if it does: whatever the function has said meanwhile is no outcome of it."""
+        for leaf in leaves(error):
+            if isinstance(leaf, WorkerLost):
+                raise leaf
+        cause = self.dying_of(error)
+        if cause is not None and cause is not error:
+            raise cause from error
+        if cause is not None:
+            raise cause
+
+
+def is_struck(error: BaseException) -> bool:
+    """Tell whether a time limit has struck, and something on the way has made this error of it."""
+    return any(is_time_limit(found) for found in _origins(error))
+
+
+def _origins(error: BaseException | None) -> list[BaseException]:
+    """Return an exception and all that it stands for: its parts, its causes, and what was being handled."""
+    found: list[BaseException] = []
+    todo = [error]
+    while todo:
+        one = todo.pop()
+        if one is None or any(one is known for known in found):
+            continue
+        found.append(one)
+        todo += [one.__cause__, one.__context__]
+        todo += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
+    return found
+
+
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """Give the exceptions that a group holds, whatever groups are in it; an exception by itself is one."""
+    if isinstance(error, BaseExceptionGroup):
+        for part in error.exceptions:
+            yield from leaves(part)
+    elif error is not None:
+        yield error
+
+
+_signs: ContextVar[ProcessSigns] = ContextVar("orchestrator_process_signs", default=ProcessSigns())  # noqa: B039
+
+
+def outcome_of(call: Callable[[], Any], context: Context[Any], signs: ProcessSigns | None = None) -> Outcome:
+    """Call the function, and return its outcome.
+
+    Whatever leaves the function is one, but for the end of the process: of that the function knows nothing, and what
+    it did on its way out says nothing either.
+    """
+    signs = signs or ProcessSigns()
+    told = _signs.set(signs)
+    # An abort wins over whatever the function returns or raises after it: the author wanted nothing else.
     inside = _inside_step.set(True)
     try:
         value = resolve_value(call(), context)
-    except Suspending as signal:
-        return AbortRequested() if context.aborted else SuspendRequested(signal.payload, signal.label)
-    except Bailing as signal:
-        return AbortRequested() if context.aborted else BailRequested(signal.value)
-    except Aborted:
-        return AbortRequested()
-    except RetryAsked as wish:
-        return RetryRequested(wish.seconds)
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001  (the boundary to user code)
-        return AbortRequested() if context.aborted else Raised(error)
-    except SystemExit as error:
-        # Celery ends workers by subclasses of it. A plain one is the function's own `sys.exit()`, which must not end a
-        # worker that others use.
-        if type(error) is not SystemExit:
-            raise  # Celery's words for a worker that ends
-        return AbortRequested() if context.aborted else Raised(error)
+    except BaseException as error:  # noqa: BLE001  (the boundary to user code)
+        signs.raise_if_dying(error)
+        return AbortRequested() if context.aborted else _outcome_of_error(error, context)
     finally:
         _inside_step.reset(inside)
+        _signs.reset(told)
+    signs.raise_if_dying()  # something has swallowed it
     return AbortRequested() if context.aborted else Returned(value)
 
 
+# What a function may ask for by raising. Of several at once, in a group, the first of these counts: it is most final.
+_REQUESTS: tuple[type[BaseException], ...] = (Aborted, TripWire, Bailing, Suspending, RetryAsked)
+# Those that nobody raises to have them handled. A library that makes an error of its own of everything keeps them as
+# the cause; of the others an author may have made another error on purpose.
+_UNCATCHABLE = (Aborted, Bailing, Suspending)
+
+
+def _outcome_of_error(error: BaseException, context: Context[Any]) -> Outcome:
+    match _request_in(error):
+        case Suspending(payload=payload, label=label):
+            return SuspendRequested(payload, label)
+        case Bailing(value=value):
+            return BailRequested(value)
+        case RetryAsked(seconds=seconds):
+            return RetryRequested(seconds)
+        case Aborted():
+            # A step heeds the signal. Where a time limit has set it, that is what ended the attempt, and not the run.
+            limit = context.abort_signal.reason
+            return AbortRequested() if limit is None else Raised(limit)
+        case TripWire() as wire:
+            return Raised(wire)
+        case _:
+            return Raised(_without_requests(error))
+
+
+def _request_in(error: BaseException) -> BaseException | None:
+    """Return the request that an exception is, carries as its cause, or has as a group; None for a real error."""
+    if isinstance(error, BaseExceptionGroup):
+        asked = [_request_in(part) for part in error.exceptions]
+        # A failure beside a request is a failure: it must not be hidden behind a run that waits.
+        if any(each is None for each in asked):
+            return None
+        return min((each for each in asked if each is not None), key=_urgency)
+    if isinstance(error, _REQUESTS):
+        return error
+    carried = (_request_in(cause) if isinstance(cause, BaseExceptionGroup) else cause for cause in _causes(error))
+    return next((request for request in carried if isinstance(request, _UNCATCHABLE)), None)
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    cause = error.__cause__
+    while cause is not None and all(cause is not known for known in found):
+        found.append(cause)
+        cause = cause.__cause__
+    return found
+
+
+def _urgency(request: BaseException) -> int:
+    return next(place for place, kind in enumerate(_REQUESTS) if isinstance(request, kind))
+
+
+def _without_requests(error: BaseException) -> BaseException:
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    return error.split(_REQUESTS)[1] or error
+
+
 def refuse_inside_step(what: str) -> None:
-    """Raise RuntimeError where the caller is a step: it would hold its worker while it waits for other workers."""
+    """Raise RuntimeError where the caller is a step."""
+    # A step that waits occupies its worker. With all workers occupied so, the run that they wait for never goes on.
     if _inside_step.get():
         text = f"{what} waits, and a step must not: use `.submit()` or nest the workflow with `.then(workflow)`"
         raise RuntimeError(text)
 
 
 def resolve_value(value: Any, context: Context[Any] | None = None) -> Any:
-    """Return the final value of what a user's function returned: awaited, or its generator run to the end."""
+    """Await an awaitable, run a generator to its end, and return the value; any other value as it is."""
     if inspect.isawaitable(value):
         return _await(value)
     if inspect.isgenerator(value):
@@ -128,7 +240,7 @@ def _drain(generator: Generator[Any, Any, Any], context: Context[Any] | None) ->
         except StopIteration as stop:
             return stop.value
         if context is not None:
-            # What a generator yields is streamed; what it returns is its output.
+            # Yielded values are chunks of the stream; the value that the generator returns is its output.
             context.write(chunk)
 
 
@@ -140,25 +252,39 @@ def _await(value: Awaitable[Any]) -> Any:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_wait_for(value))
+        return _run_loop(value)
     return _in_thread(value)
 
 
+def _run_loop(value: Awaitable[Any]) -> Any:
+    """Await it as `asyncio.run` does, which in the end waits for threads: not so in a process that dies."""
+    runner = asyncio.Runner()
+    try:
+        result = runner.run(_wait_for(value))
+    except BaseException as error:
+        if _signs.get().dying_of(error) is None:
+            runner.close()
+        raise
+    runner.close()
+    return result
+
+
 def _in_thread(value: Awaitable[Any]) -> Any:
-    """Await it in another thread, as a loop runs in this one already: the caller is async code that blocks."""
-    box: list[Any] = []
+    """Await the value in another thread."""
+    # The caller is async code that blocks: an event loop runs in this thread already, and no second one fits inside.
+    outcome: list[Any] = []
 
     def run() -> None:
         try:
-            box.append((True, asyncio.run(_wait_for(value))))
+            outcome.append((True, asyncio.run(_wait_for(value))))
         except BaseException as error:  # noqa: BLE001  (handed over to the thread that waits, control flow included)
-            box.append((False, error))
+            outcome.append((False, error))
 
-    # With the context of the caller: tracing and `refuse_inside_step` go by what it holds.
+    # With the caller's context variables: tracing and `refuse_inside_step` read them.
     thread = threading.Thread(target=copy_context().run, args=(run,))
     thread.start()
     thread.join()
-    good, result = box[0]
-    if good:
+    has_returned, result = outcome[0]
+    if has_returned:
         return result
     raise result

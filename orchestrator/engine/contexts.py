@@ -1,7 +1,7 @@
-"""The request context as it is stored: key by key, and what is marked secret encrypted.
+"""The request context as it is stored: key by key, secret keys encrypted.
 
-The one place that turns a request context into stored text and back. A secret never leaves it in clear but in what user
-code is handed: `ctx.request_context`, and the `request_context` of a callback.
+This is the one place that turns a request context into stored text and back. A secret leaves it in clear text only for
+user code: in `ctx.request_context`, and in the `request_context` of a callback.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from orchestrator.codec.tags import PREFIX
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import SecretUnavailable, ValueNotSerializable
 
-_SECRET = f'{PREFIX}{{"$secret":'  # no value of a user's begins so: the codec doubles the `$` of such a key
+_SECRET = f'{PREFIX}{{"$secret":'  # no user's value begins like this: the codec doubles the `$` of such a key
 _END = "}}"
 _WHERE = "request_context"
 
 
 def resource_text(given: object) -> str:
-    """The text by which the runs of a resource are found: a key, an id, whatever it is; "" for none.
-
-    Raises ValueError where it is no text that can be told to a store.
-    """
+    """Return a resource id as text; "" for none. Raises ValueError for a text that no store can keep."""
+    # Runs are found by this text. `str.__str__`, because a `StrEnum` or another subclass may format itself differently.
     text = "" if given is None else str.__str__(given if isinstance(given, str) else str(given))
     if not text.isascii():
         try:
@@ -38,32 +36,34 @@ def resource_text(given: object) -> str:
 
 
 class Contexts:
-    """Writes and reads request contexts. Raises `SecretUnavailable` where secrets are wanted and cannot be had."""
+    """Writes and reads request contexts. Raises `SecretUnavailable` where a key or a library for secrets is missing."""
 
     def __init__(self, settings: Settings) -> None:
-        self._marked = frozenset(settings.secret_context_keys)
+        self._secret_keys = frozenset(settings.secret_context_keys)
         self._limit = settings.max_payload_bytes
         # Made here, so that a wrong setting ends the start of a process and not a step in the middle of a run.
         self._fernet = _fernet(settings.secret_key) if settings.secret_key else None
-        if self._marked and self._fernet is None:
-            names = ", ".join(sorted(self._marked))
+        if self._secret_keys and self._fernet is None:
+            names = ", ".join(sorted(self._secret_keys))
             text = f"`orchestrator_secret_context_keys` names {names}: set `orchestrator_secret_key` to encrypt with"
             raise SecretUnavailable(text)
 
     def encode_all(self, values: Mapping[Any, Any]) -> dict[str, str | None]:
-        """The values as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming the key."""
+        """Encode the values as stored texts. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming the key."""
+        # Each key is stored by itself, so that two steps that run side by side keep each other's keys.
         return {key: self._seal(key, self._text(key, value)) for key, value in with_text_keys(values, _WHERE).items()}
 
     def read(self, stored: Mapping[str, str]) -> dict[str, Any]:
-        """Stored text as plain values. Raises `SecretUnavailable` where a secret cannot be decrypted."""
-        return {key: decode(self._clear(key, text)) for key, text in stored.items()}
+        """Decode stored texts to plain values. Raises `SecretUnavailable` where a secret cannot be decrypted."""
+        return {key: decode(self._unseal(key, text)) for key, text in stored.items()}
 
     def patch(self, before: Mapping[str, str], after: Mapping[Any, Any], step: str = "") -> dict[str, str | None]:
-        """Return what turns `before` (stored text) into what `step` has left: keys to set and (None) to delete.
+        """Return the keys that `step` has changed: to set, or (None) to delete. `before` are stored texts.
 
-        Raises as `encode_all` does. Of two keys with the same text (6, and the "6" that it was stored as) the one that
-        is as before gives way.
+        Raises as `encode_all` does.
         """
+        # A key 6 is stored as "6", so a step that reads the context and writes `[6]` leaves both. The one that still
+        # has its old value gives way.
         where = f"{_WHERE} of step {step!r}" if step else _WHERE
         changes: dict[str, str | None] = {}
         found: set[str] = set()
@@ -72,7 +72,7 @@ class Contexts:
             text = self._text(name, value)
             found.add(name)
             # Compared in clear text: each encryption of the same secret differs, and would count as a change.
-            if name in before and self._clear(name, before[name]) == text and not self._is_exposed(name, before[name]):
+            if name in before and self._unseal(name, before[name]) == text and not self._is_exposed(name, before[name]):
                 continue
             if name in changes:
                 raise ValueNotSerializable(f"{where} has two keys that both become {name!r}", where=where, field=name)
@@ -83,17 +83,18 @@ class Contexts:
         return encode(value, where=f"request_context[{key!r}]", limit=self._limit)
 
     def _is_exposed(self, key: str, stored: str) -> bool:
-        # Stored before its key was marked: it is written again, encrypted now.
-        return key in self._marked and not stored.startswith(_SECRET)
+        # Stored before its key became a secret one: the value is written again, encrypted now.
+        return key in self._secret_keys and not stored.startswith(_SECRET)
 
     def _seal(self, key: str, text: str) -> str:
-        if key not in self._marked or self._fernet is None:
+        if key not in self._secret_keys or self._fernet is None:
             return text
-        # Lone surrogates are kept, as everywhere in the codec: a secret comes back as it went in.
+        # Lone surrogates pass, as everywhere in the codec: a secret comes back as it went in.
         token = self._fernet.encrypt(text.encode("utf-8", "surrogatepass")).decode()
         return f"{_SECRET}{json.dumps(token)}{_END}"
 
-    def _clear(self, key: str, stored: str) -> str:
+    def _unseal(self, key: str, stored: str) -> str:
+        # A key that is no longer a secret one still has its encrypted value: the stored text says which it is.
         if not stored.startswith(_SECRET):
             return stored
         if self._fernet is None:
@@ -115,8 +116,8 @@ def _fernet(secret: str) -> Any:
     except ImportError as error:
         text = "`orchestrator_secret_key` needs the package cryptography: pip install celery-orchestrator[secrets]"
         raise SecretUnavailable(text) from error
-    # A setting is what somebody typed. `scrypt` makes guessing it slow; the salt is fixed, because every process has to
-    # come to the same key.
+    # A setting may be a password that is easy to guess. `scrypt` makes guessing slow. The salt is fixed, because every
+    # process has to come to the same key.
     key = hashlib.scrypt(secret.encode(), salt=b"celery-orchestrator", n=2**14, r=8, p=1, dklen=32)
     return Fernet(base64.urlsafe_b64encode(key))
 

@@ -14,32 +14,33 @@ from orchestrator.rules.graph import Graph, Path
 
 
 def workflow_at(graph: Graph, scope: Path) -> Definition:
-    """The workflow whose scope this is."""
+    """Return the workflow whose scope this is."""
     return bodies.definition_at(graph, scope)
 
 
 def input_shape(graph: Graph, path: Path) -> Shape:
-    """The shape of the input at this path."""
+    """Return the shape of the input at this path."""
     return bodies.shape_given(graph.node(path))
 
 
 def shape_of(annotation: Any) -> Shape:
-    """An annotation as a shape."""
+    """Return an annotation as a shape."""
+    # Nothing declared means anything goes, like `Any`: the value keeps its plain shape.
     return ANY if annotation is None or is_any_annotation(annotation) else Typed(annotation)
 
 
 def restore_as(annotation: Any, plain: Any) -> Any:
-    """A plain value as its declared type, if it fits."""
+    """Return a plain value as its declared type, or as it is where it does not fit."""
+    # Not refused: values are checked where they enter a run. Here code of a newer release may read an older value.
     return restore(shape_of(annotation), plain)
 
 
 def view_of_state(workflow: Definition, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """State as a workflow's model declares it.
+    """Return the state as a workflow's model declares it: typed, defaults filled in, other keys left out.
 
-    Typed, defaults filled in, other keys left out. Plain where none is declared. Raises `InputInvalid` where the model
-    does not allow it.
+    Without a model, return it as it is. Raises `InputInvalid` where the model does not allow the state.
     """
-    # A nested workflow shares the run's state and declares the part of it that is its business: it sees no more.
+    # A nested workflow shares the run's state, and its model declares the part that it uses: it sees no more.
     if workflow.state is None:
         return dict(plain)
     seen = validate(workflow.state, dict(plain), header="State does not fit: ")

@@ -1,25 +1,29 @@
-"""One delivery: claim, run, commit, and tell whoever comes next; again for as long as the commit claims a successor."""
+"""The executor: it claims an activation, runs it, commits the outcome and publishes what follows.
+
+It goes on like that for as long as a commit claims a successor for this process.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.attempt import Attempt, CallTask
 from orchestrator.engine.controls import CONTROLS
 from orchestrator.engine.lease import LeaseKeeper
 from orchestrator.engine.logs import log_context
-from orchestrator.engine.outcome import Ending, StepOutcome, Writes
+from orchestrator.engine.outcome import AttemptOutcome, StepOutcome, Writes
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
 from orchestrator.engine.settlement import settle
-from orchestrator.engine.step_calls import fail, retry_or_fail, run_step
+from orchestrator.engine.step_calls import retry_or_fail, run_step
 from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
-from orchestrator.host import monotonic, new_token
+from orchestrator.host import delivery_mark, monotonic, new_token
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.apply import MAILBOX
@@ -28,6 +32,8 @@ from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import Plan
+from orchestrator.rules.timers import find_left_out
+from orchestrator.rules.value_ids import make_error_id
 
 log = logging.getLogger("orchestrator")
 
@@ -36,26 +42,26 @@ _FIRST_DELAY_TICKS = 5
 
 @dataclass(slots=True)
 class InlineBudget:
-    """The work that one delivery may do by itself, and what became of its message's own activation."""
+    """The steps that one message may still run inline, and the outcome of the message's own activation."""
 
-    # steps that may still be taken along
+    # steps that may still run inline
     steps: int
-    # the moment, by this process's clock, from which on none is
+    # the moment, by this process's clock, after which no step runs inline
     until: float
-    # says that the process is about to end
+    # returns True if the process is about to end
     stopping: Callable[[], bool] = field(default=lambda: False)
-    # of the activation that the message spoke of
-    ending: Ending | None = None
+    # of the activation that the message named
+    outcome: AttemptOutcome | None = None
 
     def has_room(self) -> bool:
-        """Return whether one more step may be taken along."""
+        """Return True if one more step may run inline."""
         return self.steps > 0 and monotonic() < self.until and not self.stopping()
 
 
 class Executor:
-    """Runs activations of one store: claims them, runs them, commits their outcomes.
+    """Claims activations of one store, runs them and commits their outcomes.
 
-    `stopping` says that the process is about to end. Nothing of an engine is set from outside after it is made.
+    `stopping` returns True if the process is about to end. Nothing of an executor is set from outside after it is made.
     """
 
     def __init__(
@@ -69,7 +75,7 @@ class Executor:
         self.services = services
         self.registry = registry
         self.runtime = runtime
-        # For the operations of callers, who are given an engine. What runs below is given the services alone.
+        # For requests of callers, which get the executor. An attempt gets the services alone.
         self.store = services.store
         self.settings = services.settings
         self.contexts = services.contexts
@@ -77,40 +83,46 @@ class Executor:
         self.keeper = LeaseKeeper(services.store, services.settings, self._on_overdue)
         self._stopping = stopping
 
-    def execute(self, run_id: str, path: str, seq: int, call_task: CallTask | None = None) -> Ending | None:
-        """Run the activation that a message spoke of, if it is still to be run; else do nothing, and return None.
+    def execute(
+        self, run_id: str, path: str, seq: int, call_task: CallTask | None = None, *, delivery: str = ""
+    ) -> AttemptOutcome | None:
+        """Run the activation that a message names. Returns None where the claim is refused.
 
-        `call_task` runs an existing task's code, where the message was that task's own.
+        `call_task` runs an existing task's code, where the message was that task's own. `delivery` is the message's id,
+        by which the process around this one finds what is left, should this one end.
         """
-        # The message is acknowledged already, so a refusal needs no answer: whatever is to be run has a timer in the
-        # store.
-        claimed = self.claim(run_id, path, seq)
+        # The message is acknowledged already (decision 2), so a refused one is just dropped: an activation that still
+        # has to run has a timer in the store.
+        claimed = self.claim(run_id, path, seq, delivery_mark(delivery))
         inline = InlineBudget(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self._stopping)
         while claimed is not None:
             claimed = self.run_claim(claimed, inline, call_task)
             call_task = None
-        return inline.ending
+        return inline.outcome
 
-    def claim(self, run_id: str, path: str, seq: int) -> Claimed | None:
-        """Claim an activation, waiting for the store if it is away: that is the back-pressure a broken store needs."""
-        # Nothing is held yet, so there is no lease to lose by waiting; a worker that waits takes no further messages.
+    def claim(self, run_id: str, path: str, seq: int, mark: str = "") -> Claimed | None:
+        """Claim an activation, and wait for the store if it is away. Returns None where the claim is refused."""
+        # A worker that waits here takes no further messages, which is the back-pressure that a broken store needs. It
+        # has no lease yet that could end meanwhile.
         patience = self.settings.lease_seconds * 10
-        ask = ClaimRequest(run_id, path, seq, new_token(), self.settings.lease)
-        answer = self.services.retry_while_unavailable(lambda: self.store.claim(ask), patience)
+        # The token is drawn once for all tries, so that a store which has granted the claim grants it again.
+        claim_request = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease)
+        answer = self.services.retry_while_unavailable(lambda: self.store.claim(claim_request), patience)
         if isinstance(answer, Refused):
             known = log_context(answer.header) if answer.header is not None else {"run_id": run_id}
-            log.debug("message for %s of run %s left alone: %s", path or "the rest", run_id, answer.reason, extra=known)
+            text = "message for %s of run %s dropped: %s"
+            log.debug(text, path or "the settling", run_id, answer.reason, extra=known)
             return None
         self.runtime.on_progress(answer.header)
         return answer
 
     def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: CallTask | None = None) -> Claimed | None:
-        """Run a claimed activation and commit what came of it. Returns what that commit claimed in turn."""
-        # Renewed from the first moment on: loading a large input may take long, too.
+        """Run a claimed activation and commit its outcome. Returns the successor that the commit has claimed."""
+        # The lease is renewed from the first moment on: reading a large input may take long, too.
         with self.keeper.keep_alive(claimed) as signal:
             graph = self.graph_if_same(claimed.header)
             if graph is None:
-                self._defer_unrunnable(claimed)
+                self._park(claimed)
                 return None
             attempt = Attempt(self.services, claimed, graph, signal, call_task)
             if attempt_commands.must_give_up(claimed.activation):
@@ -118,123 +130,138 @@ class Executor:
             try:
                 return self.run(attempt, inline)
             finally:
-                # Whatever has happened, the thread that sends chunks must not outlive its claim.
+                # Whatever has happened, the thread that sends chunks must not outlive its attempt.
                 attempt.chunks.stop()
 
     def run(self, attempt: Attempt, inline: InlineBudget) -> Claimed | None:
-        """Do what the activation's phase asks for, and commit it."""
+        """Do the work of the activation's phase, and commit the outcome."""
         outcome = attempt.observer.run(lambda: self._outcome(attempt, inline))
-        inline.ending = inline.ending or Ending(_status_in(outcome.plan, attempt.activation.path), attempt.error)
-        return self._finish(attempt, outcome)
+        claimed = self._finish(attempt, outcome)
+        # The first attempt is that of the message's own activation. Celery shows its outcome as the task's, where it is
+        # recorded: else the activation is another worker's by now, which shows its own.
+        if inline.outcome is None and attempt.is_recorded:
+            inline.outcome = AttemptOutcome(_status_in(outcome.plan, attempt.activation.path), attempt.error)
+        return claimed
 
     def _outcome(self, attempt: Attempt, inline: InlineBudget) -> StepOutcome:
         phase = Phase(attempt.activation.phase)
         if phase is Phase.SETTLE:
-            # Outside the `try`: a run whose end cannot be delivered is left to the next lease, and never fails by that.
+            # Outside the `try`: an end that cannot be delivered is tried again when the lease is over. The run does not
+            # fail by it.
             return StepOutcome(settle(attempt, self.runtime))
         try:
             if phase is not Phase.RUN:
                 return CONTROLS[phase](attempt)
-            # Control activations are free: they are this process's own work and call conditions at most.
+            # Conditions, joins and the like do not count: they are short, and call one function of the user at most.
             inline.steps -= 1
             return run_step(attempt, inline.has_room())
         except StoreUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, a failed step beats a caller who waits for leases)
-            return fail(attempt, error)
+        except BaseException as error:  # noqa: BLE001
+            # The end of the process is no outcome. Anything else is one: types, validators and serializers are user
+            # code too, a soft time limit strikes anywhere, and a bug of the library shows at once by a failed step;
+            # abandoned, the step would cost three leases first.
+            self.services.signs.raise_if_dying(error)
+            return retry_or_fail(attempt, error)
 
     def _finish(self, attempt: Attempt, outcome: StepOutcome) -> Claimed | None:
-        """Commit the outcome. It is fixed by now: whatever interrupts the commit leads to the same commit again."""
+        """Commit the outcome, and publish what follows. Returns the successor that the commit has claimed."""
         activation, header = attempt.activation, attempt.header
         # One commit per outcome: result, events, counters, successors and their timers become true together, or not at
-        # all. There is no moment at which a crash could leave half of it.
+        # all. There is no moment at which a crash could leave half of it (decision 1).
         plan, written = outcome.plan, outcome.writes
-        written_last = self.services.retry_while_unavailable(attempt.chunks.close)
+        chunks = self.services.retry_while_unavailable(attempt.chunks.close)
         change = attempt_commands.commit_outcome(
             activation,
             plan,
             StoredTexts(written.values, written.state, written.context),
             self.settings.limits,
             mail=written.mailbox,
-            # The commit that takes the count of the living to zero claims the run's settling with this token.
-            settle_token=new_token() if attempt.claims else "",
-            chunks=written_last,
+            # The commit that takes the count of live activations to zero claims the run's settling with this token.
+            settle_token=attempt.next_token(),
+            chunks=chunks,
+            # A process that ends a claim for its holder does it under a token of its own: the holder's own outcome is
+            # refused then.
+            ender="" if attempt.claims else new_token(),
         )
         change = replace(change, ops=tuple(attempt.observer.add_traces(change.ops)))
+        # The change is complete by now. An interruption leads to the same commit again, and the store answers a repeat
+        # as it did the first.
         answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
-        # An event came between the look into the mailbox and the commit. The claim still holds, so look again.
+        # The mailbox has changed between the reading and the commit. The lease still holds, so read it again.
         if isinstance(answer, Refused) and answer.reason == MAILBOX:
             return self._finish(attempt, CONTROLS[Phase(activation.phase)](attempt))
         if isinstance(answer, Refused):
-            log.log(
-                logging.DEBUG
-                if activation.phase == Phase.SETTLE
-                else logging.WARNING,  # a resume may take the rest away
-                "step %s of run %s belongs to somebody else by now (%s): its outcome is not recorded",
-                activation.step,
-                header.run_id,
-                answer.reason,
-                extra=attempt.log_context,
-            )
+            # A resume may take the settling away, which is nothing to warn of.
+            level = logging.DEBUG if activation.phase == Phase.SETTLE else logging.WARNING
+            text = "step %s of run %s belongs to another worker by now (%s): its outcome is discarded"
+            log.log(level, text, activation.step, header.run_id, answer.reason, extra=attempt.log_context)
             return None
+        attempt.is_recorded = True
         attempt.observer.on_committed(answer)
+        answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
         self.publish(answer.header, answer.dispatches)
         if activation.phase == Phase.SETTLE:
             self.runtime.on_progress(answer.header)
         return answer.claimed
 
     def fail_abandoned_attempt(self, run_id: str, path: str, seq: int, error: Exception) -> None:
-        """End the claim of a process that is gone with this error, at once. Its successors go through the queue."""
+        """End an attempt as failed at once: its process is dead or its time over. Successors go through the queue."""
         found = self._find(run_id, path)
-        graph = self.graph_if_same(found[0]) if found is not None else None
-        if found is not None and graph is not None and attempt_commands.may_fail_claim(found[1], seq):
-            # The commit is the one that the dead process would have made, under its token. Should that process live
-            # after all, whoever comes second is refused.
-            claimed = Claimed(*found, {}, self.store.state(run_id), self.store.context(run_id))
+        if found is not None and attempt_commands.may_fail_claim(found[1], seq):
+            self.fail_claim(*found, error)
+
+    def fail_claim(self, header: RunHeader, activation: Activation, error: Exception) -> None:
+        """End a claim for its holder as a failed attempt. If the function returns after all, its commit is refused."""
+        graph = self.graph_if_same(header)
+        if graph is not None:
+            state, context = self.store.state(header.run_id), self.store.context(header.run_id)
+            claimed = Claimed(header, activation, {}, state, context)
             attempt = Attempt(self.services, claimed, graph, AbortSignal(), claims=False)
             self._finish(attempt, retry_or_fail(attempt, error))
 
-    def _on_overdue(self, claimed: Claimed) -> None:
+    def _on_overdue(self, claimed: Claimed, error: Exception) -> None:
         activation = claimed.activation
-        error = TimeoutError(f"step {activation.step!r} ran into its time limit of {activation.where.time_limit} s")
         self.fail_abandoned_attempt(claimed.header.run_id, activation.path, activation.seq, error)
-
-    def release(self, run_id: str, path: str, seq: int) -> None:
-        """Give back the claim of a process that is known to be gone: the activation goes to the queue at once."""
-        found = self._find(run_id, path)
-        # As the scheduler does it when the lease is over, only that nobody has to wait for that.
-        change = attempt_commands.release(*found, seq, self.settings.limits) if found is not None else None
-        answer = self.store.commit(run_id, change) if change is not None else None
-        if isinstance(answer, Committed):
-            self.publish(answer.header, answer.dispatches)
 
     def _find(self, run_id: str, path: str) -> tuple[RunHeader, Activation] | None:
         header, activations = self.store.header(run_id), self.store.load(run_id, [path])
         return (header, activations[0]) if header is not None and activations else None
 
+    def with_all_dispatches(self, answer: Committed) -> Committed:
+        """The answer with the dispatches that the store has left out, if it is the answer to a repeat."""
+        if not answer.left_out:
+            return answer
+        found = find_left_out(answer, self.store.load(answer.header.run_id), self.store.now())
+        return replace(answer, dispatches=(*answer.dispatches, *found), left_out=0)
+
     def publish(self, header: RunHeader, dispatches: tuple[Dispatch, ...]) -> None:
-        """Publish what a commit has put in the queue. If the broker is away, the due entries will."""
+        """Publish the dispatches of a commit. If the broker is away, the scheduler will do it."""
         if not dispatches:
             return
         try:
             self.runtime.publish(header, dispatches)
-        except BrokerUnavailable as error:
-            # Nothing is lost: the commit has written a timer for each of them, which the scheduler sweeps.
-            text = "run %s: %s; the ticker will publish %d message(s)"
+        except Exception as error:  # noqa: BLE001  (the broker is away, or a soft limit strikes in here)
+            # The commit has written a timer for each dispatch, and the scheduler publishes those that fall due.
+            text = "run %s: %s; the scheduler will publish %d message(s)"
             log.warning(text, header.run_id, error, len(dispatches), extra=log_context(header))
-            note_unsent(self.store, header, dispatches, self.settings.retry_delay_of(error))
+            if isinstance(error, BrokerUnavailable):
+                note_unsent(self.store, header, dispatches, self.settings.retry_delay_of(error))
 
     def graph_if_same(self, header: RunHeader) -> Graph | None:
-        """The graph of a stored run, None where it is not known here, or has changed since the run was started."""
+        """Return the run's graph; None where this process does not know it, or knows another one under its id."""
         return self.registry.graph_if_same(header)
 
-    def _defer_unrunnable(self, claimed: Claimed) -> None:
-        """Release the claim without counting an attempt, with exponential delay: another release can run it."""
+    def _park(self, claimed: Claimed) -> None:
+        """Park the activation: give the claim back for a delay that grows, without counting an attempt."""
+        # A worker of another release may have the graph. The delay grows, so that parked runs of a release that never
+        # comes back cost little.
         activation, header = claimed.activation, claimed.header
         known = self.registry.get(header.workflow_id) is not None
         reason = "the graph has changed" if known else "the workflow is not registered"
         if header.namespace != self.settings.namespace:
             reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
+        # Some ticks, for a deployment: its workers do not change all at once.
         first = round(_FIRST_DELAY_TICKS * self.settings.tick_seconds * 1000)
         delay = attempt_commands.find_deferral(header, activation, first)
         change = attempt_commands.defer_unrunnable(activation, f"{reason} in this worker", delay)
@@ -247,20 +274,22 @@ class Executor:
             self.publish(answer.header, answer.dispatches)
 
     def _give_up(self, attempt: Attempt, inline: InlineBudget) -> Claimed | None:
-        """Fail a step with which the third worker in a row was lost, whatever retries it has left."""
+        """Fail a step after its third abandoned attempt in a row, whatever retries it has left."""
+        # Such a step probably kills its workers, and would take down one after the other.
         activation = attempt.activation
-        text = f"{activation.abandoned_attempts} workers in a row were lost while running step {activation.step!r}"
+        count, name = activation.abandoned_attempts, activation.step
+        text = f"{count} attempts of step {name!r} in a row were abandoned: their workers died or went silent"
         failure = RunFailed(text, run_id=attempt.header.run_id)
         log.error("run %s (%s): %s", attempt.header.run_id, attempt.header.workflow_id, text, extra=attempt.log_context)
         attempt.observer.on_failure(failure)
         error = encode_error(failure, self.settings.max_payload_bytes)
-        inline.ending = Ending(ActivationStatus.FAILED.value, failure)
-        key = f"{activation.lease_token}!"
-        plan = attempt_commands.give_up(attempt.spot(), key)
+        inline.outcome = AttemptOutcome(ActivationStatus.FAILED.value, failure)
+        key = make_error_id(activation.lease_token)
+        plan = attempt_commands.give_up(attempt.as_claimed_node(), key)
         return self._finish(attempt, StepOutcome(plan, Writes({key: error})))
 
 
 def _status_in(plan: Plan, path: str) -> str:
-    """The status that the plan gives the activation at `path`; the empty text where it gives none."""
-    made = (op.fields for op in plan.ops if isinstance(op, UpdateActivation) and op.path == path)
-    return next((str(fields["status"]) for fields in made if "status" in fields), "")
+    """Return the status that the plan gives the activation at `path`; the empty text where it gives none."""
+    updates = (op.fields for op in plan.ops if isinstance(op, UpdateActivation) and op.path == path)
+    return next((str(fields["status"]) for fields in updates if "status" in fields), "")

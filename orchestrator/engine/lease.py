@@ -1,4 +1,4 @@
-"""Leases: this process keeps its claims alive, and learns when one has been taken away or its run has ended."""
+"""Leases: this process renews those of its claims, and learns when one has ended or its run has."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ class _Lease:
 
     # as the store gave it
     claimed: Claimed
-    # set when the claim is lost
+    # set when the lease has gone to another worker, or the run has ended
     signal: AbortSignal
-    # the moment, by this process's clock, at which its step has outrun its time limit by far
+    # the moment, by this process's clock, at which the step is ended for its time limit
     until: float = inf
 
 
 class LeaseKeeper:
-    """One thread in each process that runs steps, begun with its first claim (so after a fork, never across one).
+    """The thread of a process that renews the leases of all its claims. It starts with the first claim.
 
-    It renews all claims in one call, each third of a lease. A step that holds the interpreter's lock for longer than
-    the lease may run twice.
+    It renews them in one call, at each third of a lease. A step that holds the interpreter's lock for longer than the
+    lease may run twice.
     """
 
-    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed], None]) -> None:
-        """`on_overdue` is called, in the keeper's thread, for a step that has outrun its time limit and a lease beyond
-        it.
+    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed, Exception], None]) -> None:
+        """Make a keeper without a thread.
+
+        It calls `on_overdue`, in its thread, for a step that is over its time limit by more than a lease.
         """
+        # Started with the first claim, so after a fork: a thread does not survive one.
         self._store = store
         self._settings = settings
         self._on_overdue = on_overdue
@@ -52,19 +54,19 @@ class LeaseKeeper:
         on_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Leave the parent's claims to the parent."""
+        """Leave the parent's claims to the parent, which renews them."""
         self._lock = threading.Lock()
         self._leases: dict[LeaseRef, _Lease] = {}
         self._ended = threading.Event()
 
     @contextmanager
     def keep_alive(self, claimed: Claimed) -> Iterator[AbortSignal]:
-        """Renew this claim until the block is left. The signal is set when it is lost or its run has ended."""
+        """Renew the claim's lease until the block is left. The signal is set when the lease or the run has ended."""
         key = LeaseRef(claimed.header.run_id, claimed.activation.path, claimed.activation.lease_token)
         lease = _Lease(claimed, AbortSignal())
         limit = claimed.activation.where.time_limit
-        if limit is not None:
-            # A lease beyond the limit: the pool's own hard limit, where there is one, is to strike first.
+        if limit:
+            # A lease beyond the limit, so that the pool's own hard limit comes first where the pool has one.
             lease.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
             self._leases[key] = lease
@@ -77,7 +79,7 @@ class LeaseKeeper:
 
     def abort(self, run_id: str) -> None:
         """Set the signals of all steps of a run that this process runs."""
-        # Here at once; other processes learn of it by the next renewal, which the store refuses.
+        # Other processes learn of a canceled run by their next renewal, which the store refuses.
         with self._lock:
             signals = [lease.signal for key, lease in self._leases.items() if key.run_id == run_id]
         for signal in signals:
@@ -88,43 +90,51 @@ class LeaseKeeper:
         self._ended.set()
 
     def _heartbeat(self) -> None:
-        # Twice before a lease is over: one renewal may fail, and the step still keeps its lease.
-        while not self._ended.wait(self._settings.lease_seconds / 3):
+        # Two renewals fit into a lease: one of them may fail, and the step still keeps its lease.
+        pause = self._settings.lease_seconds / 3
+        while not self._ended.wait(pause):
             with self._lock:
                 leases = dict(self._leases)
             try:
-                if leases:
-                    # All in one round trip: a pool of a hundred threads asks the store no more often than one of one.
-                    self._renew(list(leases))
+                # One round trip for all: a pool of a hundred threads asks the store as often as a pool of one. If the
+                # store is away, it is asked more often: of a lease there may be little left when it is back.
+                is_done = not leases or self._renew(list(leases))
+                pause = self._settings.lease_seconds / (3 if is_done else 12)
                 self._expire([lease for lease in leases.values() if lease.until <= monotonic()])
-            except Exception:  # the thread must outlive whatever goes wrong once: without it every lease ends
-                log.exception("leases were not renewed, or time limits not seen to")
+            except Exception:  # the thread must outlive any single error: without it every lease ends
+                log.exception("leases were not renewed, or time limits not enforced")
 
     def _expire(self, over: Sequence[_Lease]) -> None:
-        """End the claims of steps that outrun their limit where no pool ends them: their outcomes come too late."""
+        """Fail steps that are over their time limit. Their own outcomes are refused when they come."""
+        # For pools without a hard limit of their own, such as threads: nothing there can stop a function from outside.
         for lease in over:
             lease.until = inf
-            lease.signal.set()
             activation, header = lease.claimed.activation, lease.claimed.header
+            text = f"step {activation.step!r} ran into its time limit of {activation.where.time_limit} s"
+            limit = TimeoutError(text)
+            # Whoever heeds the signal leaves with this error, and not as if the run had been canceled.
+            lease.signal.set(limit)
             try:
-                self._on_overdue(lease.claimed)
+                self._on_overdue(lease.claimed, limit)
             except StoreUnavailable as error:
                 text = "step %s of run %s is over its time limit, but: %s"
                 log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))
 
-    def _renew(self, keys: Sequence[LeaseRef]) -> None:
+    def _renew(self, keys: Sequence[LeaseRef]) -> bool:
         try:
-            # A lease that was over but that nobody has taken is renewed: the step goes on as if it had never been late.
-            lost = self._store.renew(keys, self._settings.lease)
+            # A lease that is over is renewed too, as long as no other worker has claimed the activation: the step goes
+            # on as if the renewal had not been late.
+            refused = self._store.renew(keys, self._settings.lease)
         except StoreUnavailable as error:
             log.warning("could not renew %d lease(s): %s", len(keys), error)
-            return
-        for key, reason in lost.items():
+            return False
+        for key, reason in refused.items():
             with self._lock:
                 lease = self._leases.get(key)
-            if lease is None:  # it has ended meanwhile, by itself
+            if lease is None:  # the attempt has been committed meanwhile
                 continue
             activation, header = lease.claimed.activation, lease.claimed.header
             text = "step %s of run %s goes on without this worker: %s"
             log.info(text, activation.step, header.run_id, reason, extra=log_context(header, activation))
             lease.signal.set()
+        return True

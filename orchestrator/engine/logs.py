@@ -1,4 +1,4 @@
-"""Log records of runs: each carries `run_id`, `workflow_id` and `step`, so that logs can be searched by them."""
+"""Log messages about runs: each carries `run_id`, `workflow_id` and `step`, so that logs can be searched by them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,32 @@ log = logging.getLogger("orchestrator")
 
 
 def log_context(header: RunHeader, activation: Activation | None = None, workflow_id: str = "") -> dict[str, str]:
-    """The `extra` of an activation about a run, and about one of its steps where it is one's.
+    """Return the `extra` of a log message about a run, or about one of its steps.
 
     `run_id` is always that of the run as a whole; `workflow_id` is the innermost workflow's where that is known.
     """
     found = {"run_id": header.run_id, "workflow_id": workflow_id or header.workflow_id}
-    # The run's own activation is none of a step.
+    # The run's own activation, which settles it, is no step.
     if activation is not None and activation.path:
         found["step"] = activation.step
     return found
 
 
-def log_lost_worker(run_id: str, error: BaseException) -> None:
-    """Log that a thread of this process ended in the middle of a run."""
-    log.error("run %s was left as a lost worker would leave it: %r", run_id, error, extra={"run_id": run_id})
+def error_text(error: BaseException) -> str:
+    """Return the text of an error, whatever its class does when it is asked."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  (a user's class)
+        return f"<{type(error).__qualname__} without text>"
+
+
+def log_abandoned_attempt(run_id: str, error: BaseException) -> None:
+    """Log that a thread of this process ended in the middle of an attempt."""
+    log.error("run %s: an attempt was abandoned in this process: %r", run_id, error, extra={"run_id": run_id})
 
 
 class RunLogger(logging.LoggerAdapter[logging.Logger]):
-    """The logger that user code gets. An `extra` given with a call is added; Python's own adapter would drop it."""
+    """The logger that user code gets. It keeps the `extra` of a call, which Python's own adapter would drop."""
 
     def __init__(self, extra: dict[str, str]) -> None:
         super().__init__(log, extra)

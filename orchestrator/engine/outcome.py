@@ -1,4 +1,4 @@
-"""The outcome of an attempt, as values: what follows from it, what is written beside that, what its caller is told."""
+"""The outcome of an attempt, as values: the plan, the values and state that it writes, and its status."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.rules.plan import Plan
 
 @dataclass(slots=True)
 class Writes:
-    """The writes of an activation beside its plan, in the same commit."""
+    """The values, state and context that an attempt writes, in the same commit as its plan."""
 
     # stored texts by their value ids
     values: dict[str, str] = field(default_factory=dict)
@@ -19,25 +19,25 @@ class Writes:
     state: Mapping[str, str | None] = field(default_factory=dict)
     # keys of the request context to set, or (None) to delete
     context: Mapping[str, str | None] = field(default_factory=dict)
-    # what becomes of a mailbox
+    # the change of a mailbox; only controls that await an event have one
     mailbox: MailboxUpdate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """The outcome of one activation's work, not yet committed."""
+    """The outcome of one attempt, not yet committed."""
 
-    # what follows from it, by the core
+    # the consequences, by the rules
     plan: Plan
-    # what it writes beside that
+    # the values and state that it writes
     writes: Writes = field(default_factory=Writes)
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """The end of an attempt, as the task that carried it is told."""
+class AttemptOutcome:
+    """The outcome of an attempt as its Celery task reports it."""
 
-    # the status that its activation has now
+    # the status that its activation has after it
     status: str
-    # what a failed attempt has failed with
+    # the error of a failed attempt
     error: BaseException | None = None

@@ -1,4 +1,4 @@
-"""Restart: whatever a run was doing begins again, after its workers were lost."""
+"""Restart: a run whose workers are known to be dead goes on, without waiting for their leases."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 
 def restart(executor: Executor, header: RunHeader) -> RunHeader:
-    """Start again whatever a run was doing. The caller vouches that its workers are dead: their claims are taken away.
+    """Put the unfinished steps of a run back into the queue. An ended run stays as it is.
 
-    Finished steps stay; unfinished ones run again with their recorded input. An ended run is left as it is. Raises
-    `RunNotActive` for one that was never started or is suspended, `RestartAlreadyClaimed` where another call was first.
+    The caller vouches that the run's workers are dead: their leases are taken away. Raises `RunNotActive` for a run
+    that was never started or is suspended, `RestartAlreadyClaimed` where another call was first.
     """
-    about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+    names = {"run_id": header.run_id, "workflow_id": header.workflow_id}
     if header.status in FINAL:
         return header
     if header.status != StoredStatus.RUNNING:
         text = f"run {header.run_id!r} is {header.status}: only an active run can be restarted"
-        raise RunNotActive(text, actual_status=header.status, **about)
+        raise RunNotActive(text, actual_status=header.status, **names)
+    # Nothing of the graph is needed here. But without the workflow no worker of this application would go on.
     graph_of(executor, header)
     with observer.observe_call("restart", header) as observed:
-        # All activations are read, though few are live: a restart is rare, and an index of the live ones would cost every
-        # commit.
+        # All activations are read, though few are live: a restart is rare, and an index of the live ones would cost
+        # time in every commit.
         activations = executor.store.load(header.run_id)
         limits = executor.settings.limits
+        # By the store's clock, as the deadlines of sleeps: those keep their moments over the restart.
         change = commands.restart(header, activations, executor.store.now(), new_token(), limits)
         return request(executor, header, add_trace(observed, change), lambda answer: _refusal(header))
 
 
 def _refusal(header: RunHeader) -> Exception:
-    text = f"run {header.run_id!r} moves: somebody else has restarted it, or it lives"
+    text = f"run {header.run_id!r} has gone on: another caller has restarted it, or its workers live"
     return RestartAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)

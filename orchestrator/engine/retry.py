@@ -1,4 +1,4 @@
-"""Retrying calls to a store that does not answer: the one place that says how long, how often and why that is safe."""
+"""Retries of calls to a store that does not answer: how often, for how long, and why that is safe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orchestrator.ports import Clock
 _T = TypeVar("_T")
 
 _FIRST_PAUSE = 0.05  # seconds; a store that fails over is often back by then
-_LONGEST_PAUSE = 2.0  # seconds: whoever waits goes on soon after the store is back
+_MAX_PAUSE = 2.0  # seconds; a step that waits goes on soon after the store is back
 MAX_INTERRUPTIONS = 2
 
 
@@ -21,11 +21,11 @@ def retry_while_unavailable(
 ) -> _T:
     """Retry an idempotent store call with back-off until `seconds` have passed.
 
-    Also retry it after up to `interruptions` exceptions of other kinds: a soft time limit strikes anywhere. Raises
-    `StoreUnavailable` where the store stays away, else what the call raised last.
+    Also retry it after up to `interruptions` exceptions of other kinds. Raises `StoreUnavailable` where the store stays
+    away, else the last exception of the call.
     """
-    # Claims and commits carry a lease token, and a store that is sent one again gives its first answer again. So a call
-    # whose answer was lost can be made once more without asking whether it arrived.
+    # Claims and commits carry a token, and a store gives a repeat the answer that it gave the first time. So a call
+    # without an answer can be made again, whether or not it arrived.
     end, pause, struck = monotonic() + seconds, _FIRST_PAUSE, 0
     while True:
         try:
@@ -34,10 +34,10 @@ def retry_while_unavailable(
             if monotonic() >= end:
                 raise
             clock.sleep(pause)
-            pause = min(_LONGEST_PAUSE, pause * 2)
+            pause = min(_MAX_PAUSE, pause * 2)
         except Exception:
-            # Celery raises soft time limits in whatever the thread is doing, and the outcome is fixed by then: it is
-            # to be recorded all the same. An error that comes a third time is the call's own.
+            # Celery raises a soft time limit wherever the thread happens to be. Here the outcome exists already, and is
+            # to be committed all the same. An error that comes a third time is the call's own.
             struck += 1
             if struck > interruptions:
                 raise

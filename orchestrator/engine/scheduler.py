@@ -1,7 +1,7 @@
-"""The scheduler: one thread that sweeps what is due. Outbox, leases, timers, retries and recovery are this one mechanism.
+"""The scheduler: one thread in every worker that sweeps the timers which are due.
 
-It runs no user code and needs no graph. In each namespace one scheduler at a time does the work; the others wait for
-its right to end.
+Outbox, leases, sleeps, retries and timeouts are all timers. The scheduler runs no user code and needs no graph. In each
+namespace one scheduler at a time has the right to sweep; the others wait until that right ends.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import logging
 import threading
 
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.sweep import IsShort, Sweep, SweepReport
+from orchestrator.engine.sweep import BATCH, IsShort, Sweep, SweepReport
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import chance, monotonic
-from orchestrator.ports import Runtime, Store
+from orchestrator.ports import DueTimer, Runtime, Store
+from orchestrator.rules.timers import SweepGrant
 
 __all__ = ["Scheduler", "SweepReport"]
 
@@ -40,12 +41,14 @@ class Scheduler:
         self._worker = worker
         self._is_short = is_short
         self._ended = threading.Event()
-        self._trusted_from = 0
+        self._asked_at = 0.0  # when it last asked for the right to sweep, by this process's clock
+        self._grant: SweepGrant | None = None  # the answer
         self._is_probing = False
         self._announced = float("-inf")
 
     def begin(self) -> None:
-        """Announce the worker at once. A store that is away is no reason not to start: `run` goes on trying."""
+        """Announce the worker at once."""
+        # A worker starts although the store is away: `run` goes on trying.
         try:
             self.announce()
         except StoreUnavailable as error:
@@ -62,7 +65,7 @@ class Scheduler:
                     log.warning("tick: %s", report.failure)
             except StoreUnavailable as error:
                 log.warning("tick: %s", error)
-            except Exception:  # the thread must outlive whatever one tick finds
+            except Exception:  # the thread must outlive any single error: without it no timer fires
                 log.exception("tick failed")
             self._ended.wait(self._pause_after(report))
 
@@ -71,8 +74,8 @@ class Scheduler:
         self._ended.set()
 
     def announce(self) -> None:
-        """Note that this worker lives."""
-        # Several announcements may be missed before callers are told that no worker lives.
+        """Note in the store that this worker lives."""
+        # Five announcements may be missed before blocking calls raise `NoConsumer`.
         ttl = max(5.0, 5 * self._settings.tick_seconds)
         self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
 
@@ -84,34 +87,55 @@ class Scheduler:
 
     def tick(self) -> SweepReport:
         """Sweep one round, if no other scheduler has the right to."""
-        # A scheduler that has gone silent is replaced after three ticks.
-        lease = round(self._settings.tick_seconds * 3000)
-        gap = self._store.acquire_sweep(self._settings.namespace, self._worker, lease)
-        if not gap:
+        if not self._ask():
             return SweepReport()
-        if gap > max(self._settings.lease, 3 * lease):
-            # The sweeps have paused: perhaps no worker could renew its leases either.
-            # So each gets the time of a lease to renew its own, before any claim is taken from it.
-            self._trusted_from = self._store.now() + self._settings.lease
         sweep = Sweep(
             self._store,
             self._runtime,
             self._settings,
             self._is_short,
-            trusts_leases=not self._trusted_from or self._store.now() >= self._trusted_from,
+            steady=self._steady,
+            find_stranded=self._find_stranded,
             is_probing=self._is_probing,
         )
         report = sweep.run()
         self._is_probing = report.failure is not None
         if report.is_in_vain:
             # Perhaps this process alone cannot reach the broker: another may have the right from the next moment on.
-            self._store.acquire_sweep(self._settings.namespace, self._worker, 1)
+            self._ask(lease=1)
         return report
 
     def _pause_after(self, report: SweepReport) -> float:
-        """Seconds until the next tick: none while there is more to do."""
+        """Return the seconds until the next tick: none while there is more to do."""
         tick = self._settings.tick_seconds
         if report.is_in_vain:
             return tick * _STAND_BACK
         # Spread by chance, so that the schedulers of many workers do not ask for the right to sweep in step.
         return 0.0 if report.is_full else tick * (0.75 + 0.5 * chance())
+
+    def _ask(self, lease: int = 0) -> bool:
+        """Take or keep the right to sweep, for `lease` ms if that is given; return whether it is ours."""
+        tick, self._asked_at = self._settings.tick_seconds * 1000, monotonic()
+        # A scheduler that has gone silent is replaced after three ticks. Two ticks without a word are none that counts;
+        # a quarter of a lease is one in which workers may have missed a renewal.
+        pause = max(round(2 * tick), self._settings.lease // 4)
+        self._grant = self._store.acquire_sweep(self._settings.namespace, self._worker, lease or round(3 * tick), pause)
+        return self._grant is not None
+
+    def _steady(self) -> int:
+        """For how many ms the store has been there without a pause, as far as this tick may know; 0 without the right.
+
+        A tick that takes long asks again. It may be busy, which is no pause; or the store was away just now, between
+        two of its own questions.
+        """
+        if monotonic() - self._asked_at > self._settings.tick_seconds:
+            self._ask()
+        return self._grant.steady if self._grant is not None else 0
+
+    def _find_stranded(self) -> list[DueTimer]:
+        """Find claims of lost workers whose leases end in a future that was the present before the clock went back."""
+        lease, grant = self._settings.lease, self._grant
+        # Who lives has renewed within a lease of that, and is none of them.
+        if grant is None or not grant.ahead or grant.steady < lease:
+            return []
+        return self._store.find_stranded(self._settings.namespace, grant.ahead + 2 * lease, BATCH)

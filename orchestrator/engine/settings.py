@@ -14,31 +14,31 @@ from orchestrator.rules.envelope import CommitLimits
 class Settings:
     """The settings of an application's engine. Times are in seconds."""
 
-    # how long a worker that has gone silent keeps its step
+    # the length of a lease: a worker that goes silent loses its step after so long
     lease_seconds: float = 30.0
-    # how often the scheduler looks for what is due
+    # the time between two sweeps of the scheduler
     tick_seconds: float = 1.0
-    # how long a queued step may go unseen before its message is sent again
+    # a queued step that no worker has claimed for so long gets its message sent again
     republish_seconds: float = 30.0
     # the largest single value, as stored
     max_payload_bytes: int = 16 * 1024 * 1024
-    # how many events of a run are kept at least, once its log has grown longer than that; 0 keeps all. A reader who
-    # comes too late for some is told by an event of the type `workflow-events-trimmed`
+    # a longer log of a run is trimmed, to no fewer events than this; 0 keeps all. In the place of trimmed events
+    # readers get one of the type `workflow-events-trimmed`
     events_max_per_run: int = 100_000
-    # older events of a run are dropped now and then, while it goes on; those of a run that goes on no more stay until
-    # it is purged. 0 keeps all. Readers are told in the same way
+    # older events of a run are trimmed now and then while the run goes on. The events of a run that goes on no more
+    # stay until it is purged. 0 keeps all
     events_max_age_seconds: float = 0
     # publish each event of the runs on workers to the broker too, for other systems
     publish_events: bool = False
     # keys of the request context that are stored encrypted, with `secret_key`
     secret_context_keys: Collection[str] = ()
-    # never shown: settings end up in logs
+    # not in the repr, because settings end up in logs
     secret_key: str | None = field(default=None, repr=False)
-    # whose runs these are, where several applications share a store
+    # tells the runs of applications that share a store from one another
     namespace: str = "default"
-    # how many steps of an inline workflow one delivery runs
+    # the most steps of an inline workflow that run by one message
     inline_steps: int = 100
-    # after how long it takes along no further step, so that other messages get their turn
+    # after so long no further step runs inline, so that other messages get their turn
     inline_seconds: float = 5.0
 
     def __post_init__(self) -> None:
@@ -55,12 +55,12 @@ class Settings:
 
     @property
     def lease(self) -> int:
-        """The lease in milliseconds."""
+        """The length of a lease in milliseconds."""
         return round(self.lease_seconds * 1000)
 
     @property
     def redelivery_delay(self) -> int:
-        """The time until a queued activation is looked at again, in milliseconds."""
+        """The milliseconds after which the message of a queued activation is sent again."""
         return round(self.republish_seconds * 1000)
 
     @property
@@ -77,7 +77,7 @@ class Settings:
 
     @property
     def events_max_age(self) -> int:
-        """The age in milliseconds up to which events are kept; 0 where it does not matter."""
+        """The age in milliseconds up to which events are kept; 0 keeps all."""
         return math.ceil(self.events_max_age_seconds * 1000)
 
     @property

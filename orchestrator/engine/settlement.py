@@ -1,6 +1,7 @@
-"""The rest activation: it finds the status of a run in which nothing is live any more, and tells who has to know.
+"""Settling: the status of a run in which nothing is live any more is decided, reported and committed.
 
-Hooks and delivery come first and may be repeated after a crash; the status is committed last, and once.
+The hooks are called and the result is delivered first, perhaps again after a crash. The status is committed last, and
+once.
 """
 
 from __future__ import annotations
@@ -27,79 +28,79 @@ from orchestrator.rules.plan import Plan
 
 log = logging.getLogger("orchestrator")
 
-_MAX_DELIVERIES = 3  # attempts to deliver a run's end before it ends without
+_MAX_DELIVERIES = 3  # tries to deliver a run's end to the runtime; then the run ends without
 
 
 def settle(attempt: Attempt, runtime: Runtime) -> Plan:
-    """Tell the hooks and the runtime the run's new status, and plan to record it."""
-    state = flow.settled_status(attempt.header)
+    """Call the hooks, report the end to the runtime, and plan to store the new status."""
+    status = flow.settled_status(attempt.header)
     workflow = definition_at(attempt.graph, ())
-    # Hooks see the run as its callers will: as the commit that follows will leave it.
-    reader = Reader(attempt.store, as_it_will_be(attempt.header, state), attempt.graph)
-    # A run that pauses after a step goes on as soon as its caller says so: nothing has finished.
-    if workflow.on_finish is not None and state is not StoredStatus.PAUSED:
-        _tell(workflow.on_finish, attempt.services, reader, "on_finish", attempt.claimed.context)
-    if workflow.on_error is not None and state in (StoredStatus.FAILED, StoredStatus.TRIPWIRE):
-        _tell(workflow.on_error, attempt.services, reader, "on_error", attempt.claimed.context)
-    # Told first and committed last. A crash in between tells it again, and a backend that has a result twice has it
-    # once; the other way round, a crash would leave a run without one for ever.
-    if state in FINAL:
-        _deliver(attempt, reader, runtime)
-    return flow.on_settled(attempt.spot())
+    # Hooks see the run as callers will see it after the commit that follows.
+    reader = Reader(attempt.store, with_settled_status(attempt.header, status), attempt.graph)
+    # A run that is paused goes on when its caller resumes it: nothing has finished.
+    if workflow.on_finish is not None and status is not StoredStatus.PAUSED:
+        _call_hook(workflow.on_finish, attempt.services, reader, "on_finish", attempt.claimed.context)
+    if workflow.on_error is not None and status in (StoredStatus.FAILED, StoredStatus.TRIPWIRE):
+        _call_hook(workflow.on_error, attempt.services, reader, "on_error", attempt.claimed.context)
+    # The result is delivered first and the status committed last. After a crash in between, the result is delivered
+    # again, and a backend keeps it once. The other way round, a crash would leave an ended run without a result.
+    if status in FINAL:
+        _deliver_end(attempt, reader, runtime)
+    return flow.on_settled(attempt.as_claimed_node())
 
 
-def _deliver(attempt: Attempt, reader: Reader, runtime: Runtime) -> None:
-    """Write the end where the runtime's users look for it. What cannot be delivered is tried again when the lease is
-    over, and given up the third time: no run stays unfinished because a result backend is broken.
-    """
+def _deliver_end(attempt: Attempt, reader: Reader, runtime: Runtime) -> None:
+    """Give the end of the run to the runtime, which writes it to a result backend, say."""
     try:
         runtime.on_end(reader.header, reader.result, reader.error)
     except StoreUnavailable:
         raise
     except Exception:  # a result backend may raise anything
-        # Raised, the claim ends without a commit: the next worker tries again when the lease is over, and counts it.
+        # The error abandons this attempt: another one delivers when the lease is over. After the third the run ends
+        # without the delivery, so that no run stays unfinished because a result backend is broken.
         if attempt.activation.abandoned_attempts + 1 < _MAX_DELIVERIES:
             raise
         text = "the result of run %s could not be delivered"
         log.exception(text, attempt.header.run_id, extra=log_context(attempt.header))
 
 
-def as_it_will_be(header: RunHeader, state: StoredStatus) -> RunHeader:
-    """The header as the rest's commit will leave it."""
-    return replace(header, status=state.value, error=header.error or header.failure)
+def with_settled_status(header: RunHeader, status: StoredStatus) -> RunHeader:
+    """Return the header as the commit that settles the run will leave it."""
+    return replace(header, status=status.value, error=header.error or header.failure)
 
 
 def report_cancel(
     services: Services, runtime: Runtime, header: RunHeader, workflow: Workflow | None, graph: Graph | None
 ) -> None:
-    """Tell of a run that a caller has ended, in the caller's process and once at most; a rest tells of other ends.
+    """Call the hook of a run that a caller has canceled, and report its end to the runtime; at most once.
 
-    A hook is called only where the workflow is known, and of a run that had begun. Whatever goes wrong is logged: the
-    run is canceled already.
+    The hook is called only where the workflow is known here, and for a run that had begun. Errors are logged.
     """
+    # In the caller's process: a canceled run has no settling, so no worker reports its end.
     reader = Reader(services.store, header, graph)
     try:
-        # A workflow may be canceled by a process that does not know it, by a command for example.
+        # A process may cancel a run whose workflow it does not know: the command line can.
         if workflow is not None and workflow.on_finish is not None and header.started_at:
-            _tell(workflow.on_finish, services, reader, "on_finish", services.store.context(header.run_id))
+            _call_hook(workflow.on_finish, services, reader, "on_finish", services.store.context(header.run_id))
         runtime.on_end(header, reader.result, reader.error)
     except Exception:  # the run is canceled already; a backend may raise anything
-        log.exception("run %s is canceled, and somebody could not be told", header.run_id, extra=log_context(header))
+        log.exception("run %s is canceled, but its end could not be reported", header.run_id, extra=log_context(header))
 
 
-def _tell(
+def _call_hook(
     hook: Callable[[RunInfo], Any], services: Services, reader: Reader, name: str, context: Mapping[str, str]
 ) -> None:
     header = reader.header
     try:
         resolve_value(hook(run_info(services.owner, reader, services.contexts.read(context))))
-    # It has no say in how its run ends: an error of a hook is logged, and the run's status stands.
-    except Exception:  # a user's function
+    # A hook does not decide how its run ends: its error is logged, and the run's status stands.
+    except BaseException as error:  # a user's function, which may also say `sys.exit()`
+        services.signs.raise_if_dying(error)
         log.exception("%s of run %s raised", name, header.run_id, extra=log_context(header))
 
 
 def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:
-    """The argument of a hook of a run that rests."""
+    """Make the argument of a hook of a run that has settled."""
     header, result = reader.header, reader.run_result()
     return RunInfo(
         status=str(result.status),
@@ -122,7 +123,8 @@ def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:
 def started_info(
     owner: Any, workflow: Workflow, header: RunHeader, given: Any, state: Any, context: dict[str, Any]
 ) -> RunInfo:
-    """The argument of `on_start`."""
+    """Make the argument of `on_start`."""
+    # Of the given values, because nothing is stored yet.
     return RunInfo(
         status=StoredStatus.PENDING.value,
         result=None,

@@ -21,10 +21,12 @@ from orchestrator.engine.calling import (
     RetryRequested,
     Returned,
     SuspendRequested,
+    is_struck,
     outcome_of,
     resolve_value,
 )
 from orchestrator.engine.declarations import restore_as
+from orchestrator.engine.logs import error_text
 from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
@@ -32,12 +34,13 @@ from orchestrator.host import chance
 from orchestrator.rules import attempt_commands, flow
 from orchestrator.rules.graph import Path, Step
 from orchestrator.rules.plan import Done, Failed
+from orchestrator.rules.value_ids import make_error_id, make_outcome_id
 
 log = logging.getLogger("orchestrator")
 
 
 def run_step(attempt: Attempt, inline: bool) -> StepOutcome:
-    """Call the function of the activation and say what follows."""
+    """Call the function of the activation, and plan what follows."""
     node = attempt.graph.node(attempt.activation.at)
     assert isinstance(node, Step)
     match node.body:
@@ -55,13 +58,13 @@ def run_step(attempt: Attempt, inline: bool) -> StepOutcome:
 class Call:
     """A call that is ready to be made."""
 
-    # the user's code
+    # calls the user's function
     call: Callable[[Context[Any]], Any]
     # reads the input, and raises where it does not fit
     read_input: Callable[[], Any]
-    # types of the resume data and of the suspend payload
+    # types of the resume data and of the suspend payload, for the context
     context_types: tuple[Any, Any] = (None, None)
-    # checked where the function suspends
+    # the type that a suspend payload is checked against
     suspend_type: Any = None
 
 
@@ -80,13 +83,14 @@ def _prepare_step(attempt: Attempt, body: StepBody) -> Call:
 
 def _prepare_task(attempt: Attempt, body: TaskBody) -> Call:
     def call(context: Context[Any]) -> Any:
-        # The message was the task's own: its request is at hand, and whoever called us knows how to use it.
+        # The message was the task's own: its worker has the request, and calls the task with it.
         if attempt.call_task is not None:
             return attempt.call_task(body.task, context.input, context)
         try:
             return body.task.invoke(context.input, attempt.services.owner, context.retry_count)
         except Exception as error:
-            # `self.retry()` of an existing task means a retry of its activation: its own message would bypass the run.
+            # `self.retry()` of an existing task means a retry of its activation: the task's own retry message would go
+            # past the run.
             seconds = retry_seconds(error)
             if seconds is None:
                 raise
@@ -109,14 +113,14 @@ def _prepare_map(attempt: Attempt, body: MapBody) -> Call:
 class Scope:
     """The names that a mapping or a template may use."""
 
-    # reads what the context has not at hand
+    # reads what the context does not have: results of steps, inputs of workflows
     attempt: Attempt
-    # as for any other user code
+    # the context that any user code gets
     context_object: Context[Any]
 
     @property
     def data(self) -> Any:
-        """The value that arrives."""
+        """The input of the mapping."""
         return self.context_object.input
 
     @property
@@ -130,13 +134,13 @@ class Scope:
         return self.context_object.request_context
 
     def init(self, workflow_id: str | None) -> Any:
-        """The input of this workflow, or of the one around it that has this id."""
+        """Read the input of this workflow, or of the one around it that has this id."""
         if workflow_id is None:
             return self.attempt.init(self.attempt.scope)
         return self.attempt.init(_scope_of(self.attempt, workflow_id))
 
     def result(self, step_id: str) -> tuple[bool, Any]:
-        """Return whether a step has succeeded, and its output."""
+        """Return True and the output of a step that has succeeded; else False and None."""
         return self.attempt.result(step_id)
 
 
@@ -152,7 +156,7 @@ def _scope_of(attempt: Attempt, workflow_id: str) -> Path:
 def fit_input(attempt: Attempt, annotation: Any, shape: Any, check: bool) -> Any:
     """Return the input as its function declares it. Raises `InputInvalid` if it is checked and does not fit."""
     plain = attempt.values.plain(attempt.activation.input)
-    # Without a declared type the value keeps the types that its makers declared.
+    # Without a declared type the value keeps the types that the steps before have declared.
     if annotation is None:
         return attempt.typed_input(shape)
     if check:
@@ -164,42 +168,44 @@ def fit_input(attempt: Attempt, annotation: Any, shape: Any, check: bool) -> Any
 
 def _run(attempt: Attempt, inline: bool, ready: Call) -> StepOutcome:
     try:
-        # Before the call and outside its retries: an input that does not fit will not fit the next time either.
+        # Outside the retries of the step: an input that does not fit will not fit the next time either.
         given = ready.read_input()
         context = attempt.context(given, *ready.context_types)
     except (InputInvalid, SecretUnavailable) as error:
-        return fail(attempt, error)
-    outcome = outcome_of(lambda: ready.call(context), context)
+        return fail_for_good(attempt, error)
+    outcome = outcome_of(lambda: ready.call(context), context, attempt.services.signs)
     try:
         return _follow(attempt, inline, ready, context, outcome)
     except StoreUnavailable:
         raise
-    # A value that cannot be stored, a state that does not fit: the function has run, but its step has failed.
+    # An output that cannot be stored, or a state that does not fit, fails the step although its function has returned.
     except OrchestratorError as error:
-        return fail(attempt, error)
+        return fail_for_good(attempt, error)
 
 
 def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
-    # The id of the output is the lease token of its attempt: no other attempt can have written under it.
-    key = attempt.activation.lease_token
-    spot = attempt.spot(inline)
+    # The lease token of the attempt is the id of its output: no other attempt writes under it.
+    key = make_outcome_id(attempt.activation.lease_token)
+    claim = attempt.as_claimed_node(inline)
     match outcome:
         case Returned(value=value):
-            return StepOutcome(flow.on_result(spot, Done(key)), _writes(attempt, context, key, value, "output"))
+            return StepOutcome(flow.on_result(claim, Done(key)), _writes(attempt, context, key, value, "output"))
         case BailRequested(value=value):
-            return StepOutcome(flow.bail(spot, key), _writes(attempt, context, key, value, "bailed value"))
+            return StepOutcome(flow.bail(claim, key), _writes(attempt, context, key, value, "bailed value"))
         case SuspendRequested(payload=payload, label=label):
-            # Whoever resumes reads it as the type that the step declares: a mistake is the step's own, and found now.
+            # Callers read the payload as the declared type. So a payload that does not fit is the step's mistake, and
+            # fails it now.
             checked = validate(ready.suspend_type, payload) if ready.suspend_type is not None else payload
             writes = _writes(attempt, context, key, {} if checked is None else checked, "suspend payload")
-            return StepOutcome(flow.suspend(spot, key, label), writes)
+            return StepOutcome(flow.suspend(claim, key, label), writes)
         case AbortRequested():
-            return StepOutcome(flow.abort(spot), Writes(context=attempt.context_patch(context.request_context)))
+            return StepOutcome(flow.abort(claim), Writes(context=attempt.context_patch(context.request_context)))
         case RetryRequested(seconds=seconds):
-            return StepOutcome(attempt_commands.retry(spot, seconds))
-        # The store was away for too long for this attempt to be worth anything: no outcome of it is recorded.
-        case Raised(error=error) if error is attempt.cut_off:
-            raise error
+            return StepOutcome(attempt_commands.retry(claim, seconds))
+        # The store was away for longer than the lease, so a commit of this attempt would be refused.
+        case Raised(error=error) if attempt.is_cut_off(error):
+            assert attempt.cut_off is not None
+            raise attempt.cut_off
         case Raised(error=error):
             return retry_or_fail(attempt, error, context)
 
@@ -215,37 +221,50 @@ def _writes(attempt: Attempt, context: Context[Any], key: str, value: Any, what:
 def retry_or_fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
     """Plan another attempt if the step has one left for such an error, else fail the activation."""
     attempt.error = error
-    spot = attempt.spot()
-    node = spot.node if spot.activation.path else None
+    claim = attempt.as_claimed_node()
+    node = claim.node if claim.activation.path else None
     step = None if node is None else step_of(node)
-    # A task or a mapping names no errors that are not worth another attempt: then all of them are.
+    # Only steps declare errors that are not worth a retry. For a task or a mapping all errors are.
     retryable = step is None or step.is_retryable(error)
-    # Chance is drawn here, because the core has none: the plan says how long the pause is.
-    delay = attempt_commands.find_retry_pause(spot, chance(), is_retryable=retryable)
+    # Chance is drawn here, because the rules are pure.
+    delay = attempt_commands.find_retry_pause(claim, chance(), is_retryable=retryable)
     if node is not None and delay is not None:
-        # Info and no error: what another attempt repairs wakes nobody up.
+        # At the level INFO, as Celery logs its own retries: an error that another attempt repairs needs no alarm.
         text = "attempt %d of step %s of run %s (%s) failed, the next follows in %.1f s: %r"
-        about, header = attempt.log_context, attempt.header
-        which = (spot.activation.attempt + 1, node.id, header.run_id, header.workflow_id)
-        log.info(text, *which, delay, error, extra=about)  # as Celery tells of its retries
+        header = attempt.header
+        names = (claim.activation.attempt + 1, node.id, header.run_id, header.workflow_id)
+        log.info(text, *names, delay, error, extra=attempt.log_context)
         attempt.observer.on_failure(error)
-        return StepOutcome(attempt_commands.retry(spot, delay))
+        return StepOutcome(attempt_commands.retry(claim, delay))
     return fail(attempt, error, context)
 
 
+def fail_for_good(attempt: Attempt, error: BaseException) -> StepOutcome:
+    """Fail the activation by an error that would come again; where a time limit is behind it, the attempt alone."""
+    return retry_or_fail(attempt, error) if is_struck(error) else fail(attempt, error)
+
+
 def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = None) -> StepOutcome:
-    """Fail the activation for good: log it, keep the error, and plan what follows."""
+    """Fail the activation for good: log and store the error, and plan what follows."""
     attempt.error = error
     activation, header = attempt.activation, attempt.header
-    wired = isinstance(error, TripWire)
-    key = f"{activation.lease_token}!"
+    is_tripwire = isinstance(error, TripWire)
+    key = make_error_id(activation.lease_token)
     # A tripwire is an end that the author wanted, and no error in logs and traces.
-    if not wired:
+    if not is_tripwire:
         text = "step %s of run %s (%s) failed: %s"
         log.error(
-            text, activation.step, header.run_id, header.workflow_id, error, exc_info=error, extra=attempt.log_context
+            text,
+            activation.step,
+            header.run_id,
+            header.workflow_id,
+            error_text(error),
+            exc_info=error,
+            extra=attempt.log_context,
         )
         attempt.observer.on_failure(error)
     text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    # A failed step leaves no state, as it leaves no output. Its changes of the request context are stored.
     patch = attempt.context_patch(context.request_context) if context is not None else {}
-    return StepOutcome(flow.on_result(attempt.spot(), Failed(key, wired)), Writes({key: text}, context=patch))
+    plan = flow.on_result(attempt.as_claimed_node(), Failed(key, is_tripwire))
+    return StepOutcome(plan, Writes({key: text}, context=patch))

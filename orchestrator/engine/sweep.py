@@ -20,7 +20,7 @@ from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, Runtime, Store
 from orchestrator.rules.change import Committed, Dispatch, Refused
 from orchestrator.rules.model import ActivationStatus, RunHeader
-from orchestrator.rules.timers import DeadlineAction, Lane, lane_of, on_deadline
+from orchestrator.rules.timers import DeadlineAction, Lane, lane_of, may_take_claim, on_deadline
 
 log = logging.getLogger("orchestrator")
 
@@ -35,11 +35,11 @@ IsShort = Callable[[RunHeader, Dispatch], bool | None]
 class SweepReport:
     """The work of one round."""
 
-    # entries that were due
+    # timers that were due
     due: int = 0
-    # messages sent (again)
+    # messages that were published (again)
     republished: int = 0
-    # claims taken from lost workers
+    # leases that had ended: their attempts count as abandoned
     expired: int = 0
     # entries of which nobody could be told
     unsent: int = 0
@@ -75,7 +75,8 @@ class _Told:
 
 
 class Sweep:
-    """One round in one namespace. `trusts_leases` says whether a lease that is over means that its worker is lost.
+    """One round in one namespace. `steady` says for how long the store has been there, on which it depends whether a
+    lease that is over means that its worker is lost; `find_stranded` finds leases that a clock gone back has left.
 
     `is_short` says of a dispatch whether the queue of its messages is short, or None where nobody can tell. While the
     broker was away in the last round (`is_probing`) single messages are tried, until one has gone out.
@@ -88,14 +89,16 @@ class Sweep:
         settings: Settings,
         is_short: IsShort,
         *,
-        trusts_leases: bool = True,
+        steady: Callable[[], int],
+        find_stranded: Callable[[], list[DueTimer]],
         is_probing: bool = False,
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._settings = settings
         self._is_short = is_short
-        self._trusts_leases = trusts_leases
+        self._steady = steady
+        self._find_stranded = find_stranded
         self._is_probing = is_probing
         self._report = SweepReport()
 
@@ -103,15 +106,19 @@ class Sweep:
         """Sweep lane by lane: a timer does not wait behind messages that may be lost."""
         due = self._find()
         observer.on_swept(self._store, [entry.activation.deadline for entry in due if not entry.problem])
+        due += self._find_stranded()
         self._report.due = len(due)
         self._set_aside([entry for entry in due if entry.problem])
-        for lane in self._lanes():
+        for lane in Lane:
             if self._report.failure is None:
                 self._sweep_lane([one for one in due if not one.problem and lane_of(one.activation) is lane])
         return self._report
 
-    def _lanes(self) -> list[Lane]:
-        return [lane for lane in Lane if lane is not Lane.LEASES or self._trusts_leases]
+    def _may_sweep(self, entry: DueTimer) -> bool:
+        """Tell whether the timer's time has come indeed: a lease may be over because the store was away."""
+        activation = entry.activation
+        is_running = activation.status == ActivationStatus.RUNNING
+        return not is_running or may_take_claim(activation, self._steady(), self._settings.lease)
 
     def _sweep_lane(self, due: Sequence[DueTimer]) -> None:
         # A broker or a store that is slow must not keep the right to sweep from being renewed.
@@ -131,8 +138,8 @@ class Sweep:
         """
         space = self._settings.namespace
         oldest = self._store.due_timers(space, BATCH)
-        counts = Counter(lane_of(one.activation) for one in oldest)
-        if not any(counts[lane] >= BATCH for lane in self._lanes()):
+        counts = Counter(lane_of(one.activation) for one in oldest if self._may_sweep(one))
+        if not any(counts[lane] >= BATCH for lane in Lane):
             return oldest
         self._report.is_full = True
         newest = self._store.due_timers(space, BATCH // 2, newest=True)
@@ -167,7 +174,7 @@ class Sweep:
 
     def _sweep_chunk(self, chunk: Sequence[DueTimer]) -> None:
         todo = [(entry, action) for entry in chunk if (action := self._try(entry, self._decide)) is not None]
-        # Committed first, then published: a crash in between leaves an entry that is due again. The other way round, a
+        # Committed first, then published: after a crash in between, the timer is due again. The other way round, a
         # worker could get a message of which the store knows nothing.
         told = [one for one in self._commit(todo) if one.dispatches]
         # Also where the queues could not be asked: what could be decided was, and is told.
@@ -180,8 +187,10 @@ class Sweep:
 
     def _decide(self, entry: DueTimer) -> DeadlineAction | None:
         activation, header = entry.activation, entry.header
+        if not self._may_sweep(entry):
+            return None
         short: bool | None = True
-        # In a long queue a message that was not seen is waiting, and not lost: another would make the queue longer.
+        # In a long queue an old message is probably still waiting: another one would only make the queue longer.
         if activation.status == ActivationStatus.QUEUED and activation.sends:
             short = self._is_short(header, Dispatch(activation.path, activation.seq, activation.route))
         if short is None:
@@ -193,16 +202,16 @@ class Sweep:
     def _try(self, entry: DueTimer, act: Callable[[DueTimer], DeadlineAction | None]) -> DeadlineAction | None:
         try:
             return act(entry)
-        except Exception:  # noqa: BLE001  (whatever is wrong with this one, the others are due too)
-            self._fail(entry)
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with this one, the others are due too)
+            self._fail(entry, error)
             return None
 
-    def _fail(self, entry: DueTimer) -> None:
+    def _fail(self, entry: DueTimer, error: Exception) -> None:
         """Set aside a timer that nothing can be done with. Raises `StoreUnavailable` where it is the store's fault."""
         self._put_aside(entry)
         text = "%s cannot be swept, and is looked at again in %d s"
         seconds = self._settings.redelivery_delay // 1000
-        log.error(text, _name(entry), seconds, exc_info=True, extra=log_context(entry.header))
+        log.error(text, _name(entry), seconds, exc_info=error, extra=log_context(entry.header))
 
     def _commit(self, todo: Sequence[tuple[DueTimer, DeadlineAction]]) -> list[_Told]:
         if not todo:
@@ -217,13 +226,15 @@ class Sweep:
             ]
         except Exception:  # one of them, or the store: each by itself tells
             log.debug("timers are committed one by one", exc_info=True)
-        return [told for one in todo if (told := self._commit_one(*one)) is not None]
+        # Asked again, for the store may have been away meanwhile, and workers could renew no lease.
+        again = (one for one in todo if self._may_sweep(one[0]))
+        return [told for one in again if (told := self._commit_one(*one)) is not None]
 
     def _commit_one(self, entry: DueTimer, action: DeadlineAction) -> _Told | None:
         try:
             return self._report_move(entry, action, self._store.commit(entry.header.run_id, action.change))
-        except Exception:  # noqa: BLE001  (whatever is wrong with this one, the others are due too)
-            self._fail(entry)
+        except Exception as error:  # noqa: BLE001  (whatever is wrong with this one, the others are due too)
+            self._fail(entry, error)
             return None
 
     def _report_move(self, entry: DueTimer, action: DeadlineAction, answer: Committed | Refused) -> _Told | None:
@@ -232,7 +243,7 @@ class Sweep:
         activation = entry.activation
         if activation.status == ActivationStatus.RUNNING:
             self._report.expired += 1
-            text = "step %s of run %s: its worker was lost; it goes to another"
+            text = "step %s of run %s: its lease has ended; another worker takes it"
             log.warning(text, activation.step, entry.header.run_id, extra=log_context(entry.header, activation))
         return _Told(entry, entry.header, (*answer.dispatches, *action.again))
 
@@ -251,4 +262,4 @@ class Sweep:
 
 
 def _name(entry: DueTimer) -> str:
-    return f"run {entry.header.run_id!r}, step {entry.activation.step or entry.activation.path or 'the rest'}"
+    return f"run {entry.header.run_id!r}, step {entry.activation.step or entry.activation.path or 'the settling'}"

@@ -1,10 +1,10 @@
 """The default runtime: carries dispatches to threads of this process.
 
-A dispatch that stands alone is executed in the driving loop's own thread; those that can run side by side go to a pool.
+A single dispatch is executed in the thread that drives the run; several that can run side by side go to a pool.
 
-For an app in eager mode everything runs in the caller's thread: whoever starts a run or lets it go on drives it, one
-activation after the other, where their own database transaction is seen. Only what waits for its time is left to a
-thread, which gives the run up to whoever comes meanwhile.
+For an app in eager mode everything runs in the caller's thread: a caller that starts or resumes a run drives it, one
+activation after the other, inside of its own database transaction. Only timers are left to a thread, which gives the
+run up to a caller that comes meanwhile.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestrator.background import on_fork
 from orchestrator.engine.calling import WorkerLost
-from orchestrator.engine.logs import log_lost_worker
+from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import SystemClock, monotonic
@@ -30,18 +30,20 @@ from orchestrator.rules.model import RunHeader, StoredStatus
 
 _MAX_THREADS = 64
 _LOOK = 0.5  # seconds between looks at the run while only timers are left: it may be canceled from elsewhere
-_MIN_DELAY = 1  # ms: minimum timer delay; what is due so soon is waited for, and not handed to a thread
+_MIN_DELAY = 1  # ms: minimum timer delay; a timer that is due so soon is not worth handing to a thread
 _JOIN = 5.0  # seconds that `close` waits for each thread
 
 
 class LocalRuntime:
     """Executes activations in this process. `clock` is the store's, where that is a clock of this process.
 
-    With `in_caller_thread` they run in the thread of whoever drives, one after the other, as Celery's eager mode would
-    have it. `on_register` is called with each workflow that is registered.
+    With `in_caller_thread` they run in the thread that drives the run, one after the other, as Celery's eager mode
+    would have it. `on_register` is called with each workflow that is registered.
 
     The composition root binds it to an engine before anything is published.
     """
+
+    # More public methods than most classes: the port `Runtime` has eleven already.
 
     name = "local"
     is_shared = False
@@ -68,20 +70,22 @@ class LocalRuntime:
         on_fork(self)
 
     def reset_after_fork(self) -> None:
-        """Start with no work: the parent goes on with its own, and the threads that did it are not here."""
+        """Start with no work: the parent goes on with its own, and its threads do not exist here."""
         self._queues: dict[str, RunQueue] = {}
         self._lock = threading.Lock()  # of queues, pool and threads; taken before a queue's own, never after
         self._pool: ThreadPoolExecutor | None = None
         self._threads: list[threading.Thread] = []
 
     def bind(self, execute: Callable[[str, str, int], object]) -> None:
-        """Have dispatches executed by `execute(run_id, path, seq)`. The engine needs a runtime, and this the engine."""
+        """Execute dispatches by `execute(run_id, path, seq)`."""
+        # Not an argument of the constructor: the executor needs a runtime, and this runtime the executor.
         self._execute = execute
 
     # --- the port ----------------------------------------------------------------------------------------------------
 
     def register_workflow(self, workflow: Any) -> None:
-        """Remember whether the workflow has a wait that may run out of time: only its runs are looked through."""
+        """Note if the workflow has a wait with a timeout."""
+        # Only the runs of such workflows are searched for timeouts.
         if any(isinstance(node, Wait) and node.timeout is not None for node in workflow.compiled.walk()):
             self._with_timeouts.add(workflow.id)
         if self._on_register is not None:
@@ -107,10 +111,10 @@ class LocalRuntime:
         """Do nothing: there is no result outside the store."""
 
     def on_progress(self, header: RunHeader) -> None:
-        """Do nothing: nobody watches from outside, and readers of the store see it all."""
+        """Do nothing: the run is shown nowhere but in the store."""
 
     def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """Do nothing: nobody outside this process is waiting."""
+        """Do nothing: there is no result backend."""
 
     def wake(self, run_id: str) -> None:
         """Look at a run that has been changed from outside (canceled)."""
@@ -120,10 +124,10 @@ class LocalRuntime:
                 queue.changed.notify_all()
 
     def drive(self, run_id: str, timeout: float | None = None) -> None:
-        """Execute until nothing is left to do for this run. Raises what a lost worker would have died of.
+        """Execute until nothing is left to do for this run. Raises an exception that has abandoned an attempt.
 
-        With a `timeout` (seconds) it goes on in the background: in the caller's thread, only what is left after that
-        time.
+        With a `timeout` (seconds) the run is driven in the background. In eager mode it is driven here, and timers that
+        are due later are left to a thread.
         """
         if timeout is not None and not self._in_caller_thread:
             self.drive_in_background(run_id)
@@ -131,9 +135,9 @@ class LocalRuntime:
             self._drive(run_id, inf if timeout is None else monotonic() + timeout)
 
     def drive_in_background(self, run_id: str) -> None:
-        """Execute in a thread of its own. In eager mode: here and now, as far as nothing has to wait for its time.
+        """Execute in a thread of its own. In eager mode, execute here and now whatever need not wait for a timer.
 
-        Then it raises what `drive` does, but for a `WorkerLost`: the caller of a lost worker hears of it later.
+        In eager mode it raises like `drive`, except for a `WorkerLost`.
         """
         if not self._in_caller_thread:
             self._start_thread(run_id, lambda: self._drive(run_id, inf))
@@ -141,18 +145,19 @@ class LocalRuntime:
         try:
             self._drive(run_id, 0.0)
         except WorkerLost as error:
-            log_lost_worker(run_id, error)
+            # As on workers: the caller that starts a run does not see its worker die. One that waits for it does.
+            log_abandoned_attempt(run_id, error)
 
     def failure_of(self, run_id: str) -> BaseException | None:
-        """The exception that this process left the run with; None while it works on it or has nothing to do."""
+        """Return the exception with which this process has left the run; None while it works on the run."""
         return self._failures.get(run_id)
 
     def arm_timeouts(self, run_id: str) -> None:
-        """See to it that each wait of the run ends when its time is over. Idempotent."""
+        """End each wait of the run when its time is over. Idempotent."""
         self._wait_timeouts.arm(run_id)
 
     def close(self) -> None:
-        """Wait a moment for what is running, then let go."""
+        """Wait a moment for running attempts, then give the threads up."""
         with self._lock:
             self._closed = True
             waiting = list(self._queues)
@@ -167,7 +172,7 @@ class LocalRuntime:
     # --- driving -----------------------------------------------------------------------------------------------------
 
     def _drive(self, run_id: str, until: float) -> None:
-        """Execute what is ready, and until this moment also wait for what has its time to come."""
+        """Execute dispatches that are ready, and until this moment wait for timers too."""
         queue = self._queue_of(run_id)
         self._failures.pop(run_id, None)
         has_more = True
@@ -196,12 +201,12 @@ class LocalRuntime:
             return True
 
     def _stop_driving(self, run_id: str, queue: RunQueue, until: float) -> bool:
-        """Give the run back. Returns whether more has come since there was nothing left."""
-        # Both locks: between "nothing is left" and the removal nobody may publish into a queue that is about to go.
+        """Stop driving the run. Returns True if there are dispatches again."""
+        # Under both locks: between "nothing is left" and the removal no thread may publish into a queue that goes away.
         with self._lock, queue.changed:
             queue.is_driven = False
             if queue.failure is not None:
-                queue.ready.clear()  # lost with the worker
+                queue.ready.clear()  # as the messages that a dead worker has taken
             if not queue.ready and not queue.timers and self._queues.get(run_id) is queue:
                 del self._queues[run_id]
             queue.changed.notify_all()
@@ -268,7 +273,7 @@ class LocalRuntime:
     # --- waiting for timers ------------------------------------------------------------------------------------------
 
     def _leave_timers_to_thread(self, run_id: str, queue: RunQueue) -> None:
-        """Have a thread wait for the timers of a run that nobody drives any more."""
+        """Start a thread that waits for the timers of a run which no thread drives any more."""
         with queue.changed:
             if not queue.timers or queue.is_driven or queue.has_timer_thread:
                 return
@@ -281,7 +286,7 @@ class LocalRuntime:
         self._start_thread(run_id, drive_when_due)
 
     def _wait_for_timers(self, run_id: str, queue: RunQueue) -> bool:
-        """Wait until a timer is due in a run that nobody drives; False where there will be none."""
+        """Wait until a timer is due in a run that no thread drives. Returns False where there is none any more."""
         with queue.changed:
             while (moment := queue.timers.next_moment) is not None and not self._closed:
                 if queue.is_driven:
@@ -299,12 +304,11 @@ class LocalRuntime:
         self._start_thread(run_id, lambda: self._drive(run_id, 0.0 if self._in_caller_thread else inf))
 
     def _start_thread(self, run_id: str, work: Callable[[], None]) -> None:
-
         def work_and_log() -> None:
             try:
                 work()
-            except BaseException as error:  # noqa: BLE001  (the end of a thread: nobody is there to raise to)
-                log_lost_worker(run_id, error)
+            except BaseException as error:  # noqa: BLE001  (the end of a thread: no caller would get the exception)
+                log_abandoned_attempt(run_id, error)
 
         thread = threading.Thread(target=work_and_log, name=f"run-{run_id}", daemon=True)
         with self._lock:

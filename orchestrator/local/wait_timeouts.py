@@ -1,7 +1,7 @@
 """The timeouts of waits for events in runs of this process.
 
-A wait leaves its run suspended: nobody drives it, and no scheduler sweeps the runs of this runtime. So a thread of this
-process ends the wait when its time is over, as long as the process lives.
+A wait leaves its run suspended: no thread drives it, and no scheduler sweeps the runs of this runtime. So a thread of
+this process ends the wait when its time is over, as long as the process lives.
 """
 
 from __future__ import annotations
@@ -13,37 +13,38 @@ from dataclasses import dataclass
 
 from orchestrator.background import TimerThread, on_fork
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import SystemClock
+from orchestrator.host import SystemClock, new_token
 from orchestrator.ports import Clock, Store
 from orchestrator.rules.change import Committed
 from orchestrator.rules.model import ActivationStatus
-from orchestrator.rules.timers import on_deadline
+from orchestrator.rules.timers import on_deadline, with_request_id
 
 log = logging.getLogger("orchestrator")
 
-_LOOK_EVERY = 0.02  # seconds between looks at a clock that somebody else moves on
+_LOOK_EVERY = 0.02  # seconds between looks at a virtual clock, which a test moves on
 _RETRY_DELAY = 1_000  # ms until a timeout that the store did not answer is tried again
 
 
 @dataclass(frozen=True, slots=True)
 class WaitTimeout:
-    """A wait, and when its time is over."""
+    """A wait and its deadline."""
 
     run_id: str
+    # The path of the wait.
     path: str
-    # By the store's clock, in ms. With the path it tells this wait from a later one of the same step.
+    # By the store's clock, in ms. With the path it tells this wait from a later one at the same path.
     deadline: int
 
 
 class WaitTimeouts:
-    """Ends waits whose time is over. `reopened` is called with the commit that has ended one."""
+    """Ends waits whose time is over. `on_timeout` is called with the commit that has ended one."""
 
     def __init__(
-        self, store: Store, clock: Clock, redelivery_delay: int, reopened: Callable[[Committed], None]
+        self, store: Store, clock: Clock, redelivery_delay: int, on_timeout: Callable[[Committed], None]
     ) -> None:
         self._store = store
-        self._grace = redelivery_delay
-        self._reopened = reopened
+        self._redelivery_delay = redelivery_delay
+        self._on_timeout = on_timeout
         look_every = None if isinstance(clock, SystemClock) else _LOOK_EVERY
         self._timers: TimerThread[WaitTimeout] = TimerThread(
             self._try_expire, "orchestrator-wait-timeouts", clock.now, look_every
@@ -57,11 +58,11 @@ class WaitTimeouts:
         self._armed: set[WaitTimeout] = set()
 
     def arm(self, run_id: str) -> None:
-        """See to it that each wait of the run ends when its time is over. Idempotent."""
+        """End each wait of the run when its time is over. Idempotent."""
         header = self._store.header(run_id)
         if header is None or not header.waiting:
             return
-        for activation in self._store.load(run_id, held=True):
+        for activation in self._store.load_awaiting(run_id):
             if activation.status == ActivationStatus.WAITING and activation.deadline:
                 self._add(
                     WaitTimeout(run_id, activation.path, activation.deadline), activation.deadline - self._store.now()
@@ -84,10 +85,10 @@ class WaitTimeouts:
         try:
             self._expire(timeout)
         except StoreUnavailable as error:
-            about = {"run_id": timeout.run_id}
-            log.warning("run %s: the time of a wait is over, and %s", timeout.run_id, error, extra=about)
+            extra = {"run_id": timeout.run_id}
+            log.warning("run %s: the time of a wait is over, and %s", timeout.run_id, error, extra=extra)
             self._add(timeout, _RETRY_DELAY)
-        except Exception:  # the thread must outlive whatever one wait finds
+        except Exception:  # the thread must outlive an error of a single wait
             text = "run %s: the time of a wait is over, and it could not be ended"
             log.exception(text, timeout.run_id, extra={"run_id": timeout.run_id})
 
@@ -106,7 +107,8 @@ class WaitTimeouts:
         if (left := timeout.deadline - store.now()) > 0:
             self._add(timeout, left)
             return
-        todo = on_deadline(header, found[0], self._grace)
-        answer = store.commit(run_id, todo.change) if todo is not None else None
+        action = on_deadline(header, found[0], self._redelivery_delay)
+        # Under an id: should the answer get lost, no sweep comes here that would publish what is in the queue then.
+        answer = store.commit(run_id, with_request_id(action.change, new_token())) if action is not None else None
         if isinstance(answer, Committed):
-            self._reopened(answer)
+            self._on_timeout(answer)

@@ -1,7 +1,7 @@
 """Addressing: the suspended steps that a caller means by a resume, found by what their activations say of themselves.
 
-The activations name their step, item and label, so nothing here needs the graph: the run may have been started with
-another one than this process has.
+Activations name their step, item and label, so this module needs no graph and must not ask for one: the process of the
+caller may have another graph than the run was started with.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, fo
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A caller's name for what to resume. All None: the only step that is suspended."""
+    """A caller's description of what to resume. All None: the only step that is suspended."""
 
     # an id, a dotted path of ids, an entry of a workflow, or a list of those
     step: Any = None
     # the label under which a step has suspended
     label: str | None = None
-    # the number of an item
+    # the index of an item
     index: int | None = None
     # the path of the nested workflow whose step ids the caller uses
     scope: Path = ()
@@ -38,8 +38,8 @@ class Target:
         """True if the caller names nothing."""
         return not self.ids and self.label is None and self.index is None
 
-    def checked(self) -> Target:
-        """The same with the step as a list of ids.
+    def normalize(self) -> Target:
+        """Return the same target with its step as a list of ids.
 
         Raises TypeError if `label` is not a str, `index` not an int, or `step` nothing that has ids.
         """
@@ -75,30 +75,31 @@ def step_ids(step: Any) -> list[str]:
 
 
 def id_path(graph: Graph, path: Path) -> list[str]:
-    """List the step ids from the outermost workflow down to the place."""
+    """List the step ids from the outermost workflow down to the node at `path`."""
     ids = [graph.node(path[:cut]).id for cut in range(1, len(path)) if isinstance(graph.node(path[:cut]), Nested)]
     return [*ids, graph.node(path).id]
 
 
 @dataclass(frozen=True, slots=True)
 class SuspendedStep:
-    """A suspended activation and where it stands, as the activations around it tell."""
+    """A suspended activation with its address, read from the activations around it."""
 
     activation: Activation
-    # the step ids that lead to it from the workflow that is looked at
+    # the step ids that lead to it from the workflow in which the caller resumes
     ids: tuple[str, ...]
-    # the same with the items (`each[0].ask`), for messages
+    # the ids with the items (`each[0].ask`), for error messages
     name: str
-    # the number of the innermost item it is in
+    # the index of the innermost item around it
     index: int | None
 
 
-def ancestor_paths(held: Iterable[Activation]) -> list[str]:
+def ancestor_paths(awaiting: Iterable[Activation]) -> list[str]:
     """List the paths of the activations around these."""
-    return sorted({format_path(activation.at[:cut]) for activation in held for cut in range(1, len(activation.at))})
+    return sorted({format_path(activation.at[:cut]) for activation in awaiting for cut in range(1, len(activation.at))})
 
 
 def _locate(activation: Activation, above: Mapping[Path, Activation], scope: Path) -> SuspendedStep:
+    # Blocks other than nested workflows have no step ids of their own in an address; items only add their index.
     outer = [above[activation.at[:cut]] for cut in range(1, len(activation.at)) if activation.at[:cut] in above]
     inside = [found for found in outer if found.component == "NESTED" and len(found.at) > len(scope)]
     lineage = [*inside, activation]
@@ -109,21 +110,27 @@ def _locate(activation: Activation, above: Mapping[Path, Activation], scope: Pat
 
 
 def select(
-    header: RunHeader, held: Sequence[Activation], above: Mapping[Path, Activation], target: Target, *, per_step: bool
+    header: RunHeader,
+    awaiting: Sequence[Activation],
+    above: Mapping[Path, Activation],
+    target: Target,
+    *,
+    per_step: bool,
 ) -> list[Activation]:
-    """Select the records that a resume speaks of: one, all waiting items of a foreach, or what a paused run held back.
+    """Select the activations that a resume means: one, all suspended items of a foreach, or those of a paused run.
 
-    Of the latter, a caller who wants one step gets the first. `above` are the activations around those held. Raises
-    `StepNotSuspended` where none fits and `ResumeAmbiguous`, naming the candidates, where several do.
+    Of the paused ones, a caller who wants a single step gets the first. `above` are the activations around those that
+    are awaiting. Raises `StepNotSuspended` where none fits, and `ResumeAmbiguous`, naming the candidates, where several
+    do.
     """
     about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
-    paused = [activation for activation in held if activation.status == ActivationStatus.PAUSED]
+    paused = [activation for activation in awaiting if activation.status == ActivationStatus.PAUSED]
     places = [
         _locate(activation, above, target.scope)
-        for activation in held
+        for activation in awaiting
         if activation.status == ActivationStatus.SUSPENDED
     ]
-    # Where a step is suspended too, data is expected: only who names nothing at all lets a paused run go on.
+    # Where a step is suspended too, data is expected. Only a resume that names nothing lets a paused run go on.
     if paused and not places and target.is_open:
         return paused[:1] if per_step else paused
     if not places:
@@ -148,8 +155,9 @@ def _filter(places: list[SuspendedStep], target: Target) -> list[SuspendedStep]:
 
 
 def _refuse_several(header: RunHeader, fitting: list[SuspendedStep], target: Target) -> None:
-    """Raise `ResumeAmbiguous`, unless it is one step, or all items of one that the caller has not told apart."""
+    """Raise `ResumeAmbiguous` unless it is one step, or all items of one that the caller has not told apart."""
     about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+    # Steps are told apart by their ids before items are: a caller who names none may not know of both.
     steps = list(dict.fromkeys(".".join(place.ids) for place in fitting))
     if len(steps) > 1:
         text = f"multiple steps are suspended in run {header.run_id!r}: pass `step`."
@@ -161,5 +169,6 @@ def _refuse_several(header: RunHeader, fitting: list[SuspendedStep], target: Tar
     if len({place.index for place in fitting}) == len(fitting):
         raise ResumeAmbiguous(f"{text}: pass `index`.", candidates=names, **about)
     runs = [f"{header.run_id}/{format_path(place.activation.at[: place.activation.scope])}" for place in fitting]
+    # The index is that of the innermost item, so items of nested foreach blocks may share it.
     text += f": resume in the nested workflow itself, which is the run {' or '.join(dict.fromkeys(runs))}."
     raise ResumeAmbiguous(text, candidates=names, **about)

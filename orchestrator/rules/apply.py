@@ -1,17 +1,16 @@
-"""The reference reading of a `Change`: what a commit, a claim or a renewal does to activations.
+"""The effect of a claim, a renewal or a `Change` on activations: the reference for every store.
 
-Stores that hold a lock on the run (memory, SQL) call these functions on the few records that the change names; the
-Redis script does the same on the server, and one test compares the two on generated histories. Only bookkeeping
-happens here: comparing guards, counting live and held activations, and stamping, as the table of `transitions` says. Where
-a run goes is decided in `flow`.
+Stores that lock the run (memory, SQL) call these functions with the few activations that the change names. The Redis
+scripts do the same on the server, and a property test compares the two on generated histories (decision 5). Only
+bookkeeping happens here: comparing guards, counting live and awaiting activations, and stamping, as the table of
+`transitions` says. This module must not know graphs: where a run goes is decided in `flow`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, assert_never
+from typing import assert_never
 
 from orchestrator.rules.change import (
     CancelPendingItems,
@@ -31,98 +30,103 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.replies import make_reply, parse_reply
 from orchestrator.rules.stamps import Stamps, dispatch_of, start_event
 from orchestrator.rules.transitions import ABSENT, TABLE, Claim, Kind, check_run
+from orchestrator.rules.value_ids import make_item_id
 
 UNKNOWN = "unknown"  # no such run, or no such activation
-ENDED_RUN = "ended"  # the run is not active
+ENDED_RUN = "ended"  # the run has settled or is closed, or is not as a request expects it
 STALE = "stale"  # the activation has moved on since the message was sent
-EARLY = "early"  # its moment has not come
-BUSY = "busy"  # a live claim holds it
-LOST = "lost"  # the token does not hold the activation (any more)
+EARLY = "early"  # its delay is not over
+BUSY = "busy"  # a claim has it
+LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
 MAILBOX = "mail"  # the mailbox has changed since it was read
-TAKEN = "taken"  # a live activation stands where a fresh one was to be put
-
-REMEMBERED = 50  # dispatches that an answer keeps; beyond that a repeat leaves publishing to the due entries
+TAKEN = "taken"  # a live activation stands where a fresh one was to be created
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """Everything to write: the header, the records that changed, what goes away, events, and the answer for the caller.
-
-    `repeated` says that nothing is to be written: the change had been applied before, and this is its first answer.
-    """
+    """Everything to write: the run header, the changed activations, events, and the answer."""
 
     header: RunHeader
-    activations: Mapping[str, Activation]
+    activations: Mapping[str, Activation]  # by path; those with the status ABSENT are deleted
     events: tuple[Doc, ...] = ()
     dispatches: tuple[Dispatch, ...] = ()
-    claimed: str | None = None
-    repeated: bool = False
+    claimed: str | None = None  # path of the activation that was claimed
+    repeated: bool = False  # the change was applied before: nothing is written, and this is the first answer
+    left_out: int = 0  # dispatches that this first answer leaves out
+    # Id of the caller's request before, and the answer to it, for which the header has no room any more. The store
+    # keeps them beside the header, for `REQUEST_MEMORY` from now.
+    displaced: tuple[str, str] | None = None
 
 
-def claim(ask: ClaimRequest, header: RunHeader | None, activation: Activation | None, now: int) -> Applied | Refused:
-    """Take a queued activation, one whose moment has come, or one whose lease is over. A repeat gets the first answer."""
+def claim(
+    request: ClaimRequest, header: RunHeader | None, activation: Activation | None, now: int
+) -> Applied | Refused:
+    """Take an activation that is queued, or whose delay is over. A repeat gets the first answer."""
     if header is None or activation is None:
         return Refused(UNKNOWN, header)
-    if is_shut(header, activation.path):
+    if _is_shut(header, activation.path):
         return Refused(ENDED_RUN, header)
-    # A client library may send a claim again whose answer was lost: its token tells it from somebody else's.
-    if activation.status == ActivationStatus.RUNNING and activation.lease_token == ask.token:
+    # A client library may send a claim again after its answer was lost. The token tells it from another worker's claim;
+    # otherwise the step would wait for the end of its own lease.
+    if activation.status == ActivationStatus.RUNNING and activation.lease_token == request.token:
         return Applied(header, {}, claimed=activation.path, repeated=True)
-    if activation.seq != ask.seq:
+    if activation.seq != request.seq:
         return Refused(STALE, header)
     over = activation.deadline <= now
     match TABLE[activation.status].claim:
         case Claim.NEVER:
             return Refused(STALE, header)
-        # The first message of a step may come twice, the second time when it waits for its next attempt.
+        # The first message of a step may be delivered again while the step waits for its next attempt. It must not skip
+        # the delay.
         case Claim.AT_DEADLINE if not over:
             return Refused(EARLY, header)
-        case Claim.LEASE_OVER if not over or not header.auto_restart:
+        # Also one whose lease is over: a store that was away lets every lease run out, and a copy of the message may
+        # be the first to come after that. The sweep knows of it, and lets who lives renew.
+        case Claim.HELD:
             return Refused(BUSY, header)
-        case Claim.LEASE_OVER:
-            activation = replace(activation, abandoned_attempts=activation.abandoned_attempts + 1, restarted=True)
         case Claim.AT_ONCE | Claim.AT_DEADLINE:
             pass
         case unknown:
             assert_never(unknown)
-    work = _Work(header, {activation.path: activation}, Stamps(now, ask.lease, 0))
-    work.put(activation, {"status": ActivationStatus.RUNNING}, ask.token, 0)
-    return work.applied()
+    work = _Work(header, {activation.path: activation}, Stamps(now, request.lease, 0))
+    work.put(activation, {"status": ActivationStatus.RUNNING}, request.token, 0)
+    return work.result()
 
 
 def renew(
     header: RunHeader | None, activation: Activation | None, path: str, token: str, lease: int, now: int
 ) -> Activation | Refused:
-    """Push the lease of a claim on. A lease that is over but has not been taken is renewed.
+    """Extend the lease of a claim, also one that is over, as long as no worker has taken the activation over.
 
-    After the store was away every lease is over at once, and nearly every worker is alive: the heartbeats of those save
-    what nobody has touched. A renewal is no commit: the run's number stays, and a sweep that read the activation before is
-    refused by the moment that it expects.
+    After an outage of the store every lease is over at once, while nearly every worker is alive. Their heartbeats save
+    what has not been touched. A renewal is no commit, so the number of the run's commits stays. A sweep that had read
+    the activation before is refused by the deadline that it expects.
     """
     if header is None:
         return Refused(UNKNOWN)
     if reason := _lease_refusal(header, activation, path, token):
         return Refused(reason, header)
     assert activation is not None
-    return replace(activation, deadline=now + lease)
+    return replace(activation, deadline=now + lease, lease=lease)
 
 
-def is_shut(header: RunHeader, path: str) -> bool:
-    """Tell whether nothing may go on at `path`: the run is at rest, or is closed and this is not its settling."""
+def _is_shut(header: RunHeader, path: str) -> bool:
+    """Tell whether nothing may go on at `path`: the run has settled, or it is closed and this is not its settling."""
     return header.status != StoredStatus.RUNNING or (header.closed and path != "")
 
 
 def _lease_refusal(header: RunHeader, activation: Activation | None, path: str, token: str) -> str:
-    """The reason why `token` does not hold the activation (any more); empty where it does.
+    """Return the reason why `token` does not have the lease of the activation; empty where it does.
 
-    The token alone counts, and not the number that the message named: two claims of one message have the same number,
-    and the first of them may wake up when the second holds the activation.
+    The token alone counts, not the number that the message named. Two claims of one message have the same number, and
+    the worker of the first may wake up after the second has taken over (decision 3).
     """
-    if is_shut(header, path):
+    if _is_shut(header, path):
         return ENDED_RUN
     return (
         LOST
@@ -132,22 +136,28 @@ def _lease_refusal(header: RunHeader, activation: Activation | None, path: str, 
 
 
 def apply(
-    change: Change, header: RunHeader | None, activations: Mapping[str, Activation], mail: str, now: int
+    change: Change,
+    header: RunHeader | None,
+    activations: Mapping[str, Activation],
+    mail: str,
+    now: int,
+    remembered: str | None = None,
 ) -> Applied | Refused:
-    """Compare the guards of `change` and say what to write.
+    """Compare the guards of `change` and return what to write, or the reason why it is refused.
 
-    `records` holds what exists of `change.reads()`; `mail` is the mark of the mailbox it names.
+    `activations` has what exists of `change.reads()`; `mail` is the version of the mailbox that the change names;
+    `remembered` is what the store keeps beside the header as the answer to this very request, if it keeps any.
     """
     if header is None:
         return Refused(UNKNOWN)
-    guarded = _guard(change, header, activations)
+    guarded = _guard(change, header, activations, remembered)
     if guarded is not None:
         return guarded
-    # Sender and listener each read the mailbox before they write: without its mark both could find it empty, one would
-    # put the event in it, and the other would wait for ever.
+    # The sender of an event and the step that begins to wait each read the mailbox before they write. Without the
+    # version both could find it empty: the event would go into the mailbox, and the step would wait for ever.
     if change.mailbox is not None and change.mailbox.expect not in (None, mail):
         return Refused(MAILBOX, header)
-    # A fresh activation over a live one would leave two claims on one activation, or count it twice.
+    # A fresh activation over a live one would leave two claims of one activation, or count it twice.
     standing = activations.keys() - set(change.drop)
     if any(
         isinstance(op, CreateActivation) and op.activation.path in standing and activations[op.activation.path].live
@@ -160,29 +170,34 @@ def apply(
         work.events.append(event)
     for op in change.ops:
         work.do(op)
-    work.rest(change.settle_token, change.settle_now)
-    return work.applied(change.guard)
+    work.settle(change.settle_token, change.settle_now)
+    return work.result(change.guard)
 
 
-def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activation]) -> Applied | Refused | None:
+def _guard(
+    change: Change, header: RunHeader, activations: Mapping[str, Activation], remembered: str | None
+) -> Applied | Refused | None:
     match change.guard:
-        case LeaseGuard(path=path, token=token, flush_seq=part):
+        case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
             activation = activations.get(path)
-            # The answer of a commit may get lost on the way. Its token has ended here by a commit, and by no other: so
-            # this is that commit, sent again.
-            if activation is not None and activation.last_lease_token == token:
+            # The answer to a commit may be lost on the way. A lease ends by one commit only, so a commit under the
+            # token that ended last is that one, sent again.
+            if activation is not None and activation.last_lease_token == (ender or token):
                 return _first_answer(header, activations, activation.last_reply)
             if reason := _lease_refusal(header, activation, path, token):
                 return Refused(reason, header)
-            # Parts come one after the other, so a lower number is one that was sent again.
-            if part and activation is not None and part <= activation.flush_seq:
+            # Flushes come one after the other, so a lower number is a flush that was sent again.
+            if flush_seq and activation is not None and flush_seq <= activation.flush_seq:
                 return Applied(header, {}, repeated=True)
-        case RequestGuard(id=id_, statuses=states, generation=generation, settle_count=settle_count):
-            # One answer is enough: a caller repeats a change before it makes another.
+        case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count):
+            # Of each caller one answer is enough: it repeats a change before it makes another. But others may come
+            # between a change and its repeat, so the header alone does not do.
             if id_ and header.last_request_id == id_:
                 return _first_answer(header, activations, header.last_reply)
+            if id_ and remembered is not None:
+                return _first_answer(header, activations, remembered)
             if (
-                header.status not in states
+                header.status not in statuses
                 or generation not in (None, header.generation)
                 or settle_count not in (None, header.settle_count)
             ):
@@ -195,7 +210,7 @@ def _guard(change: Change, header: RunHeader, activations: Mapping[str, Activati
 
 
 def _is_too_late(change: Change, header: RunHeader) -> bool:
-    """Tell whether a resume comes into a closed run: it would take the rest away, and nothing else follows there."""
+    """Tell whether a resume has come into a closed run: it would take the settling away, and nothing else follows."""
     return header.closed and header.status == StoredStatus.RUNNING and any(expect.path for expect in change.expect)
 
 
@@ -206,13 +221,16 @@ def _holds(expect: Precondition, activation: Activation | None) -> bool:
 
 
 def _first_answer(header: RunHeader, activations: Mapping[str, Activation], answer: str) -> Applied:
-    """Answer as the change was answered when it was applied; a claim that it made is told of while it holds."""
-    told, claimed, token = json.loads(answer) if answer else ([], None, "")
-    held = activations.get(claimed) if claimed is not None else None
-    if held is None or held.status != ActivationStatus.RUNNING or held.lease_token != token:
-        claimed = None  # somebody else holds it by now, or it has ended
-    dispatches = tuple(Dispatch(path, seq, route, delay) for path, seq, route, delay in told)
-    return Applied(header, {}, dispatches=dispatches, claimed=claimed, repeated=True)
+    """Answer as when the change was applied. A claim that the change made is part of the answer as long as it lasts."""
+    reply = parse_reply(answer)
+    claimed = reply.claimed
+    activation = activations.get(claimed) if claimed is not None else None
+    if activation is None or activation.status != ActivationStatus.RUNNING or activation.lease_token != reply.token:
+        claimed = None  # another worker has taken it over, or it has ended
+    if reply.settle_count is not None:
+        # A caller waits for the next settling after its own change, which may have come before the repeat.
+        header = replace(header, settle_count=reply.settle_count)
+    return Applied(header, {}, dispatches=reply.dispatches, claimed=claimed, repeated=True, left_out=reply.left_out)
 
 
 @dataclass(slots=True)
@@ -226,6 +244,7 @@ class _Work:
     events: list[Doc] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     claimed: str | None = None
+    displaced: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
@@ -233,16 +252,16 @@ class _Work:
     def do(self, op: Op) -> None:
         match op:
             case CreateActivation(activation=activation, claim=token, delay=delay):
-                self._leave(activation.path)
+                self._stop_counting(activation.path)
                 self.put(replace(activation, status=ABSENT), {"status": activation.status}, token, delay)
             case UpdateActivation(path=path, fields=fields, claim=token, delay=delay):
                 self.put(self.activations[path], fields, token, delay)
             case StartNextItem(path=path, template=template, prefix=prefix):
-                self._next(path, template, prefix)
+                self._start_next_item(path, template, prefix)
             case CancelPendingItems(path=path):
                 block = self.activations[path]
-                # An item has failed. Those that have not begun are finished by that, so that the last of the others
-                # brings the join about.
+                # An item has failed. The items that have not begun count as finished now, so the last of the others
+                # reaches zero and claims the join.
                 never = block.total - block.next_item
                 self._write(
                     replace(
@@ -253,18 +272,18 @@ class _Work:
                     )
                 )
             case CountDown(path=path, then=then, event=event):
-                self._down(path, then, event)
+                self._count_down(path, then, event)
             case EmitProgress(path=path, event=event):
-                self._tell(self.activations[path], event)
+                self._emit_progress(self.activations[path], event)
             case UpdateRun(fields=fields, unless=unless):
-                # The first failure stands: those that come later are what it has led to.
+                # The first failure stays: later ones are what it has led to.
                 if not unless or not getattr(self.header, unless):
                     self.header = self._stamp_header(replace(self.header, **fields))
             case _:
                 assert_never(op)
 
-    def put(self, activation: Activation, fields: Mapping[str, Any], token: str, delay: int) -> None:
-        """Move `record` to what `fields` say, with all that its new status brings along."""
+    def put(self, activation: Activation, fields: ActivationFields, token: str, delay: int) -> None:
+        """Move an activation to what `fields` say, with everything that its new status brings along."""
         before = activation.status
         activation = replace(activation, **fields)
         if token:
@@ -278,13 +297,14 @@ class _Work:
         self._write(activation)
 
     def drop(self, paths: tuple[str, ...]) -> None:
+        # Before the operations: a change may delete an activation and create a fresh one in its place.
         for path in paths:
-            self._leave(path)
+            self._stop_counting(path)
 
-    def rest(self, token: str, at_once: bool) -> None:
-        """Claim the run's rest activation if nothing is live any more, or at once where the run ends by a word."""
-        # The commit that takes the count to zero claims it itself: were it left to somebody else, a crash in between
-        # would leave a run in which nobody moves.
+    def settle(self, token: str, at_once: bool) -> None:
+        """Claim the run's settling if nothing is live any more, or at once where a step has ended the run."""
+        # The commit that takes the count to zero claims the settling itself. If that were left to a second commit, a
+        # crash in between would leave a run in which nothing moves (decision 1).
         root = self.activations.get("")
         if root is None or self.header.status != StoredStatus.RUNNING:
             return
@@ -293,30 +313,34 @@ class _Work:
                 root, {"status": ActivationStatus.QUEUED, "phase": Phase.SETTLE, "abandoned_attempts": 0}, token, 0
             )
 
-    def applied(self, guard: LeaseGuard | RequestGuard | None = None) -> Applied:
+    def result(self, guard: LeaseGuard | RequestGuard | None = None) -> Applied:
         dispatches = tuple(self.dispatches)
         if guard is not None:
-            told = [[d.path, d.seq, d.route, d.delay] for d in dispatches[:REMEMBERED]]
             token = self.activations[self.claimed].lease_token if self.claimed is not None else ""
-            answer = json.dumps([told, self.claimed, token], separators=(",", ":")) if told or token else ""
-            self._remember(guard, answer)
-        return Applied(self.header, self.touched, tuple(self.events), dispatches, self.claimed)
+            settle_count = self.header.settle_count if isinstance(guard, RequestGuard) else None
+            self._remember(guard, make_reply(dispatches, self.claimed, token, settle_count).text())
+        return Applied(
+            self.header, self.touched, tuple(self.events), dispatches, self.claimed, displaced=self.displaced
+        )
 
     def _remember(self, guard: LeaseGuard | RequestGuard, answer: str) -> None:
         match guard:
             case RequestGuard(id=id_):
                 if id_:
+                    before = self.header.last_request_id
+                    self.displaced = (before, self.header.last_reply) if before else None
                     self.header = replace(self.header, last_request_id=id_, last_reply=answer)
-            case LeaseGuard(path=path, token=token, flush_seq=part):
+            case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
                 activation = self.activations[path]
-                # A claim that goes on has nothing to repeat by: its next commit is another one.
+                # A claim that goes on is not remembered by its token: its next commit is another one. Its flushes are
+                # told apart by their numbers.
                 if activation.lease_token != token:
-                    self._write(replace(activation, last_lease_token=token, last_reply=answer))
-                elif part:
-                    self._write(replace(activation, flush_seq=part))
+                    self._write(replace(activation, last_lease_token=ender or token, last_reply=answer))
+                elif flush_seq:
+                    self._write(replace(activation, flush_seq=flush_seq))
 
     def _stamp(self, activation: Activation, before: str, token: str, delay: int) -> Activation:
-        """Give the record what the row of its new status says, and tell those who have to know."""
+        """Give an activation what the row of its new status says; add its start event and its dispatch."""
         if activation.status == ActivationStatus.RUNNING:
             self.claimed = activation.path
             if (event := start_event(activation)) is not None:
@@ -331,35 +355,35 @@ class _Work:
         begun = header.started_at or (self.stamps.now if header.status == StoredStatus.RUNNING else 0)
         return replace(header, started_at=begun, ended_at=self.stamps.now if header.final else 0)
 
-    def _next(self, path: str, template: Activation, prefix: str) -> None:
-        # The place is read here, under the lock. Read at the claim, two items that end together would both take it; had
-        # it come back from the commit, a crash after it would lose an item.
+    def _start_next_item(self, path: str, template: Activation, prefix: str) -> None:
+        # The index is read here, inside the commit. If it were read at the claim, two items that end together would
+        # start the same one. If a second commit used the index that this one returns, a crash would lose an item.
         block = self.activations[path]
         if block.next_item >= block.total:
             return
         child = f"{path}.{block.next_item}"
-        value = f"{prefix}.{block.next_item}"
+        value = make_item_id(prefix, block.next_item)
         self._write(replace(block, next_item=block.next_item + 1))
         item = replace(template, path=child, index=block.next_item, input=value, status=ABSENT)
         self.put(item, {"status": template.status}, "", 0)
 
-    def _down(self, path: str, then: UpdateActivation, event: Doc | None) -> None:
+    def _count_down(self, path: str, then: UpdateActivation, event: Doc | None) -> None:
         block = self.activations[path]
         block = replace(block, pending_children=block.pending_children - 1)
         self._write(block)
         if event is not None:
-            self._tell(block, event)
-        # The consequence is in the same commit as the count. The last child may die right after it.
+            self._emit_progress(block, event)
+        # The consequence is in the same commit as the count: the worker of the last child may die right after it.
         if block.pending_children == 0:
             self.do(then)
 
-    def _tell(self, block: Activation, event: Doc) -> None:
+    def _emit_progress(self, block: Activation, event: Doc) -> None:
         self.events.append(
             {**event, "completed": block.total - block.pending_children - block.never_started, "total": block.total}
         )
 
-    def _leave(self, path: str) -> None:
-        """The activation at `path` stops counting: it goes away or is written afresh."""
+    def _stop_counting(self, path: str) -> None:
+        """Take the activation at `path` out of the counts: it is deleted or created afresh."""
         old = self.activations.get(path)
         if old is not None:
             self._count(old.status, -1, path)

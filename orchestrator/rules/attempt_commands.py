@@ -1,26 +1,28 @@
-"""Commits of a worker: the outcome of a claim, what it writes on the way, and how it gives a claim back.
+"""The changes of workers: the outcome of a claim, what it writes on the way, and how a claim is given back.
 
-As in `commands`, each is a pure function of what was read. All but the last are guarded by the claim's token: whoever
-has lost the lease meanwhile is refused, so that a zombie writes nothing into the work of its successor.
+As in `commands`, each is a pure function of what was read. All but the release are guarded by the lease token of the
+claim: a worker whose lease has been taken over is refused, so it writes nothing into the work of its successor
+(decision 3). This module must not know how user code is called, or what it returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from orchestrator.rules import flow
 from orchestrator.rules.change import Change, Doc, LeaseGuard, MailboxUpdate, UpdateActivation, mailbox_version
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Step, Wait
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import ClaimedNode, Failed, Plan
 from orchestrator.rules.timers import on_deadline
 
-# Claims in a row that ended without a commit. A step that kills its worker would else kill one worker per lease, for
-# ever; fewer than three would fail steps for two deployments in a row.
+# Attempts in a row whose lease ended without a commit. Without a limit, a step that kills its worker would kill one
+# worker per lease, for ever. A lower one would fail steps that meet two deployments in a row.
 MAX_ABANDONED_ATTEMPTS = 3
 
-MAX_DEFERRAL = 300_000  # milliseconds
+MAX_DEFERRAL = 300_000  # milliseconds; a worker that can run the step may come at any time
 
 
 # --- outcomes --------------------------------------------------------------------------------------------------------
@@ -35,25 +37,28 @@ def commit_outcome(
     mail: MailboxUpdate | None = None,
     settle_token: str = "",
     chunks: Sequence[Doc] = (),
+    ender: str = "",
 ) -> Change:
-    """Record the outcome of a claim together with all that follows from it.
+    """Record the outcome of a claim together with everything that follows from it.
 
-    One commit, because a worker may die behind it: a successor that was started in a second one could be lost.
-    `settle_token` claims the settling of the run for this worker, if nothing is live any more; without one it is
-    queued. `chunks` are what the step has streamed last: they come before the events of its end.
+    It is one commit, because a worker may die after it: a successor that a second commit starts could be lost.
+    `settle_token` claims the settling of the run for this worker if nothing is live any more; without one the settling
+    is queued. `chunks` are what the step has streamed last. They come before the events of its end. With `ender`,
+    a token of its own, another process ends the claim for its holder, whose own commit is then refused.
     """
     return Change(
-        # The token is the only guard: a seq may come again (time travel, a store's failover), a token never does.
-        LeaseGuard(activation.path, activation.lease_token),
+        # The token is the only guard. A seq may come again (time travel, the failover of a store), a token never does.
+        LeaseGuard(activation.path, activation.lease_token, ender=ender),
         tuple(plan.ops),
-        # Values go with the commit that refers to them. One that nobody refers to would never be found and purged.
+        # Values go with the commit that refers to them. A value without a reference would never be found and purged.
         values={**plan.values, **texts.values},
         state=texts.state,
         context=texts.context,
         events=(*chunks, *plan.events),
-        # The mailbox is compared in the same commit: an event that came since it was read is not overlooked.
+        # The mailbox is compared in the same commit, so an event that has come since it was read is not overlooked.
         mailbox=mail,
-        settle_token=settle_token,
+        # Neither do hooks run under the time limit of the step that was the last.
+        settle_token="" if activation.where.has_limit else settle_token,
         settle_now=plan.settle_now,
         lease=limits.lease,
         redelivery_delay=limits.redelivery_delay,
@@ -63,9 +68,10 @@ def commit_outcome(
 
 
 def find_retry_pause(claim: ClaimedNode, chance: float, *, is_retryable: bool) -> float | None:
-    """Decide whether a failed attempt is followed by another: the seconds until it, or None.
+    """Return the seconds until the attempt that follows a failed one; None where none follows.
 
-    `chance` in [0, 1) spreads a backoff. Abandoned attempts do not count: nobody knows whether the function had failed.
+    `chance` in [0, 1) spreads a backoff. Abandoned attempts do not count, because it is unknown whether the
+    function failed.
     """
     node = claim.node if claim.activation.path else None
     if not is_retryable or not isinstance(node, Step) or claim.activation.attempt >= node.retry.attempts:
@@ -75,18 +81,21 @@ def find_retry_pause(claim: ClaimedNode, chance: float, *, is_retryable: bool) -
 
 def retry(claim: ClaimedNode, seconds: float) -> Plan:
     """Let another attempt follow after so many seconds."""
-    # It gets a new number: an old message of the first attempt must not skip the pause.
+    # The activation gets a new seq: an old message of the first attempt must not skip the pause.
     return flow.retry(claim, round(seconds * 1000))
 
 
 def must_give_up(activation: Activation) -> bool:
-    """Decide whether a claim is to fail without another try. The settling of a run is tried for ever: it must end."""
+    """Tell whether a claim must fail without another attempt: too many in a row were abandoned.
+
+    The settling of a run is tried for ever, because a run must end.
+    """
     return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS and activation.phase != Phase.SETTLE
 
 
 def give_up(claim: ClaimedNode, error_id: str) -> Plan:
     """Fail a step whose last attempts were all abandoned, whatever its own retries are."""
-    # A failure like any other: a parallel block that tolerates failures tolerates this one too.
+    # It is a failure like any other: a parallel block that tolerates failures tolerates this one, too.
     return flow.on_result(claim, Failed(error_id))
 
 
@@ -94,9 +103,9 @@ def give_up(claim: ClaimedNode, error_id: str) -> Plan:
 
 
 def await_event(claim: ClaimedNode, entries: Sequence[str]) -> tuple[Plan, MailboxUpdate]:
-    """Take the oldest event that has been sent already, else begin to wait for one. `entries` is the mailbox as read.
+    """Take the oldest event that has been sent already; without one, begin to wait. `entries` is the mailbox as read.
 
-    The mark is the counterpart of the one in `commands.send_event`: neither side can miss the other.
+    The mailbox version is the counterpart of the one in `commands.send_event`: neither side can miss the other.
     """
     name = _event_of(claim)
     sent = next((entry for entry in entries if not entry.startswith(flow.WAITER)), None)
@@ -106,9 +115,9 @@ def await_event(claim: ClaimedNode, entries: Sequence[str]) -> tuple[Plan, Mailb
 
 
 def time_out_event(claim: ClaimedNode, error_id: str) -> tuple[Plan, MailboxUpdate]:
-    """End a wait whose time is over. Its entry leaves the mailbox, so that nobody sends an event into the void."""
-    # No mark is expected: an event that is sent now finds the activation queued and clears the entry away by itself.
-    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.label)
+    """End a wait whose time is over, and remove its entry from the mailbox."""
+    # No version is expected. A caller who sends an event now finds the activation queued, and removes the entry itself.
+    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.waiter)
 
 
 def _event_of(claim: ClaimedNode) -> str:
@@ -124,7 +133,7 @@ def _event_of(claim: ClaimedNode) -> str:
 def write_items(activation: Activation, page: Mapping[str, str], limits: CommitLimits) -> Change:
     """Write some of the items of a foreach, each under an id of its own. The claim goes on.
 
-    No part number: the ids are the same whoever writes them, so a repeat writes what stands there already.
+    The change has no flush number. The ids are the same whoever writes them, so a repeat writes what is there already.
     """
     return Change(LeaseGuard(activation.path, activation.lease_token), values=page, lease=limits.lease)
 
@@ -132,7 +141,7 @@ def write_items(activation: Activation, page: Mapping[str, str], limits: CommitL
 def flush_events(activation: Activation, number: int, events: Sequence[Doc], limits: CommitLimits) -> Change:
     """Append what a step has streamed. The claim goes on.
 
-    `number` counts the flushes of one claim from 1: one whose answer was lost is sent again, and appended once.
+    `number` counts the flushes of one claim from 1. A flush whose answer was lost is sent again, and appended once.
     """
     return Change(
         LeaseGuard(activation.path, activation.lease_token, number),
@@ -147,9 +156,10 @@ def flush_events(activation: Activation, number: int, events: Sequence[Doc], lim
 
 
 def find_deferral(header: RunHeader, activation: Activation, first_delay: int) -> int:
-    """Compute how long a claim that cannot be run here is put off: the pause doubles from `first_delay` on.
+    """Return the milliseconds for which a claim that cannot be run here is put off.
 
-    It follows from how long the activation has waited already, so that nothing has to be counted.
+    They begin with `first_delay` and double. They follow from how long the activation has waited already, so nothing
+    has to be counted.
     """
     since = max(activation.started_at, activation.resumed_at) or header.updated_at
     waited = max(0, header.updated_at - since)
@@ -157,38 +167,53 @@ def find_deferral(header: RunHeader, activation: Activation, first_delay: int) -
 
 
 def defer_unrunnable(activation: Activation, reason: str, delay: int) -> Change:
-    """Give back a claim that this process cannot run: it has no such workflow, or another graph of it.
+    """Give back a claim that this process cannot run: it does not know the workflow, or has another graph of it.
 
-    No attempt is counted, and the run is never failed for it: during a rolling deployment the process that can run it
-    may just not be there yet.
+    No attempt is counted, and the run never fails for it. During a rolling deployment, the process that can run it may
+    just not be there yet.
     """
-    # The reason is kept for operators, and tells a later claim that the step has been told to start before.
-    fields = {"status": ActivationStatus.RETRYING.value, "parked": reason}
+    # The reason is for operators. It also tells a later claim that the start event of the step has been emitted.
+    fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "parked": reason}
     return Change(
         LeaseGuard(activation.path, activation.lease_token), (UpdateActivation(activation.path, fields, delay=delay),)
     )
 
 
 def is_claim(activation: Activation, seq: int) -> bool:
-    """Check that an activation is still in the claim of this number, before somebody else ends it on its worker's behalf."""
+    """Tell whether an activation is still in the claim of this number.
+
+    The main process asks it, before it ends the claim of a child that has died.
+    """
     return activation.status == ActivationStatus.RUNNING and activation.seq == seq
 
 
-def may_fail_claim(activation: Activation, seq: int) -> bool:
-    """Decide whether a claim of this number may be ended as failed by somebody else than its worker.
+def is_claim_of(activation: Activation, mark: str) -> bool:
+    """Tell whether an activation is held by a claim of the delivery with this mark."""
+    return bool(mark) and activation.status == ActivationStatus.RUNNING and activation.lease_token.startswith(mark)
 
-    The settling of a run cannot fail, whatever time limit it ran into: the end of its lease brings it back.
+
+def may_fail_claim(activation: Activation, seq: int) -> bool:
+    """Tell whether the main process may end a claim of this number as failed, on behalf of the child that had it.
+
+    The settling of a run cannot fail, whatever time limit it ran into. The end of its lease brings it back.
     """
     return is_claim(activation, seq) and activation.path != ""
 
 
-def release(header: RunHeader, activation: Activation, seq: int, limits: CommitLimits) -> Change | None:
-    """Put a claim back in the queue whose process is known to be gone; None where the claim has ended.
+def release(
+    header: RunHeader, activation: Activation, seq: int, limits: CommitLimits, *, is_abandoned: bool = True
+) -> Change | None:
+    """Put a claim whose process is known to be gone back into the queue; None where the claim has ended.
 
-    The same as the end of its lease, only at once: the attempt counts as abandoned.
+    It is the same as the end of the lease, only at once: the attempt counts as abandoned. Without
+    `is_abandoned` (the worker was told to stop) it does not count: a long step may meet many deployments, and must not
+    fail by them.
     """
     if not is_claim(activation, seq):
         return None
-    # The sweep is guarded by the moment that was read. A heartbeat that comes through proves that the worker lives.
+    # The change is guarded by the deadline that was read. A heartbeat that comes in between proves a living worker.
     action = on_deadline(header, activation, limits.redelivery_delay)
-    return action.change if action is not None else None
+    if action is None or is_abandoned or not header.auto_restart:
+        return action.change if action is not None else None
+    fields: ActivationFields = {"status": ActivationStatus.QUEUED.value, "restarted": True}
+    return replace(action.change, ops=(UpdateActivation(activation.path, fields),))

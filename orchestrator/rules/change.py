@@ -1,8 +1,9 @@
-"""What a commit says. A `Change` is all or nothing; a store compares and writes it and decides nothing.
+"""The language of commits: guards, operations, and the answers of a store.
 
-Whatever hangs on siblings is written here beforehand (`Down` carries what happens when its counter reaches zero, `Next`
-carries the activation to put at the counter's next value), so that nothing is decided after a commit that a crash could
-lose. Durations are milliseconds; moments are made by the store's clock.
+A `Change` is applied whole or not at all. A store compares and writes it, and decides nothing. So whatever depends on
+siblings is written beforehand: a `CountDown` carries what follows when its counter reaches zero, and a `StartNextItem`
+the activation for the counter's next value. As decision 1 says, nothing is decided after a commit, where a crash could
+lose it. Durations are milliseconds; the store's clock makes the moments.
 """
 
 from __future__ import annotations
@@ -11,61 +12,58 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.model import Activation, ActivationFields, RunHeader, RunHeaderFields
 
 Doc = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class CreateActivation:
-    """Write a fresh activation; refused (the whole change) where a live one stands at its path.
-
-    With `claim` it is born running, held by that token. `delay` is the time until its moment, for what sleeps or waits.
-    """
+    """Write a fresh activation. The whole change is refused where a live one is at its path."""
 
     activation: Activation
-    claim: str = ""
-    delay: int = 0
+    claim: str = ""  # the lease token under which it is born running; empty: it takes the status that it has
+    delay: int = 0  # milliseconds until its deadline, for what sleeps, retries or waits
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateActivation:
-    """Other values in some fields of an activation that exists; `status` among them moves it, `claim` makes it running."""
+    """Write other values into some fields of an activation that exists."""
 
     path: str
-    fields: Mapping[str, Any]
-    claim: str = ""
-    delay: int = 0
+    fields: ActivationFields  # a `status` among them moves the activation, with all that the table says
+    claim: str = ""  # the lease token under which it becomes running
+    delay: int = 0  # milliseconds until its deadline; without a new status, the deadline alone moves
 
 
 @dataclass(frozen=True, slots=True)
 class StartNextItem:
-    """Put `template` as the block's next item, if one is left. Its input is the value `<prefix>.<index>`."""
+    """Create the block's next item, if one is left. The store takes the index from the block."""
 
     path: str
-    template: Activation
-    prefix: str
+    template: Activation  # the item but for its index
+    prefix: str  # its input is the value `<prefix>.<index>`
 
 
 @dataclass(frozen=True, slots=True)
 class CancelPendingItems:
-    """Start no further items of the block: those never begun count as finished."""
+    """Start no further items of the block. Those that have not begun count as finished."""
 
     path: str
 
 
 @dataclass(frozen=True, slots=True)
 class CountDown:
-    """One child of the block has finished; if it was the last, also `then`. `event` gets the counts."""
+    """Count one child of the block as finished."""
 
     path: str
-    then: UpdateActivation
-    event: Doc | None = None
+    then: UpdateActivation  # applied in the same commit if this was the last child: the join
+    event: Doc | None = None  # appended with the counts of the block
 
 
 @dataclass(frozen=True, slots=True)
 class EmitProgress:
-    """An event about a child of the block that goes on; it gets the block's counts."""
+    """Append an event about a child of the block that goes on, together with the counts of the block."""
 
     path: str
     event: Doc
@@ -73,10 +71,10 @@ class EmitProgress:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRun:
-    """Other values in some fields of the header. With `unless`, only if that field is still empty."""
+    """Write other values into some fields of the run header."""
 
-    fields: Mapping[str, Any]
-    unless: str = ""
+    fields: RunHeaderFields
+    unless: str = ""  # a field; where it is not empty any more, nothing is written
 
 
 Op = CreateActivation | UpdateActivation | StartNextItem | CancelPendingItems | CountDown | EmitProgress | UpdateRun
@@ -84,95 +82,85 @@ Op = CreateActivation | UpdateActivation | StartNextItem | CancelPendingItems | 
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """A guard: the activation at `path` has this status and seq (and moment, where it matters)."""
+    """The guard of an activation that was read: the change is refused where the activation has moved since."""
 
     path: str
     status: str
     seq: int
-    deadline: int | None = None
+    deadline: int | None = None  # None: any; a sweep names it, so a heartbeat in between refuses the sweep
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseGuard:
-    """The guard of a claim: the activation at `path` is running and held by `token`.
-
-    Where the change lets the claim go on, and must not be applied twice, `part` is its number among those: 1, 2, …
-    """
+    """The guard of a claim: the activation at `path` is running under this lease token (decision 3)."""
 
     path: str
     token: str
-    flush_seq: int = 0
+    flush_seq: int = 0  # number of a flush, from 1: the claim goes on, so its token cannot tell a repeat
+    # Token of a process that ends the claim for its holder. Repeated under it, the change gets its first answer, while
+    # the holder, who comes later, is refused like any worker that has lost its lease.
+    ender: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestGuard:
-    """The guard of a change from outside: the header's status is one of `states` (and its life and rests are these).
+    """The guard of a change from outside: the run has one of these statuses, and its counts are as read."""
 
-    `id` never comes back: a change repeated under it gets the first answer. Without one it is upkeep (the scheduler's),
-    which is safe to repeat by what it expects: it is not remembered, so that it never pushes a caller's answer out.
-    In a run that has been closed and waits for its rest, it alone may expect anything of other activations than the
-    run's own.
-    """
-
+    # Used once: a change that is repeated under it gets the first answer, whoever has committed in between. Empty for
+    # upkeep (the scheduler's), which its preconditions make safe to repeat: there is much of it, and it is not
+    # remembered. Upkeep alone may have preconditions on activations in a closed run, other than on the run's own.
     id: str
-    statuses: frozenset[str]
-    generation: int | None = None
-    settle_count: int | None = None
+    statuses: frozenset[str]  # the statuses of a run in which the change makes sense
+    generation: int | None = None  # None: any
+    settle_count: int | None = None  # None: any
 
 
 @dataclass(frozen=True, slots=True)
 class MailboxUpdate:
-    """What happens to the mailbox of one event name: `expect` is its mark as read, None for any.
+    """A change of the mailbox of one event name.
 
-    A mailbox holds what has been sent and not yet heard (ids of values), or else who waits (see `flow.waiter`):
-    never both, so that a sender and a listener who come at the same moment cannot miss each other.
+    A mailbox has either events that no wait has received (ids of values) or waits that have received nothing (see
+    `flow.waiter`), never both.
     """
 
     name: str
-    expect: str | None = None
+    expect: str | None = None  # the version as read; None: any
     push: str = ""  # the entry to add at the end
     pop: str = ""  # the entry to take away
 
 
 def mailbox_version(entries: Sequence[str]) -> str:
-    """What tells whether a mailbox is still as it was read.
+    """Return the version of a mailbox: another one means that the mailbox has changed since it was read.
 
-    Entries never come back and stand in the order of their arrival, so how many there are and which is the newest
-    say it all. The length alone does not: a waiter may have gone and an event come.
+    Entries never come back, and they stand in the order of their arrival. So their number and the newest of them say it
+    all. The number alone does not: a wait may have gone and an event come.
     """
     return f"{len(entries)}:{entries[-1]}" if entries else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One atomic step of a run.
-
-    `values` are written under their ids, `state` and `context` set or (None) delete single keys, `events` are appended.
-    `rest` is the token with which the change claims the run's rest activation if nothing is live after it ("" puts it
-    in the queue); `rest_now` claims it even while others are live. `lease` and `grace` say when a running and a
-    queued activation are looked at again. Where `keep` is not 0 and the log has grown longer than that, its oldest events
-    may go; at least so many of the newest stay. Where `keep_for` is not 0 and the change tells something, events older
-    than that may go, but none that it tells itself. Either is enough.
-    """
+    """One atomic step of a run, as data."""
 
     guard: LeaseGuard | RequestGuard
-    ops: tuple[Op, ...] = ()
-    expect: tuple[Precondition, ...] = ()
-    values: Mapping[str, str] = field(default_factory=dict)
-    state: Mapping[str, str | None] = field(default_factory=dict)
-    context: Mapping[str, str | None] = field(default_factory=dict)
-    events: tuple[Doc, ...] = ()
+    ops: tuple[Op, ...] = ()  # applied in this order
+    expect: tuple[Precondition, ...] = ()  # guards of activations that were read
+    values: Mapping[str, str] = field(default_factory=dict)  # new values by id; written once
+    state: Mapping[str, str | None] = field(default_factory=dict)  # the run's state, key by key; None deletes one
+    context: Mapping[str, str | None] = field(default_factory=dict)  # the request context, key by key
+    events: tuple[Doc, ...] = ()  # appended to the log of the run
     mailbox: MailboxUpdate | None = None
-    drop: tuple[str, ...] = ()  # paths of records that go away
-    settle_token: str = ""
-    settle_now: bool = False
-    lease: int = 30_000
-    redelivery_delay: int = 30_000
-    max_events: int = 0
-    max_event_age: int = 0
+    drop: tuple[str, ...] = ()  # paths of activations to delete
+    settle_token: str = ""  # the lease token that claims the settling if nothing is live; empty: it is queued
+    settle_now: bool = False  # settles the run even while others are live
+    lease: int = 30_000  # milliseconds until the deadline of what is running
+    redelivery_delay: int = 30_000  # milliseconds until the deadline of what is queued
+    # Either limit is enough for an event to go. The newest `max_events` stay, as do the events of this change itself.
+    max_events: int = 0  # the length from which on the oldest events may go; 0: no limit
+    max_event_age: int = 0  # the age from which on events may go, when the change has events; 0: no limit
 
     def reads(self) -> set[str]:
-        """The paths of the records that must be at hand to apply it."""
+        """Return the paths of the activations that must be at hand to apply the change."""
         paths = {"", *(e.path for e in self.expect), *self.drop}
         if isinstance(self.guard, LeaseGuard):
             paths.add(self.guard.path)
@@ -200,50 +188,51 @@ def _reads(ops: tuple[Op, ...]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """A wish to run the activation at `path` that the message with `seq` spoke of, under a token that never comes
-    back.
-    """
+    """A request to take the activation that a message has named, for one attempt."""
 
     run_id: str
     path: str
-    seq: int
-    token: str
-    lease: int = 30_000
+    seq: int  # as the message names it; an older number than the activation's is refused
+    token: str  # the fencing token of the claim, used once: a repeated request meets its own claim by it
+    lease: int = 30_000  # milliseconds
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """An activation that somebody must be told of, at once or (`delay` milliseconds) when its moment comes."""
+    """An activation that is to be handed to a worker. On Celery it becomes a message."""
 
     path: str
     seq: int
-    route: str
-    delay: int = 0
+    route: str  # the route as text: the sender may not have the graph
+    delay: int = 0  # milliseconds; 0: at once
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """Everything a claimed activation needs: its activation, the run's header, values, state and context as stored text."""
+    """Everything that an attempt needs: activation, run header, and values, state and context as stored text."""
 
     header: RunHeader
     activation: Activation
-    values: Mapping[str, str]
+    values: Mapping[str, str]  # its input and what it `needs`, by id
     state: Mapping[str, str]
     context: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a claim or a change was not taken. `reason` is one of the constants of `apply`."""
+    """A claim or a change that was not taken."""
 
-    reason: str
+    reason: str  # one of the constants of `apply`
     header: RunHeader | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A change that was taken: the header after it, whom to tell, and what it claimed."""
+    """A change that was taken."""
 
+    # As the change has left it. In the answer to a repeat it is the present one, but for the settle count, which is
+    # that of the first answer: a caller waits for the next settling after its change, which may have come in between.
     header: RunHeader
-    dispatches: tuple[Dispatch, ...] = ()
-    claimed: Claimed | None = None
+    dispatches: tuple[Dispatch, ...] = ()  # to be published now
+    claimed: Claimed | None = None  # the activation that the change has claimed for its worker
+    left_out: int = 0  # dispatches that the answer to a repeat leaves out

@@ -1,16 +1,17 @@
-"""Requests from outside: start, resume, cancel, restart, travel in time, send an event, and what takes one back.
+"""The changes of callers: start, resume, cancel, restart, time travel, an event, and the undoing of a start or resume.
 
 A command is a pure function of what a caller has read of the run. It returns the `Change` that the store takes or
-refuses as a whole, so a caller who read too early changes nothing. Reading, encoding, committing and publishing are the
-engine's (`client_ops`, `restart`, `time_travel`); what a worker commits stands in `attempt_commands`.
+refuses as a whole, so a caller who has read too early changes nothing. This module must not know how a run is read, or
+how a message is sent: reading, encoding, committing and publishing are the engine's (`client_ops`, `restart`,
+`time_travel`). The changes of workers are in `attempt_commands`.
 
-Every request has an id that never comes back. A store that has lost its answer is asked again under the same id and
-gives the first answer, so no request is obeyed twice.
+Every request has an id that is used once. If the answer of the store is lost, the engine asks again under the same id
+and gets the first answer. So no request takes effect twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.rules import flow
@@ -35,16 +36,18 @@ from orchestrator.rules.model import (
     ActivationStatus,
     Phase,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     parse_path,
 )
 from orchestrator.rules.travel import TravelPlan
 
+# The statuses of a run in which each request makes sense. A store refuses it in any other.
 STARTABLE = frozenset({StoredStatus.PENDING.value})
 RESUMABLE = frozenset({StoredStatus.SUSPENDED.value, StoredStatus.PAUSED.value, StoredStatus.RUNNING.value})
-UNENDED = frozenset(state.value for state in StoredStatus if state not in FINAL)
+UNENDED = frozenset(status.value for status in StoredStatus if status not in FINAL)
 _ACTIVE = frozenset({StoredStatus.RUNNING.value})
-_IDLE = frozenset(state.value for state in StoredStatus if state is not StoredStatus.RUNNING)
+_IDLE = frozenset(status.value for status in StoredStatus if status is not StoredStatus.RUNNING)
 
 
 # --- start -----------------------------------------------------------------------------------------------------------
@@ -62,14 +65,18 @@ def start(
 ) -> Change:
     """Start a pending run with the value `input_id`, `delay` milliseconds from now.
 
-    `header` is as the run is to begin: whose it is, in which namespace, step by step or not.
+    `header` is as the run is to begin: its owner, its namespace, by single steps or not.
     """
     plan = flow.start(graph, header, input_id)
-    # A run may be created in one process and started in another: what counts is the graph that it was started with.
-    fields = {"resource_id": header.resource_id, "namespace": header.namespace, "fingerprint": graph.fingerprint}
+    # A run may be created in one process and started in another. The graph that it was started with counts.
+    fields: RunHeaderFields = {
+        "resource_id": header.resource_id,
+        "namespace": header.namespace,
+        "fingerprint": graph.fingerprint,
+    }
     ops: tuple[Op, ...] = (*plan.ops, UpdateRun(fields))
     return Change(
-        # Pending alone: of two who start the same run, one is refused.
+        # Only a pending run: of two callers who start the same run, one is refused.
         RequestGuard(request_id, STARTABLE),
         tuple(_delay_start(op, delay) for op in ops) if delay else ops,
         values=texts.values,
@@ -82,9 +89,9 @@ def start(
 
 
 def _delay_start(op: Op, delay: int) -> Op:
-    """Let what a start puts in the queue wait for its moment. A sleep begins at that moment.
+    """Let what a start puts into the queue wait for its moment. A sleep begins at that moment.
 
-    The wait is a timer in the store and no delayed message: brokers keep those in memory, or redeliver them too soon.
+    The delay is a timer in the store and no delayed message: brokers keep those in memory, or redeliver them too soon.
     """
     match op:
         case CreateActivation(activation=activation) if activation.status == ActivationStatus.QUEUED:
@@ -96,10 +103,10 @@ def _delay_start(op: Op, delay: int) -> Op:
 
 
 def undo_start(started: Change, answer: Committed, request_id: str) -> Change:
-    """Make the run pending again, because nobody could be told that it had begun.
+    """Make the run pending again, because no message of its start could be sent.
 
-    A worker may have claimed its first step all the same (a message can arrive although the broker's answer did not).
-    Then that step is queued no more, this is refused, and the run has begun.
+    A worker may have claimed its first step all the same: a message can arrive although the answer of the broker did
+    not. Then that step is not queued any more, this change is refused, and the run has begun.
     """
     return Change(
         _guard_as_left(answer, request_id),
@@ -110,14 +117,15 @@ def undo_start(started: Change, answer: Committed, request_id: str) -> Change:
 
 
 def _guard_as_left(answer: Committed, request_id: str) -> RequestGuard:
-    """Guard what takes a request back: the run is as that request has left it, and has settled nothing since."""
+    """Guard an undo: the run is as the undone request has left it, and has not settled since."""
     return RequestGuard(
         request_id, _ACTIVE, generation=answer.header.generation, settle_count=answer.header.settle_count
     )
 
 
 def _expect_queued(answer: Committed) -> tuple[Precondition, ...]:
-    return tuple(Precondition(told.path, ActivationStatus.QUEUED.value, told.seq) for told in answer.dispatches)
+    # Whatever the request has dispatched is still in the queue under the same seq: no worker has begun with it.
+    return tuple(Precondition(sent.path, ActivationStatus.QUEUED.value, sent.seq) for sent in answer.dispatches)
 
 
 # --- resume ----------------------------------------------------------------------------------------------------------
@@ -133,9 +141,10 @@ def resume(
     *,
     per_step: bool = False,
 ) -> Change:
-    """Let the chosen activations go on. `data_ids` has the value of each suspended one, by its path; paused ones get none.
+    """Let the chosen activations go on: all of them, or none.
 
-    All of them or none: where one of several items was resumed by somebody else, the caller has to look again.
+    `data_ids` has the value of each suspended one, by path; paused ones get no data. If another caller has resumed one
+    of several items, this caller must look again.
     """
     ops: list[Op] = []
     for activation in activations:
@@ -145,11 +154,11 @@ def resume(
             else flow.resume(activation, data_ids[activation.path])
         )
     return Change(
-        # Running is among the states: one step may be suspended while others are at work. The life is guarded, for
-        # a time travel may put an activation at the same path again.
+        # Running is among the statuses: one step may be suspended while others are at work. The generation is guarded,
+        # because a time travel may create an activation at the same path.
         RequestGuard(request_id, RESUMABLE, generation=header.generation),
         (*ops, UpdateRun({"per_step": per_step})),
-        # The number tells this suspension from a later one of the same step: of two who saw the same, one wins.
+        # The seq tells this suspension from a later one of the same step. Of two callers who saw the same, one wins.
         expect=_expect_unmoved(activations),
         values=texts.values,
         context=texts.context,
@@ -163,25 +172,25 @@ def _expect_unmoved(activations: Iterable[Activation]) -> tuple[Precondition, ..
 
 
 def _unpause(activation: Activation) -> list[Op]:
-    """Let an activation go on that a run step by step has held back. It has no data, for it has not run yet."""
-    # The run's own activation is opened too: a run that was about to settle as paused goes on instead.
+    """Let a paused activation go on. It has no data, because it has not run yet."""
+    # The run's own activation is opened too, so a run that was about to settle as paused goes on instead.
     return [*flow.reopen_run(), UpdateActivation(activation.path, {"status": ActivationStatus.QUEUED.value})]
 
 
 def undo_resume(
     header: RunHeader,
     activations: Sequence[Activation],
-    held: Iterable[Activation],
+    awaiting: Iterable[Activation],
     answer: Committed,
     request_ids: tuple[str, str],
 ) -> tuple[Change, ...]:
-    """Take a resume back, because nobody could be told of it: by the first of these changes that fits.
+    """Undo a resume, because no message of it could be sent: by the first of these changes that the store takes.
 
-    `header`, `records` and `held` are as they were read before the resume. If nothing else can have gone on
-    meanwhile, the first makes everything as it was. The second takes back what was resumed alone: others are at work,
-    and the run settles anew as whatever has come of them by then.
+    `header`, `activations` and `awaiting` are as they were read before the resume. If nothing else can have gone on in
+    the meantime, the first change restores everything. The second takes back only what was resumed: others are at work,
+    and the run settles again, with whatever status they lead to.
     """
-    # The attempt and the resume data come back too: else the next resume would find a step that had been resumed.
+    # Attempt and resume data are restored too. Otherwise the next resume would find a step that was resumed before.
     back: tuple[Op, ...] = tuple(
         UpdateActivation(
             activation.path,
@@ -198,8 +207,8 @@ def undo_resume(
     alone = Change(_guard_as_left(answer, second_id), back, expect=_expect_queued(answer))
     if answer.header.live > len(activations):
         return (alone,)
-    # Others that were held must be so still, or the run's former status would hide what somebody made of them.
-    others = _expect_unmoved(activation for activation in held if activation not in activations)
+    # The others must still be awaiting. Otherwise the run's former status would hide what another caller made of them.
+    others = _expect_unmoved(activation for activation in awaiting if activation not in activations)
     whole = replace(
         alone,
         guard=_guard_as_left(answer, first_id),
@@ -213,58 +222,67 @@ def undo_resume(
 
 
 def cancel(header: RunHeader, request_id: str, *, has_begun: bool) -> Change:
-    """End a run as canceled. `has_begun` says that its own activation has been seen, so that it has one to settle.
+    """End a run as canceled.
 
-    Only the run's header is written. Whatever is unfinished under an ended run reads as canceled: a run of ten
-    thousand items is canceled as fast as one of two.
+    Only the run header is written. Whatever is unfinished in an ended run reads as canceled, so a run of ten thousand
+    items is canceled as fast as a run of two. `has_begun` says that the run's own activation has been read: then there
+    may be a settling to take away.
     """
     number = header.settle_count + 1
-    ended = {"status": StoredStatus.CANCELED.value, "outcome": StoredStatus.CANCELED.value, "closed": True, "error": ""}
-    # The settling that somebody may be busy with is taken away: the run has been settled by this change.
+    ended: RunHeaderFields = {
+        "status": StoredStatus.CANCELED.value,
+        "outcome": StoredStatus.CANCELED.value,
+        "closed": True,
+        "error": "",
+        "settle_count": number,
+    }
+    # A settling that a worker may be busy with is taken away, because this change settles the run.
     taken = (
         (UpdateActivation("", {"status": ActivationStatus.OPEN.value, "phase": Phase.SETTLE.value}),)
         if has_begun
         else ()
     )
     return Change(
-        # A start may come between reading and canceling, or be taken back: either way the caller has to look again.
-        # The count of rests is guarded, for its next number is what those who wait for the end know it by.
+        # A start or its undoing may come between reading and canceling. In either case the caller must look again. The
+        # settle count is guarded, because those who wait for the end recognize it by its next number.
         RequestGuard(request_id, RESUMABLE if has_begun else STARTABLE, settle_count=header.settle_count),
-        (*taken, UpdateRun({**ended, "settle_count": number})),
+        (*taken, UpdateRun(ended)),
         events=tuple(flow.settled_events(StoredStatus.CANCELED, number)),
     )
 
 
 def select_unfinished(header: RunHeader, activations: Iterable[Activation]) -> list[Activation]:
-    """Choose the records that a restart lets begin again: the live ones."""
+    """Select the activations that a restart lets begin again: the live ones."""
     live = [activation for activation in activations if activation.status in LIVE]
-    # A run that `bail` or `abort` has closed has nothing left but to settle.
+    # In a run that `bail` or `abort` has closed, only the settling is left.
     return [activation for activation in live if not (header.closed and activation.path)]
 
 
 def restart(
     header: RunHeader, activations: Iterable[Activation], now: int, request_id: str, limits: CommitLimits
 ) -> Change:
-    """Let whatever a run was doing begin again, its claims taken away. Timers fire when they are due, and no earlier.
+    """Let whatever a run was doing begin again, and void its claims. Timers keep their moments.
 
-    The caller vouches that the workers are dead. Where one lives after all, its token is void: its commit is refused.
+    The caller vouches that the workers are dead. If one is alive after all, its commit is refused, because its lease
+    token is void.
     """
     unfinished = select_unfinished(header, activations)
     return Change(
         RequestGuard(request_id, _ACTIVE, generation=header.generation, settle_count=header.settle_count),
-        tuple(_restart_record(activation, now) for activation in unfinished),
-        # Any step that moved since proves that somebody lives, or was first with the same request.
+        tuple(_restart_activation(activation, now) for activation in unfinished),
+        # A step that has moved since proves that a worker is alive, or that another caller restarted the run first.
         expect=_expect_unmoved(unfinished),
         lease=limits.lease,
         redelivery_delay=limits.redelivery_delay,
     )
 
 
-def _restart_record(activation: Activation, now: int) -> UpdateActivation:
-    # A delayed start waits as a retry without an attempt; what is parked waits so too, and is to be tried at once.
+def _restart_activation(activation: Activation, now: int) -> UpdateActivation:
+    # A delayed start waits as a retry without an attempt. What is parked waits in the same way, but is tried at once.
     is_delayed_start = activation.status == ActivationStatus.RETRYING and not (activation.attempt or activation.parked)
     if is_delayed_start or activation.status == ActivationStatus.SLEEPING:
         return UpdateActivation(activation.path, {"status": activation.status}, delay=max(0, activation.deadline - now))
+    # Users see `restarted` on a step whose function may have run in part: so it is set for what was claimed only.
     was_claimed = activation.status == ActivationStatus.RUNNING
     return UpdateActivation(
         activation.path, {"status": ActivationStatus.QUEUED.value, "restarted": activation.restarted or was_claimed}
@@ -273,30 +291,31 @@ def _restart_record(activation: Activation, now: int) -> UpdateActivation:
 
 def time_travel(
     header: RunHeader,
-    journey: TravelPlan,
+    travel_plan: TravelPlan,
     stored: Iterable[Activation],
     present: Iterable[Path],
     request_id: str,
     texts: StoredTexts,
     limits: CommitLimits,
 ) -> Change:
-    """Let a run that nobody works on go on from one of its steps, in a new life.
+    """Let a run on which no worker is busy go on from one of its steps, in a new generation.
 
-    `stored` are all its activations. Those at none of the `present` paths are left over from iterations that are past:
-    they go away with what stands behind the target, or they would be found where the new life comes again.
+    `stored` are all its activations. Those at none of the `present` paths are left over from earlier iterations. They
+    are deleted together with what is behind the target; otherwise the new generation would find them when it comes
+    there.
     """
     here = set(present)
     left_over = {activation.path for activation in stored if activation.at not in here}
     return Change(
-        # The plan was made of all that was read, and guards no activation: the counts of lives and rests say that the
-        # run has not gone on since.
+        # The plan is made of everything that was read, and guards no single activation. Generation and settle count
+        # prove that the run has not gone on since.
         RequestGuard(request_id, _IDLE, generation=header.generation, settle_count=header.settle_count),
-        tuple(journey.plan.ops),
-        values={**journey.plan.values, **texts.values},
+        tuple(travel_plan.plan.ops),
+        values={**travel_plan.plan.values, **texts.values},
         state=texts.state,
         context=texts.context,
-        events=tuple(journey.plan.events),
-        drop=tuple(sorted({*journey.drop, *left_over})),
+        events=tuple(travel_plan.plan.events),
+        drop=tuple(sorted({*travel_plan.drop, *left_over})),
         lease=limits.lease,
         redelivery_delay=limits.redelivery_delay,
     )
@@ -306,7 +325,7 @@ def time_travel(
 
 
 def find_first_waiter(entries: Iterable[str]) -> str:
-    """Find the entry of whoever waits first, in the order of the paths; the empty text where nobody waits.
+    """Find the entry of the first waiter in the order of the paths; the empty text where there is none.
 
     Paths are compared as numbers: item 2 comes before item 10.
     """
@@ -323,23 +342,23 @@ def send_event(
     texts: StoredTexts,
     limits: CommitLimits,
 ) -> Change:
-    """Give an event to the first that waits for it; without one, keep it in the mailbox for the next.
+    """Give an event to the first waiter; without one, keep it in the mailbox for the next.
 
-    `entries` is the mailbox as it was read, and `waiting` the activation at the path of its first waiter. A waiter that
-    has given up is only cleared away. Such a change writes no values, and its caller reads again.
+    `entries` is the mailbox as it was read, and `waiting` the activation at the path of its first waiter. An entry
+    whose wait is over is only removed. Such a change writes no values, and the caller reads again.
     """
     guard = RequestGuard(request_id, UNENDED)
     first = find_first_waiter(entries)
-    # Sender and listener may come at the same moment. Each commits only if the mailbox has the mark that it has read,
-    # so that one of them sees what the other did. A length would not do: a waiter that went and an event that came
-    # leave it as it was.
+    # A caller may send at the moment at which a step begins to wait. Each commits only if the mailbox has the version
+    # that it has read, so one of them sees what the other did. The length would not do: a wait that has gone and an
+    # event that has come leave it as it was.
     read = mailbox_version(entries)
     if not first:
         kept = MailboxUpdate(name, read, push=value_id)
         return Change(guard, values=texts.values, mailbox=kept, redelivery_delay=limits.redelivery_delay)
     taken = MailboxUpdate(name, read, pop=first)
-    # The label has the token of the claim that began to wait: a later wait at the same path is another waiter.
-    if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.label != first:
+    # The entry has the lease token of the claim that began to wait, so a later wait at the same path is another waiter.
+    if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.waiter != first:
         return Change(guard, mailbox=taken)
     return Change(
         guard,
@@ -348,4 +367,21 @@ def send_event(
         values=texts.values,
         mailbox=taken,
         redelivery_delay=limits.redelivery_delay,
+    )
+
+
+# --- delete ----------------------------------------------------------------------------------------------------------
+
+
+def may_delete(header: RunHeader, states: Collection[str] | None, created_at: int | None, before: int | None) -> bool:
+    """Tell whether a run may be removed: its status is one of `states`, it is the one that was created at `created_at`,
+    and it was last written before `before`; None allows everything.
+
+    A deletion may come late, or a second time because its answer was lost. By then the id may be another run's, or the
+    run may have gone on.
+    """
+    return (
+        (states is None or header.status in states)
+        and created_at in (None, header.created_at)
+        and (before is None or header.updated_at < before)
     )

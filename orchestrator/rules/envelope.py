@@ -1,6 +1,6 @@
-"""The envelope of a change, around its operations: the texts it writes, and the limits it is committed with.
+"""The envelope of a change, around its operations: the texts that it writes, and the limits that it is committed with.
 
-Commands are given both as plain values, so that none of them needs to know the settings or the codec.
+Commands take both as plain values, so no command needs to know the settings or the codec.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class CommitLimits:
-    """Limits in milliseconds: when what a change has moved is looked at again, and how long the run's log may grow."""
+    """Limits of a commit: how soon an activation is looked at again, and how long the log of the run may grow."""
 
-    # until a running activation is taken for abandoned
+    # milliseconds until an attempt that sends no heartbeat counts as abandoned
     lease: int = 30_000
-    # until the message of a queued activation is taken for lost
+    # milliseconds that a queued activation may go unclaimed before its message is sent again
     redelivery_delay: int = 30_000
     # the newest events that stay in a log that has grown too long; 0 keeps all
     max_events: int = 0
-    # the age from which on events may go; 0 keeps all
+    # the age in milliseconds from which on events may go; 0 keeps all
     max_event_age: int = 0
 
 
@@ -27,9 +27,9 @@ class CommitLimits:
 class StoredTexts:
     """Texts that a change writes beside its operations, as they are stored."""
 
-    # new values, by ids that never come back
+    # new values, under ids that are used once
     values: Mapping[str, str] = field(default_factory=dict)
     # the run's state, key by key; None deletes one
     state: Mapping[str, str | None] = field(default_factory=dict)
-    # the request context, in the same way
+    # the request context, key by key; None deletes one
     context: Mapping[str, str | None] = field(default_factory=dict)

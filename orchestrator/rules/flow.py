@@ -1,11 +1,17 @@
-"""What follows from an outcome: every decision where a run goes next.
+"""The decisions where a run goes next: what follows from each outcome.
 
-Each function takes what the claim of one activation knows (a `ClaimedNode`) and what came of it, and returns the `Plan` of its
-commit. Nothing here reads a store: whatever hangs on siblings is written as a counter and its consequence.
+Each function takes the claim of one activation (a `ClaimedNode`) and an outcome, and returns the `Plan` of its commit.
+This module must not read a store: whatever depends on siblings is written as a counter and its consequence.
 
-The walk is the same everywhere. `plan.begin_node` says what starting a node means; `_leave` climbs from a node that has
-ended to whatever its surroundings do next: the next entry of a flow, the condition of a loop, the join of a block,
-the end of a nested workflow, the end of the run.
+The walk is the same everywhere. `plan.begin_node` starts a node. `_on_node_end` climbs from a node that has ended to
+what its surroundings do next: the next entry of a flow, the condition of a loop, the join of a block, the end of a
+nested workflow, the end of the run.
+
+A join has three parts. `_on_node_end` and `_on_item_end` write the `CountDown` of the block, with the join as its
+consequence. A store applies that consequence when the counter reaches zero, in the commit of the last child (`apply`).
+`on_children_done` makes the block's result from its children.
+
+The file has more than 400 lines, because whoever asks what follows from an outcome should look in one place.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from orchestrator.rules import values
+from orchestrator.rules import events, values
 from orchestrator.rules.change import (
     CancelPendingItems,
     CountDown,
@@ -26,13 +32,15 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Wait
+from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
 from orchestrator.rules.model import (
     Activation,
+    ActivationFields,
     ActivationStatus,
     Phase,
     Role,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     belongs,
     format_path,
@@ -50,26 +58,30 @@ from orchestrator.rules.plan import (
     begin_items,
     begin_node,
     item_template,
-    items_prefix,
     new_activation,
     root_activation,
 )
+from orchestrator.rules.value_ids import make_items_prefix, make_outcome_id
 
 # --- beginning -------------------------------------------------------------------------------------------------------
 
 
 def start(graph: Graph, header: RunHeader, input_id: str) -> Plan:
-    """The run begins with the value `input_id`."""
+    """Begin the run with the value `input_id`."""
+    # Without a lease token: a caller starts a run, and is no worker that could run what the commit claims.
     plan = Plan(graph, "", header.quiet, Admission.ONE if header.per_step else Admission.ALL)
     plan.ops.append(CreateActivation(root_activation(graph)))
     plan.ops.append(UpdateRun({"status": StoredStatus.RUNNING.value, "input": input_id, "per_step": header.per_step}))
-    plan.events.append({"type": "workflow-start", "input": input_id})
+    plan.events.append(events.make_workflow_start(input_id))
     begin_node(plan, graph.flow[0], (0,), (), Done(input_id))
     return plan.end()
 
 
 def _plan(claim: ClaimedNode) -> Plan:
-    gate = Admission.ALL
+    """Begin the plan of what follows from an outcome of this claim."""
+    # In a run that goes by single steps, the outcome of a step starts nothing. A control activation lets one begin: the
+    # caller has resumed a block, and expects its first step to run.
+    admission = Admission.ALL
     if claim.header.per_step:
         first = claim.activation.phase in (
             Phase.EVALUATE_BRANCH,
@@ -77,14 +89,16 @@ def _plan(claim: ClaimedNode) -> Plan:
             Phase.VALIDATE_INPUT,
             Phase.EVALUATE_LOOP,
         )
-        gate = Admission.ONE if first else Admission.NONE
+        admission = Admission.ONE if first else Admission.NONE
+    # A step that goes on inline is claimed with its predecessor's commit, so it could not be paused.
     inline = claim.activation.route if claim.inline and not claim.header.per_step else ""
     header = claim.header
     return Plan(
         claim.graph,
-        claim.token,
+        # Under the time limit of a step nothing else runs, be it a condition: it goes into the queue.
+        "" if claim.activation.where.has_limit else claim.token,
         header.quiet,
-        gate,
+        admission,
         header.generation,
         inline,
         parse_pending_resumes(header.pending_resumes),
@@ -95,111 +109,124 @@ def _plan(claim: ClaimedNode) -> Plan:
 
 
 def on_result(claim: ClaimedNode, result: Result) -> Plan:
-    """The activation has ended for good."""
+    """The activation has ended for good: start what comes after it."""
     plan = _plan(claim)
     return _on_result(plan, claim, result)
 
 
 def _on_result(plan: Plan, claim: ClaimedNode, result: Result) -> Plan:
+    """End the activation in this plan, and start what comes after it."""
     plan.record_result(claim.activation, result)
-    if isinstance(result, Failed) and not claim.graph.tolerated(claim.path):
+    # Fixed now, not at the end of the run: a suspended sibling may keep the block open for ever, and the run must
+    # settle as failed all the same.
+    if isinstance(result, Failed) and not claim.graph.tolerates_failure(claim.path):
         plan.ops.append(UpdateRun({"failure": result.error, "tripwire": result.tripwire}, unless="failure"))
-    _leave(plan, claim.path, visits(claim.activation), result, claim.activation)
+    _on_node_end(plan, claim.path, visits(claim.activation), result, claim.activation)
     return plan.end()
 
 
-def _leave(plan: Plan, path: Path, visit: Path, result: Result, child: Activation) -> None:
-    """The node at `path` has ended with `result`: what do its surroundings do next?"""
+def _on_node_end(plan: Plan, path: Path, visit: Path, result: Result, child: Activation) -> None:
+    """The node at `path` has ended with `result`: let its surroundings go on."""
     above, index = path[:-1], path[-1]
     around = plan.graph.node(above) if above else None
     match around:
         case None | Nested():
+            # A failure skips the rest of the flow.
             flow = plan.graph.entries(above)
             if isinstance(result, Done) and index + 1 < len(flow):
                 begin_node(plan, flow[index + 1], (*above, index + 1), visit, result)
             elif around is None:
-                plan.ops.append(_outcome(result))
+                plan.ops.append(_run_outcome(result))
             else:
-                _leave_outer(plan, around, above, visit, result)
+                _on_outer_end(plan, around, above, visit, result)
         case Loop() if isinstance(result, Done):
+            # A loop has one child, so it needs no counter: the end of the body claims the condition at once.
             needs = " ".join(result.needs[:MAX_NEEDS])
-            fields = {
+            fields: ActivationFields = {
                 "phase": Phase.EVALUATE_LOOP.value,
                 "input": result.output,
                 "needs": needs,
                 "iteration": visit[-1],
             }
-            plan.ops.append(_gated(plan, plan.reopen_block(format_path(above), fields)))
+            plan.ops.append(_pause_unless_admitted(plan, plan.reopen_block(format_path(above), fields)))
         case Loop():
-            _leave_outer(plan, around, above, visit[:-1], result)
+            _on_outer_end(plan, around, above, visit[:-1], result)
         case Wait():
-            _leave_outer(plan, around, above, visit, result)
+            _on_outer_end(plan, around, above, visit, result)
+        # The consequence travels with the count (decision 1). A suspended arm has not ended, and counts nothing.
         case Parallel() | Branch():
             join = plan.reopen_block(format_path(above), {"phase": Phase.JOIN.value})
             plan.ops.append(CountDown(format_path(above), join))
         case Foreach():
-            _leave_item(plan, around, above, visit, result, child)
-        case _:
+            _on_item_end(plan, around, above, visit, result, child)
+        case Step() | Sleep():
             raise ValueError(f"{around} has no children")
+        case _:
+            assert_never(around)
 
 
-def _gated(plan: Plan, check: UpdateActivation) -> UpdateActivation:
+def _pause_unless_admitted(plan: Plan, check: UpdateActivation) -> UpdateActivation:
+    """Pause the condition of a loop where no further activation may start."""
     if plan.admission is not Admission.NONE:
         return check
     return replace(check, fields={**check.fields, "status": ActivationStatus.PAUSED.value}, claim="")
 
 
-def _leave_outer(plan: Plan, node: Node, path: Path, visit: Path, result: Result) -> None:
-    """A nested workflow, loop or wait ends with what its child ended with."""
+def _on_outer_end(plan: Plan, node: Node, path: Path, visit: Path, result: Result) -> None:
+    """A nested workflow, loop or wait ends as its child has ended."""
+    # Its stored activation is not read: a commit writes single fields, and the graph has what the events need.
     role = _role(plan.graph, path)
     activation = new_activation(plan, node, path, visit, Done(""), role)
     plan.record_result(activation, result)
-    _leave(plan, path, visit, result, activation)
+    _on_node_end(plan, path, visit, result, activation)
 
 
 def _role(graph: Graph, path: Path) -> Role:
+    """Return the role of the node at `path`: an item of the foreach around it, or a step."""
     above = path[:-1]
     return Role.ITEM if above and isinstance(graph.node(above), Foreach) else Role.STEP
 
 
-def _leave_item(plan: Plan, node: Foreach, path: Path, visit: Path, result: Result, child: Activation) -> None:
+def _on_item_end(plan: Plan, node: Foreach, path: Path, visit: Path, result: Result, child: Activation) -> None:
+    """An item has ended: start the next one, or no more after a failure, and count down to the join."""
     where = format_path(path)
-    good = isinstance(result, Done)
+    succeeded = isinstance(result, Done)
     event: Doc | None = None
     if not plan.quiet:
-        event = _progress(where, node, child, "success" if good else "failed")
-        event |= {"output": result.output} if isinstance(result, Done) else {}
+        output = result.output if isinstance(result, Done) else None
+        event = _progress_event(where, node, child, "success" if succeeded else "failed", output)
+    # The counter has counted all items from the beginning. After a failure no further item starts, because the foreach
+    # has failed; the join waits for those that run.
     join = plan.reopen_block(where, {"phase": Phase.JOIN.value})
-    plan.ops.append(_next(plan, node, path, visit) if good else CancelPendingItems(where))
+    plan.ops.append(_next_item(plan, node, path, visit) if succeeded else CancelPendingItems(where))
     plan.ops.append(CountDown(where, join, event))
 
 
-def _progress(where: str, node: Foreach, item: Activation, status: str) -> Doc:
-    """The event about an item of the foreach at `where`; it still wants the counts."""
+def _progress_event(where: str, node: Foreach, item: Activation, status: str, output: str | None = None) -> Doc:
+    """Make the event about an item of the foreach at `where`; the store adds the counts."""
+    # From the path: an item that is a nested workflow ends with an activation that no store has read.
     index = int(item.path.rsplit(".", 1)[1])
-    about = {"path": where, "visit": item.visit, "step": node.body_node.id, "index": index}
-    return {"type": "workflow-step-progress", **about, "status": status}
+    foreach = Activation(path=where, visit=item.visit, step=node.body_node.id)
+    return events.make_step_progress(foreach, index, status, output)
 
 
-def _next(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
-    """The item that takes a free place.
-
-    A nested workflow enters by an activation of its own: its place is not known yet.
-    """
+def _next_item(plan: Plan, node: Foreach, path: Path, visit: Path) -> StartNextItem:
+    """Let an item take the place that has become free, if one is left."""
     return StartNextItem(
         format_path(path),
         item_template(plan, node, path, visit),
-        items_prefix(format_path(path), format_path(visit), plan.generation),
+        make_items_prefix(format_path(path), format_path(visit), plan.generation),
     )
 
 
-def _outcome(result: Result) -> UpdateRun:
+def _run_outcome(result: Result) -> UpdateRun:
+    """Fix the outcome of the run. Its status follows when it settles."""
     match result:
         case Done(output=output):
             return UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output})
         case Failed(error=error, tripwire=tripwire):
-            state = StoredStatus.TRIPWIRE if tripwire else StoredStatus.FAILED
-            return UpdateRun({"outcome": state.value, "error": error, "tripwire": tripwire})
+            status = StoredStatus.TRIPWIRE if tripwire else StoredStatus.FAILED
+            return UpdateRun({"outcome": status.value, "error": error, "tripwire": tripwire})
         case _:
             assert_never(result)
 
@@ -208,45 +235,50 @@ def _outcome(result: Result) -> UpdateRun:
 
 
 def retry(claim: ClaimedNode, delay: int) -> Plan:
-    """The attempt failed and another follows after `delay` milliseconds."""
+    """The attempt has failed: let another follow after `delay` milliseconds."""
     plan = _plan(claim)
-    fields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
+    # Counted here and nowhere else: an abandoned attempt is no failure of the step.
+    fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     return plan
 
 
 def suspend(claim: ClaimedNode, payload: str, label: str) -> Plan:
-    """The step holds the run up until somebody resumes it. It stays unfinished; nothing is reported upward."""
+    """The step suspends: it stays unfinished until a resume, and nothing is reported upward."""
     plan = _plan(claim)
-    fields = {
+    # The data of an earlier resume is cleared: the next attempt gets what the next resume brings.
+    fields: ActivationFields = {
         "status": ActivationStatus.SUSPENDED.value,
         "suspend": payload,
         "label": label,
         "resume": "",
         "resumed": False,
+        "restarted": False,
     }
-    plan.ops.append(UpdateActivation(claim.activation.path, {**fields, "restarted": False}))
+    plan.ops.append(UpdateActivation(claim.activation.path, fields))
+    # No counter changes: the block waits for this child, and the run settles as suspended once nothing is live.
     around = claim.graph.node(claim.path[:-1]) if len(claim.path) > 1 else None
     if not isinstance(around, Foreach):
-        plan.emit("workflow-step-suspended", claim.activation, input=claim.activation.input, suspend=payload)
-    elif not plan.quiet:  # an item tells nothing else of itself, but somebody has to know whom to resume
+        plan.emit(claim.activation, events.make_step_suspended(claim.activation, payload))
+    elif not plan.quiet:  # items emit nothing else, but a caller must learn which item to resume
         item, where = replace(claim.activation, quiet=False), format_path(claim.path[:-1])
-        plan.emit("workflow-step-suspended", item, input=item.input, suspend=payload, index=item.index)
-        plan.ops.append(EmitProgress(where, _progress(where, around, item, "suspended")))
+        plan.emit(item, events.make_step_suspended(item, payload, item.index))
+        plan.ops.append(EmitProgress(where, _progress_event(where, around, item, "suspended")))
     return plan
 
 
 def bail(claim: ClaimedNode, output: str) -> Plan:
-    """The step ends, and the whole run with it, well, and with this value."""
+    """The step ends the whole run as a success with this value."""
     plan = _plan(claim)
     plan.record_result(claim.activation, Done(output))
+    # Closed and settled in this commit: what siblings commit after it is refused.
     plan.ops.append(UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output, "closed": True}))
     plan.settle_now = True
     return plan
 
 
 def abort(claim: ClaimedNode) -> Plan:
-    """The step ends the whole run as canceled, whatever it returned."""
+    """The step ends the whole run as canceled, whatever it has returned."""
     plan = _plan(claim)
     plan.ops.append(UpdateActivation(claim.activation.path, {"status": ActivationStatus.CANCELED.value}))
     plan.ops.append(UpdateRun({"outcome": StoredStatus.CANCELED.value, "closed": True}))
@@ -258,7 +290,7 @@ def abort(claim: ClaimedNode) -> Plan:
 
 
 def on_input_valid(claim: ClaimedNode, given: Done) -> Plan:
-    """The input of a nested workflow is fit; its first entry starts with it."""
+    """The input of a nested workflow is valid: start its first entry with it."""
     plan = _plan(claim)
     node = claim.node
     if not isinstance(node, Nested):
@@ -271,127 +303,144 @@ def on_input_valid(claim: ClaimedNode, given: Done) -> Plan:
 
 
 def on_branch_chosen(claim: ClaimedNode, arms: Sequence[int]) -> Plan:
-    """The conditions of a branch have been evaluated: these arms run. None at all is a success with an empty dict."""
+    """The conditions of a branch are evaluated: start these arms. None at all is a success with an empty dict."""
     plan = _plan(claim)
     node = claim.node
     if not isinstance(node, Branch):
         raise TypeError(f"{claim.activation.path} is not a branch")
     if not arms:
-        return _on_result(plan, claim, _made(plan, claim, values.EMPTY_DICT))
+        return _on_result(plan, claim, _write_value(plan, claim, values.EMPTY_DICT))
+    # Only the chosen arms count: the others get no activation.
     count = len(arms)
-    fields = {"status": ActivationStatus.OPEN.value, "pending_children": count, "total": count, "next_item": count}
+    fields: ActivationFields = {
+        "status": ActivationStatus.OPEN.value,
+        "pending_children": count,
+        "total": count,
+        "next_item": count,
+    }
     plan.ops.append(UpdateActivation(claim.activation.path, fields))
     for index in arms:
-        begin_node(plan, node.arms[index], (*claim.path, index), visits(claim.activation), _given(claim))
+        begin_node(plan, node.arms[index], (*claim.path, index), visits(claim.activation), _input_of(claim))
     return plan.end()
 
 
 def on_loop_checked(claim: ClaimedNode, holds: bool) -> Plan:
-    """The condition of a loop has been evaluated on the body's output."""
+    """The condition of a loop is evaluated on the body's output: start another iteration, or end the loop."""
     plan = _plan(claim)
     node = claim.node
     if not isinstance(node, Loop):
         raise TypeError(f"{claim.activation.path} is not a loop")
     if holds is node.until:
-        return _on_result(plan, claim, _given(claim))
+        return _on_result(plan, claim, _input_of(claim))
+    # The new visit makes the activations of the iteration before invisible, so none has to be deleted.
     following = claim.activation.iteration + 1
     plan.ops.append(
         UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value, "iteration": following})
     )
-    begin_node(plan, node.body_node, (*claim.path, 0), (*visits(claim.activation), following), _given(claim))
+    begin_node(plan, node.body_node, (*claim.path, 0), (*visits(claim.activation), following), _input_of(claim))
     return plan.end()
 
 
 def on_items(claim: ClaimedNode, count: int, concurrency: int) -> Plan:
-    """The input of a foreach has `count` items, whose values are written under `items_prefix`."""
+    """The input of a foreach has `count` items: start as many as may run at once.
+
+    The values of the items have been written under `items_prefix`.
+    """
     plan = _plan(claim)
     node = claim.node
     if not isinstance(node, Foreach):
         raise TypeError(f"{claim.activation.path} is not a foreach")
     if not count:
-        return _on_result(plan, claim, _made(plan, claim, values.EMPTY_LIST))
+        return _on_result(plan, claim, _write_value(plan, claim, values.EMPTY_LIST))
+    # After a time travel with resume data, finished items of the older generation stay, and suspended ones go on.
     progress = plan.pending_resumes.progress(claim.activation.path, claim.activation.visit, count)
-    fields = {
+    fields: ActivationFields = {
+        "status": ActivationStatus.OPEN.value,
         "pending_children": progress.pending_children,
         "total": count,
         "next_item": progress.begun,
         "concurrency": concurrency,
     }
-    plan.ops.append(UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value, **fields}))
+    plan.ops.append(UpdateActivation(claim.activation.path, fields))
     begin_items(plan, node, claim.path, visits(claim.activation), progress, concurrency)
     return plan
 
 
 def on_children_done(claim: ClaimedNode, children: Sequence[Activation]) -> Plan:
-    """All children of a block have ended.
+    """All children of a block have ended: join them, and end the block with the result.
 
     `children` are the activations at its places, in order, as far as there are any.
     """
     plan = _plan(claim)
-    mine = [child for child in children if belongs(child, claim.activation) and child.status in _JOINS]
+    # An arm that a time travel has skipped is at a place of the block, but has no part in its output.
+    mine = [child for child in children if belongs(child, claim.activation) and child.status in _JOINED]
     node = claim.node
     tolerant = isinstance(node, Parallel) and node.allow_failure
+    # The first in the order of places, not of time: the result must not depend on which worker was faster.
     for child in mine:
         if child.status == ActivationStatus.FAILED and not tolerant:
             return _on_result(plan, claim, Failed(child.error, child.tripwire))
+    # A list of references: nothing is copied, however large the outputs are.
     refs = [child.output if child.status == ActivationStatus.SUCCESS else "" for child in mine]
     if isinstance(node, Foreach):
         text = values.refers_list(refs)
     else:
         text = values.refers_dict({child.step: ref for child, ref in zip(mine, refs, strict=True)})
-    return _on_result(plan, claim, _made(plan, claim, text, tuple(filter(None, refs))))
+    return _on_result(plan, claim, _write_value(plan, claim, text, tuple(filter(None, refs))))
 
 
-_JOINS = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
+# The statuses of children that have a part in a join.
+_JOINED = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
 
 
 def on_sleep_computed(claim: ClaimedNode, seconds: float) -> Plan:
-    """A computed sleep has been computed."""
+    """The length of a computed sleep is known: sleep."""
     plan = _plan(claim)
-    fields = {"status": ActivationStatus.SLEEPING.value, "phase": Phase.SLEEP_OVER.value}
+    fields: ActivationFields = {"status": ActivationStatus.SLEEPING.value, "phase": Phase.SLEEP_OVER.value}
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=round(max(seconds, 0.0) * 1000)))
-    plan.emit("workflow-step-waiting", claim.activation, input=claim.activation.input)
+    plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
 
 
 def on_sleep_over(claim: ClaimedNode) -> Plan:
-    """The moment of a sleep has come: its input is its output."""
-    return on_result(claim, _given(claim))
+    """The sleep is over: its input is its output."""
+    return on_result(claim, _input_of(claim))
 
 
-WAITER = "?"  # what the entries of waiters in a mailbox begin with
+WAITER = "?"  # the first character of the entry of a wait; no value id begins with it
 
 
 def waiter(activation: Activation) -> str:
-    """The entry of a waiter in the mailbox of its event."""
+    """Name a wait in the mailbox of its event."""
+    # With the lease token of the claim that begins to wait, so that a later wait at the same path has another entry.
     return f"{WAITER}{activation.path}#{activation.lease_token}"
 
 
 def waiter_path(entry: str) -> str:
-    """The path of the waiter that `waiter` wrote."""
+    """Return the path of the wait that `waiter` has named."""
     return entry[len(WAITER) :].partition("#")[0]
 
 
 def on_await(claim: ClaimedNode) -> Plan:
-    """Nothing has been sent yet: the run waits, holding nothing, until an event comes or the time is over."""
+    """No event is there yet: wait, without a worker, until one comes or the time is over."""
     plan = _plan(claim)
     node = claim.node
     if not isinstance(node, Wait):
         raise TypeError(f"{claim.activation.path} is not a wait")
-    fields = {"status": ActivationStatus.WAITING.value, "label": waiter(claim.activation)}
-    delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean that it has no end
+    fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter(claim.activation)}
+    delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean no timeout
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
-    plan.emit("workflow-step-waiting", claim.activation, input=claim.activation.input)
+    plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
 
 
 def on_event(claim: ClaimedNode, value: str) -> Plan:
-    """The event has come with this value, which is the wait's output."""
+    """The event has come with this value: it is the output of the wait."""
     return on_result(claim, Done(value))
 
 
 def on_timeout(claim: ClaimedNode, error: str) -> Plan:
-    """The event has not come in time: what the workflow has for that runs, or the wait has failed with `error`."""
+    """The event has not come in time: start the alternative, or fail the wait with `error`."""
     node = claim.node
     if not isinstance(node, Wait):
         raise TypeError(f"{claim.activation.path} is not a wait")
@@ -399,13 +448,13 @@ def on_timeout(claim: ClaimedNode, error: str) -> Plan:
         return on_result(claim, Failed(error))
     plan = _plan(claim)
     plan.ops.append(UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value}))
-    begin_node(plan, node.otherwise, (*claim.path, 0), visits(claim.activation), _given(claim))
+    begin_node(plan, node.otherwise, (*claim.path, 0), visits(claim.activation), _input_of(claim))
     return plan.end()
 
 
 def deliver_event(activation: Activation, value: str) -> list[Op]:
-    """The waiting activation has its event."""
-    fields = {
+    """Put a waiting activation into the queue with its event."""
+    fields: ActivationFields = {
         "status": ActivationStatus.QUEUED.value,
         "phase": Phase.EVENT_RECEIVED.value,
         "resume": value,
@@ -415,33 +464,45 @@ def deliver_event(activation: Activation, value: str) -> list[Op]:
 
 
 def time_out_wait(activation: Activation) -> list[Op]:
-    """The waiting activation's time is over."""
-    fields = {"status": ActivationStatus.QUEUED.value, "phase": Phase.EVENT_TIMEOUT.value, "attempt": 0}
+    """Put a waiting activation into the queue because its time is over."""
+    fields: ActivationFields = {
+        "status": ActivationStatus.QUEUED.value,
+        "phase": Phase.EVENT_TIMEOUT.value,
+        "attempt": 0,
+    }
     return [*reopen_run(), UpdateActivation(activation.path, fields)]
 
 
 def reopen_run() -> list[Op]:
-    """A run at rest, or about to rest, goes on."""
+    """Let a run go on that has settled, or is about to settle."""
+    # The run's own activation opens whatever it is doing. A settling that was queued or claimed has lost its lease by
+    # that, so it cannot write a status that is no longer true.
     return [
         UpdateActivation("", {"status": ActivationStatus.OPEN.value}),
         UpdateRun({"status": StoredStatus.RUNNING.value}),
     ]
 
 
-def _given(claim: ClaimedNode) -> Done:
+def _input_of(claim: ClaimedNode) -> Done:
+    """Return the input of the claimed activation as a result."""
     return Done(claim.activation.input, tuple(claim.activation.needs.split()))
 
 
-def _made(plan: Plan, claim: ClaimedNode, text: str, needs: tuple[str, ...] = ()) -> Done:
-    plan.values[claim.activation.lease_token] = text
-    return Done(claim.activation.lease_token, needs)
+def _write_value(plan: Plan, claim: ClaimedNode, text: str, needs: tuple[str, ...] = ()) -> Done:
+    """Write a value that the rules make, and return it as a result."""
+    key = make_outcome_id(claim.activation.lease_token)
+    plan.values[key] = text
+    return Done(key, needs)
 
 
-# --- rest ------------------------------------------------------------------------------------------------------------
+# --- settling --------------------------------------------------------------------------------------------------------
 
 
 def settled_status(header: RunHeader) -> StoredStatus:
-    """What a run in which nothing is live has come to: a failure that nothing can catch outranks a suspension."""
+    """Return the status of a run in which nothing is live: its outcome, else a failure, else what it is awaiting.
+
+    A failure outranks a suspension. It is in the run header only if nothing can tolerate it any more.
+    """
     if header.outcome:
         return StoredStatus(header.outcome)
     if header.failure:
@@ -450,38 +511,48 @@ def settled_status(header: RunHeader) -> StoredStatus:
         return StoredStatus.SUSPENDED
     if header.paused:
         return StoredStatus.PAUSED
-    raise ValueError(f"run {header.run_id} is at rest with nothing held and no outcome")
+    raise ValueError(f"run {header.run_id} settles with nothing awaiting and no outcome")
 
 
 def on_settled(claim: ClaimedNode) -> Plan:
-    """The run as a whole has come to rest; hooks and delivery are done."""
+    """The hooks and the result backend are done: write the status that the run has settled with."""
     header, plan = claim.header, Plan(claim.graph, "")
-    state = settled_status(header)
+    status = settled_status(header)
     error = header.error or header.failure
-    fields = {"status": state.value, "settle_count": header.settle_count + 1, "error": error if state in _BAD else ""}
+    fields: RunHeaderFields = {
+        "status": status.value,
+        "settle_count": header.settle_count + 1,
+        "error": error if status in _KEEP_ERROR else "",
+    }
+    # Open again, ready for the next settling: a resume may let the run go on.
     plan.ops.append(UpdateActivation("", {"status": ActivationStatus.OPEN.value}))
     plan.ops.append(UpdateRun(fields))
-    plan.events.extend(settled_events(state, header.settle_count + 1))
+    plan.events.extend(settled_events(status, header.settle_count + 1))
     return plan
 
 
-_BAD = frozenset({StoredStatus.FAILED, StoredStatus.TRIPWIRE})
+# Only these statuses keep the error: a `bail` may end a run as a success although another step has failed.
+_KEEP_ERROR = frozenset({StoredStatus.FAILED, StoredStatus.TRIPWIRE})
 
 
-def settled_events(state: StoredStatus, rest: int) -> list[Doc]:
-    """The events that tell of a rest. `rest` is its number: a reader who waits for that one knows it by it."""
-    words: list[Doc] = []
-    if state is StoredStatus.PAUSED:
-        words.append({"type": "workflow-paused"})
-    if state is StoredStatus.CANCELED:
-        words.append({"type": "workflow-canceled"})
-    return [*words, {"type": "workflow-finish", "status": state.value, "rest": rest}]
+def settled_events(status: StoredStatus, settle_count: int) -> list[Doc]:
+    """Make the events of a run that has settled.
+
+    The `settle_count` is in them: a reader who waits for a certain settling knows it by its number.
+    """
+    made: list[Doc] = []
+    if status is StoredStatus.PAUSED:
+        made.append(events.make_workflow_paused())
+    if status is StoredStatus.CANCELED:
+        made.append(events.make_workflow_canceled())
+    return [*made, events.make_workflow_finish(status.value, settle_count)]
 
 
-# --- callers ---------------------------------------------------------------------------------------------------------
+# --- resume ----------------------------------------------------------------------------------------------------------
 
 
 def resume(activation: Activation, data: str) -> list[Op]:
-    """The suspended activation goes on with the value `data`, from the top, with its own input."""
-    fields = {"status": ActivationStatus.QUEUED.value, "resume": data, "resumed": True, "attempt": 0}
+    """Put a suspended activation into the queue with the value `data`. It runs from the top, with its own input."""
+    # Its retries begin again: the failures before the suspension say nothing about the call with the data.
+    fields: ActivationFields = {"status": ActivationStatus.QUEUED.value, "resume": data, "resumed": True, "attempt": 0}
     return [*reopen_run(), UpdateActivation(activation.path, fields)]

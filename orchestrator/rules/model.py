@@ -1,8 +1,9 @@
-"""A run: one header, and one activation for each activation, addressed by its path.
+"""A run as data: one run header, and one activation for each node that the run has come to, addressed by its path.
 
-Both are flat (strings, numbers, truth values), so that every store keeps them as one small document and a script can
-read them. Values (inputs, outputs, errors) are never inside: activations name them by their ids. Times are milliseconds
-since 1970, written by the store's clock alone.
+Both are flat (strings, numbers, truth values), so every store keeps each as one small document, and a script can read
+it. Values (inputs, outputs, errors) are never inside: activations name them by their ids. Times are milliseconds since
+1970, written by the clock of the store alone, because the clocks of two workers may differ by more than a lease. This
+module must not know how an activation changes: that is `stamps` and `apply`.
 """
 
 from __future__ import annotations
@@ -11,34 +12,36 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from orchestrator.rules.graph import Path, Route
 from orchestrator.rules.transitions import AWAITING, ENDED, FINAL, LIVE, ActivationStatus, StoredStatus
 
 __all__ = [
+    "AWAITING",
     "ENDED",
     "FINAL",
-    "AWAITING",
     "LIVE",
-    "RunHeader",
-    "Phase",
     "Activation",
-    "Role",
-    "StoredStatus",
+    "ActivationFields",
     "ActivationStatus",
+    "Phase",
+    "Role",
+    "RunHeader",
+    "RunHeaderFields",
+    "StoredStatus",
     "belongs",
-    "with_fields",
     "format_path",
     "pack_route",
     "parse_path",
     "unpack_route",
     "visits",
+    "with_fields",
 ]
 
 
 class Phase(StrEnum):
-    """The work of an activation that is claimed."""
+    """The work to be done when an activation is claimed."""
 
     RUN = "run"  # call the function of a step, mapping or task
     VALIDATE_INPUT = "validate_input"  # validate the input of a nested workflow
@@ -47,40 +50,40 @@ class Phase(StrEnum):
     EVALUATE_LOOP = "evaluate_loop"  # evaluate the condition of a loop
     JOIN = "join"  # gather the children of a block
     COMPUTE_SLEEP = "compute_sleep"  # compute how long to sleep
-    SLEEP_OVER = "sleep_over"  # the moment of a sleep has come
+    SLEEP_OVER = "sleep_over"  # go on after a sleep
     AWAIT_EVENT = "await_event"  # begin to wait for an event
-    EVENT_RECEIVED = "event_received"  # the event has come
-    EVENT_TIMEOUT = "event_timeout"  # the event has not come in time
-    SETTLE = "settle"  # decide what the run as a whole has come to
+    EVENT_RECEIVED = "event_received"  # go on with an event
+    EVENT_TIMEOUT = "event_timeout"  # go on without the event, which has not come in time
+    SETTLE = "settle"  # decide the status of a run in which nothing is live any more
 
 
 class Role(StrEnum):
-    """The way in which an activation shows in a scope's step results."""
+    """The way in which an activation shows among a scope's step results."""
 
-    STEP = "step"
+    STEP = "step"  # under its own id
     BLOCK = "block"  # not at all: its children do
     ITEM = "item"  # only under its foreach
 
 
 def format_path(path: Path) -> str:
-    """A path as text: `0.2.1`; the run itself is the empty text."""
+    """Write a path as text: `0.2.1`. The run itself is the empty text."""
     return ".".join(map(str, path))
 
 
 def parse_path(text: str) -> Path:
-    """The path that `dotted` wrote."""
+    """Read a path that `format_path` wrote."""
     return tuple(map(int, text.split("."))) if text else ()
 
 
 @dataclass(frozen=True, slots=True)
 class _Flat:
     def doc(self) -> dict[str, Any]:
-        """As a flat dict without what has its default: JSON-able, no lists, no nested dicts, no None."""
+        """Return the fields that do not have their default, as a flat dict that JSON can carry."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
 
     @classmethod
     def parse(cls, doc: dict[str, Any]) -> Self:
-        """The opposite of `doc`; fields of a newer version are left out."""
+        """Read what `doc` returned. Fields of a newer version are left out."""
         try:
             return cls(**doc)
         except TypeError:
@@ -90,53 +93,58 @@ class _Flat:
 
 @dataclass(frozen=True, slots=True)
 class Activation(_Flat):
-    """One activation. `path`, `visit` and `route` are text; value ids are text; absent is the empty text or 0."""
+    """One activation: a node of the graph in one run, with all attempts at it.
 
-    path: str = ""
-    step: str = ""  # id of the entry
-    component: str = ""
-    role: str = Role.STEP.value
-    phase: str = Phase.RUN.value
-    status: str = ActivationStatus.QUEUED.value
-    visit: str = ""  # iterations of the loops around it, outermost first
-    seq: int = 0  # number of the commit that made it claimable: tells a fresh message from a stale one
-    lease_token: str = ""  # of the claim that holds it
-    last_lease_token: str = ""  # token of the last claim that ended by a commit
-    last_reply: str = ""  # what that commit answered, for when it is asked again
-    flush_seq: int = 0  # number of the last change by which the present claim went on
-    first_seq: int = 0  # number of the commit by which it first ran
-    route: str = ""  # Route as JSON
-    quiet: bool = False  # writes no events of its own
-    input: str = ""
-    output: str = ""
-    error: str = ""
-    needs: str = ""  # ids of further values that its run will read, separated by blanks
+    Absent is the empty text or 0, never None: a script in another language has no trouble with that.
+    """
+
+    path: str = ""  # the indices from the outside in, `0.2.1`; empty for the run itself
+    step: str = ""  # id of the entry, so that readers need no graph
+    component: str = ""  # kind of the entry: STEP, FOREACH, …
+    role: str = Role.STEP.value  # a Role
+    phase: str = Phase.RUN.value  # a Phase: the work of the next claim
+    status: str = ActivationStatus.QUEUED.value  # an ActivationStatus
+    visit: str = ""  # iterations of the loops around it, outermost first, `2.1`
+    seq: int = 0  # number of the commit that made it claimable; a message with an older one is stale
+    lease_token: str = ""  # fencing token of the present claim; guards every write of it
+    last_lease_token: str = ""  # lease token of the last claim that ended by a commit
+    last_reply: str = ""  # answer to that commit, for a worker that sends it again
+    lease: int = 0  # ms that the lease of the present claim lasts each time
+    flush_seq: int = 0  # number of the last flush of the present claim
+    first_seq: int = 0  # number of the commit by which it first ran: the order of first runs
+    route: str = ""  # a Route as JSON, so that the scheduler needs no graph
+    quiet: bool = False  # emits no events of its own
+    input: str = ""  # id of the input
+    output: str = ""  # id of the output
+    error: str = ""  # id of the error
+    needs: str = ""  # ids of further values that its claim is to bring, between blanks
     scope: int = 0  # length of the path of the scope it belongs to
-    attempt: int = 0
-    abandoned_attempts: int = 0  # claims in a row that ended without a commit
+    attempt: int = 0  # retries so far
+    abandoned_attempts: int = 0  # attempts in a row whose lease ended without a commit
     iteration: int = 0  # of a loop: runs of its body so far
     index: int = -1  # of a foreach item
-    pending_children: int = 0  # unfinished children
-    next_item: int = 0  # next item to start
-    total: int = 0
-    never_started: int = 0  # items that will never be started
-    concurrency: int = 0  # concurrency of a foreach
+    pending_children: int = 0  # children of a block that are not finished
+    next_item: int = 0  # index of the next item to start
+    total: int = 0  # children of a block
+    never_started: int = 0  # items that will never start, because one has failed
+    concurrency: int = 0  # of a foreach: items at a time
     suspend: str = ""  # id of the suspend payload
     resume: str = ""  # id of the resume data; present while the activation is a resumption
-    resumed: bool = False
-    restarted: bool = False
-    label: str = ""
+    resumed: bool = False  # its function is called with resume data
+    restarted: bool = False  # an attempt was abandoned, or taken away by a restart
+    label: str = ""  # the user's own name for its suspension
+    waiter: str = ""  # its entry in the mailbox of the event that it waits for
     tripwire: bool = False  # failed by a TripWire
-    queued_at: int = 0
-    started_at: int = 0
+    queued_at: int = 0  # last time it went into the queue
+    started_at: int = 0  # first time it ran
     ended_at: int = 0
-    suspended_at: int = 0
-    resumed_at: int = 0
-    deadline: int = 0  # when somebody has to look at it again
-    sends: int = 1  # messages that were sent of it since it was queued; 0 where it is known that none could be
-    looks: int = 0  # how often in a row it was left in a long queue
-    parked: str = ""  # why no worker can run it now
-    trace: str = ""  # ids of the spans of the blocks around it, outermost first, of an open block also its own
+    suspended_at: int = 0  # last time it began to await something
+    resumed_at: int = 0  # last time it went on from that
+    deadline: int = 0  # moment at which a worker must look at it again
+    sends: int = 1  # messages sent of it since it was queued; 0 where it is known that none could be
+    looks: int = 0  # times in a row that a sweep left it in a long queue
+    parked: str = ""  # reason why no worker can run it now
+    trace: str = ""  # span ids of the blocks around it, outermost first; of an open block also its own
 
     @property
     def at(self) -> Path:
@@ -150,42 +158,42 @@ class Activation(_Flat):
 
     @property
     def live(self) -> bool:
-        """True where somebody will go on with it without being asked. The run's own activation never counts."""
+        """True where a worker goes on with it unasked. The run's own activation never counts."""
         return self.status in LIVE and self.path != ""
 
 
 @dataclass(frozen=True, slots=True)
 class RunHeader(_Flat):
-    """All that is known of a run as a whole. The counts say how many of its activations are in each of these states."""
+    """Everything that is known of a run as a whole."""
 
     run_id: str = ""
     workflow_id: str = ""
-    resource_id: str = ""
-    fingerprint: str = ""
-    namespace: str = ""
-    runtime: str = ""
-    status: str = StoredStatus.PENDING.value
+    resource_id: str = ""  # the user's name for the owner of the run
+    fingerprint: str = ""  # of the graph that it was started with
+    namespace: str = ""  # workers and schedulers look after one namespace
+    runtime: str = ""  # name of the runtime that carries its dispatches
+    status: str = StoredStatus.PENDING.value  # a StoredStatus
     generation: int = 0  # time travels so far
-    commits: int = 0
-    settle_count: int = 0
-    live: int = 0
-    suspended: int = 0
-    waiting: int = 0
-    paused: int = 0
-    outcome: str = ""  # what the flow has ended with, before the run rests
-    failure: str = ""  # id of the first error that nothing can catch any more
-    tripwire: bool = False
-    closed: bool = False  # ended by `bail`, `abort` or `cancel`: nothing but the rest may follow
-    per_step: bool = False
-    quiet: bool = False
-    auto_restart: bool = True
-    input: str = ""
-    output: str = ""
-    error: str = ""
-    trace: str = ""  # the run's span: a W3C `traceparent`, and a `tracestate` behind a blank
-    pending_resumes: str = ""  # for whom the resume data of a time travel is (see `promises`)
-    last_request_id: str = ""  # id of the last change by a caller
-    last_reply: str = ""
+    commits: int = 0  # number of the last commit
+    settle_count: int = 0  # how often it has settled
+    live: int = 0  # number of live activations; the commit that takes it to zero settles the run
+    suspended: int = 0  # number of suspended activations
+    waiting: int = 0  # number of waiting activations
+    paused: int = 0  # number of paused activations
+    outcome: str = ""  # status with which the flow has ended; `status` follows when the run settles
+    failure: str = ""  # id of the first error that nothing can tolerate any more
+    tripwire: bool = False  # that failure, or the outcome, is a tripwire
+    closed: bool = False  # ended by `bail`, `abort` or `cancel`: only the settling may follow
+    per_step: bool = False  # goes by single steps, each on a resume
+    quiet: bool = False  # emits no events of its steps
+    auto_restart: bool = True  # abandoned attempts are taken over; else only `restart` does that
+    input: str = ""  # id of the input
+    output: str = ""  # id of the output
+    error: str = ""  # id of the error
+    trace: str = ""  # its span: a W3C `traceparent`, and a `tracestate` behind a blank
+    pending_resumes: str = ""  # resume data for steps not reached yet (see `pending_resumes`)
+    last_request_id: str = ""  # id of the last change of a caller
+    last_reply: str = ""  # answer to that change, for a caller that sends it again
     created_at: int = 0
     started_at: int = 0
     updated_at: int = 0
@@ -193,19 +201,113 @@ class RunHeader(_Flat):
 
     @property
     def final(self) -> bool:
-        """True where the run has ended for good."""
+        """True where the run has ended. Only a time travel lets it go on."""
         return self.status in FINAL
 
 
+class ActivationFields(TypedDict, total=False):
+    """Some fields of an activation, as a commit names those that it changes.
+
+    The names and types are those of `Activation`, as a test proves. So mypy finds a field that is misspelled or has a
+    value of another type; some stores would write it without a word.
+    """
+
+    path: str
+    step: str
+    component: str
+    role: str
+    phase: str
+    status: str
+    visit: str
+    seq: int
+    lease_token: str
+    last_lease_token: str
+    last_reply: str
+    lease: int
+    flush_seq: int
+    first_seq: int
+    route: str
+    quiet: bool
+    input: str
+    output: str
+    error: str
+    needs: str
+    scope: int
+    attempt: int
+    abandoned_attempts: int
+    iteration: int
+    index: int
+    pending_children: int
+    next_item: int
+    total: int
+    never_started: int
+    concurrency: int
+    suspend: str
+    resume: str
+    resumed: bool
+    restarted: bool
+    label: str
+    waiter: str
+    tripwire: bool
+    queued_at: int
+    started_at: int
+    ended_at: int
+    suspended_at: int
+    resumed_at: int
+    deadline: int
+    sends: int
+    looks: int
+    parked: str
+    trace: str
+
+
+class RunHeaderFields(TypedDict, total=False):
+    """Some fields of a run header, as `ActivationFields` are of an activation."""
+
+    run_id: str
+    workflow_id: str
+    resource_id: str
+    fingerprint: str
+    namespace: str
+    runtime: str
+    status: str
+    generation: int
+    commits: int
+    settle_count: int
+    live: int
+    suspended: int
+    waiting: int
+    paused: int
+    outcome: str
+    failure: str
+    tripwire: bool
+    closed: bool
+    per_step: bool
+    quiet: bool
+    auto_restart: bool
+    input: str
+    output: str
+    error: str
+    trace: str
+    pending_resumes: str
+    last_request_id: str
+    last_reply: str
+    created_at: int
+    started_at: int
+    updated_at: int
+    ended_at: int
+
+
+# A workflow has few routes, and each activation carries one as text: both directions are remembered.
 @lru_cache(maxsize=4096)
 def pack_route(route: Route) -> str:
-    """A route as compact JSON, without what is absent."""
+    """Write a route as compact JSON, without what is absent."""
     return json.dumps({k: v for k, v in asdict(route).items() if v is not None}, separators=(",", ":"))
 
 
 @lru_cache(maxsize=4096)
 def unpack_route(text: str) -> Route:
-    """The opposite of `pack_route`."""
+    """Read a route that `pack_route` wrote."""
     if not text:
         return Route("")
     doc = json.loads(text)
@@ -216,16 +318,18 @@ def unpack_route(text: str) -> Route:
 
 
 def visits(activation: Activation) -> tuple[int, ...]:
-    """The visit as numbers."""
+    """Return the visit as numbers."""
     return parse_path(activation.visit)
 
 
 def belongs(child: Activation, ancestor: Activation) -> bool:
     """Tell whether `child` is of the ancestor's present visit, and not left over from an earlier iteration."""
+    # Activations of an earlier iteration stay in the store until their places are taken again: deleting them would make
+    # the commit of an iteration as large as the loop's body.
     mine, theirs = visits(child), visits(ancestor)
     return mine[: len(theirs)] == theirs
 
 
-def with_fields(activation: Activation, **values: Any) -> Activation:
-    """The activation with other values in some fields."""
+def with_fields(activation: Activation, **values: Unpack[ActivationFields]) -> Activation:
+    """Return the activation with other values in some fields."""
     return replace(activation, **values)

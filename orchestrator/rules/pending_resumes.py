@@ -1,7 +1,8 @@
-"""What a time travel with resume data promises: the data goes to the steps behind its target that had suspended.
+"""Pending resumes: resume data of a time travel, for steps behind its target that had suspended.
 
-They begin again only when the run comes to them, in commits that read nothing. So until then the header carries, as
-text, who they are and how far the items had come of the foreach blocks they are in.
+Such a step begins again only when the run comes to it, in a commit that reads nothing. So until then the run header
+carries, as text, which steps these are, and how far each foreach around them had come. This module must not know how
+the steps were found: that is `travel`.
 """
 
 from __future__ import annotations
@@ -16,46 +17,51 @@ from orchestrator.rules.model import Activation, with_fields
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a foreach of `total` items had come: `begun` of them, of which those in the ranges of `done` went well.
-
-    A range is the first index and the one behind the last.
-    """
+    """The progress of a foreach of `total` items, as the older generation left it."""
 
     total: int
-    begun: int = 0
-    done: tuple[tuple[int, int], ...] = ()
+    begun: int = 0  # items that had begun: the next item to start
+    done: tuple[
+        tuple[int, int], ...
+    ] = ()  # the items that succeeded, as ranges: the first index, and the one behind the last
 
     @property
     def pending_children(self) -> int:
-        """How many items have still to end."""
+        """The number of items that are not finished."""
         return self.total - sum(end - first for first, end in self.done)
 
-    def unfinished(self) -> list[int]:
-        """The items that had begun and not ended well."""
-        well = {index for first, end in self.done for index in range(first, end)}
-        return [index for index in range(self.begun) if index not in well]
+    def unfinished_items(self) -> list[int]:
+        """List the items that had begun and not succeeded."""
+        succeeded = {index for first, end in self.done for index in range(first, end)}
+        return [index for index in range(self.begun) if index not in succeeded]
 
 
 @dataclass(frozen=True, slots=True)
 class PendingResumes:
-    """Resume data and suspend payload (value ids) by `spot`, and the progress of each foreach around, by `spot`."""
+    """Steps that begin as resumed ones, and the progress of each foreach around them."""
 
+    # ids of the resume data and of the suspend payload, by `activation_key`
     resumes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    # by `activation_key` of the foreach
     items: Mapping[str, Progress] = field(default_factory=dict)
 
     def apply_to(self, activation: Activation) -> Activation:
-        """The activation of a step that begins: as a resumed one, if that was promised."""
+        """Return the activation of a step that begins: as a resumed one, if resume data is pending for it."""
+        # By path and visit: in a later iteration of a loop the step begins as any other.
         found = self.resumes.get(activation_key(activation.path, activation.visit))
         return activation if found is None else with_fields(activation, resume=found[0], resumed=True, suspend=found[1])
 
     def progress(self, path: str, visit: str, total: int) -> Progress:
-        """Where a foreach of so many items goes on: at its beginning, if nothing else was promised or the list has
-        changed."""
+        """Return where a foreach of `total` items goes on.
+
+        It begins with its first item, unless progress is known for a list of that length.
+        """
+        # Another length means that the steps before the foreach have made another list: its old items mean nothing.
         found = self.items.get(activation_key(path, visit))
         return found if found is not None and found.total == total else Progress(total)
 
     def text(self) -> str:
-        """As text for the header; the empty text where nothing is promised."""
+        """Write it as text for the run header; the empty text where nothing is pending."""
         if not self.resumes:
             return ""
         items = {where: [found.total, found.begun, found.done] for where, found in self.items.items()}
@@ -65,9 +71,10 @@ class PendingResumes:
 NO_PENDING_RESUMES = PendingResumes()
 
 
+# Every outcome of a run parses the same text, so the last ones are remembered.
 @lru_cache(maxsize=64)
 def parse_pending_resumes(text: str) -> PendingResumes:
-    """The opposite of `PendingResumes.text`."""
+    """Read what `PendingResumes.text` wrote."""
     if not text:
         return NO_PENDING_RESUMES
     resumes, items = json.loads(text)
@@ -82,12 +89,13 @@ def _pairs(done: Iterable[Iterable[int]]) -> tuple[tuple[int, int], ...]:
 
 
 def activation_key(path: str, visit: str) -> str:
-    """One activation of this life, as a key."""
+    """Name one activation of this generation."""
     return f"{path}@{visit}"
 
 
 def ranges(indices: Iterable[int]) -> tuple[tuple[int, int], ...]:
-    """Ascending numbers as ranges."""
+    """Write ascending numbers as ranges."""
+    # Ten thousand finished items are one range, and the header stays small.
     found: list[tuple[int, int]] = []
     for index in indices:
         if found and found[-1][1] == index:

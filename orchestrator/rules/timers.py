@@ -1,28 +1,36 @@
-"""The timers of activations: which have one, what follows when its moment comes, and who looks after them.
+"""The timers of activations: which activations have one, what follows from a deadline, and the right to sweep.
 
-Outbox, lease, retry, sleep and the time limit of a wait are all one moment of an activation. What follows from it knows no
-graph and runs no user code: the sweep may be in the process of another service, which has none of this one's workflows.
+Outbox, lease, retry, sleep and the timeout of a wait are all one deadline of an activation. What follows from it needs
+no graph and runs no user code: the sweep may run in a process of another service, which has none of these workflows.
+This module must not know how a store finds what is due.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from orchestrator.rules.change import Change, Dispatch, Op, Precondition, RequestGuard, UpdateActivation
+from orchestrator.rules.change import (
+    Change,
+    Committed,
+    Dispatch,
+    Op,
+    Precondition,
+    RequestGuard,
+    UpdateActivation,
+)
 from orchestrator.rules.flow import time_out_wait
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.stamps import dispatch_of
 from orchestrator.rules.transitions import TABLE, Deadline
 
-# Runs of these runtimes live in the process of their caller, and no worker has to know their workflows. A sweep would
-# hand their steps to workers all the same; `restart` alone takes them over.
+# Runs of these runtimes live in the process of their caller, and no worker needs to know their workflows. A sweep would
+# hand their steps to workers all the same. Only `restart` takes them over.
 UNSWEPT_RUNTIMES = frozenset({"local"})
-NEVER = 1 << 50  # ms since a sweep that never was
-
-# Runs whose timers may mean something. One that is suspended may wait for an event whose time is limited.
+# Runs whose timers may mean something. A suspended run may have a wait with a timeout.
 SWEPT = frozenset({StoredStatus.RUNNING.value, StoredStatus.SUSPENDED.value})
-_SLOWEST = 3_600_000  # a queued activation is looked at again at least this often
+_SLOWEST = 3_600_000  # milliseconds; a queued activation is looked at again at least this often
 _MOST_DOUBLINGS = 3  # of the pause before another look at a message in a long queue, which may be lost all the same
 LANE = 200_000_000_000_000  # ms; the width of a lane in an index of timers, wider than every moment that can be stored
 
@@ -36,7 +44,7 @@ class Lane(StrEnum):
 
     @property
     def offset(self) -> int:
-        """What a store adds to a deadline for its place in the index of timers: one index has both lanes."""
+        """The number that a store adds to a deadline for its place in the index of timers: one index has all lanes."""
         return LANE * list(Lane).index(self)
 
 
@@ -44,24 +52,24 @@ _LANES = {Deadline.LEASE: Lane.LEASES, Deadline.REDELIVERY: Lane.OUTBOX}
 LANE_OF = {deadline: _LANES.get(deadline, Lane.MOMENTS) for deadline in Deadline}
 
 
-# --- which activations have one ------------------------------------------------------------------------------------------
+# --- which activations have one --------------------------------------------------------------------------------------
 
 
 def is_swept(header: RunHeader) -> bool:
-    """Tell whether somebody else than the run's own process looks after its timers."""
+    """Tell whether the schedulers of workers look after the timers of this run."""
     return header.runtime not in UNSWEPT_RUNTIMES
 
 
 def has_timer(header: RunHeader, activation: Activation) -> bool:
-    """Tell whether a store must find this activation when its moment comes."""
+    """Tell whether a store must find this activation when its deadline comes."""
     return bool(activation.deadline) and TABLE[activation.status].deadline is not Deadline.NONE and is_swept(header)
 
 
 def is_timer_live(header: RunHeader, activation: Activation) -> bool:
-    """Tell whether a timer still means something. Stores drop the others as they fire.
+    """Tell whether a timer still means something. Stores drop the others when they fire.
 
-    A cancel, for one, is a commit of the header alone, and leaves ten thousand timers behind. Only a wait for an event
-    outlasts the run's settling. In a closed run nothing but the settling is still to come.
+    A cancel, for one, is a commit of the run header alone, and may leave ten thousand timers behind. Only a wait for an
+    event outlasts the settling of its run. In a closed run nothing but the settling is still to come.
     """
     if header.status == StoredStatus.RUNNING:
         return not header.closed or not activation.path
@@ -69,16 +77,34 @@ def is_timer_live(header: RunHeader, activation: Activation) -> bool:
 
 
 def lane_of(activation: Activation) -> Lane:
-    """The lane in which the timer of this activation is swept."""
+    """Return the lane in which the timer of this activation is swept."""
     return LANE_OF[TABLE[activation.status].deadline]
 
 
 def place_of(activation: Activation) -> int:
-    """The place of an activation's timer in a store's index."""
+    """Return the place of an activation's timer in a store's index."""
     return lane_of(activation).offset + activation.deadline
 
 
-# --- who sweeps them -------------------------------------------------------------------------------------------------
+def is_due(activation: Activation, now: int) -> bool:
+    """Tell whether the activation's moment has come, as it stands there now.
+
+    Where a store finds the timer first and reads its activation after that, a worker may have claimed it in between:
+    then its moment is the end of a lease that has just begun, and a sweep would take the claim from a live worker.
+    """
+    return 0 < activation.deadline <= now
+
+
+def is_stranded(header: RunHeader, activation: Activation, now: int) -> bool:
+    """Tell whether the end of the lease was written by a clock that has gone back since.
+
+    No lease ends farther off than its own length; a whole length more is allowed for, so that no small step matters.
+    """
+    is_leased = activation.status == ActivationStatus.RUNNING and activation.lease > 0 and header.auto_restart
+    return is_leased and is_timer_live(header, activation) and activation.deadline - now > 2 * activation.lease
+
+
+# --- the right to sweep them -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +113,78 @@ class SweepRight:
 
     holder: str = ""
     until: int = 0  # when it may pass to another
-    last: int = 0  # when its holder last took or kept it
+    last: int = 0  # when anybody last asked for it, as far as that is noted
+    # Since when they have asked without a pause: no lease counts as over before its own length after that.
+    steady_since: int = 0
+    ahead: int = 0  # what the clock had shown when it went back; 0 once it has come there again
 
 
-def take_sweep_right(right: SweepRight, holder: str, lease: int, now: int) -> tuple[int, SweepRight | None]:
-    """Take or keep the right to sweep. Return the ms since the last sweep and the right as it is now; 0 and None where
-    another holds it.
+@dataclass(frozen=True, slots=True)
+class SweepGrant:
+    """The times that the holder of the right must know."""
 
-    The time since the last sweep matters: after a gap every lease is over, also those of workers that are alive, so
-    that the first sweep must not take them for lost.
+    steady: int = 0  # ms for which somebody has looked without a pause
+    ahead: int = 0  # ms by which moments that were written before the clock went back are still ahead
+
+
+def take_sweep_right(
+    right: SweepRight, holder: str, lease: int, pause: int, now: int
+) -> tuple[SweepGrant | None, SweepRight | None]:
+    """Take or keep the right to sweep for `lease` ms. Return what its holder has to know (None where another holds it)
+    and the right as it is to be written (None where it may stay as it is).
+
+    A store that was away lets every lease run out, also those of workers that live. So it is noted when somebody asks
+    after more than `pause` ms in which nobody has; `may_take_claim` goes by it. It stands in the store and not in the
+    process that has seen it, for another may sweep next, and an answer may get lost: whoever asks again finds it noted.
+    A clock that jumps looks like a pause, whichever way it goes, and after one that went back no moment before is to be
+    trusted: neither the end of the right nor those of leases.
     """
-    if right.holder not in ("", holder) and right.until > now:
-        return 0, None
-    return max(1, now - right.last) if right.last else NEVER, SweepRight(holder, now + lease, now)
+    off = abs(now - right.last)
+    is_steady = bool(right.last) and off <= pause
+    went_back = right.last - now > pause
+    ahead = max(right.ahead, right.last) if went_back else right.ahead
+    seen = replace(
+        right, last=now, steady_since=right.steady_since if is_steady else now, ahead=ahead if ahead > now else 0
+    )
+    if right.holder not in ("", holder) and right.last <= now < right.until:
+        # The others only look whether it is free. That they do shows all the same that the store was there. It is
+        # written where the holder has gone silent, and not each time: they are many.
+        return None, seen if off > pause // 2 else None
+    taken = replace(seen, holder=holder, until=now + lease)
+    return SweepGrant(max(0, now - taken.steady_since), max(0, taken.ahead - now)), taken
 
 
-# --- what follows from one -------------------------------------------------------------------------------------------
+def may_take_claim(activation: Activation, steady: int, lease: int) -> bool:
+    """Tell whether a claim whose lease is over may be taken from its holder: only one that could have been renewed.
+
+    `steady` is for how long the store has been there without a pause; a live worker renews within the length of a
+    lease. `lease` is that of claims that do not say how long theirs is.
+    """
+    return steady >= (activation.lease or lease)
+
+
+# --- what a repeated commit could not tell ---------------------------------------------------------------------------
+
+
+def find_left_out(answer: Committed, activations: Iterable[Activation], now: int) -> tuple[Dispatch, ...]:
+    """The dispatches that the answer to a repeat leaves out, found in the run's activations.
+
+    Those that one commit has put in the queue have its number. Where no sweep looks after them, nobody else would ever
+    be told of them.
+    """
+    known = {dispatch.path for dispatch in answer.dispatches}
+    number = answer.dispatches[0].seq
+    others = (activation for activation in activations if activation.seq == number and activation.path not in known)
+    found = (dispatch_of(activation, max(0, activation.deadline - now)) for activation in others)
+    return tuple(dispatch for dispatch in found if dispatch is not None)
+
+
+# --- what follows from a deadline -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class DeadlineAction:
-    """A guarded change, and what to publish once it is committed beside the dispatches that it brings itself."""
+    """A guarded change, and the dispatches that are published again after it, beside those of its commit."""
 
     change: Change
     again: tuple[Dispatch, ...] = ()
@@ -116,58 +193,61 @@ class DeadlineAction:
 def on_deadline(
     header: RunHeader, activation: Activation, redelivery_delay: int, *, short: bool = True
 ) -> DeadlineAction | None:
-    """Decide what follows now that the activation's moment has come; None where nothing does.
+    """Decide what follows now that the deadline of an activation has come; None where nothing does.
 
-    The commit moves the timer on first, guarded by what was read; the word to a worker comes after it. So two sweeps at
-    once, one that stalls and one that dies in between are all harmless, and what cannot be published does not stay at
-    the head of the queue of timers, where everything behind it would starve.
+    The commit moves the timer first, guarded by what was read, and the message comes after it. So two sweeps at once, a
+    sweep that stalls and a sweep that dies are all harmless. What cannot be published does not stay at the head of the
+    timers, where everything behind it would starve.
 
-    `short` says that the activation's queue has been seen short since it was published: only then is its message sent
-    again, under the same seq. Otherwise a backlog would make more backlog, and never end.
+    `short` says that the activation's queue has been seen short since its message was sent. Only then is the message
+    sent again, under the same seq. Otherwise a backlog would add to itself and never end.
     """
     if not is_timer_live(header, activation):
         return None
     match activation.status:
         case ActivationStatus.WAITING:
-            return DeadlineAction(_guarded(activation, tuple(time_out_wait(activation)), redelivery_delay))
+            return DeadlineAction(_upkeep_change(activation, tuple(time_out_wait(activation)), redelivery_delay))
         case ActivationStatus.QUEUED:
-            # Its message may be lost, or far back in a long queue. The number stays: a copy does no harm, while a new
+            # Its message may be lost, or far back in a long queue. The number stays: a copy is harmless, while a new
             # number would make the message at the head of the queue stale.
             if not short and activation.sends:
                 return DeadlineAction(
-                    _guarded(activation, (_look_later(activation, redelivery_delay),), redelivery_delay)
+                    _upkeep_change(activation, (_look_later(activation, redelivery_delay),), redelivery_delay)
                 )
             again = (Dispatch(activation.path, activation.seq, activation.route),)
             return DeadlineAction(
-                _guarded(activation, (_send_again(activation, redelivery_delay),), redelivery_delay), again
+                _upkeep_change(activation, (_send_again(activation, redelivery_delay),), redelivery_delay), again
             )
         case ActivationStatus.RETRYING | ActivationStatus.SLEEPING:
             return DeadlineAction(
-                _guarded(
+                _upkeep_change(
                     activation,
                     (UpdateActivation(activation.path, {"status": ActivationStatus.QUEUED.value}),),
                     redelivery_delay,
                 )
             )
-        # Nobody may take it over but `restart`; the timer stays, for the day on which the run is closed.
+        # Only `restart` may take it over. The timer stays, for the day on which the run is closed.
         case ActivationStatus.RUNNING if not header.auto_restart:
             return DeadlineAction(
-                _guarded(activation, (UpdateActivation(activation.path, {}, delay=_SLOWEST),), redelivery_delay)
+                _upkeep_change(activation, (UpdateActivation(activation.path, {}, delay=_SLOWEST),), redelivery_delay)
             )
-        # The worker is lost. How many in a row are too many is the executor's to say, when it claims the activation.
+        # The attempt is abandoned. The executor says how many in a row are too many, when it claims the activation
+        # (`attempt_commands.must_give_up`): ending a step needs its graph.
         case ActivationStatus.RUNNING:
-            fields = {
+            fields: ActivationFields = {
                 "status": ActivationStatus.QUEUED.value,
                 "abandoned_attempts": activation.abandoned_attempts + 1,
                 "restarted": True,
             }
-            return DeadlineAction(_guarded(activation, (UpdateActivation(activation.path, fields),), redelivery_delay))
+            return DeadlineAction(
+                _upkeep_change(activation, (UpdateActivation(activation.path, fields),), redelivery_delay)
+            )
         case _:
             return None
 
 
 def _send_again(activation: Activation, redelivery_delay: int) -> UpdateActivation:
-    """Count one more message. With each the pause until the next doubles, however old the activation is."""
+    """Count one more message. The pause until the next doubles each time, because a copy costs a claim."""
     sends = max(0, activation.sends) + 1
     delay = max(redelivery_delay, min(_SLOWEST, redelivery_delay << min(sends - 1, 30)))
     return UpdateActivation(activation.path, {"sends": sends, "looks": 0}, delay=delay)
@@ -180,10 +260,11 @@ def _look_later(activation: Activation, redelivery_delay: int) -> UpdateActivati
 
 
 def on_unsent(dispatches: Sequence[Dispatch], delay: int, *, sends: Mapping[str, int] | None = None) -> Change:
-    """Note that nobody could be told of these queued activations: their timers come after `delay`, as if untried.
+    """Note that these queued activations could not be published: their timers fall due after `delay`, as if untried.
 
     `sends` says how many messages had been sent before, by path; else there was none, so that a long queue is no reason
-    to wait: no message is in it. What has been claimed meanwhile refuses the change: it was told after all.
+    to wait: no message is in it. Where one has been claimed meanwhile the change is refused: its message has
+    gone out after all.
     """
     known = sends or {}
     ops = tuple(
@@ -194,8 +275,15 @@ def on_unsent(dispatches: Sequence[Dispatch], delay: int, *, sends: Mapping[str,
     return Change(RequestGuard("", SWEPT), ops, expect=expect)
 
 
-def _guarded(activation: Activation, ops: tuple[Op, ...], redelivery_delay: int) -> Change:
-    guard = RequestGuard("", SWEPT)  # without an id: it must not push the answer of a caller out, who may repeat it
+def with_request_id(change: Change, request_id: str) -> Change:
+    """The upkeep under an id, so that it is remembered: for where nobody looks again if its answer gets lost."""
+    guard = change.guard
+    return replace(change, guard=replace(guard, id=request_id)) if isinstance(guard, RequestGuard) else change
+
+
+def _upkeep_change(activation: Activation, ops: tuple[Op, ...], redelivery_delay: int) -> Change:
+    # Without an id: there is much upkeep, and its preconditions make it safe to repeat.
+    guard = RequestGuard("", SWEPT)
     return Change(
         guard,
         ops,

@@ -1,8 +1,8 @@
-"""The table of statuses: which may follow which, and what an activation is stamped with as it takes one.
+"""The table of statuses: which status may follow which, and what happens to an activation that takes one.
 
 `stamps` and `apply` interpret the table, and so do the Redis scripts, in whose text it stands. The sets of statuses,
-the timers (`timers`) and the state diagram of the documentation derive from it. A status is added here, and nowhere
-else.
+the timers (`timers`) and the state diagram of the documentation derive from it. A status is added here and nowhere
+else. The table must not know why a status is taken: `flow` and the commands decide that.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class ActivationStatus(StrEnum):
     SUCCESS = "success"
     FAILED = "failed"
     SKIPPED = "skipped"
-    CANCELED = "canceled"  # ended the run by its own word
+    CANCELED = "canceled"  # its step called `abort`
 
 
 class StoredStatus(StrEnum):
-    """The stored status of a run."""
+    """The status of a run, as it is stored."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -46,46 +46,46 @@ class StoredStatus(StrEnum):
 class Kind(StrEnum):
     """The party that moves an activation of this status on."""
 
-    LIVE = "live"  # a worker or the sweep, without being asked; a run of which nothing is live settles
+    LIVE = "live"  # a worker or the scheduler, unasked; a run in which nothing is live settles
     OPEN = "open"  # its last child
-    AWAITING = "awaiting"  # somebody outside; the header counts each such status by name
-    ENDED = "ended"  # nobody
-    ABSENT = "absent"  # nobody: there is no activation
+    AWAITING = "awaiting"  # a caller, an event or a timeout; the run header counts each such status by name
+    ENDED = "ended"  # none; only a fresh activation can take its place
+    ABSENT = "absent"  # none: there is no activation
 
 
 class Claim(StrEnum):
-    """The condition on which a message that names the activation's number may claim it."""
+    """The condition under which a message that names the current `seq` may claim the activation."""
 
     NEVER = "never"
     AT_ONCE = "at_once"
     AT_DEADLINE = "at_deadline"
-    LEASE_OVER = "lease_over"  # the present claim holds it until then
+    HELD = "held"  # by the present claim. Whether its lease counts as over is the sweep's to say (see `timers`)
 
 
 class Number(StrEnum):
-    """The fate of the number that a message has to name."""
+    """The effect of taking a status on `seq`, the number that a message has to name."""
 
-    KEPT = "kept"  # no message speaks of this status, so none has to be told from a stale one
-    NEW = "new"  # older messages are stale from now on: one sent before a retry must not skip its delay
-    CLAIMED = "claimed"  # kept if a message named it, else new: a takeover makes the message of the lost worker stale
+    KEPT = "kept"  # no message names an activation of this status, so no message can be stale
+    NEW = "new"  # older messages become stale: one from before a retry must not skip its delay
+    CLAIMED = "claimed"  # kept if a message named it, else new: a takeover makes the dead worker's message stale
 
 
 class Deadline(StrEnum):
-    """The moment at which somebody looks at the activation again.
+    """The moment at which a worker looks at the activation again.
 
-    Whatever is live has exactly one. The commit that makes it live writes it, so that a crash between that commit and
-    the message to a worker loses nothing.
+    Whatever is live has exactly one. The commit that makes it live writes it, so a crash between that commit and the
+    message to a worker loses nothing.
     """
 
     NONE = "none"
     LEASE = "lease"  # is its worker still there?
     REDELIVERY = "redelivery"  # was its message lost?
     DELAY = "delay"  # is it time?
-    TIMEOUT = "timeout"  # has the event not come? A wait without a delay has no end
+    TIMEOUT = "timeout"  # has the event not come? A wait without a timeout has no deadline
 
 
-class Told(StrEnum):
-    """The moment at which a worker is told of the activation."""
+class DispatchTime(StrEnum):
+    """The moment at which the activation is dispatched to a worker."""
 
     NEVER = "never"
     AT_ONCE = "at_once"
@@ -94,39 +94,39 @@ class Told(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All there is to know of one status of an activation. Fields of activations stand here by their names."""
+    """Everything that is to be known of one status of an activation. Fields of activations are given by name."""
 
     kind: Kind
-    may_follow: tuple[ActivationStatus, ...] = ()  # what may follow; anything else is a bug of whoever wrote the change
-    root_may_follow: tuple[ActivationStatus, ...] = ()  # what else may follow in the run's own activation
+    may_follow: tuple[ActivationStatus, ...] = ()  # the next statuses; any other is a bug in the change
+    root_may_follow: tuple[ActivationStatus, ...] = ()  # further next statuses of the run's own activation
     claim: Claim = Claim.NEVER
     seq: Number = Number.KEPT
-    deadline: Deadline = (
-        Deadline.NONE
-    )  # a lease brings the claim's token along; every other status takes the token away
-    stamps: tuple[str, ...] = ()  # moments, taken each time
-    first_stamps: tuple[str, ...] = ()  # moments, taken the first time alone
-    answer_stamps: tuple[str, ...] = ()  # moments, taken if the activation was awaiting somebody
-    ordered: bool = False  # its first such commit numbers it in the order of first runs
+    # A lease comes with the lease token of its claim; every status without one takes the token away.
+    deadline: Deadline = Deadline.NONE
+    stamps: tuple[str, ...] = ()  # fields that get the current time, each time
+    first_stamps: tuple[str, ...] = ()  # fields that get the current time, the first time only
+    answer_stamps: tuple[str, ...] = ()  # fields that get the current time if the activation was awaiting
+    ordered: bool = False  # the first such commit gives the activation its place in the order of first runs
     resets: tuple[str, ...] = ()  # fields that get their defaults back
-    told: Told = Told.NEVER
+    dispatch: DispatchTime = DispatchTime.NEVER
 
     @property
     def is_asked_for(self) -> bool:
-        """True where a message has spoken of the activation by its number."""
+        """True where a message has named the current `seq` of the activation."""
         return self.claim in (Claim.AT_ONCE, Claim.AT_DEADLINE)
 
 
-# An activation that is written afresh comes from here, whether there was one at its place or not: another iteration, or a
-# time travel, writes over what has ended.
+# An activation that is created comes from here, even where its place holds one that has ended: another iteration of a
+# loop and a time travel write over it, and the table need not allow any way out of an end.
 ABSENT = ""
 
 _ENDED = Row(
     Kind.ENDED,
-    # What never ran (an arm that failed with its block, say) has begun as it ends, so that every end has a beginning.
+    # What never ran (an arm that failed with its block, say) starts as it ends, so every end has a beginning.
     first_stamps=("started_at",),
     stamps=("ended_at",),
-    # A result clears the count of lost workers: only losses in a row, with no commit between them, count as a poison.
+    # A result clears the count of abandoned attempts: only attempts in a row, with no commit in between, show that
+    # the step kills its workers.
     resets=("abandoned_attempts",),
 )
 
@@ -135,41 +135,42 @@ TABLE: Mapping[str, Row] = {
         Kind.ABSENT,
         may_follow=(
             ActivationStatus.QUEUED,
-            ActivationStatus.RUNNING,  # claimed by the commit that starts it: control activations, and steps that go on inline
-            ActivationStatus.RETRYING,  # a countdown
+            ActivationStatus.RUNNING,  # claimed by the commit that starts it: a control activation, an inline step
+            ActivationStatus.RETRYING,  # the first step of a delayed start
             ActivationStatus.SLEEPING,
             ActivationStatus.OPEN,
-            ActivationStatus.PAUSED,  # held back in a run that goes step by step
-            ActivationStatus.SUCCESS,  # a time travel writes a past: what a caller says of a step, and arms that were not chosen
-            ActivationStatus.SKIPPED,
+            ActivationStatus.PAUSED,  # a run that goes by single steps
+            ActivationStatus.SUCCESS,  # a time travel writes what a caller gives for a step
+            ActivationStatus.SKIPPED,  # a time travel writes the arms that were not chosen
         ),
     ),
     ActivationStatus.QUEUED: Row(
         Kind.LIVE,
         may_follow=(
             ActivationStatus.RUNNING,
-            ActivationStatus.QUEUED,  # a restart, which makes the messages of before stale
-            ActivationStatus.SUSPENDED,  # a resume that nobody could be told of is taken back
-            ActivationStatus.PAUSED,
+            ActivationStatus.QUEUED,  # a restart, which makes all earlier messages stale
+            ActivationStatus.SUSPENDED,  # a resume is undone, because no message could be sent
+            ActivationStatus.PAUSED,  # the same, for an activation that was paused
         ),
-        # Whoever lets a settled run go on opens it again, and so takes away a settling that had been put in the queue.
+        # A resume, an event or a timeout opens the run's own activation again. If its settling is still in the queue,
+        # that takes the settling away: it would decide a status that is no longer true.
         root_may_follow=(ActivationStatus.OPEN,),
         claim=Claim.AT_ONCE,
         seq=Number.NEW,
         deadline=Deadline.REDELIVERY,
         stamps=("queued_at",),
         answer_stamps=("resumed_at",),
-        # Of this message nothing is known yet.
+        # Nothing is known yet of the new message.
         resets=("sends", "looks"),
-        # Lost workers stay counted: an activation goes back in the queue by way of a sweep after each of them.
-        told=Told.AT_ONCE,
+        # Abandoned attempts stay counted, because a sweep puts the activation back into the queue after each of them.
+        dispatch=DispatchTime.AT_ONCE,
     ),
     ActivationStatus.RUNNING: Row(
         Kind.LIVE,
         may_follow=(
-            ActivationStatus.RUNNING,  # taken over once the lease is over
-            ActivationStatus.QUEUED,  # swept once the lease is over, given back by a worker that stops, or restarted
-            ActivationStatus.RETRYING,  # the attempt failed, or this release cannot run it
+            ActivationStatus.RUNNING,  # another worker takes over after the lease
+            ActivationStatus.QUEUED,  # a sweep after the lease, a release by a worker that stops, a restart
+            ActivationStatus.RETRYING,  # the attempt failed, or this process cannot run the step
             ActivationStatus.SLEEPING,
             ActivationStatus.OPEN,
             ActivationStatus.SUSPENDED,
@@ -178,17 +179,17 @@ TABLE: Mapping[str, Row] = {
             ActivationStatus.FAILED,
             ActivationStatus.CANCELED,
         ),
-        claim=Claim.LEASE_OVER,
+        claim=Claim.HELD,
         seq=Number.CLAIMED,
         deadline=Deadline.LEASE,
         first_stamps=("started_at",),
         ordered=True,
-        # Parts are numbered within a claim, and a worker that claims it evidently can run it.
+        # Flushes are numbered within one claim. What was parked has evidently found a worker that can run it.
         resets=("flush_seq", "parked"),
     ),
     ActivationStatus.RETRYING: Row(
         Kind.LIVE,
-        # A restart leaves a countdown its moment: `retrying` follows itself.
+        # A restart leaves a delayed start its moment: `retrying` follows itself.
         may_follow=(ActivationStatus.RUNNING, ActivationStatus.QUEUED, ActivationStatus.RETRYING),
         root_may_follow=(ActivationStatus.OPEN,),
         claim=Claim.AT_DEADLINE,
@@ -197,7 +198,7 @@ TABLE: Mapping[str, Row] = {
         first_stamps=("started_at",),
         ordered=True,
         resets=("abandoned_attempts",),
-        told=Told.AFTER_DELAY,
+        dispatch=DispatchTime.AFTER_DELAY,
     ),
     ActivationStatus.SLEEPING: Row(
         Kind.LIVE,
@@ -208,18 +209,18 @@ TABLE: Mapping[str, Row] = {
         first_stamps=("started_at",),
         ordered=True,
         resets=("abandoned_attempts",),
-        told=Told.AFTER_DELAY,
+        dispatch=DispatchTime.AFTER_DELAY,
     ),
     ActivationStatus.OPEN: Row(
         Kind.OPEN,
         may_follow=(
-            ActivationStatus.RUNNING,  # the join, or the loop's condition, claimed by the last child
-            ActivationStatus.QUEUED,  # the same where the last child's commit has no claim to give
-            ActivationStatus.PAUSED,  # a loop's condition, held back in a run that goes step by step
+            ActivationStatus.RUNNING,  # the join, or the condition of a loop, claimed by the last child
+            ActivationStatus.QUEUED,  # the same, where the last child's commit can claim nothing more
+            ActivationStatus.PAUSED,  # the condition of a loop, in a run that goes by single steps
             ActivationStatus.SUCCESS,
             ActivationStatus.FAILED,
         ),
-        # Two may let a settled run go on, one after the other: the second finds it open.
+        # Two resumes may let a settled run go on, one after the other: the second finds it open.
         root_may_follow=(ActivationStatus.OPEN,),
         first_stamps=("started_at",),
         ordered=True,
@@ -242,7 +243,7 @@ TABLE: Mapping[str, Row] = {
         ordered=True,
         resets=("abandoned_attempts",),
     ),
-    # What is held back has not run, so it has nothing to clear.
+    # What is paused has not run yet, so it has nothing to clear.
     ActivationStatus.PAUSED: Row(Kind.AWAITING, may_follow=(ActivationStatus.QUEUED,), seq=Number.NEW),
     ActivationStatus.SUCCESS: _ENDED,
     ActivationStatus.FAILED: _ENDED,
@@ -253,20 +254,20 @@ TABLE: Mapping[str, Row] = {
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """All there is to know of one status of a run."""
+    """Everything that is to be known of one status of a run."""
 
-    may_follow: tuple[StoredStatus, ...]  # what may follow; saying a status again is no move
+    may_follow: tuple[StoredStatus, ...]  # the next statuses; writing the present one again is no move
     final: bool = False  # the run has ended
 
 
-# Only a time travel lets a run go on that has ended.
+# Only a time travel lets a run go on that has ended, and then in a new generation.
 _FINAL = RunRow(may_follow=(StoredStatus.RUNNING,), final=True)
 
 RUN_TABLE: Mapping[str, RunRow] = {
     StoredStatus.PENDING: RunRow(may_follow=(StoredStatus.RUNNING, StoredStatus.CANCELED)),
     StoredStatus.RUNNING: RunRow(
         may_follow=(
-            StoredStatus.PENDING,  # a start that nobody could be told of is taken back
+            StoredStatus.PENDING,  # a start is undone, because no message could be sent
             StoredStatus.SUSPENDED,
             StoredStatus.PAUSED,
             StoredStatus.SUCCESS,
@@ -283,7 +284,7 @@ RUN_TABLE: Mapping[str, RunRow] = {
     StoredStatus.TRIPWIRE: _FINAL,
 }
 
-FINAL = frozenset(state for state in StoredStatus if RUN_TABLE[state].final)
+FINAL = frozenset(status for status in StoredStatus if RUN_TABLE[status].final)
 
 
 def _of(kind: Kind) -> frozenset[ActivationStatus]:
@@ -296,16 +297,20 @@ ENDED = _of(Kind.ENDED)
 
 
 class IllegalTransition(ValueError):
-    """A change moves an activation or a run where the table has no way. It is not written: whoever made it has a bug."""
+    """A change moves an activation or a run where the table has no way.
+
+    Nothing is written. The command that made the change has a bug.
+    """
 
 
 def row_of(before: str, after: str, path: str) -> Row:
     """Return the row of the status `after`. Raise `IllegalTransition` where it may not follow `before`."""
+    # Every store asks this before it writes, so a wrong change is refused whole instead of leaving a run half moved.
     came_from = TABLE[before]
     if after in came_from.may_follow or (not path and after in came_from.root_may_follow):
         return TABLE[after]
     known = before or "nothing"
-    raise IllegalTransition(f"the record at '{path}' cannot be '{after}' after '{known}'")
+    raise IllegalTransition(f"the activation at '{path}' cannot be '{after}' after '{known}'")
 
 
 def check_run(before: str, after: str) -> None:
@@ -315,17 +320,17 @@ def check_run(before: str, after: str) -> None:
 
 
 def tables() -> dict[str, dict[str, dict[str, Any]]]:
-    """Both tables as plain data, for those who interpret them in another language.
+    """Return both tables as plain data, for an interpreter in another language.
 
-    Cells that have their default are left out, and several statuses stand in one text between blanks: a script makes
-    the tables anew in each call.
+    Cells that have their default are left out, and several statuses stand in one text between blanks. A script builds
+    the tables anew in each call, so they are kept small.
     """
     return {
         "status": {
             status: {**_plain(row), **({"is_asked_for": True} if row.is_asked_for else {})}
             for status, row in TABLE.items()
         },
-        "run": {state: _plain(row) for state, row in RUN_TABLE.items()},
+        "run": {status: _plain(row) for status, row in RUN_TABLE.items()},
     }
 
 

@@ -11,7 +11,7 @@ _named: dict[str, MemoryStore] = {}
 
 
 def open_store(url: str) -> Store:
-    """The store at a URL.
+    """Return the store at a URL.
 
     `memory://` (one of its own), `memory://name` (one per process and name), `sqlite:///path`,
     `postgresql+psycopg://…`, `redis://…`, `rediss://…`, `redis+socket://…`. Connects when first used. Raises
@@ -22,7 +22,7 @@ def open_store(url: str) -> Store:
         case "memory" if not name:
             return MemoryStore()
         case "memory":
-            return _named.setdefault(name, MemoryStore())  # one step, without a lock that a fork could leave held
+            return _named.setdefault(name, MemoryStore())  # one step, without a lock that a fork could leave locked
         case "redis" | "rediss" | "redis+socket":
             from orchestrator.stores.redis import RedisStore
 

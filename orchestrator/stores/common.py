@@ -1,4 +1,4 @@
-"""Rules that several stores share. This module knows none of them."""
+"""Functions that several stores share."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from orchestrator.ports import UNREADABLE, DueTimer, RunQuery
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.rules.timers import is_timer_live, place_of
 
-SLACK = 50  # events that a log may be longer than it should: it is cut now and then, not each time
+SLACK = 50  # events by which a log may exceed its limit: it is cut now and then, not at each commit
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def number_of(cursor: str) -> int:
-    """The number of the event that the cursor stands behind, in a store that numbers a run's events from 1."""
+    """Return the number of the event behind which the cursor stands, where a run's events are numbered from 1."""
     if cursor and not _NUMBER.fullmatch(cursor):
         raise ValueError(f"{cursor!r} is no cursor of this store")
     return int(cursor or 0)
 
 
 def matches(header: RunHeader, query: RunQuery) -> bool:
-    """True for a run that the query asks for."""
+    """Return True for a run that the query selects."""
     return (
         query.workflow_id in (None, header.workflow_id)
         and query.status in (None, header.status)

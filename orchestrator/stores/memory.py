@@ -1,7 +1,7 @@
-"""The memory store: everything in this process, behind one lock.
+"""The memory store: everything is in this process, behind one lock.
 
-It behaves no better than the others: values pass through it as text only, activations as frozen documents, and the clock
-is a port.
+It behaves no better than the other stores: values pass through it as text only, activations as frozen documents, and
+the clock is a port.
 """
 
 from __future__ import annotations
@@ -15,28 +15,44 @@ from itertools import chain
 from typing import TypeVar
 
 from orchestrator.host import SystemClock, monotonic
-from orchestrator.ports import TRIMMED, Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
 from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
-from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, mailbox_version
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, RequestGuard, mailbox_version
+from orchestrator.rules.commands import may_delete
+from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
-from orchestrator.rules.timers import Lane, SweepRight, has_timer, is_timer_live, lane_of, take_sweep_right
+from orchestrator.rules.replies import REQUEST_MEMORY
+from orchestrator.rules.timers import (
+    Lane,
+    SweepGrant,
+    SweepRight,
+    has_timer,
+    is_due,
+    is_stranded,
+    is_timer_live,
+    lane_of,
+    take_sweep_right,
+)
 from orchestrator.stores.common import SLACK, in_order, matches, number_of
 
 _T = TypeVar("_T")
-_STILL = 5.0  # seconds that a fork waits for a store; none of its verbs takes that long
+_FORK_PATIENCE = 5.0  # seconds that a fork waits for the lock of a store; no verb takes that long
 
 
 @dataclass(slots=True)
 class _Run:
     header: RunHeader
-    activations: dict[str, Activation] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
-    state: dict[str, str] = field(default_factory=dict)
-    context: dict[str, str] = field(default_factory=dict)
-    events: list[StoredEvent] = field(default_factory=list)
-    mail: dict[str, list[str]] = field(default_factory=dict)
-    held: set[str] = field(default_factory=set)
-    told: threading.Condition = field(default_factory=threading.Condition)  # of the store's lock: there are more events
+    activations: dict[str, Activation] = field(default_factory=dict)  # by path
+    values: dict[str, str] = field(default_factory=dict)  # stored texts, by value id
+    state: dict[str, str] = field(default_factory=dict)  # stored texts, by key
+    context: dict[str, str] = field(default_factory=dict)  # the same
+    events: list[StoredEvent] = field(default_factory=list)  # those that have not been dropped
+    mailboxes: dict[str, list[str]] = field(default_factory=dict)  # entries by event name, oldest first
+    awaiting: set[str] = field(default_factory=set)  # paths of the activations with an awaiting status
+    # Moments and replies, by request, in the order of the moments: those for which the header has no room any more.
+    requests: dict[str, tuple[int, str]] = field(default_factory=dict)
+    # Notified when there are more events. It shares the store's lock.
+    has_events: threading.Condition = field(default_factory=threading.Condition)
 
 
 class MemoryStore:
@@ -46,25 +62,27 @@ class MemoryStore:
         self.url = "memory://"
         self._clock = self.clock = clock or SystemClock()
         self._runs: dict[str, _Run] = {}
-        self._due: dict[tuple[str, str], int] = {}
+        self._timers: dict[tuple[str, str], int] = {}
         self._sweeps: dict[str, SweepRight] = {}
         self._workers: dict[tuple[str, str], int] = {}
         self.renew_locks()
         _forks.stores.add(self)
 
     def renew_locks(self) -> None:
-        """Make locks that nobody else has: this process is a new one, with a copy of everything."""
+        """Make new locks: this process is a new one, with a copy of everything."""
         self.lock = threading.Lock()
         self._changed = threading.Condition(self.lock)
         for run in self._runs.values():
-            run.told = threading.Condition(self.lock)
+            run.has_events = threading.Condition(self.lock)
 
     def create(self, header: RunHeader) -> RunHeader:
         with self._changed:
             stored = self._runs.get(header.run_id)
             if stored is None:
                 now = self._clock.now()
-                stored = _Run(replace(header, created_at=now, updated_at=now), told=threading.Condition(self.lock))
+                stored = _Run(
+                    replace(header, created_at=now, updated_at=now), has_events=threading.Condition(self.lock)
+                )
                 self._runs[header.run_id] = stored
             return stored.header
 
@@ -84,18 +102,19 @@ class MemoryStore:
             if run is None:
                 return Refused(UNKNOWN)
             activations = {path: run.activations[path] for path in change.reads() if path in run.activations}
-            box = mailbox_version(run.mail.get(change.mailbox.name, ())) if change.mailbox else ""
-            answer = apply(change, run.header, activations, box, self._clock.now())
+            mailbox = mailbox_version(run.mailboxes.get(change.mailbox.name, ())) if change.mailbox else ""
+            remembered = _remembered(run, change)
+            answer = apply(change, run.header, activations, mailbox, self._clock.now(), remembered)
             if isinstance(answer, Refused):
                 return answer
             if not answer.repeated:
-                self._extras(run, change)
+                self._write_extras(run, change)
                 self._write(run, answer)
-                _trim(run, change.max_events)
-                _age(run, change.max_event_age if answer.events else 0)
+                _trim_to_length(run, change.max_events)
+                _trim_by_age(run, change.max_event_age if answer.events else 0)
                 self._changed.notify_all()
             claimed = self._package(run, answer.claimed) if answer.claimed is not None else None
-            return Committed(answer.header, answer.dispatches, claimed)
+            return Committed(answer.header, answer.dispatches, claimed, answer.left_out)
 
     def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
         return [self.commit(run_id, change) for run_id, change in changes]
@@ -105,14 +124,15 @@ class MemoryStore:
             run = self._runs.get(run_id)
             return run.header if run else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
         def pick(run: _Run) -> list[Activation]:
-            names = (
-                run.held if held else run.activations.keys() if paths is None else run.activations.keys() & set(paths)
-            )
-            return [run.activations[name] for name in sorted(names, key=parse_path)]
+            wanted = run.activations.keys() if paths is None else run.activations.keys() & set(paths)
+            return _in_path_order(run, wanted)
 
         return self._read(run_id, pick, [])
+
+    def load_awaiting(self, run_id: str) -> list[Activation]:
+        return self._read(run_id, lambda run: _in_path_order(run, run.awaiting), [])
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         return self._read(run_id, lambda run: {key: run.values[key] for key in ids if key in run.values}, {})
@@ -124,7 +144,7 @@ class MemoryStore:
         return self._read(run_id, lambda run: dict(run.context), {})
 
     def mail(self, run_id: str, name: str) -> list[str]:
-        return self._read(run_id, lambda run: list(run.mail.get(name, ())), [])
+        return self._read(run_id, lambda run: list(run.mailboxes.get(name, ())), [])
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
@@ -139,7 +159,7 @@ class MemoryStore:
                 left = end - monotonic()
                 if run is None or found or left <= 0:
                     return found
-                run.told.wait(left)
+                run.has_events.wait(left)
 
     def last_event(self, run_id: str) -> str:
         return self._read(run_id, lambda run: run.events[-1].id if run.events else "", "")
@@ -157,33 +177,33 @@ class MemoryStore:
         with self._changed:
             now = self._clock.now()
             found: dict[Lane, list[DueTimer]] = {lane: [] for lane in Lane}
-            for (run_id, path), moment in sorted(self._due.items(), key=lambda item: item[1], reverse=newest):
+            for (run_id, path), moment in sorted(self._timers.items(), key=lambda item: item[1], reverse=newest):
                 run = self._runs[run_id]
                 activation = run.activations[path]
                 lane = found[lane_of(activation)]
                 if moment > now or len(lane) >= limit:
                     continue
                 if not is_timer_live(run.header, activation):
-                    del self._due[run_id, path]
-                elif run.header.namespace == namespace:
+                    del self._timers[run_id, path]
+                elif run.header.namespace == namespace and is_due(activation, now):
                     lane.append(DueTimer(run.header, activation))
             return in_order(chain(*found.values()), newest)
 
     def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
         with self._changed:
             now = self._clock.now()
-            if self._due.get((run_id, path), now + 1) <= now:
-                self._due[run_id, path] = now + delay
+            if self._timers.get((run_id, path), now + 1) <= now:
+                self._timers[run_id, path] = now + delay
 
-    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
+    def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         with self._changed:
-            return {held: reason for held in holdings if (reason := self._renew(held, lease))}
+            return {ref: reason for ref in refs if (reason := self._renew(ref, lease))}
 
-    def _renew(self, held: LeaseRef, lease: int) -> str:
-        run = self._runs.get(held.run_id)
+    def _renew(self, ref: LeaseRef, lease: int) -> str:
+        run = self._runs.get(ref.run_id)
         if run is None:
             return UNKNOWN
-        answer = renew(run.header, run.activations.get(held.path), held.path, held.token, lease, self._clock.now())
+        answer = renew(run.header, run.activations.get(ref.path), ref.path, ref.token, lease, self._clock.now())
         if isinstance(answer, Refused):
             return answer.reason
         self._keep(run, answer)
@@ -195,24 +215,41 @@ class MemoryStore:
         found.sort(key=lambda header: (header.created_at, header.run_id), reverse=True)
         return RunPageOf(found[query.offset : query.offset + query.limit], len(found))
 
-    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
         with self._changed:
             run = self._runs.get(run_id)
-            if run is None or (states is not None and run.header.status not in states):
+            if run is None or not may_delete(run.header, statuses, created_at, before):
                 return False
             del self._runs[run_id]
-            run.told.notify_all()
+            run.has_events.notify_all()
             for path in run.activations:
-                self._due.pop((run_id, path), None)
+                self._timers.pop((run_id, path), None)
             return True
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        with self._changed:
+            now = self._clock.now()
+            places = sorted((moment, place) for place, moment in self._timers.items() if now < moment <= now + ahead)
+            read = [(self._runs[run_id], path) for _, (run_id, path) in reversed(places)]
+            due = [DueTimer(run.header, run.activations[path]) for run, path in read]
+            return [
+                one for one in due if one.header.namespace == namespace and is_stranded(one.header, one.activation, now)
+            ][:limit]
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
         with self._changed:
             right = self._sweeps.get(namespace, SweepRight())
-            since, taken = take_sweep_right(right, holder, lease, self._clock.now())
-            if taken is not None:
-                self._sweeps[namespace] = taken
-            return since
+            grant, noted = take_sweep_right(right, holder, lease, pause, self._clock.now())
+            if noted is not None:
+                self._sweeps[namespace] = noted
+            return grant
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         with self._changed:
@@ -227,7 +264,7 @@ class MemoryStore:
         return self._clock.now()
 
     def close(self) -> None:
-        """Nothing to give back: a named memory store lives as long as its process."""
+        """Do nothing: a named memory store lives as long as its process."""
 
     def _read(self, run_id: str, pick: Callable[[_Run], _T], otherwise: _T) -> _T:
         with self._changed:
@@ -240,68 +277,87 @@ class MemoryStore:
         values = {key: run.values[key] for key in wanted if key in run.values}
         return Claimed(run.header, activation, values, dict(run.state), dict(run.context))
 
-    def _extras(self, run: _Run, change: Change) -> None:
+    def _write_extras(self, run: _Run, change: Change) -> None:
         for key, text in change.values.items():
             run.values.setdefault(key, text)
         _patch(run.state, change.state)
         _patch(run.context, change.context)
         if change.mailbox is not None:
-            box = run.mail.setdefault(change.mailbox.name, [])
+            mailbox = run.mailboxes.setdefault(change.mailbox.name, [])
             if change.mailbox.push:
-                box.append(change.mailbox.push)
-            if change.mailbox.pop in box:
-                box.remove(change.mailbox.pop)
+                mailbox.append(change.mailbox.push)
+            if change.mailbox.pop in mailbox:
+                mailbox.remove(change.mailbox.pop)
 
     def _write(self, run: _Run, applied: Applied) -> None:
         run.header = applied.header
+        if applied.displaced is not None:
+            _displace(run, *applied.displaced, self._clock.now())
         now, last = self._clock.now(), int(run.events[-1].id) if run.events else 0
         for number, doc in enumerate(applied.events, last + 1):
             run.events.append(StoredEvent(str(number), now, doc))
         if applied.events:
-            run.told.notify_all()
+            run.has_events.notify_all()
         for activation in applied.activations.values():
             self._keep(run, activation)
 
     def _keep(self, run: _Run, activation: Activation) -> None:
         key = (run.header.run_id, activation.path)
-        self._due.pop(key, None)
-        run.held.discard(activation.path)
+        self._timers.pop(key, None)
+        run.awaiting.discard(activation.path)
         if not activation.status:
             run.activations.pop(activation.path, None)
             return
         run.activations[activation.path] = activation
         if activation.status in AWAITING:
-            run.held.add(activation.path)
+            run.awaiting.add(activation.path)
         if has_timer(run.header, activation):
-            self._due[key] = activation.deadline
+            self._timers[key] = activation.deadline
 
 
 class _Forks:
-    """Holds the stores still while the process forks: a child must not get one in the middle of a change."""
+    """Locks the stores while the process forks: a child must not get one in the middle of a change."""
 
     def __init__(self) -> None:
         self.stores: weakref.WeakSet[MemoryStore] = weakref.WeakSet()
-        self._held: list[MemoryStore] = []
+        self._locked: list[MemoryStore] = []
         os.register_at_fork(before=self.before, after_in_parent=self.parent, after_in_child=self.child)
 
     def before(self) -> None:
-        """Acquire the lock of every store before the fork; give up after `_STILL` seconds each."""
-        self._held.extend(store for store in list(self.stores) if store.lock.acquire(timeout=_STILL))
+        """Acquire the lock of every store before the fork; give up after `_FORK_PATIENCE` seconds each."""
+        self._locked.extend(store for store in list(self.stores) if store.lock.acquire(timeout=_FORK_PATIENCE))
 
     def parent(self) -> None:
-        """Go on."""
-        held, self._held = self._held, []
-        for store in held:
+        """Release the locks again."""
+        locked, self._locked = self._locked, []
+        for store in locked:
             store.lock.release()
 
     def child(self) -> None:
-        """Go on, with locks of this process's own."""
-        self._held = []
+        """Give the stores locks of this process's own."""
+        self._locked = []
         for store in list(self.stores):
             store.renew_locks()
 
 
 _forks = _Forks()
+
+
+def _remembered(run: _Run, change: Change) -> str | None:
+    """Return what is kept beside the header as the answer to this very request."""
+    found = run.requests.get(change.guard.id) if isinstance(change.guard, RequestGuard) else None
+    return None if found is None else found[1]
+
+
+def _displace(run: _Run, request_id: str, answer: str, now: int) -> None:
+    """Keep an answer for which the header has no room any more, and forget those that nobody can ask for."""
+    run.requests[request_id] = now, answer
+    while (oldest := next(iter(run.requests))) and run.requests[oldest][0] <= now - REQUEST_MEMORY:
+        del run.requests[oldest]
+
+
+def _in_path_order(run: _Run, paths: Iterable[str]) -> list[Activation]:
+    return [run.activations[path] for path in sorted(paths, key=parse_path)]
 
 
 def _page(run: _Run, seen: int, limit: int) -> list[StoredEvent]:
@@ -310,25 +366,25 @@ def _page(run: _Run, seen: int, limit: int) -> list[StoredEvent]:
     return run.events[start : start + limit]
 
 
-def _trim(run: _Run, keep: int) -> None:
-    """Drop the oldest events of a log that is too long, some at a time."""
-    if keep and len(run.events) > keep + SLACK:
-        _cut(run, len(run.events) - keep)
+def _trim_to_length(run: _Run, max_events: int) -> None:
+    """Drop the oldest events of a log that is too long: many now and then, for the list is copied each time."""
+    if max_events and len(run.events) > max_events + SLACK:
+        _drop_before(run, len(run.events) - max_events)
 
 
-def _age(run: _Run, max_event_age: int) -> None:
-    """Drop events that are older by so much than the newest, which has just come: some at a time, too."""
+def _trim_by_age(run: _Run, max_event_age: int) -> None:
+    """Drop the events that are older than this by the newest event, which has just been written: many now and then."""
     if max_event_age and len(run.events) > SLACK:
         young = run.events[-1].at - max_event_age
         if run.events[SLACK].at < young:
-            _cut(run, next(place for place, event in enumerate(run.events) if event.at >= young))
+            _drop_before(run, next(place for place, event in enumerate(run.events) if event.at >= young))
 
 
-def _cut(run: _Run, first: int) -> None:
-    """Drop the events before this place. The newest of them stays, to mark the gap from now on."""
+def _drop_before(run: _Run, first: int) -> None:
+    """Drop the events before this place, except the newest of them, which marks the gap from now on."""
     if first > 1:
         del run.events[: first - 1]
-        run.events[0] = replace(run.events[0], doc={"type": TRIMMED})
+        run.events[0] = replace(run.events[0], doc=make_events_trimmed())
 
 
 def _patch(stored: dict[str, str], patch: Mapping[str, str | None]) -> None:

@@ -1,7 +1,7 @@
-"""The Redis store: a commit is one script on the server, a claim another. The only file that imports the Redis client.
+"""The Redis store: a commit is one script on the server, a claim another.
 
-The scripts (`scripts/*.lua`) read a change as `core.apply` does; one test compares the two on generated histories. A
-failover takes runs back by up to a second: their steps run again, and what was accepted in that second is gone. Needs
+The scripts (`scripts/*.lua`) read a change as `rules.apply` does; a test compares the two on generated histories. A
+failover takes runs back by up to a second: their steps run again, and changes accepted in that second are gone. Needs
 Redis 6.2 or later.
 """
 
@@ -9,54 +9,33 @@ from __future__ import annotations
 
 import heapq
 import json
-import logging
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
 
-from redis import Redis
-from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
-from redis.retry import Retry
-
-from orchestrator.errors import StoreUnavailable
-from orchestrator.host import monotonic, new_token
+from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
 from orchestrator.rules.model import Activation, RunHeader, parse_path
-from orchestrator.rules.timers import NEVER
-from orchestrator.rules.transitions import IllegalTransition
+from orchestrator.rules.timers import SweepGrant
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import list_header, matches, read_header
-from orchestrator.stores.redis_due import DueIndex
+from orchestrator.stores.redis_connections import BLOCK, Call, RedisConnections
 from orchestrator.stores.redis_keys import Layout, index_prefix
-from orchestrator.stores.redis_urls import client_url, shown_url
+from orchestrator.stores.redis_timers import TimerIndex
 
-FORMAT = 1  # of keys and documents; another one is not read
-_REMEMBER_TICKS = 7 * 24 * 3600 * 1000  # ms; a longer gap in the sweeps counts as never
+_REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; after a longer gap, there was never a sweep
 _PAGE = 500  # values or headers in one command: a long one would hold up the whole server
-_MAX_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
-_BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
 
 _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
-# Behind it servers say where in the script it was raised.
-_ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
-
-logger = logging.getLogger("orchestrator")
-_warned: set[str] = set()
-
-_Client = Any  # redis.Redis, whose commands have no types of their own
-_Call = tuple[Any, ...]  # a command and its arguments; `("name.lua", keys, arguments)` is a script
 
 
 class RedisStore:
     """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs.
 
     `shards` is fixed when the store is first used; another number is refused. With `strict` a server that may evict
-    keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound what
-    one call takes while the server does not answer. The class has as many verbs as its port.
+    keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound the
+    time of one call while the server does not answer. The class has as many verbs as its port.
     """
 
     def __init__(
@@ -71,51 +50,53 @@ class RedisStore:
     ) -> None:
         self.url = url
         self._keys = Layout(prefix, shards)
-        self._link = _RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
-        self._due = DueIndex(self._link, self._keys)
+        self._connections = RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
+        self._timers = TimerIndex(self._connections, self._keys)
 
     def create(self, header: RunHeader) -> RunHeader:
         keys = self._keys.run(header.run_id)
-        text = self._link.script("create", (keys.header, keys.index), (wire.dumps(header.doc()),))
+        text = self._connections.script("create", (keys.header, keys.index), (wire.dumps(header.doc()),))
         return wire.header_of(text)
 
     def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease)
-        return wire.claimed_of(self._link.script("claim", self._keys.run(ask.run_id).claim, words))
+        return wire.claimed_of(self._connections.script("claim", self._keys.run(ask.run_id).claim, words))
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
         words = (run_id, *wire.change_words(change))
-        return wire.committed_of(self._link.script("commit", self._keys.run(run_id).commit, words))
+        return wire.committed_of(self._connections.script("commit", self._keys.run(run_id).commit, words))
 
     def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
         calls = [
             ("commit.lua", self._keys.run(run_id).commit, (run_id, *wire.change_words(change)))
             for run_id, change in changes
         ]
-        return [wire.committed_of(reply) for reply in self._link.calls(calls)]
+        return [wire.committed_of(reply) for reply in self._connections.calls(calls)]
 
     def header(self, run_id: str) -> RunHeader | None:
-        text = self._link.call("GET", self._keys.run(run_id).header)
+        text = self._connections.call("GET", self._keys.run(run_id).header)
         return read_header(run_id, lambda: wire.header_of(text)) if text else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
+        key = self._keys.run(run_id).activations
+        if paths is None:
+            return _in_path_order(
+                {path.decode(): text for path, text in self._connections.call("HGETALL", key).items()}
+            )
+        names = list(dict.fromkeys(paths))
+        return (
+            _in_path_order(dict(zip(names, self._connections.call("HMGET", key, *names), strict=True))) if names else []
+        )
+
+    def load_awaiting(self, run_id: str) -> list[Activation]:
         keys = self._keys.run(run_id)
-        found: dict[str, bytes | None]
-        if held:
-            words = self._link.script("held", (keys.records, keys.held), ())
-            found = {words[at].decode(): words[at + 1] for at in range(0, len(words), 2)}
-        elif paths is None:
-            found = {path.decode(): text for path, text in self._link.call("HGETALL", keys.records).items()}
-        elif names := list(dict.fromkeys(paths)):
-            found = dict(zip(names, self._link.call("HMGET", keys.records, *names), strict=True))
-        else:
-            return []
-        return [wire.activation_of(path, text) for path in sorted(found, key=parse_path) if (text := found[path])]
+        words = self._connections.script("awaiting", (keys.activations, keys.awaiting), ())
+        return _in_path_order({words[at].decode(): words[at + 1] for at in range(0, len(words), 2)})
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         key, names = self._keys.run(run_id).values, list(dict.fromkeys(ids))
         pages = [names[at : at + _PAGE] for at in range(0, len(names), _PAGE)]
-        answers = self._link.calls([("HMGET", key, *page) for page in pages])
+        answers = self._connections.calls([("HMGET", key, *page) for page in pages])
         return {
             name: text
             for page, texts in zip(pages, answers, strict=True)
@@ -129,70 +110,72 @@ class RedisStore:
         return self._hash(self._keys.run(run_id).context)
 
     def _hash(self, key: str) -> dict[str, str]:
-        return {name.decode(): text.decode() for name, text in self._link.call("HGETALL", key).items()}
+        return {name.decode(): text.decode() for name, text in self._connections.call("HGETALL", key).items()}
 
     def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._link.call("HGET", self._keys.run(run_id).mail, name)
+        found = self._connections.call("HGET", self._keys.run(run_id).mailboxes, name)
         entries: list[str] = json.loads(found) if found else []
         return entries
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
         keys = self._keys.run(run_id)
         first = f"({_cursor(after)}" if after else "-"
-        return wire.events_of(self._link.script("events", (keys.header, keys.events), (first, limit)))
+        return wire.events_of(self._connections.script("events", (keys.header, keys.events), (first, limit)))
 
     def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         key, end = self._keys.run(run_id).events, monotonic() + timeout
         while (left := end - monotonic()) > 0:
-            block = max(1, round(min(left, _BLOCK) * 1000))
+            block = max(1, round(min(left, BLOCK) * 1000))
             cursor = _cursor(after) if after else "0-0"
-            if self._link.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", key, cursor, blocking=True):
+            if self._connections.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", key, cursor, blocking=True):
                 break
         return self.events(run_id, after, limit)
 
     def last_event(self, run_id: str) -> str:
-        found = self._link.call("XREVRANGE", self._keys.run(run_id).events, "+", "-", "COUNT", 1)
+        found = self._connections.call("XREVRANGE", self._keys.run(run_id).events, "+", "-", "COUNT", 1)
         return found[0][0].decode() if found else ""
 
     def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
         keys, end = self._keys.run(run_id), monotonic() + timeout
         while True:
-            # The last rest is read before the header: one that comes later ends the blocking read at once.
-            last, text = self._link.calls([("XREVRANGE", keys.rests, "+", "-", "COUNT", 1), ("GET", keys.header)])
+            # The last settling is read before the header: one that comes later ends the blocking read at once.
+            last, text = self._connections.calls(
+                [("XREVRANGE", keys.settled, "+", "-", "COUNT", 1), ("GET", keys.header)]
+            )
             header = wire.header_of(text) if text else None
             left = end - monotonic()
             if header is None or header.settle_count > settle_count or left <= 0:
                 return header
-            block = max(1, round(min(left, _BLOCK) * 1000))
+            block = max(1, round(min(left, BLOCK) * 1000))
             cursor = last[0][0] if last else "0-0"
-            self._link.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", keys.rests, cursor, blocking=True)
+            self._connections.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", keys.settled, cursor, blocking=True)
 
     def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
-        return self._due.timers(namespace, limit, newest)
+        return self._timers.due(namespace, limit, newest)
 
     def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
-        self._due.set_aside(run_id, path, namespace, delay)
+        self._timers.set_aside(run_id, path, namespace, delay)
 
-    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
+    def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         of: dict[str, list[LeaseRef]] = {}
-        for held in holdings:
-            of.setdefault(held.run_id, []).append(held)
-        answers = self._link.calls([self._renewal(run_id, mine, lease) for run_id, mine in of.items()])
+        for ref in refs:
+            of.setdefault(ref.run_id, []).append(ref)
+        answers = self._connections.calls([self._renewal(run_id, mine, lease) for run_id, mine in of.items()])
         pairs = (
             pair for mine, reasons in zip(of.values(), answers, strict=True) for pair in zip(mine, reasons, strict=True)
         )
-        return {held: reason.decode() for held, reason in pairs if reason}
+        return {ref: reason.decode() for ref, reason in pairs if reason}
 
-    def _renewal(self, run_id: str, holdings: list[LeaseRef], lease: int) -> _Call:
+    def _renewal(self, run_id: str, refs: list[LeaseRef], lease: int) -> Call:
         keys = self._keys.run(run_id)
-        words = [word for held in holdings for word in (held.path, held.token)]
-        return "renew.lua", (keys.header, keys.records, keys.due), (run_id, lease, *words)
+        words = [word for ref in refs for word in (ref.path, ref.token)]
+        return "renew.lua", (keys.header, keys.activations, keys.timers), (run_id, lease, *words)
 
     def runs(self, query: RunQuery) -> RunPageOf:
-        """A page of headers.
+        """Return one page of headers.
 
-        What the index does not know (`before`, a resource together with something else) is compared header by header:
-        such a query reads the headers of all that the index finds.
+        The index does not know `before`, nor a resource together with something else. A query for those reads the
+        headers of all runs that the index finds, and compares them one by one.
         """
         prefix, exact = index_prefix(query)
         if not exact:
@@ -202,22 +185,24 @@ class RedisStore:
         shards = [self._keys.index(shard) for shard in range(self._keys.shards)]
         last = query.offset + query.limit
         counts = [("ZLEXCOUNT", key, low, high) for key in shards]
-        found = self._link.calls([*counts, *(("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, last) for key in shards)])
+        found = self._connections.calls(
+            [*counts, *(("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, last) for key in shards)]
+        )
         members = islice(heapq.merge(*found[len(shards) :], reverse=True), query.offset, last)
         return RunPageOf(self._headers(prefix, list(members)), sum(found[: len(shards)]))
 
     def _pages(self, prefix: str, query: RunQuery) -> Iterator[list[RunHeader]]:
-        """All runs below an index prefix, newest first; what was created after `before` was also written after it."""
+        """Give all runs below an index prefix, newest first. A run created after `before` was also written after it."""
         high = f"({prefix};" if query.before is None else f"({prefix}{query.before:015d}"
         keys = [self._keys.index(shard) for shard in range(self._keys.shards)]
-        found = self._link.calls([("ZREVRANGEBYLEX", key, high, f"[{prefix}0") for key in keys])
+        found = self._connections.calls([("ZREVRANGEBYLEX", key, high, f"[{prefix}0") for key in keys])
         members = heapq.merge(*found, reverse=True)
         while page := list(islice(members, _PAGE)):
             yield self._headers(prefix, page)
 
     def _headers(self, prefix: str, members: list[bytes]) -> list[RunHeader]:
         skip = len(prefix.encode()) + 16  # digits of the moment and a colon
-        texts = self._link.calls([("GET", self._keys.run(member[skip:].decode()).header) for member in members])
+        texts = self._connections.calls([("GET", self._keys.run(member[skip:].decode()).header) for member in members])
         runs = [member[skip:].decode() for member in members]
         return [
             list_header(run_id, lambda text=text: wire.header_of(text))  # type: ignore[misc]
@@ -225,159 +210,47 @@ class RedisStore:
             if text
         ]
 
-    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
-        words = (run_id, *(["*"] if states is None else sorted(states)))
-        return bool(self._link.script("delete", self._keys.run(run_id).commit, words))
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
+        guards = ("" if guard is None else guard for guard in (created_at, before))
+        words = (run_id, *guards, *(["*"] if statuses is None else sorted(statuses)))
+        return bool(self._connections.script("delete", self._keys.run(run_id).commit, words))
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
-        words = (holder, lease, new_token(), max(_REMEMBER_TICKS, lease))
-        since = int(self._link.script("tick", (self._keys.tick(namespace),), words))
-        return NEVER if since < 0 else since
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        return self._timers.stranded(namespace, ahead, limit)
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        words = (holder, lease, pause, max(_REMEMBER_SWEEPS, lease))
+        grant = self._connections.script("acquire_sweep", (self._keys.sweep(namespace),), words)
+        return SweepGrant(*grant) if grant else None
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
-        self._link.script("workers", (self._keys.workers(namespace),), (ttl, worker))
+        self._connections.script("workers", (self._keys.workers(namespace),), (ttl, worker))
 
     def workers(self, namespace: str) -> list[str]:
-        return sorted(name.decode() for name in self._link.script("workers", (self._keys.workers(namespace),), ()))
+        return sorted(
+            name.decode() for name in self._connections.script("workers", (self._keys.workers(namespace),), ())
+        )
 
     def now(self) -> int:
-        seconds, micros = self._link.call("TIME")
+        seconds, micros = self._connections.call("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
 
     def close(self) -> None:
-        self._link.close()
+        self._connections.close()
+
+
+def _in_path_order(found: Mapping[str, bytes | None]) -> list[Activation]:
+    return [wire.activation_of(path, text) for path in sorted(found, key=parse_path) if (text := found[path])]
 
 
 def _cursor(text: str) -> str:
     if not _CURSOR.fullmatch(text):
         raise ValueError(f"{text!r} is no cursor of this store")
     return text
-
-
-class _RedisConnections:
-    """Connections of this process to one server, checked at first use.
-
-    It remembers whose they are: after a fork the child opens its own and leaves the parent's alone. A request that got
-    no answer is sent again a few times; every script answers a repeat as it answered first.
-    """
-
-    def __init__(self, url: str, keys: Layout, *, strict: bool, timeout: float, retries: int) -> None:
-        self._url = client_url(url)
-        self._shown = shown_url(url)
-        self._keys = keys
-        self._strict = strict
-        self._timeout = timeout
-        self._retries = retries
-        # Replaced as a whole and never locked: a lock held by another thread at a fork would stay locked in the child.
-        self._connected: tuple[int, _Client, _Client] | None = None
-
-    def call(self, *call: Any, blocking: bool = False) -> Any:
-        """One command, one round trip."""
-        return self._ask(lambda client: client.execute_command(*call), blocking=blocking)
-
-    def script(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
-        """One script, one round trip, unless the server has forgotten it."""
-        return self._ask(lambda client: self._run(client, name, keys, words))
-
-    def calls(self, calls: Sequence[_Call]) -> list[Any]:
-        """Commands and scripts in one round trip, not as one transaction."""
-        return self._ask(lambda client: self._pipe(client, calls)) if calls else []
-
-    def close(self) -> None:
-        """Close the connections that this process made."""
-        made, self._connected = self._connected, None
-        if made and made[0] == os.getpid():
-            made[1].close()
-            made[2].close()
-
-    def _run(self, client: _Client, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
-        script = wire.script(name)
-        call = ("EVALSHA", script.sha, len(keys), *keys, *words)
-        try:
-            return client.execute_command(*call)
-        except NoScriptError:  # a server that was restarted, or another one
-            client.execute_command("SCRIPT LOAD", script.text)
-            return client.execute_command(*call)
-
-    def _pipe(self, client: _Client, calls: Sequence[_Call]) -> list[Any]:
-        names = {call[0].removesuffix(".lua") for call in calls if call[0].endswith(".lua")}
-        for last in (False, True):
-            with client.pipeline(transaction=False) as pipe:
-                for name, *rest in calls:
-                    if name.endswith(".lua"):
-                        keys, words = rest
-                        pipe.execute_command("EVALSHA", wire.script(name[:-4]).sha, len(keys), *keys, *words)
-                    else:
-                        pipe.execute_command(name, *rest)
-                try:
-                    answers: list[Any] = pipe.execute()
-                    return answers
-                except NoScriptError:
-                    if last:
-                        raise
-            for name in sorted(names):
-                client.execute_command("SCRIPT LOAD", wire.script(name).text)
-        raise AssertionError("unreachable")
-
-    def _ask(self, ask: Callable[[_Client], Any], *, blocking: bool = False) -> Any:
-        try:
-            _, client, patient = self._clients()
-            return ask(patient if blocking else client)
-        except ResponseError as error:
-            if found := _ILLEGAL.match(str(error)):
-                raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
-            raise self._unavailable(str(error)) from error
-        except RedisError as error:
-            raise self._unavailable(str(error)) from error
-
-    def _unavailable(self, why: str) -> StoreUnavailable:
-        return StoreUnavailable(f"The store at {self._shown} cannot be used: {why}", url=self._shown)
-
-    def _clients(self) -> tuple[int, _Client, _Client]:
-        made = self._connected
-        if made is None or made[0] != os.getpid():
-            made = os.getpid(), self._client(self._timeout), self._client(self._timeout + _BLOCK)
-            self._check(made[1])
-            self._connected = made
-        return made
-
-    def _client(self, timeout: float) -> _Client:
-        return Redis.from_url(
-            self._url,
-            protocol=2,
-            socket_timeout=timeout,
-            socket_connect_timeout=self._timeout,
-            max_connections=_MAX_CONNECTIONS,
-            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), self._retries),
-            health_check_interval=0,
-        )
-
-    def _check(self, client: _Client) -> None:
-        """Compare format and shards with what the store was begun with; look at how the server keeps its data."""
-        mine = json.dumps({"format": FORMAT, "shards": self._keys.shards})
-        with client.pipeline(transaction=False) as pipe:
-            pipe.set(self._keys.format, mine, nx=True)
-            pipe.get(self._keys.format)
-            stored = json.loads(pipe.execute()[1])
-        if stored["format"] != FORMAT:
-            raise self._unavailable(f"its format is {stored['format']}, this version reads format {FORMAT}")
-        if stored["shards"] != self._keys.shards:
-            raise self._unavailable(f"it has {stored['shards']} shards, this process is set to {self._keys.shards}")
-        doubts = _doubts(client)
-        if doubts and self._strict:
-            raise self._unavailable("; ".join(doubts))
-        if doubts and self._shown not in _warned:
-            _warned.add(self._shown)
-            logger.warning("The store at %s may lose runs: %s", self._shown, "; ".join(doubts))
-
-
-def _doubts(client: _Client) -> list[str]:
-    """The reasons against keeping runs on this server; none where it does not let us ask."""
-    try:
-        settings = {name: client.config_get(name).get(name, "") for name in ("maxmemory-policy", "appendonly", "save")}
-    except ResponseError:
-        return []
-    policy = settings["maxmemory-policy"]
-    evicts = [f"maxmemory-policy is {policy}, not noeviction"] if policy not in ("", "noeviction") else []
-    kept = settings["appendonly"] == "yes" or settings["save"]
-    return evicts if kept else [*evicts, "neither AOF nor RDB is on, so a restart of the server loses everything"]

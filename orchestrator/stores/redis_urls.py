@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
 def client_url(url: str) -> str:
-    """The URL as the Redis client reads it: Celery's `redis+socket`, `virtual_host` and `CERT_NONE` are translated."""
+    """Return the URL as the Redis client reads it: Celery's own schemes and options are translated."""
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if "virtual_host" in options:
@@ -19,7 +19,7 @@ def client_url(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """The URL as it may be shown: without its password."""
+    """Return the URL as it may be shown: without its password."""
     parts = urlsplit(url)
     options = [(name, "***" if "password" in name else value) for name, value in parse_qsl(parts.query)]
     user, at, place = parts.netloc.rpartition("@")

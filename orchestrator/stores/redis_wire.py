@@ -1,13 +1,13 @@
-"""The way of changes and answers to the Redis scripts and back. It knows neither a connection nor a key.
+"""Writes changes for the Redis scripts, and reads their answers. It knows neither a connection nor a key.
 
 A change goes as one JSON document that the script decodes (guards, operations, flat activations), followed by the texts
-that it must never decode: values, state, context and events.
+that it must never decode, since Lua would change numbers and empty lists: values, state, context and events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from hashlib import sha1
 from importlib.resources import files
@@ -15,8 +15,7 @@ from typing import Any, assert_never
 
 from pydantic_core import from_json, to_json
 
-from orchestrator.ports import TRIMMED, StoredEvent
-from orchestrator.rules.apply import REMEMBERED
+from orchestrator.ports import StoredEvent
 from orchestrator.rules.change import (
     CancelPendingItems,
     Change,
@@ -24,7 +23,6 @@ from orchestrator.rules.change import (
     Committed,
     CountDown,
     CreateActivation,
-    Dispatch,
     EmitProgress,
     LeaseGuard,
     Op,
@@ -34,7 +32,9 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.events import EventType, make_events_trimmed
 from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, parse_reply
 from orchestrator.rules.stamps import STARTING
 from orchestrator.rules.timers import LANE_OF, SWEPT, UNSWEPT_RUNTIMES
 from orchestrator.rules.transitions import tables
@@ -48,39 +48,41 @@ class Script:
         self.sha = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
 
-# Scripts that read headers or activations stand behind the rules, those that change them behind `run` too.
+# Scripts that read headers or activations begin with `rules`; those that change them have `run` as well.
 _PARTS = {
+    "acquire_sweep": ("rules", "acquire_sweep"),
     "claim": ("rules", "run", "claim"),
     "commit": ("rules", "run", "commit"),
     "create": ("rules", "create"),
     "delete": ("rules", "delete"),
-    "peek": ("rules", "peek"),
+    "read_timer": ("rules", "read_timer"),
     "renew": ("rules", "renew"),
 }
 
 
 @cache
 def script(name: str) -> Script:
-    """The script of this name, read once."""
+    """Return the script of this name, read once."""
     parts = _PARTS.get(name, (name,))
     texts = [files(__package__).joinpath("scripts", f"{part}.lua").read_text(encoding="utf-8") for part in parts]
     return Script(*([rules()] if "rules" in parts else []), *texts)
 
 
 def rules() -> str:
-    """All that the scripts know of statuses, timers and defaults, from the core, as the Lua table RULES.
+    """Write all that the scripts know of statuses, timers and defaults as the Lua table RULES, from `rules`.
 
-    It is written as a constructor and not as JSON text in a string: a server runs one a third as long as it decodes the
-    other, and it does so in each call of a script.
+    It is a constructor and not JSON in a string: the server needs a third of the time for it, in each call of a script.
     """
     known = {
         **tables(),
         "activation": {field.name: field.default for field in fields(Activation)},
         "header": {field.name: field.default for field in fields(RunHeader)},
+        "step_start": EventType.STEP_START.value,
         "starting": dict.fromkeys(STARTING, True),
         "swept": dict.fromkeys(SWEPT, True),
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
         "remembered": REMEMBERED,
+        "request_memory": REQUEST_MEMORY,
         "lane": {deadline.value: lane.offset for deadline, lane in LANE_OF.items() if lane.offset},
     }
     return f"local RULES = {_lua(known)}"
@@ -99,7 +101,7 @@ def _lua(value: Any) -> str:
 
 
 def dumps(value: Any) -> str:
-    """Compact JSON."""
+    """Return compact JSON."""
     return to_json(value).decode()
 
 
@@ -107,7 +109,7 @@ def dumps(value: Any) -> str:
 
 
 def change_words(change: Change) -> list[str]:
-    """The arguments of the commit script after the run's id."""
+    """Return the arguments of the commit script after the run's id."""
     values = _pairs(change.values)
     state, no_state = _patch(change.state)
     context, no_context = _patch(change.context)
@@ -121,10 +123,10 @@ def change_words(change: Change) -> list[str]:
     doc["ops"] = _ops(change.ops)
     doc["n"] = [len(part) for part in parts]
     match change.guard:
-        case LeaseGuard(path=path, token=token, flush_seq=number):
-            doc |= {"holder": True, "by": [path, token, number]}
-        case RequestGuard(id=id_, statuses=states, generation=generation, settle_count=settle_count):
-            doc["by"] = [id_, sorted(states), generation, settle_count]
+        case LeaseGuard(path=path, token=token, flush_seq=number, ender=ender):
+            doc |= {"by_lease": True, "by": [path, token, number, ender] if ender else [path, token, number]}
+        case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count):
+            doc["by"] = [id_, sorted(statuses), generation, settle_count]
         case _:
             assert_never(change.guard)
     if change.expect:
@@ -158,7 +160,7 @@ def _patch(patch: Mapping[str, str | None]) -> tuple[list[str], list[str]]:
 
 
 def _ops(ops: Sequence[Op]) -> list[list[Any]]:
-    """One small list for each operation; the same `Next` many times over (the window of a foreach) is written once."""
+    """Write one small list for each operation. A repeated `StartNextItem`, for a foreach's window, is written once."""
     words: list[list[Any]] = []
     last: Op | None = None
     for op in ops:
@@ -194,58 +196,59 @@ def _op(op: Op) -> list[Any]:
 
 
 def header_of(text: bytes) -> RunHeader:
-    """A header as a script answers it."""
+    """Read a header from a script's answer."""
     return RunHeader.parse(from_json(text))
 
 
 def activation_of(path: str, text: bytes) -> Activation:
-    """The activation that is stored at `path`."""
+    """Read the activation that is stored at `path`."""
     return Activation.parse({**from_json(text), "path": path})
 
 
 def due_of(path: str, pair: Sequence[bytes]) -> tuple[RunHeader, Activation]:
-    """The header and the activation of a due entry."""
+    """Read the header and the activation of a timer."""
     return header_of(pair[0]), activation_of(path, pair[1])
 
 
 def events_of(reply: Sequence[Any]) -> list[StoredEvent]:
-    """The answer of the events script. Where the log has lost its beginning, its first event says so and no more."""
+    """Read the answer of the events script. Where the log has lost its beginning, the first event marks the gap."""
     found, trimmed = reply
     return [
         StoredEvent(
             cursor.decode(),
             int(cursor.partition(b"-")[0]),
-            {"type": TRIMMED} if cursor == trimmed else from_json(fields[1]),
+            make_events_trimmed() if cursor == trimmed else from_json(fields[1]),
         )
         for cursor, fields in found
     ]
 
 
 def texts_of(words: Sequence[bytes]) -> dict[str, str]:
-    """Keys and texts by turns, as a dict."""
+    """Return keys and texts, which come by turns, as a dict."""
     return {words[at].decode(): words[at + 1].decode() for at in range(0, len(words), 2)}
 
 
 def found_of(names: Iterable[str], texts: Iterable[bytes | None]) -> dict[str, str]:
-    """The texts that were found, by their names."""
+    """Return the texts that were found, by their names."""
     return {name: text.decode() for name, text in zip(names, texts, strict=True) if text is not None}
 
 
 def claimed_of(reply: Sequence[Any]) -> Claimed | Refused:
-    """The answer of the claim script."""
+    """Read the answer of the claim script."""
     if reply[0]:
         return _refused(reply)
     return _package(header_of(reply[1]), reply[2:])
 
 
 def committed_of(reply: Sequence[Any]) -> Committed | Refused:
-    """The answer of the commit script."""
+    """Read the answer of the commit script."""
     if reply[0]:
         return _refused(reply)
     header = header_of(reply[1])
-    told = from_json(reply[2])[0] if reply[2] else ()
-    dispatches = tuple(Dispatch(path, seq, route, int(delay)) for path, seq, route, delay in told)
-    return Committed(header, dispatches, _package(header, reply[3:]) if len(reply) > 3 else None)
+    kept = parse_reply(reply[2])
+    shown = header if kept.settle_count is None else replace(header, settle_count=kept.settle_count)
+    claimed = _package(header, reply[3:]) if len(reply) > 3 else None
+    return Committed(shown, kept.dispatches, claimed, kept.left_out)
 
 
 def _package(header: RunHeader, parts: Sequence[Any]) -> Claimed:

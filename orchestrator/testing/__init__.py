@@ -22,7 +22,7 @@ __all__ = ["FailingStore", "StoreContract", "VirtualClock", "WorkerLost", "deliv
 
 
 def __getattr__(name: str) -> Any:
-    """The fixture, for whoever imports it by name; pytest finds it by itself, and nothing else here needs pytest."""
+    """Return the fixture by its name. Nothing else here needs pytest, which finds it by itself."""
     if name == "orchestrator_local":
         from orchestrator.testing.fixtures import orchestrator_local
 

@@ -8,14 +8,14 @@ EPOCH = 1_750_000_000_000  # any moment that looks like one: stores take 0 for "
 
 
 class VirtualClock:
-    """Time that passes only when somebody says so: `advance` moves it on, and so does everybody who sleeps by it."""
+    """A clock that stands still until `advance`, or a sleep by it, moves it on."""
 
     def __init__(self, now: int = EPOCH) -> None:
         self._now = now
         self._lock = threading.Lock()
 
     def now(self) -> int:
-        """Milliseconds since 1970, as far as this clock is concerned."""
+        """Return the milliseconds since 1970 by this clock."""
         with self._lock:
             return self._now
 

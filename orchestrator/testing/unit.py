@@ -11,7 +11,7 @@ from orchestrator.definitions.context import Context
 
 
 class _Results:
-    """Services of a made context: results and init data as given, what is written is kept."""
+    """Services of a made context: results and init data are as given, and all that is written is kept."""
 
     def __init__(self, results: Mapping[str, Any], init_data: Any) -> None:
         self._results = results

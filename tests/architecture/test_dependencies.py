@@ -1,4 +1,4 @@
-"""What the library loads is what it declares: nothing that only the development tools happen to bring."""
+"""The library declares all that it loads: nothing that only the development tools happen to bring."""
 
 from __future__ import annotations
 

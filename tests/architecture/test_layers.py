@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,8 +47,25 @@ def test_the_import_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_changes_are_built_in_the_core_alone() -> None:
-    """A pure function of the core makes whatever is committed, so that the explorer explores it."""
+def layers_of(lines: Iterable[str]) -> list[set[str]]:
+    """Return the layers that these lines name, outermost first; parentheses and separators say nothing of which."""
+    return [set(re.findall(r"\w+", line)) for line in lines]
+
+
+def test_contributors_are_told_the_layers_that_are_checked() -> None:
+    """The list in CONTRIBUTING.md and the table in docs/architecture.md are the contract of pyproject.toml."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (checked,) = [layers_of(each["layers"]) for each in contracts if each.get("containers") == ["orchestrator"]]
+    told = (ROOT / "CONTRIBUTING.md").read_text()
+    (block,) = re.findall(r"```\n(contrib .*?)```", told, re.DOTALL)
+    assert layers_of(block.splitlines()) == checked
+    table = (ROOT / "docs" / "architecture.md").read_text().partition("| layer |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| ([a-z, ]+) \|", table, re.MULTILINE)
+    assert layers_of(rows) == checked
+
+
+def test_changes_are_built_in_the_rules_alone() -> None:
+    """A pure function of the rules makes whatever is committed, so that the explorer explores it."""
     built = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in sources("orchestrator", "canvas", "tasks")
@@ -74,8 +93,8 @@ def modules(folder: str) -> Iterator[str]:
         yield ".".join(("orchestrator", *(words[:-1] if words[-1] == "__init__" else words)))
 
 
-def test_the_core_imports_the_standard_library_and_the_errors_alone() -> None:
-    """No clock, no randomness, no logging, no I/O, no library in orchestrator/core."""
+def test_the_rules_import_the_standard_library_and_the_errors_alone() -> None:
+    """No clock, no randomness, no logging, no I/O, no library in orchestrator/rules."""
     forbidden = {"asyncio", "io", "logging", "os", "random", "secrets", "socket", "threading", "time"}
     found = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"

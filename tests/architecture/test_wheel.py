@@ -1,4 +1,4 @@
-"""What gets installed works outside the checkout, beside a user's own tasks.py and canvas.py."""
+"""The installed package works outside the checkout, beside a user's own tasks.py and canvas.py."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_docstrings_begin_with_their_subject_or_an_imperative() -> None:
 
 
 def test_functions_are_short() -> None:
-    """The length of its longest functions separates readable code from the rest."""
+    """The length of its longest functions separates readable code from other code."""
     found = [(path, place) for path in sources(*LIBRARY) for place in long_functions(ast.parse(path.read_text()))]
     assert not found, f"functions of more than {MAX_STATEMENTS} statements:\n{listed(found)}"
 

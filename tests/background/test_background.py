@@ -104,7 +104,7 @@ def test_a_child_gets_new_locks_while_a_thread_of_the_parent_holds_the_old() -> 
 
 
 def test_registering_for_forks_keeps_nothing_alive() -> None:
-    """Whoever drops an owner drops its threads' bookkeeping with it."""
+    """With an owner goes its threads' bookkeeping."""
     counting = Counting()
     gone = weakref.ref(counting.thread)
     del counting
@@ -136,7 +136,7 @@ def test_a_timer_thread_calls_back_in_order() -> None:
     timers.close()
 
 
-def test_a_clock_that_somebody_else_moves_on_is_looked_at() -> None:
+def test_a_clock_that_another_thread_moves_on_is_looked_at() -> None:
     """Nothing comes before it is moved, whatever the process's own clock says."""
     clock, called = VirtualClock(), queue.Queue[str]()
     timers: TimerThread[str] = TimerThread(called.put, "test-timers", clock.now, look_every=0.01)
@@ -148,7 +148,7 @@ def test_a_clock_that_somebody_else_moves_on_is_looked_at() -> None:
     timers.close()
 
 
-def test_a_closed_timer_thread_calls_nobody() -> None:
+def test_a_closed_timer_thread_calls_nothing() -> None:
     """Neither for what was added before nor for what comes later; closing waits for a call that is being made."""
     began, go_on, called = threading.Event(), threading.Event(), queue.Queue[str]()
 

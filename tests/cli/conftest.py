@@ -1,4 +1,4 @@
-"""What these tests ask for: the commands in a process of their own, and a user's project with Celery."""
+"""Fixtures: the commands in a process of their own, and a user's project with Celery."""
 
 from __future__ import annotations
 

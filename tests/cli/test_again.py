@@ -1,4 +1,4 @@
-"""Restart, travel, events from outside, what waits for somebody, and following a run: in this process."""
+"""Restart, travel, events from outside, listing what waits, and following a run: in this process."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_restarted_is_refused(call: Call) -> None:
 
 
 def test_a_run_travels_back_to_one_of_its_steps(call: Call) -> None:
-    """With what was recorded, with an input of its own, with another's result, state and resume data."""
+    """With the stored input, with an input of its own, with another's result, state and resume data."""
     assert data(call("start", "adding", "1", "--run-id", "one", "--json"))["result"] == 2
 
     assert data(call("travel", "one", "add", "--json"))["result"] == 2
@@ -127,7 +127,7 @@ def test_a_travel_step_by_step_pauses(call: Call) -> None:
     assert "STATUS  paused" in paused.stdout
     [held] = data(call("waiting", "--json"))["waiting"]
     assert (held["run_id"], held["step"], held["kind"]) == ("one", "add", "pause")
-    assert "a word to go on" in call("waiting").stdout
+    assert "a resume by the caller" in call("waiting").stdout
     assert data(call("resume", "one", "--json"))["result"] == 2
 
 
@@ -136,7 +136,7 @@ def test_a_travel_step_by_step_pauses(call: Call) -> None:
     [
         (["nope", "add"], exits.NOT_FOUND, "'nope'"),
         (["one", "nowhere"], exits.NOT_FOUND, "nowhere"),
-        (["one", "add", "--context", '{"loud": 1}'], exits.USAGE, "no record"),
+        (["one", "add", "--context", '{"loud": 1}'], exits.USAGE, "no step result"),
         (["one", "add", "--context", "[1]"], exits.USAGE, "JSON object"),
         (["one", "add", "--input", "{"], exits.USAGE, "--input is not JSON"),
         (["one", "add", "--resume-data", "{"], exits.USAGE, "--resume-data is not JSON"),
@@ -172,13 +172,13 @@ def test_an_event_is_sent_and_the_run_goes_on(call: Call, tmp_path: Path) -> Non
     assert data(call("send-event", "three", "paid", "--json"))["result"] is None
 
 
-def test_an_event_that_nobody_can_hear_is_refused(call: Call) -> None:
+def test_an_event_that_no_wait_can_receive_is_refused(call: Call) -> None:
     """Another name, an ended run, no run."""
     call("start", "listening", "--run-id", "one")
 
     assert "paid" in problem(call("send-event", "one", "signed"), exits.NOT_FOUND)
     call("send-event", "one", "paid")
-    assert "nobody will hear" in problem(call("send-event", "one", "paid"), exits.USAGE)
+    assert "no step will receive" in problem(call("send-event", "one", "paid"), exits.USAGE)
     assert "'nope'" in problem(call("send-event", "nope", "paid"), exits.NOT_FOUND)
     assert "not JSON" in problem(call("send-event", "one", "paid", "{"), exits.USAGE)
 
@@ -192,7 +192,7 @@ def test_what_waits_is_listed_over_all_runs(call: Call) -> None:
 
     found = data(call("waiting", "--json"))["waiting"]
 
-    assert [(held["run_id"], held["step"], held["kind"]) for held in found] == [
+    assert [(waiting["run_id"], waiting["step"], waiting["kind"]) for waiting in found] == [
         ("one", "ask", "resume"),
         ("two", "signature", "event"),
         ("three", "approval[0].ask", "resume"),
@@ -215,8 +215,8 @@ def test_what_waits_is_filtered(call: Call) -> None:
     by_workflow = data(call("waiting", "--workflow", "listening", "--json"))["waiting"]
     by_resource = data(call("waiting", "--resource", "customer-7", "--json"))["waiting"]
 
-    assert [held["run_id"] for held in by_workflow] == ["two"]
-    assert [held["run_id"] for held in by_resource] == ["one"]
+    assert [waiting["run_id"] for waiting in by_workflow] == ["two"]
+    assert [waiting["run_id"] for waiting in by_resource] == ["one"]
     nothing = call("waiting", "--workflow", "nothing")
     assert (nothing.exit_code, len(nothing.stdout.splitlines())) == (exits.OK, 1)
     assert "nothing waits" in nothing.stderr
@@ -225,12 +225,12 @@ def test_what_waits_is_filtered(call: Call) -> None:
 def test_a_tick_needs_workers_runs() -> None:
     """The default runtime has no scheduler; and one tick is not a sweep."""
     call = calling("--store", "memory://cli-ticks", "--workflows", "tests.cli.flows:ALL")
-    assert "no ticker" in problem(call("tick", "--once"), exits.USAGE)
+    assert "no scheduler" in problem(call("tick", "--once"), exits.USAGE)
     assert "leave one of them out" in problem(call("tick", "--once", "--for", "1"), exits.USAGE)
 
 
 def test_runs_of_celery_workers_are_not_moved_here() -> None:
-    """Their steps would run in this process, where nobody expects them."""
+    """Their steps would run in this process, where no user expects them."""
     store = open_store("memory://cli-theirs")
     store.create(RunHeader(run_id="theirs", workflow_id="listening", runtime="celery"))
     call = calling("--store", "memory://cli-theirs", "--workflows", "tests.cli.flows:ALL")
@@ -242,8 +242,8 @@ def test_runs_of_celery_workers_are_not_moved_here() -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--json"]])
-def test_a_run_is_followed_until_it_rests(call: Call, store: str, more: list[str]) -> None:
-    """It does not matter who works on it: here another thread does."""
+def test_a_run_is_followed_until_it_settles(call: Call, store: str, more: list[str]) -> None:
+    """It may be in any hands: here another thread works on it."""
     flows.RELEASED.clear()
     with Orchestrator(store=store, workflows=flows.ALL) as orchestrator:
         orchestrator.create_run("blocked", run_id="one").submit(5)
@@ -262,7 +262,7 @@ def test_a_run_is_followed_until_it_rests(call: Call, store: str, more: list[str
         assert "block success" in done.stderr
 
 
-def test_a_run_at_rest_is_shown_at_once(call: Call) -> None:
+def test_a_settled_run_is_shown_at_once(call: Call) -> None:
     """There is nothing to follow."""
     call("start", "approval", "1", "--run-id", "one")
 

@@ -140,10 +140,10 @@ def stored(servers: dict[str, str], resource: str) -> int:
 @pytest.mark.usefixtures("worker")
 def test_a_run_goes_through_workers_from_start_to_purge(call: Call) -> None:
     """Start, list, show, graph, resume and purge, each in a process of its own."""
-    held = call("start", "cli-checkout", '{"sku": "a", "qty": 2}', "--run-id", "one", "--timeout", "60")
-    assert held.returncode == exits.HELD, held
-    assert "WAITS FOR  ask (label manager)" in held.stdout
-    assert "reserve success" in held.stderr
+    started = call("start", "cli-checkout", '{"sku": "a", "qty": 2}', "--run-id", "one", "--timeout", "60")
+    assert started.returncode == exits.HELD, started
+    assert "WAITS FOR  ask (label manager)" in started.stdout
+    assert "reserve success" in started.stderr
 
     listed = data(call("list", "--json", "--workflow", "cli-checkout", "--status", "suspended"))
     assert [run["run_id"] for run in listed["runs"]] == ["one"]
@@ -186,9 +186,9 @@ def test_what_waits_on_workers_is_shown_and_goes_on_by_an_event(call: Call) -> N
     """From another process: `waiting` tells the event and the moment, `send-event` sends it."""
     assert call("start", "cli-paying", "1", "--run-id", "paying", "--timeout", "60").returncode == exits.HELD
 
-    [held] = data(call("waiting", "--workflow", "cli-paying", "--json"))["waiting"]
-    assert (held["run_id"], held["kind"], held["event"]) == ("paying", "event", "paid")
-    assert held["until"] - held["since"] == 3_600_000
+    [waiting] = data(call("waiting", "--workflow", "cli-paying", "--json"))["waiting"]
+    assert (waiting["run_id"], waiting["kind"], waiting["event"]) == ("paying", "event", "paid")
+    assert waiting["until"] - waiting["since"] == 3_600_000
     assert data(call("send-event", "paying", "paid", "7", "--json", "--timeout", "60"))["result"] == 7
     assert data(call("waiting", "--workflow", "cli-paying", "--json")) == {"waiting": []}
     times = data(call("show", "paying", "--follow", "--times", "--json"))["times"]

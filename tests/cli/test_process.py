@@ -1,4 +1,4 @@
-"""What only a process of its own shows: terminals, pipes that break, and what the plug-in imports."""
+"""The command in a process of its own: terminals, pipes that break, and what the plug-in imports."""
 
 from __future__ import annotations
 

@@ -125,11 +125,11 @@ def test_a_tripwire_ends_with_code_1(once: Call) -> None:
 
 def test_a_suspended_run_ends_with_code_4_and_can_be_resumed(call: Call) -> None:
     """It says what it waits for, and how to go on."""
-    held = call("start", "approval", "1", "--run-id", "one")
+    started = call("start", "approval", "1", "--run-id", "one")
 
-    assert held.exit_code == exits.HELD
-    assert 'WAITS FOR  ask (label manager): {"question": "more?"}' in held.stdout
-    assert "Error" not in held.stderr
+    assert started.exit_code == exits.HELD
+    assert 'WAITS FOR  ask (label manager): {"question": "more?"}' in started.stdout
+    assert "Error" not in started.stderr
     assert "WAITS FOR  ask (label manager)" in call("show", "one").stdout
     assert "not suspended" in problem(call("resume", "one", "5", "--step", "nowhere"), exits.USAGE)
     resumed = call("resume", "one", "5", "--label", "manager", "--json")
@@ -139,14 +139,14 @@ def test_a_suspended_run_ends_with_code_4_and_can_be_resumed(call: Call) -> None
 
 def test_what_a_run_waits_for_is_named(once: Call) -> None:
     """An event is told apart from a suspended step, and the items of a foreach from each other."""
-    held = once("start", "listening")
-    assert held.exit_code == exits.HELD
-    assert "WAITS FOR  paid (an event)" in held.stdout
-    assert "when the event is sent" in held.stderr
+    started = once("start", "listening")
+    assert started.exit_code == exits.HELD
+    assert "WAITS FOR  paid (an event)" in started.stdout
+    assert "when the event is sent" in started.stderr
 
-    held = once("start", "approvals", "[1]", "--run-id", "one")
-    assert "WAITS FOR  approval[0].ask (label manager)" in held.stdout
-    assert "`resume one` goes on" in held.stderr
+    started = once("start", "approvals", "[1]", "--run-id", "one")
+    assert "WAITS FOR  approval[0].ask (label manager)" in started.stdout
+    assert "`resume one` goes on" in started.stderr
     assert data(once("resume", "one", "1", "--index", "0", "--json"))["result"] == [2]
 
 
@@ -205,7 +205,7 @@ def test_items_of_a_foreach_have_their_own_rows(once: Call) -> None:
 
 
 def test_purge_asks_first(call: Call) -> None:
-    """Runs are gone after a yes, stay after a no, and where nobody answers that is an error."""
+    """Runs are gone after a yes, stay after a no, and where no answer comes that is an error."""
     call("start", "chatty", "1", "--run-id", "one")
     call("start", "approval", "1", "--run-id", "held")
 
@@ -281,7 +281,7 @@ def test_a_time_limit_ends_with_code_6(once: Call) -> None:
 
 
 def test_a_store_that_is_down_ends_with_code_5() -> None:
-    """Nobody listens there; the password of the URL is not shown."""
+    """No server listens there; the password of the URL is not shown."""
     result = calling("--store", "redis://:secret@127.0.0.1:1/0")("list")
     assert "check the store's URL" in problem(result, exits.DOWN)
     assert "secret" not in result.output
@@ -323,7 +323,7 @@ def test_a_single_workflow_is_found_in_the_working_directory(tmp_path: Path, mon
 
 
 def test_a_run_of_celery_workers_is_not_resumed_here(once: Call, tmp_path: Path) -> None:
-    """Its steps would run in this process, where nobody expects them."""
+    """Its steps would run in this process, where no user expects them."""
     from orchestrator.rules.model import RunHeader
     from orchestrator.stores import open_store
 

@@ -1,1 +1,1 @@
-"""What one delivery does where the world around it fails."""
+"""The engine, by what users see of it, and where the world around it fails."""

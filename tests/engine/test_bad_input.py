@@ -18,7 +18,7 @@ def look(number: int, ctx: Context) -> list[str]:
 
 
 async def listen(_: object) -> None:
-    """A callback that nobody would await."""
+    """A callback that would never be awaited."""
 
 
 flow = Workflow("looking", input=int).then(look).commit()
@@ -33,7 +33,7 @@ WRONG: dict[str, tuple[Callable[[Run], Any], type[Exception], str]] = {
     "limit": (lambda run: run.orchestrator.runs.list(limit=-1), ValueError, "must not be negative"),
     "offset": (lambda run: run.orchestrator.runs.list(offset=-1), ValueError, "must not be negative"),
     "age": (lambda run: run.orchestrator.runs.purge(older_than=-5), ValueError, "older_than must not be negative"),
-    "status": (lambda run: run.orchestrator.runs.list(status="weird"), ValueError, "weird"),
+    "status": (lambda run: run.orchestrator.runs.list(status="weird"), ValueError, "'weird' is not a valid RunStatus"),
     "async": (lambda run: run.watch(listen), TypeError, "async"),
 }
 

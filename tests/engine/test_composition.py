@@ -1,4 +1,4 @@
-"""An application is put together once: everybody has the same store, and nothing is changed afterwards."""
+"""An application is put together once: all parts have the same store, and nothing is changed afterwards."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ doubling = Workflow("doubling", input=int).then(double).commit()
 
 
 def an_app(**config: Any) -> Celery:
-    """An app whose broker nobody asks."""
+    """An app whose broker is never asked."""
     app = Celery("composed", broker="memory://", set_as_current=False)
     app.conf.update(config)
     return app
 
 
 @pytest.mark.parametrize("publishes", [False, True])
-def test_everybody_has_the_same_store(tmp_path: Path, publishes: bool) -> None:
+def test_all_parts_have_the_same_store(tmp_path: Path, publishes: bool) -> None:
     """Also where its commits are published: else only some of them would be."""
     app = an_app(orchestrator_store=f"sqlite:///{tmp_path}/runs.db", orchestrator_publish_events=publishes)
     with Orchestrator(app) as orchestrator:
@@ -77,7 +77,7 @@ def test_an_app_in_eager_mode_gets_the_runtime_of_this_process(eager: bool) -> N
 
 
 def test_a_runtime_without_an_engine_says_so() -> None:
-    """Instead of leaving the run as it is without a word."""
+    """Instead of leaving the run as it is, silently."""
     runtime = LocalRuntime(MemoryStore(), Settings(), SystemClock())
     runtime.publish(RunHeader(run_id="one", workflow_id="doubling"), [Dispatch("0", 1, "")])
     with pytest.raises(RuntimeError, match="has not been bound to an engine"):

@@ -1,4 +1,4 @@
-"""An app in eager mode: whoever starts a run, or lets it go on, does all of it in their own thread."""
+"""An app in eager mode: a caller that starts a run, or lets it go on, does all of it in its own thread."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ GOES_ON: dict[str, Callable[[Run], Any]] = {
 
 
 @pytest.mark.parametrize("how", GOES_ON)
-def test_a_run_goes_on_in_the_thread_of_who_lets_it(how: str, orchestrator: Orchestrator) -> None:
+def test_a_run_goes_on_in_the_thread_of_the_caller_that_lets_it(how: str, orchestrator: Orchestrator) -> None:
     """It has done so when the call returns."""
     run = orchestrator.create_run(STOPS).submit(3)
     assert run.status == "suspended"
@@ -148,7 +148,7 @@ def test_a_run_goes_on_in_the_thread_of_who_lets_it(how: str, orchestrator: Orch
     assert run.status == "success"
 
 
-def test_an_event_is_followed_by_who_sends_it(orchestrator: Orchestrator) -> None:
+def test_the_sender_of_an_event_does_what_follows(orchestrator: Orchestrator) -> None:
     """Sent before the wait, or after."""
     run = orchestrator.create_run(HEARS).submit(1)
     run.send_event("paid", 5)
@@ -159,7 +159,7 @@ def test_an_event_is_followed_by_who_sends_it(orchestrator: Orchestrator) -> Non
     assert here()
 
 
-def test_a_lost_run_is_restarted_by_who_asks_for_it(orchestrator: Orchestrator, caplog: Any) -> None:
+def test_a_lost_run_goes_on_in_the_thread_that_restarts_it(orchestrator: Orchestrator, caplog: Any) -> None:
     """The starter is not to blame for a lost worker; the caller that asks for the result gets the error."""
     lost = [True]
 
@@ -178,7 +178,7 @@ def test_a_lost_run_is_restarted_by_who_asks_for_it(orchestrator: Orchestrator, 
     assert orchestrator.restart_active() == [run.run_id]
     assert run.status == "success"
     assert here()
-    assert "was left as a lost worker would leave it" in caplog.text
+    assert "an attempt was abandoned in this process" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["submit", "start"])
@@ -258,13 +258,13 @@ def test_a_step_may_let_another_run_go_on(orchestrator: Orchestrator) -> None:
 
 
 def napping(seconds: float) -> Workflow:
-    """Sleeps in one arm; the other waits for nobody."""
+    """Sleeps in one arm; the other waits for nothing."""
     nap = Workflow("nap").sleep(seconds).then(right).commit()
     return Workflow("napping", input=int).parallel(nap, left).then(step(len, id="count", input=dict)).commit()
 
 
 def test_a_sleep_does_not_hold_the_caller(orchestrator: Orchestrator) -> None:
-    """All that can be done at once has been done; the orchestrator is closed without waiting for the rest."""
+    """All that can be done at once has been done; the orchestrator is closed without waiting for the sleep."""
     run = orchestrator.create_run(napping(LONG)).submit(1)
     assert [name for name, _ in seen] == ["left"]
     assert here()
@@ -285,7 +285,7 @@ def test_a_countdown_does_not_hold_the_caller(orchestrator: Orchestrator) -> Non
 
 
 def test_a_run_goes_on_by_itself_when_its_sleep_is_over(app: Celery) -> None:
-    """In a thread of this process: the caller has gone. A second sleep is slept there, too."""
+    """In a thread of this process: the caller has left. A second sleep is slept there, too."""
     flow = Workflow("twice", input=int).then(left).sleep(LONG).then(right).sleep(LONG).then(first).commit()
     with Orchestrator(app, store=MemoryStore(VirtualClock())) as orchestrator:
         run = orchestrator.create_run(flow).submit(1)
@@ -310,7 +310,7 @@ def test_a_timeout_leaves_the_sleep_to_a_thread(orchestrator: Orchestrator) -> N
     assert run.get(20) == 2
 
 
-def test_who_comes_while_a_run_sleeps_does_what_is_to_be_done(orchestrator: Orchestrator) -> None:
+def test_a_caller_that_comes_while_a_run_sleeps_does_what_is_to_be_done(orchestrator: Orchestrator) -> None:
     """The thread that waits for the sleep gives the run up."""
     asks = Workflow("asks").then(approve).then(right).commit()
     nap = Workflow("nap").sleep(LONG).commit()
@@ -322,7 +322,7 @@ def test_who_comes_while_a_run_sleeps_does_what_is_to_be_done(orchestrator: Orch
 
 
 def test_a_wait_that_runs_out_of_time_goes_on_by_itself(orchestrator: Orchestrator) -> None:
-    """Nobody is there to do it but a thread."""
+    """No caller is left; a thread does it."""
     flow = Workflow("late", input=int).wait_for_event("paid", timeout=0.05, on_timeout=left).then(right).commit()
     run = orchestrator.create_run(flow).submit(1)
     assert wait_until(lambda: run.status == "success", 20)
@@ -379,7 +379,7 @@ def test_eager_mode_that_is_switched_on_later_is_refused() -> None:
 # --- what else an eager app expects -----------------------------------------------------------------------------------
 
 
-def test_a_delayed_attempt_is_made_by_who_waits_for_it(orchestrator: Orchestrator) -> None:
+def test_a_delayed_attempt_is_made_by_the_caller_that_waits_for_it(orchestrator: Orchestrator) -> None:
     """`start(timeout=…)` waits anyway: it sleeps in the caller's thread, for as long as it may."""
     flow = Workflow("slow", input=int, retry_delay=0.05).then(moody).commit()
     assert orchestrator.create_run(flow).start(1, timeout=20).result == 1
@@ -388,7 +388,7 @@ def test_a_delayed_attempt_is_made_by_who_waits_for_it(orchestrator: Orchestrato
 
 
 def test_a_workflow_is_a_task_that_holds_its_result(app: Celery) -> None:
-    """As every eager task is; whoever has registered it last runs it."""
+    """As every eager task is; the orchestrator that has registered it last runs it."""
     for _ in range(2):
         with Orchestrator(app, workflows=[WIDE, STOPS]) as orchestrator:
             result = app.tasks["wide"].delay(1)

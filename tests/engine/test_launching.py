@@ -1,4 +1,4 @@
-"""What starting by `delay` and by name leaves behind, and whose runs are removed."""
+"""The traces of starts by `delay` and by name, and the runs that a purge removes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is shown of a run: of blocks that its end left open, and of what waits."""
+"""The look of a run to its readers: of blocks that its end left open, and of what waits."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_a_nested_workflow_ends_by_a_tripwire(orchestrator: Orchestrator) -> Non
     assert nested.tripwire is not None
 
 
-def test_who_does_not_know_the_workflow_sees_the_same_end() -> None:
+def test_a_reader_without_the_workflow_sees_the_same_end() -> None:
     """By the run's own error; an error of another branch is told by its step alone."""
     store = MemoryStore()
     inner = Workflow("inner").parallel(suspends("ask"), fails("bad")).commit()
@@ -144,7 +144,7 @@ def test_who_does_not_know_the_workflow_sees_the_same_end() -> None:
 
 
 def test_a_bail_makes_what_is_around_it_a_success(orchestrator: Orchestrator) -> None:
-    """With the bailed value as it is; what was suspended beside it is canceled, and what follows has no record."""
+    """With the bailed value as it is; what was suspended beside it is canceled, and what follows has no result."""
     leave = a_step("leave", lambda given, ctx: ctx.bail("bailed") if ctx.resumed else ctx.suspend())
     deep = Workflow("deep").then(leave).then(fails("after")).commit()
     inner = Workflow("inner").parallel(deep, suspends("ask")).commit()
@@ -186,7 +186,7 @@ def test_an_abort_and_a_cancel_leave_what_is_around_canceled(orchestrator: Orche
 
 
 def test_hooks_see_blocks_as_the_end_leaves_them() -> None:
-    """The same as whoever reads the run later."""
+    """The same as a later reader of the run."""
     seen: list[tuple[str, str]] = []
 
     def note(info: Any) -> None:
@@ -224,7 +224,7 @@ def test_a_wait_shows_no_label_and_says_nothing(orchestrator: Orchestrator) -> N
 
 @pytest.mark.parametrize("payload", ["text", 5, [1], False])
 def test_a_suspend_payload_is_always_a_dict(orchestrator: Orchestrator, payload: Any) -> None:
-    """One without keys of its own is the `value`, on the record, around it and on the stream; the step gets it back
+    """One without keys of its own is the `value`: in its result, around it and on the stream; the step gets it back
     as it was."""
     got: list[Any] = []
 

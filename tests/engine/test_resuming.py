@@ -1,4 +1,4 @@
-"""Resuming: who is meant, with which data, in which graph; and runs that go on step by step."""
+"""Resuming: the step that is meant, with which data, in which graph; and runs that go on step by step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def orchestrator() -> Iterator[Orchestrator]:
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
-    """An app whose messages nobody takes."""
+    """An app whose messages no worker takes."""
     app = Celery("resuming", broker="memory://", backend="cache+memory://", set_as_current=False)
     yield app
     app.close()
@@ -167,7 +167,7 @@ def test_an_index_means_one_item_or_is_refused(orchestrator: Orchestrator) -> No
     assert f"{run.run_id}/0.0 or {run.run_id}/0.1" in str(refused.value)
     assert as_stored(orchestrator, run) == before
     orchestrator.get_run(f"{run.run_id}/0.1").resume("I", index=0)
-    left = [record.path for record in orchestrator.store.load(run.run_id, held=True)]
+    left = [activation.path for activation in orchestrator.store.load_awaiting(run.run_id)]
     assert left == ["0.0.0.0", "0.0.0.1", "0.1.0.1"]
 
 
@@ -219,8 +219,8 @@ def newer() -> Workflow:
 
 
 @pytest.mark.parametrize("how", [{"label": "A-1"}, {"step": "order.approve"}, {"step": "order"}])
-def test_a_run_of_another_graph_is_resumed_by_what_it_recorded(app: Celery, how: dict[str, Any]) -> None:
-    """By label or by the ids of its own graph; the data is not held against the new one. It goes on where the old
+def test_a_run_of_another_graph_is_resumed_by_what_is_stored(app: Celery, how: dict[str, Any]) -> None:
+    """By label or by the ids of its own graph; the data is not checked against the new one. It goes on where the old
     graph is."""
     store = MemoryStore()
     with (
@@ -233,7 +233,7 @@ def test_a_run_of_another_graph_is_resumed_by_what_it_recorded(app: Celery, how:
         new.get_run(run.run_id).submit_resume("yes", **how)
 
         assert run.status == "running"
-        assert [record.path for record in store.load(run.run_id, held=True)] == ["1.0"]
+        assert [activation.path for activation in store.load_awaiting(run.run_id)] == ["1.0"]
         assert run.restart().status == "suspended"
         assert success(run.resume("checked", step="check"))["order"] == "yes"
 
@@ -259,7 +259,7 @@ def test_ids_that_the_other_graph_did_not_have_are_refused(app: Celery, name: st
 
 
 def test_the_default_runtime_refuses_a_run_of_another_graph() -> None:
-    """Nobody else would go on with it: a resume that waits would wait for ever. Nothing is written."""
+    """No other process would go on with it: a resume that waits would wait for ever. Nothing is written."""
     store = MemoryStore()
     with Orchestrator(store=store, workflows=[older()]) as old:
         run = old.create_run("changing")
@@ -326,7 +326,7 @@ def test_a_paused_arm_goes_on_though_another_waits_for_its_event(orchestrator: O
 
 
 def test_what_is_suspended_is_resumed_before_what_is_paused(orchestrator: Orchestrator) -> None:
-    """Data is for the suspended step; the paused one waits for its own word."""
+    """Data is for the suspended step; the paused one waits for its own resume."""
     run = started(orchestrator, Workflow("outer").parallel(suspends("A"), a_step("B")), 0, per_step=True)
     assert run.status == "suspended"
 

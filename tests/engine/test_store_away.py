@@ -95,8 +95,8 @@ WAITS: dict[str, Callable[[Run], Any]] = {
 
 
 @pytest.mark.parametrize("waits", WAITS)
-def test_who_waits_hears_that_nobody_is_at_work_any_more(waits: str, caplog: pytest.LogCaptureFixture) -> None:
-    """In the default runtime the work is this process's: who waits for it is told, and does not wait for ever."""
+def test_a_caller_that_waits_hears_that_no_worker_is_left(waits: str, caplog: pytest.LogCaptureFixture) -> None:
+    """In the default runtime this process does the work: a caller that waits gets the error, and waits no longer."""
     away: Any = FailingStore(open_store("memory://"), "load", times=None)
     with (
         caplog.at_level(logging.CRITICAL),

@@ -18,7 +18,7 @@ from orchestrator.rules.change import CreateActivation, Dispatch
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import FailingStore, VirtualClock
-from orchestrator.testing.contract.kit import Begun, an_activation
+from orchestrator.testing.contract.kit import StartedRun, an_activation
 
 SETTINGS = Settings(namespace="n", tick_seconds=1, republish_seconds=30, lease_seconds=30)
 AWAY = BrokerUnavailable("the broker does not answer")
@@ -57,18 +57,18 @@ class World:
         runtime = cast(Runtime, broker or self.broker)
         return Scheduler(cast(Store, store or self.store), runtime, SETTINGS, name, lambda *_: self.short)
 
-    def sleeping(self, seconds: float) -> Begun:
+    def sleeping(self, seconds: float) -> StartedRun:
         """A run whose only activation sleeps."""
-        run = Begun(self.store, namespace="n")
+        run = StartedRun(self.store, namespace="n")
         op = CreateActivation(an_activation("0", status=ActivationStatus.SLEEPING), delay=round(seconds * 1000))
-        run.caller(op)
+        run.commit_request(op)
         return run
 
-    def queued(self, **fields: Any) -> Begun:
+    def queued(self, **fields: Any) -> StartedRun:
         """A run whose only activation is in the queue."""
-        return Begun(self.store, an_activation("0", **fields), namespace="n", redelivery_delay=30_000)
+        return StartedRun(self.store, an_activation("0", **fields), namespace="n", redelivery_delay=30_000)
 
-    def told(self, run: Begun) -> int:
+    def told(self, run: StartedRun) -> int:
         """How often workers were told of the run."""
         return self.broker.told.count((run.id, "0"))
 
@@ -126,7 +126,7 @@ def test_a_message_that_cannot_be_sent_costs_nobody_else_anything(
     world: World, lane: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """60 runs of an unknown queue: all others are told in the same round, and these again after a redelivery delay."""
-    make: Callable[[], Begun] = (lambda: world.sleeping(30)) if lane == "moments" else world.queued
+    make: Callable[[], StartedRun] = (lambda: world.sleeping(30)) if lane == "moments" else world.queued
     bad, good = [make() for _ in range(60)], [make() for _ in range(60)]
     ids = {run.id for run in bad}
     world.broker.fault = lambda run_id, path: UNKNOWN_QUEUE if run_id in ids else None
@@ -221,7 +221,7 @@ def test_who_sends_something_keeps_the_right(world: World) -> None:
     here.tick()
     world.clock.advance(1)
     assert not here.tick().is_in_vain
-    assert world.store.acquire_sweep("n", "b", 1000) == 0
+    assert world.store.acquire_sweep("n", "b", 1000, 7500) is None
     assert there.tick().due == 0
 
 

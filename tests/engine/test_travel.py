@@ -100,7 +100,7 @@ def breaks(*, times: int) -> Function:
 
 
 def ok(output: Any, **more: Any) -> dict[str, Any]:
-    """The record of a step that went well."""
+    """The result of a step that went well, as users give it."""
     return {"status": "success", "output": output, **more}
 
 
@@ -169,7 +169,7 @@ def test_a_foreach_that_had_failed_keeps_its_finished_items(
 
 
 def test_a_given_list_is_what_a_foreach_works_on(orchestrator: Orchestrator, make: Any) -> None:
-    """Given as the output of the step before, or as the input; what was recorded does not count then."""
+    """Given as the output of the step before, or as the input; what was stored does not count then."""
     item = make("item", lambda x, ctx: x * 10 if x < 9 else breaks(times=1)(x, ctx))
     flow = Workflow("fe").then(make("pre")).foreach(item).commit()
     run = orchestrator.create_run(flow)
@@ -204,7 +204,7 @@ def test_resume_data_goes_to_the_later_step_that_had_suspended(
 
     assert calls == [("g", 1, None), ("pa", 1, 5), ("z", 5, None)]
     assert result.steps["pa"].resume_payload == 5
-    assert run.time_travel("g").status == "suspended", "a promise does not outlive its life"
+    assert run.time_travel("g").status == "suspended", "a pending resume does not outlive its generation"
 
 
 def test_resume_data_for_a_suspended_target(orchestrator: Orchestrator, make: Any, calls: Calls) -> None:
@@ -294,7 +294,7 @@ def test_resume_data_in_a_loop(orchestrator: Orchestrator, make: Any, calls: Cal
     assert calls == [("g", 0, None), ("body", 0, 3), ("body", 3, None)]
 
 
-def test_resume_data_is_checked_for_whom_it_is_for(orchestrator: Orchestrator, make: Any) -> None:
+def test_resume_data_is_checked_against_the_step_that_gets_it(orchestrator: Orchestrator, make: Any) -> None:
     """Against the type of the step that had suspended; where there is none, it is refused."""
     nested = Workflow("n").then(make("inner")).commit()
     flow = Workflow("w").then(make("g")).then(make("pa", asks, resume=A)).then(nested).commit()
@@ -306,7 +306,7 @@ def test_resume_data_is_checked_for_whom_it_is_for(orchestrator: Orchestrator, m
     untouched(run, StepNotSuspended, "nobody for the resume data", "n", resume_data=1)
 
 
-def test_a_given_suspended_record_gets_the_resume_data(orchestrator: Orchestrator, make: Any, calls: Calls) -> None:
+def test_a_given_suspended_result_gets_the_resume_data(orchestrator: Orchestrator, make: Any, calls: Calls) -> None:
     """On a run that was never seen, too."""
     run = orchestrator.create_run(Workflow("t").then(make("g")).then(make("pa", asks)).commit())
     record = {"status": "suspended", "suspend_payload": {"about": 3}}
@@ -337,7 +337,7 @@ def test_suspended_arms_beside_the_target_stay_suspended(
 
 
 def test_a_suspended_foreach_beside_the_target_goes_on(orchestrator: Orchestrator, make: Any) -> None:
-    """Its items that had not begun have their inputs in the new life too; also after two travels."""
+    """Its items that had not begun have their inputs in the new generation too; also after two travels."""
     items = Workflow("items").foreach(make("item", asks)).commit()
     run = orchestrator.create_run(Workflow("p").parallel(items, make("c", lambda *_: 0)).commit())
     run.start([1, 2, 3])
@@ -619,10 +619,10 @@ def test_a_given_past_reaches_a_step_inside_a_nested_workflow(orchestrator: Orch
     assert run.time_travel("n.b", nested_context={"n": {"a": ok(3)}}).result == [3, 2]
 
 
-# --- records ----------------------------------------------------------------------------------------------------------
+# --- results that users give ------------------------------------------------------------------------------------------
 
 
-def test_given_records_keep_payload_and_times(orchestrator: Orchestrator) -> None:
+def test_given_results_keep_payload_and_times(orchestrator: Orchestrator) -> None:
     """As dicts, and as a result has them."""
     run = typed(orchestrator)
     moment = datetime(2026, 1, 2, tzinfo=UTC)
@@ -651,7 +651,7 @@ def test_results_can_be_passed_back(orchestrator: Orchestrator, make: Any) -> No
 
 
 def test_a_loop_that_had_failed_goes_on_where_it_was(orchestrator: Orchestrator, make: Any, calls: Calls) -> None:
-    """With the number and the recorded input of that iteration; one that had ended begins anew."""
+    """With the number and the stored input of that iteration; one that had ended begins anew."""
     fails = breaks(times=1)
     seen: list[int | None] = []
 
@@ -684,7 +684,7 @@ def test_a_loop_that_had_failed_goes_on_where_it_was(orchestrator: Orchestrator,
 def test_a_refused_travel_leaves_what_was_delivered(
     orchestrator: Orchestrator, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runtime forgets the result of the older life once the new one has begun, and not before."""
+    """The runtime forgets the result of the older generation once the new one has begun, and not before."""
     run = orchestrator.create_run(Workflow("w").then(make("a")).commit())
     run.start(1)
     lives: list[int] = []
@@ -699,13 +699,13 @@ def test_a_refused_travel_leaves_what_was_delivered(
     assert lives == [1]
 
 
-def test_nested_records_on_the_command_line() -> None:
+def test_nested_results_on_the_command_line() -> None:
     """Like those of the outermost workflow."""
     call = calling("--store", f"memory://cli-{uuid4().hex}", "--workflows", "tests.cli.flows:ALL")
     call("start", "adding", "1", "--run-id", "one")
 
     assert "JSON object" in problem(call("travel", "one", "add", "--nested-context", "[1]"), 2)
-    assert "no record" in problem(call("travel", "one", "add", "--nested-context", '{"n": {"a": 1}}'), 2)
-    assert "is no records" in problem(call("travel", "one", "add", "--nested-context", '{"n": 1}'), 2)
+    assert "no step result" in problem(call("travel", "one", "add", "--nested-context", '{"n": {"a": 1}}'), 2)
+    assert "has no step results" in problem(call("travel", "one", "add", "--nested-context", '{"n": 1}'), 2)
     assert "'n'" in call("travel", "one", "add", "--nested-context", '{"n": {"a": {"output": 1}}}').output
     assert data(call("travel", "one", "add", "--nested-context", "{}", "--json"))["result"] == 2

@@ -1,4 +1,4 @@
-"""Words that end a step or a run, in each other's company; retries of what is no step of the user's."""
+"""`bail`, `abort`, `suspend` and failures in each other's company; retries of what is no step of the user's."""
 
 from __future__ import annotations
 

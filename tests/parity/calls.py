@@ -1,4 +1,4 @@
-"""What was called how often, across threads and worker processes: one JSON line per call, in one file per run.
+"""A count of calls across threads and worker processes: one JSON line per call, in one file per run.
 
 The files stand in the folder that the environment variable `PARITY_CALLS` names, which workers inherit. A line is
 appended in one write, so the lines of several processes do not mix and their order is the order of the calls. Only what

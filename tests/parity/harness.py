@@ -1,4 +1,4 @@
-"""What a parity test does with a runtime: every operation on a fresh application, over the same store.
+"""The operations of parity tests on a runtime: every one on a fresh application, over the same store.
 
 A test sees a `Harness` and nothing of the runtime behind it. Each operation builds a new Celery app and a new
 `Orchestrator`, does one thing and closes both, as another process would: whatever a run needs afterwards comes from the

@@ -1,4 +1,4 @@
-"""What several of the robustness tests need: a host of their own, a store with a fault, callers that come at once.
+"""Helpers of several robustness tests: a host of their own, a store with a fault, callers that come at once.
 
 The workers of the session stay out of such a host's way: it has a namespace and a queue of its own. It must not know
 what the workflows do.
@@ -72,7 +72,7 @@ def at_once(*asked: Callable[[], Any]) -> tuple[list[Any], list[Exception]]:
     def ask(call: Callable[[], Any]) -> None:
         try:
             results.append(call())
-        except Exception as error:  # noqa: BLE001 - a thread's border: whoever asked looks at it
+        except Exception as error:  # noqa: BLE001 - a thread's border: the test looks at it
             errors.append(error)
 
     threads = [threading.Thread(target=ask, args=(call,)) for call in asked]

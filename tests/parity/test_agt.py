@@ -80,7 +80,7 @@ def test_options_in_the_input_reach_the_step_unchanged(runtime: Harness) -> None
 
 @pytest.mark.parity("AGT-09")
 def test_a_nested_workflow_reads_the_outer_ones_input_and_leaves_no_trace_of_itself(runtime: Harness) -> None:
-    """Its record has what every record has, and nothing more."""
+    """Its result has what every result has, and nothing more."""
     prompts = {"prompt_a": "Capital of France, just the name", "prompt_b": "Capital of UK, just the name"}
 
     result = runtime.execute(agt.agt_09, prompts)

@@ -73,7 +73,7 @@ def test_two_steps_run_in_parallel(runtime: Harness) -> None:
 
 @pytest.mark.parity("BASIC-07")
 def test_bail_ends_the_run_after_a_successful_step(runtime: Harness) -> None:
-    """The bailing step is a success with the bailed value, and what follows has no record."""
+    """The bailing step is a success with the bailed value, and what follows has no result."""
     result = runtime.execute(basic.bailing, {"value": "bail"})
     assert result.steps["step1"].status == "success"
     assert result.steps["step1"].output == {"result": "bailed"}

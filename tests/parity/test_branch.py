@@ -42,7 +42,7 @@ def test_an_arm_may_be_a_nested_workflow(runtime: Harness) -> None:
     ],
 )
 def test_of_three_arms_one_is_chosen(runtime: Harness, value: int, chosen: str) -> None:
-    """The two others are neither called nor recorded."""
+    """The two others are not called and have no result."""
     result = runtime.execute(branch.three_arms, {"value": value})
     assert result.status == "success"
     assert count(result.run_id, "check") == 1

@@ -1,4 +1,4 @@
-"""COND, COMPLEX and CHAIN: what was chosen is recorded as a step of its own, what was not leaves no record."""
+"""COND, COMPLEX and CHAIN: a chosen arm has a result as a step of its own, the others have none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def assert_timed(step: StepResult) -> None:
 
 @pytest.mark.parity("COMPLEX-01")
 def test_a_condition_combines_several_earlier_results(runtime: Harness) -> None:
-    """The chosen step is recorded with the whole output it was called with, whatever a later map does."""
+    """The chosen step has as its payload the whole output it was called with, whatever a later map does."""
     result = runtime.execute(conditions.complex_conditions, {})
     assert count(result.run_id, "step2") == 1
     assert count(result.run_id, "step3") == 0
@@ -53,7 +53,7 @@ def test_a_map_takes_the_first_of_several_steps_that_has_a_result(runtime: Harne
 
 @pytest.mark.parity("COND-03")
 def test_a_failed_step_ends_the_run_and_keeps_its_exception(runtime: Harness) -> None:
-    """The error in its record is an exception again, of its own class."""
+    """The error in its result is an exception again, of its own class."""
     result = runtime.execute(conditions.failing, {})
     assert count(result.run_id, "step2") == 0
     assert result.input == {}

@@ -20,7 +20,7 @@ def test_there_is_always_a_request_context(runtime: Harness) -> None:
 
 @pytest.mark.parity("DI-02")
 def test_a_later_step_reads_what_an_earlier_one_put_into_the_request_context(runtime: Harness) -> None:
-    """The one who put it there reads it as well."""
+    """The step that put it there reads it as well."""
     result = runtime.execute(di.di_02)
 
     assert result.status == "success"
@@ -43,7 +43,7 @@ def test_a_key_removed_after_a_resume_stays_removed(runtime: Harness) -> None:
 
 @pytest.mark.parity("DI-05")
 def test_a_key_given_at_the_start_is_there_after_a_resume(runtime: Harness) -> None:
-    """The one who resumes does not give it again."""
+    """The caller that resumes does not give it again."""
     started = runtime.execute(di.di_05, request_context={"injectedKey": "injected-value"})
     assert started.status == "suspended"
 

@@ -51,7 +51,7 @@ def read_back(runtime: Harness, run_id: str) -> dict[str, Any]:
 
 @pytest.mark.parity("ERR-01")
 def test_an_exception_in_a_step_fails_the_run(runtime: Harness) -> None:
-    """The run and the step's record both have the exception; the record has its times."""
+    """The run and the step's result both have the exception; the result has its times."""
     result = runtime.execute(err.err_01, {})
 
     assert result.status == "failed"
@@ -67,7 +67,7 @@ def test_an_exception_in_a_step_fails_the_run(runtime: Harness) -> None:
 
 @pytest.mark.parity("ERR-02")
 def test_a_step_that_returns_nothing_succeeds(runtime: Harness) -> None:
-    """Its record has its times and no output."""
+    """Its result has its times and no output."""
     result = runtime.execute(err.err_02)
 
     assert result.status == "success"
@@ -80,7 +80,7 @@ def test_a_step_that_returns_nothing_succeeds(runtime: Harness) -> None:
 
 
 @pytest.mark.parity("ERR-03")
-def test_a_failing_step_of_a_parallel_keeps_the_records_of_the_others(runtime: Harness) -> None:
+def test_a_failing_step_of_a_parallel_keeps_the_results_of_the_others(runtime: Harness) -> None:
     """The step after the parallel does not run."""
     result = runtime.execute(err.err_03)
 

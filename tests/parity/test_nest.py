@@ -23,7 +23,7 @@ def test_a_nested_workflow_is_one_step_of_the_outer_one(runtime: Harness) -> Non
 
 @pytest.mark.parity("NEST-02")
 def test_a_failing_inner_step_fails_the_nested_workflow_with_its_error(runtime: Harness) -> None:
-    """The nested workflow's record has the inner step's exception."""
+    """The nested workflow's result has the inner step's exception."""
     result = runtime.execute(nest.nest_02)
 
     assert result.status == "failed"

@@ -11,7 +11,7 @@ from tests.parity.harness import Harness
 
 
 def assert_paused_after(result: RunResult, step_id: str, *others: str) -> None:
-    """The run did this step alone: the others were not called and have no record."""
+    """The run did this step alone: the others were not called and have no result."""
     assert result.status == "paused"
     assert result.result is None
     assert set(result.steps) == {step_id}
@@ -22,7 +22,7 @@ def assert_paused_after(result: RunResult, step_id: str, *others: str) -> None:
 
 @pytest.mark.parity("PER-01")
 def test_the_second_of_two_steps_waits(runtime: Harness) -> None:
-    """It has no record, since it has not begun."""
+    """It has no result, since it has not begun."""
     result = runtime.execute(per.per_01, {}, per_step=True)
 
     assert_paused_after(result, "step1", "step2")
@@ -31,19 +31,19 @@ def test_the_second_of_two_steps_waits(runtime: Harness) -> None:
 
 @pytest.mark.parity("PER-02")
 def test_only_the_first_step_of_a_parallel_runs(runtime: Harness) -> None:
-    """Neither its sibling nor what follows has a record."""
+    """Neither its sibling nor what follows has a result."""
     assert_paused_after(runtime.execute(per.per_02, {}, per_step=True), "A", "B", "C")
 
 
 @pytest.mark.parity("PER-04")
 def test_a_nested_workflow_waits_like_a_step(runtime: Harness) -> None:
-    """It has no record before its turn."""
+    """It has no result before its turn."""
     assert_paused_after(runtime.execute(per.per_04, {}, per_step=True), "outerStep", "innerStep", "finalStep")
 
 
 @pytest.mark.parity("PER-05")
 def test_a_run_that_is_to_be_continued_pauses_after_its_first_step(runtime: Harness) -> None:
-    """The store has it as paused, for whoever continues it."""
+    """The store has it as paused, for the caller that continues it."""
     result = runtime.execute(per.per_05, {}, per_step=True)
 
     assert_paused_after(result, "step1", "step2")

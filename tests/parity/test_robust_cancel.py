@@ -143,7 +143,7 @@ def test_a_cancel_reaches_a_hundred_suspended_children(runtime: Harness) -> None
 
 @pytest.mark.parity("R-CCN-12", runtimes="celery")
 def test_a_cancel_from_another_host_reaches_a_running_step(runtime: Harness) -> None:
-    """The step sees its abort signal, and whoever started the run hears of the end."""
+    """The step sees its abort signal, and the caller that started the run hears of the end."""
     results: list[Any] = []
     with runtime.open() as orchestrator:
         run = orchestrator.create_run(robust_cancel.elsewhere)

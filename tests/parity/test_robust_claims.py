@@ -33,7 +33,7 @@ PATIENCE = 20.0
 
 
 class MeetingStore:
-    """A store whose first write waits until all others who meet there are about to write too."""
+    """A store whose first write waits until all others that meet there are about to write too."""
 
     def __init__(self, store: Any, gate: threading.Barrier) -> None:
         self._store = store
@@ -70,7 +70,7 @@ def at_once(*asked: Callable[[], Any]) -> list[Any]:
         gate.wait(PATIENCE)
         try:
             answers[number] = asked[number]()
-        except Exception as error:  # noqa: BLE001 - a thread's border: whoever asked looks at it
+        except Exception as error:  # noqa: BLE001 - a thread's border: the test looks at it
             answers[number] = error
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(len(asked))]

@@ -1,4 +1,4 @@
-"""R-EAT, R-ERI: a secret of the request context reaches every step and nobody else; whom a run is for stays with it."""
+"""R-EAT, R-ERI: a secret of the request context reaches every step and nothing else; its user stays with a run."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_whom_a_run_is_for_is_stored(runtime: Harness, options: dict[str, Any], 
 
 @pytest.mark.parity("R-ERI-04")
 def test_whom_a_run_is_for_is_kept_over_a_resume(runtime: Harness) -> None:
-    """The one who resumes does not say it again."""
+    """The caller that resumes does not say it again."""
     run_id = runtime.start(flows.resource, {}, resource_id="order-7").run_id
 
     result = runtime.resume(flows.resource, run_id, {})

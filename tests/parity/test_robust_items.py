@@ -16,7 +16,7 @@ META = "__workflow_meta"
 
 
 def meta_of(result: RunResult, step_id: str) -> dict[str, Any]:
-    """Return what the record of a suspended foreach says beside the payload."""
+    """Return what the result of a suspended foreach says beside the payload."""
     return dict(result.steps[step_id].suspend_payload[META])
 
 
@@ -85,15 +85,15 @@ def test_a_run_that_died_before_its_foreach_begins_with_the_items(runtime: Harne
 @pytest.mark.parity("R-EFC-06")
 def test_a_restarted_run_whose_only_place_is_suspended_suspends(runtime: Harness) -> None:
     """Nothing runs for it, and the item can be resumed."""
-    run_id = lose(runtime, flows.lost_in_rest, [1, 2])
+    run_id = lose(runtime, flows.lost_in_settling, [1, 2])
     assert stored(runtime, run_id).status == "running"
 
     result = restart(runtime, run_id)
 
     assert result.status == "suspended"
     assert calls(run_id, "hold") == [0]
-    assert labels(runtime.resume(flows.lost_in_rest, run_id, 5)) == {"item-1": 1}
-    assert runtime.resume(flows.lost_in_rest, run_id, 6).result == [15, 26]
+    assert labels(runtime.resume(flows.lost_in_settling, run_id, 5)) == {"item-1": 1}
+    assert runtime.resume(flows.lost_in_settling, run_id, 6).result == [15, 26]
 
 
 @pytest.mark.parity("R-EFC-07")

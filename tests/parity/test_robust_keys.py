@@ -106,7 +106,7 @@ def test_keys_are_unique_in_a_loop_that_suspends(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-PAF-01")
 def test_a_failed_arm_counts_as_none_where_failures_are_allowed(runtime: Harness) -> None:
-    """Its record says that it has failed."""
+    """Its result says that it has failed."""
     result = runtime.execute(flows.tolerant, {})
 
     assert result.status == "success"

@@ -102,7 +102,7 @@ def test_an_arm_that_has_ended_is_stored_while_the_other_still_works(runtime: Ha
 
 @pytest.mark.parity("R-HND-02")
 def test_a_step_takes_as_long_as_its_function(runtime: Harness) -> None:
-    """By the times of its record."""
+    """By the times of its result."""
     step = runtime.start(flows.slow).steps["slow"]
 
     assert step.started_at is not None
@@ -254,7 +254,7 @@ def test_a_cancel_that_could_not_be_stored_raises(runtime: Harness) -> None:
 def test_a_step_of_this_process_hears_of_a_cancel_that_could_not_be_stored(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It leaves, and the run is canceled by its word."""
+    """It leaves, and the run is canceled at its request."""
     monkeypatch.setenv("PARITY_CALLS", str(tmp_path))
     armed: list[bool] = []
 
@@ -424,7 +424,7 @@ def ends_the_run(run_id: str, change: Any) -> bool:
 def test_a_last_write_of_which_nothing_is_heard_is_made_again_and_counts_once(
     runtime: Harness, lost_reply: bool
 ) -> None:
-    """Whether it had failed or only its answer was lost: what a write with the same token finds is its own."""
+    """If it had failed or only its answer was lost: what a write with the same token finds is its own."""
     own = Own(runtime, lambda store: FailingStore(store, when=ends_the_run, lost_reply=lost_reply))
 
     with own.host() as orchestrator:

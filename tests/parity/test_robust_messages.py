@@ -60,7 +60,7 @@ def deliver_all_again(runtime: Harness, run_id: str, letters: list[Letter]) -> N
 
 
 def begin(runtime: Harness, workflow: Workflow) -> tuple[str, list[Letter]]:
-    """Run until the run rests; return its id and the messages that the caller has sent."""
+    """Start, and wait until the run settles; return its id and the messages that the caller has sent."""
     run_id = f"{workflow.id}-{uuid.uuid4().hex}"
     with copying(run_id) as letters:
         runtime.start(workflow, {}, run_id=run_id)
@@ -119,7 +119,7 @@ def test_a_message_that_comes_again_does_not_run_a_suspended_step(runtime: Harne
 @pytest.mark.parity("R-ESR-01", runtimes="celery")
 @pytest.mark.parity("R-ESR-02", runtimes="celery")
 def test_messages_that_come_again_while_the_run_goes_on_run_nothing_twice(runtime: Harness) -> None:
-    """Neither what has completed, nor what is suspended, nor what is running: their records stay as they were."""
+    """Neither what has completed, nor what is suspended, nor what is running: their results stay as they were."""
     run_id = f"robust-begun-{uuid.uuid4().hex}"
     with copying(run_id) as letters, runtime.open() as orchestrator:
         run = orchestrator.create_run(flows.begun, run_id=run_id).submit({})

@@ -211,7 +211,7 @@ def test_what_was_suspended_is_kept_in_lookups_after_the_end(runtime: Harness) -
 
 @pytest.mark.parity("R-FNW-07")
 def test_a_nested_workflow_is_resumed_by_its_own_id(runtime: Harness) -> None:
-    """The outer run goes on to its end, and those who watch it hear of the step's result."""
+    """The outer run goes on to its end, and its readers hear of the step's result."""
     run_id = runtime.start(flows.asking, {"value": 1}).run_id
     child_id = calls(run_id, "gate")[0]["run"]
     heard: list[Any] = []

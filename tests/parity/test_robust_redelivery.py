@@ -49,7 +49,7 @@ def parked(orchestrator: Orchestrator, run_id: str) -> str:
 
 @pytest.mark.parity("R-EDI-02", runtimes="celery")
 def test_a_run_that_no_worker_knows_waits_for_one_that_does(runtime: Harness) -> None:
-    """It does not fail: its record says why it waits, and it goes on when a worker with its workflow has come."""
+    """It does not fail: its result says why it waits, and it goes on when a worker with its workflow has come."""
     own = Own(runtime)
     with own.client(flows._late) as caller:
         run = caller.create_run(flows._late).submit({})
@@ -178,12 +178,12 @@ def assert_a_copy_changes_nothing(orchestrator: Orchestrator, lease: float = 0) 
 
 @pytest.mark.parity("R-ERF-07", runtimes="celery")
 def test_a_step_that_has_a_result_never_runs_again(runtime: Harness) -> None:
-    """Its record is what it was."""
+    """Its result is what it was."""
     with runtime.open() as orchestrator:
         assert_a_copy_changes_nothing(orchestrator)
 
 
 @pytest.mark.parity("R-ERF-07", runtimes="celery")
 def test_a_step_that_has_a_result_never_runs_again_after_its_lease(brief: Orchestrator) -> None:
-    """Its record is what it was."""
+    """Its result is what it was."""
     assert_a_copy_changes_nothing(brief, BRIEF["lease_seconds"])

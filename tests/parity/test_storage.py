@@ -59,7 +59,7 @@ def test_a_run_keeps_its_resource(runtime: Harness) -> None:
 
 @pytest.mark.parity("STORAGE-04")
 def test_a_resumed_run_keeps_its_resource(runtime: Harness) -> None:
-    """The one who resumes does not have to know it, and the list finds the run by it once."""
+    """The caller that resumes does not have to know it, and the list finds the run by it once."""
     resource_id = f"user-{uuid.uuid4().hex}"
     started = runtime.execute(storage.storage_04, resource_id=resource_id)
     assert started.status == "suspended"

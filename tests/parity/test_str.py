@@ -55,7 +55,7 @@ def test_steps_side_by_side_are_all_on_the_stream(runtime: Harness) -> None:
 
 @pytest.mark.parity("STR-05")
 def test_a_streamed_run_is_suspended_like_any_other(runtime: Harness) -> None:
-    """The stream ends by itself, and the record has the payload."""
+    """The stream ends by itself, and the run record has the payload."""
     streamed = runtime.stream(str_.str_05)
 
     assert streamed.result.status == "suspended"
@@ -236,7 +236,7 @@ def test_agents_stream_what_they_yield(runtime: Harness) -> None:
 
 
 @pytest.mark.parity("STR-18")
-def test_an_agents_record_has_nothing_but_what_every_record_has(runtime: Harness) -> None:
+def test_an_agents_result_has_nothing_but_what_every_result_has(runtime: Harness) -> None:
     """Streamed or not; and the step says what it is for."""
     result = runtime.start(str_.str_13, PROMPTS)
 

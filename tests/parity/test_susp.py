@@ -1,4 +1,4 @@
-"""SUSP: a run waits for somebody, kept by the store alone, and goes on where it stopped."""
+"""SUSP: a run waits for a person, kept by the store alone, and goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.parity.harness import Harness
 
 
 def assert_suspended(result: RunResult, step_id: str, payload: dict[str, object] | None = None) -> None:
-    """The run waits, and the step's record says for what."""
+    """The run waits, and the step's result says for what."""
     assert result.status == "suspended"
     assert result.steps[step_id].status == "suspended"
     if payload is not None:
@@ -43,13 +43,13 @@ def test_a_step_suspends_its_run_with_a_payload(runtime: Harness) -> None:
 
 @pytest.mark.parity("SUSP-03")
 def test_a_step_may_suspend_without_a_payload(runtime: Harness) -> None:
-    """The record is suspended all the same."""
+    """The step's result is suspended all the same."""
     assert_suspended(runtime.execute(susp.susp_03, {}), "step1")
 
 
 @pytest.mark.parity("SUSP-04")
 def test_a_declared_suspend_payload_is_kept_whole(runtime: Harness) -> None:
-    """It is a dict on the record."""
+    """It is a dict in the step's result."""
     result = runtime.execute(susp.susp_04, {})
 
     assert_suspended(result, "step1", {"approval_required": True, "requested_by": "user-123", "amount": 500})
@@ -57,7 +57,7 @@ def test_a_declared_suspend_payload_is_kept_whole(runtime: Harness) -> None:
 
 
 @pytest.mark.parity("SUSP-05")
-def test_what_follows_a_suspended_step_has_no_record(runtime: Harness) -> None:
+def test_what_follows_a_suspended_step_has_no_result(runtime: Harness) -> None:
     """It was never called."""
     result = runtime.execute(susp.susp_05, {})
 
@@ -115,7 +115,7 @@ def test_a_parallel_in_which_nothing_suspends_succeeds(runtime: Harness) -> None
 
 @pytest.mark.parity("SUSP-10")
 def test_a_step_inside_a_nested_workflow_suspends_the_outer_run(runtime: Harness) -> None:
-    """The record under the nested workflow's id is suspended."""
+    """The result under the nested workflow's id is suspended."""
     result = runtime.execute(susp.susp_10, {})
 
     assert_suspended(result, "nested-suspend-inner")
@@ -140,7 +140,7 @@ def test_a_suspended_step_is_resumed_with_data(runtime: Harness) -> None:
 
 @pytest.mark.parity("SUSP-12")
 def test_a_suspended_step_is_resumed_by_its_label_alone(runtime: Harness) -> None:
-    """The one who resumes need not know the step."""
+    """The caller that resumes need not know the step."""
     started = runtime.execute(susp.susp_12, {})
     assert started.status == "suspended"
 

@@ -31,7 +31,7 @@ def travel(runtime: Harness, workflow: Workflow, step: str, *, run_id: str | Non
 
 
 def success(output: Any) -> dict[str, Any]:
-    """Return the record of a step that went well."""
+    """Return the result of a step that went well."""
     return {"status": "success", "output": output}
 
 
@@ -107,7 +107,7 @@ def test_the_moment_to_sleep_until_follows_from_the_data(runtime: Harness) -> No
 
 @pytest.mark.parity("TT-07")
 def test_a_new_run_begins_at_a_later_step(runtime: Harness) -> None:
-    """The step before is not called: its record is given."""
+    """The step before is not called: its result is given."""
     result = travel(runtime, tt.tt_07, "step2", context={"step1": success({"step1_result": 2})})
 
     assert result.status == "success"

@@ -1,4 +1,4 @@
-"""Histories of runs as the engine writes them: what `core.flow` and `core.timers` say, in any order."""
+"""Histories of runs as the engine writes them: the plans of `rules.flow` and `rules.timers`, in any order."""
 
 from __future__ import annotations
 
@@ -44,52 +44,59 @@ class History(Pair):
 
     def change(self, guard: LeaseGuard | RequestGuard, plan: Plan, **more: Any) -> Change:
         made = {**plan.values, **more.pop("values", {})}
-        rest = self.pick(["", self.token()])
-        parts = {"values": made, "events": tuple(plan.events), "settle_now": plan.settle_now, "settle_token": rest}
+        settle_token = self.pick(["", self.token()])
+        parts = {
+            "values": made,
+            "events": tuple(plan.events),
+            "settle_now": plan.settle_now,
+            "settle_token": settle_token,
+        }
         return Change(guard, tuple(plan.ops), **parts, **self.spans(), **more)
 
     def work(self) -> None:
         """A message is delivered and worked off, with whatever goes on inline."""
-        if not self.told:
+        if not self.dispatches:
             return
-        dispatch = self.told.pop(self.draw(st.integers(0, len(self.told) - 1)))
+        dispatch = self.dispatches.pop(self.draw(st.integers(0, len(self.dispatches) - 1)))
         claimed = self.claim(dispatch.path, dispatch.seq)
         while claimed:
             claimed = self.settle(claimed)
 
     def settle(self, claimed: Claimed) -> Claimed | None:
         header, activation = claimed.header, claimed.activation
-        spot = ClaimedNode(
+        claimed_node = ClaimedNode(
             self.graph, header, activation, self.pick(["", self.token()]), inline=self.draw(st.booleans())
         )
         patch = {"k": self.pick([None, "=1", '={"f":1.0,"l":[]}'])}
         more = {
             "state": patch,
             "values": {"o" + activation.lease_token: "=1", "in": "=another"},
-            "mailbox": self.letter([None]),
+            "mailbox": self.mailbox_update([None]),
         }
-        return self.commit(self.change(LeaseGuard(activation.path, activation.lease_token), self.plan(spot), **more))
+        return self.commit(
+            self.change(LeaseGuard(activation.path, activation.lease_token), self.plan(claimed_node), **more)
+        )
 
-    def plan(self, spot: ClaimedNode) -> Plan:
-        activation = spot.activation
+    def plan(self, claimed_node: ClaimedNode) -> Plan:
+        activation = claimed_node.activation
         done = Done("o" + activation.lease_token, ("in", "nothing"))
         match activation.phase:
             case Phase.VALIDATE_INPUT:
-                return flow.on_input_valid(spot, done)
+                return flow.on_input_valid(claimed_node, done)
             case Phase.EVALUATE_BRANCH:
-                arms = len(spot.node.arms) if isinstance(spot.node, Branch) else 0
-                return flow.on_branch_chosen(spot, self.draw(st.sets(st.integers(0, arms - 1)).map(sorted)))
+                arms = len(claimed_node.node.arms) if isinstance(claimed_node.node, Branch) else 0
+                return flow.on_branch_chosen(claimed_node, self.draw(st.sets(st.integers(0, arms - 1)).map(sorted)))
             case Phase.FAN_OUT:
-                return flow.on_items(spot, self.draw(st.integers(0, 4)), self.draw(st.integers(1, 3)))
+                return flow.on_items(claimed_node, self.draw(st.integers(0, 4)), self.draw(st.integers(1, 3)))
             case Phase.EVALUATE_LOOP:
-                return flow.on_loop_checked(spot, self.draw(st.booleans()) or activation.iteration > 2)
+                return flow.on_loop_checked(claimed_node, self.draw(st.booleans()) or activation.iteration > 2)
             case Phase.JOIN:
                 children = self.memory.load(self.run_id, [f"{activation.path}.{n}" for n in range(activation.total)])
-                return flow.on_children_done(spot, children)
+                return flow.on_children_done(claimed_node, children)
             case Phase.COMPUTE_SLEEP:
-                return flow.on_sleep_computed(spot, self.pick([0.0, LONG / 1000]))
+                return flow.on_sleep_computed(claimed_node, self.pick([0.0, LONG / 1000]))
             case Phase.SLEEP_OVER:
-                return flow.on_sleep_over(spot)
+                return flow.on_sleep_over(claimed_node)
             case Phase.AWAIT_EVENT:
                 plan = Plan(self.graph, "")
                 plan.ops.append(
@@ -97,34 +104,36 @@ class History(Pair):
                 )
                 return plan
             case Phase.SETTLE:
-                return flow.on_settled(spot)
+                return flow.on_settled(claimed_node)
             case _:
-                return self.outcome(spot, done)
+                return self.outcome(claimed_node, done)
 
-    def outcome(self, spot: ClaimedNode, done: Done) -> Plan:
-        likely = "retry" if spot.activation.abandoned_attempts else "done"
+    def outcome(self, claimed_node: ClaimedNode, done: Done) -> Plan:
+        likely = "retry" if claimed_node.activation.abandoned_attempts else "done"
         match self.pick([likely] * 6 + ["failed", "retry", "retry", "suspend", "suspend", "bail", "abort"]):
             case "failed":
-                return flow.on_result(spot, Failed("e" + spot.activation.lease_token, self.draw(st.booleans())))
+                return flow.on_result(
+                    claimed_node, Failed("e" + claimed_node.activation.lease_token, self.draw(st.booleans()))
+                )
             case "retry":
-                return flow.retry(spot, self.pick([0, LONG]))
+                return flow.retry(claimed_node, self.pick([0, LONG]))
             case "suspend":
-                return flow.suspend(spot, "o" + spot.activation.lease_token, "label")
+                return flow.suspend(claimed_node, "o" + claimed_node.activation.lease_token, "label")
             case "bail":
-                return flow.bail(spot, done.output)
+                return flow.bail(claimed_node, done.output)
             case "abort":
-                return flow.abort(spot)
+                return flow.abort(claimed_node)
             case _:
-                return flow.on_result(spot, done)
+                return flow.on_result(claimed_node, done)
 
     def leave(self) -> None:
         """A worker claims and is never seen again."""
-        if self.told:
-            dispatch = self.pick(self.told)
+        if self.dispatches:
+            dispatch = self.pick(self.dispatches)
             self.claim(dispatch.path, dispatch.seq)
 
     def take_over(self) -> None:
-        """Somebody comes again for what may still be held."""
+        """A worker claims, perhaps by an old token, an activation that may be claimed already."""
         activations = self.memory.load(self.run_id)
         activation = self.pick(
             [
@@ -147,7 +156,7 @@ class History(Pair):
             self.commit(self.change(LeaseGuard(activation.path, activation.lease_token), plan))
 
     def upkeep(self) -> None:
-        """The scheduler moves on what is due, and the message of what is queued is sent again."""
+        """The scheduler moves timers on; the message of a queued activation is sent again."""
         paths = [due.activation.path for due in self.memory.due_timers(self.run_id)]
         if paths:
             path, short = self.pick(paths), self.draw(st.booleans())
@@ -161,46 +170,48 @@ class History(Pair):
         return swept and swept.change
 
     def resume(self) -> None:
-        """Somebody outside lets a held activation go on, as it is or as it was read too long ago."""
-        held = [activation for activation in self.memory.load(self.run_id) if activation.status in AWAITING]
-        if not held:
+        """A caller lets an awaiting activation go on, by a state that is fresh or was read too long ago."""
+        awaiting = [activation for activation in self.memory.load(self.run_id) if activation.status in AWAITING]
+        if not awaiting:
             return
-        activation = self.pick(held)
+        activation = self.pick(awaiting)
         fields = {"phase": Phase.SLEEP_OVER.value} if activation.status == ActivationStatus.WAITING else {}
         ops = (*flow.resume(activation, "data"), UpdateActivation(activation.path, fields))
         seq = activation.seq + self.pick([0] * 6 + [1])
-        due = self.pick([None] * 5 + [7])
+        deadline = self.pick([None] * 5 + [7])
         header = self.memory.header(self.run_id) or RunHeader()
         generation, settle_count = (
             self.pick([None, header.generation]),
             self.pick([None, *[header.settle_count] * 4, header.settle_count + 1]),
         )
         guard = RequestGuard(self.pick(["", self.token()]), ACTIVE, generation, settle_count)
-        expect = (Precondition(activation.path, activation.status, seq, due),)
+        expect = (Precondition(activation.path, activation.status, seq, deadline),)
         self.commit(Change(guard, ops, expect, {"data": "=[]"}, events=({"type": "resumed"},), **self.spans()))
 
     def cancel(self) -> None:
-        """Somebody ends the run by a word."""
+        """A caller cancels the run."""
         words = UpdateRun({"outcome": StoredStatus.CANCELED.value, "closed": True}, unless=self.pick(["", "outcome"]))
-        rest = self.pick(["", self.token()])
+        settle_token = self.pick(["", self.token()])
         self.commit(
-            Change(RequestGuard(self.token(), ACTIVE), (words,), settle_now=True, settle_token=rest, **self.spans())
+            Change(
+                RequestGuard(self.token(), ACTIVE), (words,), settle_now=True, settle_token=settle_token, **self.spans()
+            )
         )
         if self.draw(st.booleans()):
             self.resume()
 
     def mail(self) -> None:
-        """An event comes for somebody, or is taken away."""
+        """An entry is pushed to the mailbox, or taken away."""
         queued = self.memory.mail(self.run_id, "event")
-        letter = self.letter([None, mailbox_version(queued), "1:other"])
-        self.commit(Change(RequestGuard(self.token(), ACTIVE), mailbox=letter))
+        update = self.mailbox_update([None, mailbox_version(queued), "1:other"])
+        self.commit(Change(RequestGuard(self.token(), ACTIVE), mailbox=update))
 
-    def letter(self, expect: list[str | None]) -> MailboxUpdate:
+    def mailbox_update(self, expect: list[str | None]) -> MailboxUpdate:
         pop = self.pick(["", "unknown", *self.memory.mail(self.run_id, "event")])
         return MailboxUpdate("event", self.pick(expect), self.pick(["", "in", "é/"]), pop)
 
     def travel(self) -> None:
-        """Records go away and are written afresh, in a run that has ended or has not."""
+        """Activations go away and are created afresh, in a run that has ended or has not."""
         activations = self.memory.load(self.run_id)
         activation = self.pick(
             [*activations, *[activation for activation in activations if activation.status in AWAITING] * 5]
@@ -217,32 +228,34 @@ class History(Pair):
             UpdateRun(again),
             CreateActivation(fresh, self.pick(["", self.token()])),
         )
-        states = self.pick([frozenset(StoredStatus), ACTIVE])
+        statuses = self.pick([frozenset(StoredStatus), ACTIVE])
         drop = self.pick([(), (activation.path,), (activation.path, "7.7")])
-        self.commit(Change(RequestGuard(self.token(), states), ops, drop=drop, context={"user": None}, **self.spans()))
+        self.commit(
+            Change(RequestGuard(self.token(), statuses), ops, drop=drop, context={"user": None}, **self.spans())
+        )
 
     def chunk(self) -> None:
-        """A claim writes to the stream and goes on: a first time, once more, or overtaken by a later part."""
+        """A claim flushes and goes on: a first time, once more, or overtaken by a later flush."""
         if not self.claims:
             return
         activation = self.pick(self.claims[-5:])
         guard = LeaseGuard(activation.path, activation.lease_token, self.draw(st.integers(0, 4)))
         events = self.pick([({"type": "chunk", "text": "é"},), self.burst()])
         more: dict[str, Any] = {}
-        if self.draw(st.booleans()):  # a part may say all that a change may
+        if self.draw(st.booleans()):  # a flush may say all that a change may
             more = {
-                "state": {"k": self.pick([None, "=part"])},
-                "context": {"c": "=part"},
-                "mailbox": self.letter([None]),
+                "state": {"k": self.pick([None, "=flush"])},
+                "context": {"c": "=flush"},
+                "mailbox": self.mailbox_update([None]),
             }
             more |= {
-                "values": {f"part{activation.lease_token}": "=1"},
-                "ops": (UpdateActivation(activation.path, {"label": "part"}),),
+                "values": {f"flush{activation.lease_token}": "=1"},
+                "ops": (UpdateActivation(activation.path, {"label": "flush"}),),
             }
         self.commit(Change(guard, events=events, **more, **self.spans()))
 
     def trim(self) -> None:
-        """A change that says nothing but how much of the log is to be kept."""
+        """A change with nothing but the limits of the log."""
         self.commit(Change(RequestGuard(self.pick(["", self.token()]), frozenset(StoredStatus)), **self.kept()))
 
     def go_on(self) -> None:
@@ -254,6 +267,7 @@ class History(Pair):
             self.zombie,
             *[self.upkeep] * 2,
             *[self.again] * 2,
+            *[self.again_late] * 2,
             *[self.resume] * 3,
             self.cancel,
             self.mail,

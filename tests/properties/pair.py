@@ -1,6 +1,6 @@
-"""Two stores that are told the same, and what must look the same in both.
+"""Two stores that get the same changes and must look the same.
 
-The memory store calls `core.apply`; its clock moves on a little with each change. Durations are none at all or very
+The memory store calls `rules.apply`; its clock moves on a little with each change. Durations are none at all or very
 long, so that the two clocks never disagree on whether a moment has come; how long events are kept is the exception.
 Times themselves are left out of the comparison, and so is how much of a log that has grown too long or too old is kept
 beyond what was asked for.
@@ -10,15 +10,28 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
-from orchestrator.ports import TRIMMED, LeaseRef, RunQuery, Store
-from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, LeaseGuard, Refused
+from orchestrator.ports import LeaseRef, RunQuery, Store
+from orchestrator.rules.change import (
+    Change,
+    Claimed,
+    ClaimRequest,
+    Committed,
+    Dispatch,
+    LeaseGuard,
+    Refused,
+    RequestGuard,
+)
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, RunHeader, StoredStatus
+from orchestrator.rules.transitions import IllegalTransition
 from orchestrator.stores.memory import MemoryStore
 from tests.properties.small_graphs import LONG
 
@@ -49,31 +62,31 @@ def _answer(answer: Claimed | Committed | Refused | None) -> Any:
             package = (dict(answer.values), dict(answer.state), dict(answer.context))
             return _plain(header.doc()), _plain(activation.doc()), package
         case Committed(header=header, dispatches=dispatches, claimed=claimed):
-            return _plain(header.doc()), dispatches, _answer(claimed)
+            return _plain(header.doc()), dispatches, _answer(claimed), answer.left_out
 
 
 def _log(store: Store, run_id: str) -> tuple[bool, list[Any]]:
     """Return True if the log has lost its beginning, and the rest of it."""
     docs = [dict(event.doc) for event in store.events(run_id, limit=_ALL)]
     assert store.events(run_id, store.last_event(run_id)) == []
-    cut = bool(docs) and docs[0]["type"] == TRIMMED
+    cut = bool(docs) and docs[0]["type"] == EventType.EVENTS_TRIMMED
     return cut, docs[cut:]
 
 
 @dataclass
 class Pair:
-    """One run in two stores: what is said to one is said to the other."""
+    """One run in two stores, which get the same changes."""
 
     memory: MemoryStore
     other: Store
     draw: Any
     run_id: str = field(default_factory=lambda: f"run/{next(_runs)}")
-    told: list[Dispatch] = field(default_factory=list)
+    dispatches: list[Dispatch] = field(default_factory=list)
     claims: list[Activation] = field(default_factory=list)
     changes: list[tuple[Change, Change]] = field(default_factory=list)
-    enders: list[Change] = field(default_factory=list)  # by which claims have ended
+    enders: list[Change] = field(default_factory=list)  # changes by which claims have ended
     ids: set[str] = field(default_factory=set)  # of values that were to be written
-    least: int = _ALL  # the fewest events that anybody wanted kept
+    least: int = _ALL  # the lowest limit of the log in any change
     tokens: Iterator[int] = field(default_factory=itertools.count)
 
     # What is drawn.
@@ -117,8 +130,8 @@ class Pair:
         return str(self.pick(["", "r", "r:é", f"{self.run_id}:"]))
 
     def claim(self, path: str, seq: int, token: str | None = None) -> Claimed | None:
-        ask = ClaimRequest(self.run_id, path, seq, token or self.token(), self.lease())
-        mine, theirs = self.memory.claim(ask), self.other.claim(ask)
+        request = ClaimRequest(self.run_id, path, seq, token or self.token(), self.lease())
+        mine, theirs = self.memory.claim(request), self.other.claim(request)
         assert _answer(theirs) == _answer(mine)
         if isinstance(mine, Claimed):
             self.claims.append(mine.activation)
@@ -126,23 +139,33 @@ class Pair:
         return None
 
     def commit(self, change: Change, as_theirs: Change | None = None) -> Claimed | None:
-        """Commit to both; `as_theirs` says the same where it must name a moment as the other store has it."""
+        """Commit to both; `as_theirs` is the same change with a moment as the other store has it.
+
+        A status that may not follow is an error in both, and writes nothing. Here a travel may create a child of a
+        block that has ended, as no command does; the child's end then comes to the block a second time.
+        """
         late = self._has_ended(change) and change not in self.enders
         self.changes.append((change, as_theirs or change))
         self.ids |= change.values.keys()
         self.least = min(self.least, change.max_events or _ALL, 1 if 0 < change.max_event_age < LONG else _ALL)
         self.memory.clock.sleep(0.002)
-        mine, theirs = self.memory.commit(self.run_id, change), self.other.commit(self.run_id, as_theirs or change)
+        try:
+            mine = self.memory.commit(self.run_id, change)
+        except IllegalTransition as error:
+            with pytest.raises(IllegalTransition, match=f"^{re.escape(str(error))}$"):
+                self.other.commit(self.run_id, as_theirs or change)
+            return None
+        theirs = self.other.commit(self.run_id, as_theirs or change)
         if late and isinstance(mine, Committed) and isinstance(theirs, Committed):
-            # It is not the change that ended its claim, but comes after it, as a part may. The reference, which looks
-            # at the records that a change names, may not know what that other one claimed.
+            # It is not the change that ended its claim, but comes after it, as a flush may. The reference, which looks
+            # at the activations that a change names, may not know what that other one claimed.
             mine, theirs = replace(mine, claimed=None), replace(theirs, claimed=None)
         elif self._has_ended(change):
             self.enders.append(change)
         assert _answer(theirs) == _answer(mine)
         if isinstance(mine, Refused):
             return None
-        self.told += mine.dispatches
+        self.dispatches += mine.dispatches
         if mine.claimed:
             self.claims.append(mine.claimed.activation)
         return mine.claimed
@@ -170,14 +193,14 @@ class Pair:
         queries += [{**mine, "resource_id": resource} for resource in {"r", header.resource_id if header else ""}]
         return {
             "header": header and _plain(header.doc()),
-            "records": [_plain(activation.doc()) for activation in store.load(self.run_id)],
-            "held": [activation.path for activation in store.load(self.run_id, held=True)],
+            "activations": [_plain(activation.doc()) for activation in store.load(self.run_id)],
+            "awaiting": [activation.path for activation in store.load_awaiting(self.run_id)],
             "values": store.values(self.run_id, self.ids),
             "state": store.state(self.run_id),
             "context": store.context(self.run_id),
             "mail": store.mail(self.run_id, "event"),
-            "due": sorted(due.activation.path for due in store.due_timers(self.run_id)),
-            "due as created": [due.activation.path for due in store.due_timers(f"{self.run_id}/old")],
+            "timers": sorted(due.activation.path for due in store.due_timers(self.run_id)),
+            "timers as created": [due.activation.path for due in store.due_timers(f"{self.run_id}/old")],
             "listed": [store.runs(RunQuery(**query)).total for query in queries],
         }
 
@@ -207,16 +230,22 @@ class Pair:
         """A change is sent again, at once or when others have gone on."""
         self.commit(*self.pick(self.changes[:-6:-1]))
 
+    def again_late(self) -> None:
+        """A caller's change is sent again when many others have committed."""
+        by_callers = [pair for pair in self.changes if isinstance(pair[0].guard, RequestGuard) and pair[0].guard.id]
+        if by_callers:
+            self.commit(*self.pick(by_callers[:30]))
+
     def create_again(self) -> None:
-        """Somebody comes second."""
+        """A second caller creates the same run."""
         self.create(runtime="other")
 
     def renew(self) -> None:
-        """The keeper renews what is held, and what is not."""
-        holdings = [LeaseRef(self.run_id, activation.path, activation.lease_token) for activation in self.claims[-5:]]
-        assert self.other.renew(holdings, LONG) == self.memory.renew(holdings, LONG)
+        """Heartbeats renew leases that are held, and others."""
+        refs = [LeaseRef(self.run_id, activation.path, activation.lease_token) for activation in self.claims[-5:]]
+        assert self.other.renew(refs, LONG) == self.memory.renew(refs, LONG)
 
     def forget(self) -> None:
         """The run is deleted if it has ended."""
-        states = frozenset({StoredStatus.SUCCESS, StoredStatus.FAILED})
-        assert self.other.delete(self.run_id, states) == self.memory.delete(self.run_id, states)
+        statuses = frozenset({StoredStatus.SUCCESS, StoredStatus.FAILED})
+        assert self.other.delete(self.run_id, statuses) == self.memory.delete(self.run_id, statuses)

@@ -232,12 +232,12 @@ class World:
 
     def happen(self) -> None:
         todo: list[Any] = [self.deliver] * bool(self.messages) + [self.carry_on] * bool(self.claims)
-        held = [
+        suspended = [
             activation
-            for activation in self.store.load(RUN, held=True)
+            for activation in self.store.load_awaiting(RUN)
             if activation.status == ActivationStatus.SUSPENDED
         ]
-        if held and not self.header.final and (not todo or self.chance.random() < 0.2):
+        if suspended and not self.header.final and (not todo or self.chance.random() < 0.2):
             todo.append(self.resume)
         if not todo or self.fault(0.1):
             todo = [self.tick] if todo or not self.header.final else []
@@ -263,7 +263,7 @@ class World:
 
     def kill(self, claimed: Claimed) -> bool:
         """Whether the worker dies with its claim. A third loss would end the step: that is another story."""
-        return claimed.activation.abandoned_attempts < acts.MAX_LOST - 1 and self.fault()
+        return claimed.activation.abandoned_attempts < acts.MAX_ABANDONED - 1 and self.fault()
 
     def carry_on(self) -> None:
         claimed = self.claims.pop(self.chance.randrange(len(self.claims)))
@@ -304,12 +304,12 @@ class World:
                 self.messages.append((dispatch.path, dispatch.seq))
 
     def resume(self) -> None:
-        held = [
+        suspended = [
             activation
-            for activation in self.store.load(RUN, held=True)
+            for activation in self.store.load_awaiting(RUN)
             if activation.status == ActivationStatus.SUSPENDED
         ]
-        self.commit(acts.resume_change(self.header, self.chance.choice(held), self.fresh))
+        self.commit(acts.resume_change(self.header, self.chance.choice(suspended), self.fresh))
 
     def tick(self) -> None:
         """Time passes, as far as the next moment of something, and a scheduler sweeps."""
@@ -317,13 +317,13 @@ class World:
         owned = {claimed.activation.lease_token for claimed in self.claims}
         moments = [activation.deadline for activation in self.store.load(RUN) if activation.deadline]
         if not moments or any(
-            activation.abandoned_attempts >= acts.MAX_LOST - 1 and activation.lease_token in owned
+            activation.abandoned_attempts >= acts.MAX_ABANDONED - 1 and activation.lease_token in owned
             for activation in running
         ):
             return
         self.clock.advance(max(0, min(moments) - self.clock.now()) / 1000)
         for due in self.store.due_timers(acts.NAMESPACE):
-            todo = on_deadline(due.header, due.activation, acts.GRACE)
+            todo = on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY)
             assert todo is not None
             answer = self.store.commit(RUN, todo.change)
             if isinstance(answer, Committed) and not self.fault():
@@ -365,5 +365,5 @@ def test_every_run_comes_to_what_the_reference_says(graph: Graph, seed: int, fau
             assert acts.plain(world.store, header.output) == value
         case Bad(error=error):
             assert header.status == StoredStatus.FAILED
-            if not any(map(suspends, graph.flow)):  # else the run may rest before the first in order has failed
+            if not any(map(suspends, graph.flow)):  # else the run may settle before the first in order has failed
                 assert acts.plain(world.store, header.error) == error

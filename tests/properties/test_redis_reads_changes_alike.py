@@ -1,4 +1,4 @@
-"""The Lua scripts read a change as `core.apply` does: one random history, driven through both stores, looks the same.
+"""The Lua scripts read a change as `rules.apply` does: one random history, driven through both stores, looks the same.
 
 What is compared, and what cannot be, is said in `pair`.
 """
@@ -31,7 +31,7 @@ def redis_store(redis_server: RedisServer) -> Iterator[RedisStore]:
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(graph=graphs(), data=st.data())
 def test_one_history_looks_the_same_in_both_stores(redis_store: RedisStore, graph: Graph, data: st.DataObject) -> None:
-    """Answers, refusals, headers, activations, events, held activations and due entries are equal after every step."""
+    """Answers, refusals, headers, activations, events, awaiting activations and timers are equal after every step."""
     history = History(MemoryStore(VirtualClock()), redis_store, data.draw, graph=graph)
     history.begin()
     history.go_on()

@@ -1,4 +1,4 @@
-"""The SQL store writes the answer of `core.apply` as the memory store does.
+"""The SQL store writes the answer of `rules.apply` as the memory store does.
 
 The two call the same function, so what is compared is what they read for it and how they keep its answer.
 """
@@ -35,7 +35,7 @@ def sql_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_change_is_written_alike(sql_store: SqlStore, data: st.DataObject) -> None:
-    """Records, counts, texts, mail, due entries, listings and events, after any operations in any order."""
+    """Activations, counts, texts, mailboxes, timers, listings and events, after any operations in any order."""
     run = Wild(MemoryStore(VirtualClock()), sql_store, data.draw)
     run.begin()
     run.go_on()

@@ -23,9 +23,9 @@ def _all() -> set[tuple[str, str]]:
     """Every field of every type that a change is made of, and every field that an operation may set."""
     kinds = [Change, *get_args(types_of(Change)["guard"]), Precondition, MailboxUpdate, Activation, *get_args(Op)]
     whole = {(kind.__name__, name) for kind in kinds for name in _fields(kind)}
-    set_ = {("Set.fields", name) for name in _fields(Activation) - KEYS | {"status"}}
-    run = {("Run.fields", name) for name in _fields(RunHeader) - FIXED}
-    header = {("Header", name) for name in _fields(RunHeader) - FIXED - COUNTS - {"status"}}
+    set_ = {("UpdateActivation.fields", name) for name in _fields(Activation) - KEYS | {"status"}}
+    run = {("UpdateRun.fields", name) for name in _fields(RunHeader) - FIXED}
+    header = {("RunHeader", name) for name in _fields(RunHeader) - FIXED - COUNTS - {"status"}}
     return whole | set_ | run | header
 
 

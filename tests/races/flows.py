@@ -1,4 +1,4 @@
-"""What is raced for: a step that runs, one that is suspended, two that are. Effects are noted in files."""
+"""The workflows of the races: a step that runs, one that is suspended, two that are. Effects are noted in files."""
 
 from __future__ import annotations
 

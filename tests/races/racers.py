@@ -77,7 +77,7 @@ def racer(store: str, folder: str, pipe: Connection, barrier: Any) -> None:
 def _done(orchestrator: Orchestrator, act: Act) -> Outcome:
     try:
         return Outcome(str(VERBS[act.verb](orchestrator, act)))
-    except Exception as error:  # noqa: BLE001 - told to whoever counts
+    except Exception as error:  # noqa: BLE001 - the test counts it
         return Outcome(error=type(error).__name__, text=str(error))
 
 
@@ -86,7 +86,7 @@ class Race:
 
     def __init__(self, store: str, folder: str) -> None:
         context = multiprocessing.get_context("spawn")
-        self._barrier = barrier = context.Barrier(2)  # held: without it the children find none
+        self._barrier = barrier = context.Barrier(2)  # kept: without it the children find none
         self._pipes: list[Connection] = []
         self._processes = []
         for _ in range(2):

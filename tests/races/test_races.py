@@ -1,6 +1,6 @@
-"""Of two processes that want the same, one gets it and the other is told so; what they do happens once.
+"""Of two processes that want the same, one gets it and the other is refused; what they do happens once.
 
-Every round is a new run. A racer is sometimes held back a little, so that the rounds meet at different moments.
+Every round is a new run. A racer is sometimes delayed a little, so that the rounds meet at different moments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.races import flows
 from tests.races.racers import Act, Outcome, Race
 
 SHORT, LONG = 4, 60
-LATEST = 0.004  # seconds that a racer is held back at most
+LATEST = 0.004  # seconds that a racer is delayed at most
 REFUSED_RESUME = {"ResumeAlreadyClaimed", "RunNotSuspended", "StepNotSuspended"}
 
 

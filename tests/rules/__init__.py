@@ -1,1 +1,1 @@
-"""The pure core, function by function."""
+"""Tests of the rules, function by function, without a store."""

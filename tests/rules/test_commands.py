@@ -1,4 +1,4 @@
-"""What each request from outside changes, given what was read."""
+"""The changes that requests from outside make, given what was read."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ STEPS = graph(step("a"), step("b"))
 
 
 def fields_of(change: Any, path: str) -> dict[str, Any]:
-    """What is set at this path."""
+    """Return the fields that a change writes at this path."""
     return {
         k: v for op in change.ops if isinstance(op, UpdateActivation) and op.path == path for k, v in op.fields.items()
     }
 
 
 def run_fields(change: Any) -> dict[str, Any]:
-    """What is set in the header."""
+    """Return the fields that a change writes into the run header."""
     return {k: v for op in change.ops if isinstance(op, UpdateRun) for k, v in op.fields.items()}
 
 
 def answer_to(change: Any, header: RunHeader, *activations: Activation) -> Committed:
-    """What a store answers that takes the change at the moment 1000."""
+    """Return the answer of a store that takes the change at the moment 1000."""
     done = apply(change, header, {activation.path: activation for activation in activations}, "", 1000)
     assert not hasattr(done, "reason"), done
     return Committed(done.header, done.dispatches)
@@ -57,7 +57,7 @@ def answer_to(change: Any, header: RunHeader, *activations: Activation) -> Commi
 
 
 def test_a_start_writes_what_the_run_begins_with() -> None:
-    """The run's own activation, its first step, the header and the event."""
+    """It creates the run's own activation and the first step, and writes the run header and the event."""
     change = commands.start(STEPS, PENDING, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", frozenset({"pending"}))
     assert [op.activation.path for op in change.ops if isinstance(op, CreateActivation)] == ["", "0"]
@@ -77,15 +77,15 @@ def test_a_start_writes_what_the_run_begins_with() -> None:
     ],
 )
 def test_a_delayed_start_has_timers(of: Any, status: str, delay: int) -> None:
-    """Nothing of it is queued; a sleep is as much longer."""
+    """Nothing of it is queued. A sleep is longer by the delay."""
     change = commands.start(of, PENDING, "v", "id", TEXTS, LIMITS, delay=500)
     puts = [op for op in change.ops if isinstance(op, CreateActivation) and op.activation.live]
     assert puts
     assert {(op.activation.status, op.delay) for op in puts} == {(status, delay)}
 
 
-def test_a_start_that_is_taken_back_leaves_a_pending_run() -> None:
-    """As long as what it has put in the queue is there, and nothing has settled since."""
+def test_an_undone_start_leaves_a_pending_run() -> None:
+    """It is refused if a worker has begun with the first step, or if the run has settled since."""
     change = commands.start(STEPS, PENDING, "v", "id", TEXTS, LIMITS)
     answer = answer_to(change, PENDING)
     undo = commands.undo_start(change, answer, "undo")
@@ -99,8 +99,8 @@ def test_a_start_that_is_taken_back_leaves_a_pending_run() -> None:
 # --- resume ---------------------------------------------------------------------------------------------------
 
 
-def test_a_resume_gives_the_data_to_who_is_suspended_and_a_word_to_who_is_paused() -> None:
-    """All that were meant, in one change, each as it was read."""
+def test_a_resume_gives_data_to_suspended_activations_alone() -> None:
+    """All chosen activations go on in one change, each guarded as it was read."""
     change = commands.resume(HEADER, [SUSPENDED, PAUSED], {"0": "v"}, "id", TEXTS, LIMITS, per_step=True)
     assert change.guard == RequestGuard("id", commands.RESUMABLE, generation=2)
     assert fields_of(change, "0") == {"status": "queued", "resume": "v", "resumed": True, "attempt": 0}
@@ -112,8 +112,8 @@ def test_a_resume_gives_the_data_to_who_is_suspended_and_a_word_to_who_is_paused
 
 
 @pytest.mark.parametrize("live, changes", [(1, 2), (2, 1)])
-def test_a_resume_is_taken_back_as_a_whole_where_nothing_else_can_have_gone_on(live: int, changes: int) -> None:
-    """Else what was resumed alone, and the run settles as what it has come to."""
+def test_a_resume_is_undone_as_a_whole_where_nothing_else_can_have_gone_on(live: int, changes: int) -> None:
+    """Otherwise only what was resumed goes back, and the run settles with whatever status results."""
     other = Activation(path="2", status="waiting", seq=9)
     answer = Committed(replace(HEADER, live=live), (Dispatch("0", 12, ""),))
     ids = ("first", "second")
@@ -134,15 +134,15 @@ def test_a_resume_is_taken_back_as_a_whole_where_nothing_else_can_have_gone_on(l
 
 
 @pytest.mark.parametrize("has_begun", [True, False])
-def test_a_cancel_settles_the_run_by_its_header(has_begun: bool) -> None:
-    """Its own activation is taken from whoever settles it, if there is one."""
+def test_a_cancel_settles_the_run_by_its_header_alone(has_begun: bool) -> None:
+    """If the run has its own activation, that one is taken from the worker that settles it."""
     change = commands.cancel(HEADER, "id", has_begun=has_begun)
     states = commands.RESUMABLE if has_begun else commands.STARTABLE
     assert change.guard == RequestGuard("id", states, settle_count=3)
     ended = {"status": "canceled", "outcome": "canceled", "closed": True, "error": "", "settle_count": 4}
     assert run_fields(change) == ended
     assert fields_of(change, "") == ({"status": "open", "phase": "settle"} if has_begun else {})
-    finish = {"type": "workflow-finish", "status": "canceled", "rest": 4}
+    finish = {"type": "workflow-finish", "status": "canceled", "settle_count": 4}
     assert change.events == ({"type": "workflow-canceled"}, finish)
 
 
@@ -163,10 +163,8 @@ def test_a_cancel_settles_the_run_by_its_header(has_begun: bool) -> None:
         (Activation(path="0", status="sleeping", deadline=300), {"status": "sleeping"}, 0),
     ],
 )
-def test_a_restart_takes_claims_away_and_leaves_timers(
-    activation: Activation, fields: dict[str, Any], delay: int
-) -> None:
-    """A retry and what is parked are tried at once; a sleep and a delayed start keep their moment."""
+def test_a_restart_voids_claims_and_keeps_timers(activation: Activation, fields: dict[str, Any], delay: int) -> None:
+    """A retry and a parked activation are tried at once. A sleep and a delayed start keep their moment."""
     change = commands.restart(HEADER, [activation], 500, "id", LIMITS)
     assert change.guard == RequestGuard("id", frozenset({"running"}), generation=2, settle_count=3)
     assert change.ops == (UpdateActivation("0", fields, delay=delay),)
@@ -174,10 +172,10 @@ def test_a_restart_takes_claims_away_and_leaves_timers(
 
 
 @pytest.mark.parametrize("closed, paths", [(False, ["", "0"]), (True, [""])])
-def test_in_a_closed_run_nothing_is_restarted_but_its_settling(closed: bool, paths: list[str]) -> None:
-    """And what waits for somebody, or has ended, in none."""
+def test_a_restart_of_a_closed_run_restarts_its_settling_alone(closed: bool, paths: list[str]) -> None:
+    """Awaiting and ended activations are never restarted."""
     activations = [
-        Activation(path="", status="running", phase="rest"),
+        Activation(path="", status="running", phase="settle"),
         Activation(path="0", status="queued"),
         *(
             Activation(path=str(number), status=status)
@@ -194,14 +192,14 @@ def test_in_a_closed_run_nothing_is_restarted_but_its_settling(closed: bool, pat
 # --- time travel ----------------------------------------------------------------------------------------------
 
 
-def test_a_time_travel_drops_what_is_behind_the_target_and_what_earlier_iterations_left() -> None:
-    """It is guarded by the life and the rests that were read, in a run that nobody works on."""
+def test_a_time_travel_deletes_what_is_behind_the_target_and_what_earlier_iterations_left() -> None:
+    """It is guarded by the generation and the settle count that were read."""
     header = replace(HEADER, status="success", input="v")
     activations = [Activation(path=path, step=path, status="success", output="v") for path in ("", "0", "1", "1.0")]
     of = graph(step("0"), nested("1", step("1.0")))
     present = {activation.at: activation for activation in activations if activation.path in ("0", "1")}
-    journey = travel.plan_travel(travel.TravelRequest(of, header, present, (1,), fresh="f"))
-    change = commands.time_travel(header, journey, activations, present, "id", TEXTS, LIMITS)
+    travel_plan = travel.plan_travel(travel.TravelRequest(of, header, present, (1,), fresh="f"))
+    change = commands.time_travel(header, travel_plan, activations, present, "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", frozenset(StoredStatus) - {"running"}, generation=2, settle_count=3)
     assert change.drop == ("", "1", "1.0")
     assert run_fields(change)["generation"] == 3
@@ -213,6 +211,7 @@ def test_a_time_travel_drops_what_is_behind_the_target_and_what_earlier_iteratio
 
 
 def waiter(path: str, token: str = "t") -> str:
+    """Name a wait as its mailbox does."""
     return flow.waiter(Activation(path=path, lease_token=token))
 
 
@@ -231,10 +230,10 @@ def test_the_first_waiter_is_first_by_numbers(entries: Sequence[str], first: str
     assert commands.find_first_waiter(entries) == first
 
 
-def test_an_event_goes_to_the_first_that_waits() -> None:
-    """It leaves the mailbox, and goes on with the event in hand."""
+def test_an_event_goes_to_the_first_waiter() -> None:
+    """The entry leaves the mailbox, and the wait goes on with the event."""
     entries = [waiter("0.10"), waiter("0.2")]
-    waits = Activation(path="0.2", status="waiting", label=waiter("0.2"), seq=5)
+    waits = Activation(path="0.2", status="waiting", waiter=waiter("0.2"), seq=5)
     change = commands.send_event("e", entries, waits, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", commands.UNENDED)
     assert change.mailbox == MailboxUpdate("e", mailbox_version(entries), pop=waiter("0.2"))
@@ -244,8 +243,8 @@ def test_an_event_goes_to_the_first_that_waits() -> None:
 
 
 @pytest.mark.parametrize("entries", [[], ["v0"]])
-def test_an_event_for_which_nobody_waits_is_kept(entries: list[str]) -> None:
-    """At the end of the mailbox."""
+def test_an_event_without_a_waiter_is_kept(entries: list[str]) -> None:
+    """It stands at the end of the mailbox."""
     change = commands.send_event("e", entries, None, "v", "id", TEXTS, LIMITS)
     assert change.mailbox == MailboxUpdate("e", mailbox_version(entries), push="v")
     assert (change.ops, change.expect, change.values) == ((), (), {"v": "=1"})
@@ -255,11 +254,11 @@ def test_an_event_for_which_nobody_waits_is_kept(entries: list[str]) -> None:
     "found",
     [
         None,
-        Activation(path="0", status="success", label=waiter("0")),
-        Activation(path="0", status=ActivationStatus.WAITING, label=waiter("0", "another")),
+        Activation(path="0", status="success", waiter=waiter("0")),
+        Activation(path="0", status=ActivationStatus.WAITING, waiter=waiter("0", "another")),
     ],
 )
-def test_a_waiter_that_has_given_up_is_cleared_away(found: Activation | None) -> None:
+def test_the_entry_of_a_wait_that_is_over_is_removed(found: Activation | None) -> None:
     """Nothing else is written: the sender reads again."""
     entries = [waiter("0")]
     change = commands.send_event("e", entries, found, "v", "id", TEXTS, LIMITS)

@@ -1,4 +1,4 @@
-"""What follows from each outcome: which operations, which events, and what of it is claimed in the same commit."""
+"""The consequences of each outcome: operations, events, and what is claimed in the same commit."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.graph import Graph
+from orchestrator.rules.graph import Graph, Route
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
-from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result, items_prefix
+from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result
+from orchestrator.rules.value_ids import make_items_prefix
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 RUNNING = RunHeader(run_id="run", status=StoredStatus.RUNNING)
 
 
 def claim(of: Graph, path: str, *, inline: bool = False, header: RunHeader = RUNNING, **fields: Any) -> ClaimedNode:
-    """A claimed activation of this graph."""
+    """Make a claimed activation of this graph."""
     at = tuple(map(int, path.split(".")))
     activation = Activation(
-        path=path, step=of.node(at).id, status=ActivationStatus.RUNNING, lease_token="mine", input="in", route="{}"
+        path=path,
+        step=of.node(at).id,
+        status=ActivationStatus.RUNNING,
+        lease_token="mine",
+        input="in",
+        route='{"name":"a"}',
     )
     return ClaimedNode(of, header, replace(activation, **{"route": '{"name":"x"}', **fields}), "next", inline)
 
 
 def ops(plan: Plan) -> list[str]:
-    """The operations in short: what, where, to which status or phase, and `!` if claimed."""
+    """Write the operations in short: what, where, to which status or phase, and `!` if claimed."""
     return [_short(op) for op in plan.ops]
 
 
@@ -54,14 +60,14 @@ def _short(op: Any) -> str:
         case CountDown(path=path, then=then):
             return f"down {path} ({_short(then)})"
         case UpdateRun(fields=fields, unless=unless):
-            told = " ".join(f"{key}={value}" for key, value in fields.items() if value)
-            return f"run {told}" + (f" unless {unless}" if unless else "")
+            written = " ".join(f"{key}={value}" for key, value in fields.items() if value)
+            return f"run {written}" + (f" unless {unless}" if unless else "")
         case _:
             raise AssertionError(op)
 
 
-def told(plan: Plan) -> list[str]:
-    """The events in short."""
+def emitted(plan: Plan) -> list[str]:
+    """Write the events in short."""
     return [f"{event['type'].removeprefix('workflow-')} {event.get('path', '')}".strip() for event in plan.events]
 
 
@@ -97,24 +103,24 @@ NAMES = {
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_that_ends_well_starts_what_comes_next(name: str) -> None:
-    """Control activations are claimed in the same commit, one at most; everything else is queued."""
+    """A control activation is claimed in the same commit, one at most. Everything else is queued."""
     node, begun, said = NAMES[name]
     plan = flow.on_result(claim(graph(step("a"), node), "0"), Done("out", ("v1", "v2")))
     assert ops(plan) == [GOOD, *begun]
-    assert told(plan) == ENDS + said
+    assert emitted(plan) == ENDS + said
     first = next(op.activation for op in plan.ops if isinstance(op, CreateActivation))
     assert (first.input, first.needs) == ("out", "v1 v2")
 
 
 def test_the_start_opens_the_run_and_enters_its_first_node() -> None:
-    """Nothing is claimed: whoever starts a run is no worker."""
+    """Nothing is claimed: a caller starts the run, and no worker."""
     plan = flow.start(graph(step("a", control=True)), RunHeader(run_id="run"), "in")
     assert ops(plan) == ["put  open settle", "run status=running input=in", "put 0 queued run"]
-    assert told(plan) == ["start"]
+    assert emitted(plan) == ["start"]
 
 
 def test_the_last_entrys_end_is_the_runs_outcome() -> None:
-    """The status itself is the rest's to write."""
+    """The status itself is written when the run settles."""
     assert ops(flow.on_result(claim(graph(step("a")), "0"), Done("out"))) == [GOOD, "run outcome=success output=out"]
     failed = ["set 0 failed", "run failure=e unless failure", "run outcome=failed error=e"]
     assert ops(flow.on_result(claim(graph(step("a"), step("b")), "0"), Failed("e"))) == failed
@@ -123,12 +129,15 @@ def test_the_last_entrys_end_is_the_runs_outcome() -> None:
 
 
 def test_an_inline_step_is_claimed_where_it_stands_alone_and_fits() -> None:
-    """Same queue and limits, one of a kind, and only if the worker may go on."""
+    """It needs the same queue and limits, no sibling, and a worker that may go on."""
     of = graph(step("a"), step("b", inline=True))
     assert ops(flow.on_result(claim(of, "0", inline=True), Done("o")))[-1] == "put 1 queued run!"
     assert ops(flow.on_result(claim(of, "0"), Done("o")))[-1] == "put 1 queued run"
     other = claim(of, "0", inline=True, route='{"name":"x","queue":"slow"}')
     assert ops(flow.on_result(other, Done("o")))[-1] == "put 1 queued run"
+    limited = graph(step("a"), replace(step("b", inline=True), route=Route("b", time_limit=1.0)))
+    same = claim(limited, "0", inline=True, route='{"name":"a","time_limit":1.0}')
+    assert ops(flow.on_result(same, Done("o")))[-1] == "put 1 queued run"
     two = graph(step("a"), parallel("p", step("b", inline=True), step("c", inline=True)))
     assert not any(op.endswith("!") for op in ops(flow.on_result(claim(two, "0", inline=True), Done("o"))))
 
@@ -141,28 +150,28 @@ def test_an_inline_step_is_claimed_where_it_stands_alone_and_fits() -> None:
     ],
 )
 def test_an_arm_that_ends_counts_down_to_the_join(result: Result, expected: list[str]) -> None:
-    """What happens when it was the last is written beforehand."""
+    """The consequence of the last arm is written beforehand."""
     assert ops(flow.on_result(claim(graph(parallel("p", step("a"), step("b"))), "0.0"), result)) == expected
 
 
-def test_a_failure_that_is_allowed_is_nobodys_business_outside() -> None:
-    """The header hears nothing of it."""
+def test_a_failure_that_is_allowed_stays_inside_its_block() -> None:
+    """It is not written into the run header."""
     of = graph(parallel("p", step("a"), allow_failure=True))
     assert ops(flow.on_result(claim(of, "0.0"), Failed("e"))) == ["set 0.0 failed", "down 0 (set 0 queued join!)"]
 
 
-def test_the_end_of_a_nested_workflows_last_entry_is_its_own() -> None:
-    """Up through as many levels as end with it, in one commit."""
+def test_a_nested_workflow_ends_with_its_last_entry() -> None:
+    """One commit ends all levels that end with it."""
     of = graph(nested("n", nested("m", step("a"))), step("b"))
     plan = flow.on_result(claim(of, "0.0.0"), Done("o"))
     assert ops(plan) == ["set 0.0.0 success", "set 0.0 success", "set 0 success", "put 1 queued run"]
-    assert told(plan)[-2:] == ["step-result 0", "step-finish 0"]
+    assert emitted(plan)[-2:] == ["step-result 0", "step-finish 0"]
     failed = flow.on_result(claim(of, "0.0.0"), Failed("e"))
     assert ops(failed)[-2:] == ["set 0 failed", "run outcome=failed error=e"]
 
 
 def test_the_body_of_a_loop_leads_to_its_condition() -> None:
-    """Claimed in the same commit; a body that fails ends the loop."""
+    """The condition is claimed in the same commit. A body that fails ends the loop."""
     of = graph(loop("l", 2, step("a")))
     plan = flow.on_result(claim(of, "0.0", visit="2"), Done("o"))
     assert ops(plan) == ["set 0.0 success", "set 0 queued evaluate_loop!"]
@@ -187,8 +196,8 @@ def test_a_loop_goes_on_while_or_until_its_condition_holds(until: bool, holds: b
         assert ops(plan) == ["set 0 success", "run outcome=success output=o"]
 
 
-def test_items_pass_their_place_on_until_one_fails() -> None:
-    """A failure shuts the window in its own commit."""
+def test_each_item_that_ends_starts_the_next_until_one_fails() -> None:
+    """The commit of the failure cancels the pending items."""
     of = graph(foreach("f", 3, 2, step("a")))
     good = flow.on_result(claim(of, "0.1", index=1), Done("o"))
     assert ops(good) == ["set 0.1 success", "next 0", "down 0 (set 0 queued join!)"]
@@ -203,11 +212,11 @@ def test_items_pass_their_place_on_until_one_fails() -> None:
 
 @pytest.mark.parametrize("count, concurrency, begun", [(5, 2, 2), (1, 4, 1), (3, 3, 3)])
 def test_a_foreach_starts_as_many_items_as_it_may(count: int, concurrency: int, begun: int) -> None:
-    """Each at the counter's next value; their inputs go by their index."""
+    """The store takes each index from the counter. The inputs are named by the index."""
     plan = flow.on_items(claim(graph(foreach("f", count, concurrency, step("a"))), "0", visit="3"), count, concurrency)
     assert ops(plan) == ["set 0 open", *["next 0"] * begun]
     (first, *_) = (op for op in plan.ops if isinstance(op, StartNextItem))
-    assert first.prefix == items_prefix("0", "3", 0)
+    assert first.prefix == make_items_prefix("0", "3", 0)
     assert (first.template.role, first.template.status, first.template.visit) == (
         Role.ITEM,
         ActivationStatus.QUEUED,
@@ -215,8 +224,8 @@ def test_a_foreach_starts_as_many_items_as_it_may(count: int, concurrency: int, 
     )
 
 
-def test_nothing_to_do_is_a_success() -> None:
-    """No item and no arm: an empty list, an empty dict."""
+def test_a_block_without_children_is_a_success() -> None:
+    """No item gives an empty list, and no arm an empty dict."""
     each = flow.on_items(claim(graph(foreach("f", 0, 1, step("a"))), "0"), 0, 1)
     assert ops(each) == ["set 0 success", "run outcome=success output=mine"]
     assert each.values == {"mine": "[]"}
@@ -226,7 +235,7 @@ def test_nothing_to_do_is_a_success() -> None:
 
 
 def test_the_chosen_arms_of_a_branch_start_at_once() -> None:
-    """The others are not there at all."""
+    """The other arms get no activation."""
     plan = flow.on_branch_chosen(claim(graph(branch("b", (), step("a"), step("b"), step("c"))), "0"), (0, 2))
     assert ops(plan) == ["set 0 open", "put 0.0 queued run", "put 0.2 queued run"]
     (opened,) = (op for op in plan.ops if isinstance(op, UpdateActivation))
@@ -238,7 +247,7 @@ def _child(path: str, status: ActivationStatus, visit: str = "", **fields: Any) 
 
 
 def test_a_join_refers_to_its_childrens_outputs() -> None:
-    """Nothing is copied together; children of an earlier visit are not seen."""
+    """Nothing is copied. Children of an earlier visit are left out."""
     children = [
         _child("0.0", ActivationStatus.SUCCESS, "2", output="v0"),
         _child("0.1", ActivationStatus.SUCCESS, "1", output="old"),
@@ -254,7 +263,7 @@ def test_a_join_refers_to_its_childrens_outputs() -> None:
 
 
 def test_a_join_fails_with_its_first_child_that_failed() -> None:
-    """In the order of the places, not of time; where failures are allowed they count as None."""
+    """First in the order of places, not of time. Where failures are allowed they count as None."""
     children = [
         _child("0.0", ActivationStatus.SUCCESS, output="v"),
         _child("0.1", ActivationStatus.FAILED, error="e1", tripwire=True),
@@ -268,27 +277,27 @@ def test_a_join_fails_with_its_first_child_that_failed() -> None:
     assert soft.values == {"mine": '{"s0":"v","s1":"","s2":""}'}
 
 
-def test_what_does_not_end_stays_where_it_is() -> None:
-    """A retry, a suspension and a sleep move the activation alone."""
+def test_an_outcome_that_ends_nothing_moves_its_activation_alone() -> None:
+    """A retry, a suspension and a sleep are such outcomes."""
     of = graph(step("a", retries=2))
     assert ops(flow.retry(claim(of, "0", attempt=1), 700)) == ["set 0 retrying+700"]
     assert [
         op.fields["attempt"] for op in flow.retry(claim(of, "0", attempt=1), 1).ops if isinstance(op, UpdateActivation)
     ] == [2]
-    held = flow.suspend(claim(of, "0", resumed=True), "payload", "label")
-    assert ops(held) == ["set 0 suspended"]
-    assert told(held) == ["step-suspended 0"]
+    suspended = flow.suspend(claim(of, "0", resumed=True), "payload", "label")
+    assert ops(suspended) == ["set 0 suspended"]
+    assert emitted(suspended) == ["step-suspended 0"]
     assert ops(flow.on_sleep_computed(claim(graph(sleep("s", None)), "0"), 2.0)) == ["set 0 sleeping sleep_over+2000"]
     assert ops(flow.on_sleep_computed(claim(graph(sleep("s", None)), "0"), -2.0)) == ["set 0 sleeping sleep_over"]
     assert ops(flow.on_sleep_over(claim(graph(sleep("s")), "0")))[-1] == "run outcome=success output=in"
 
 
-def test_a_wait_listens_hears_or_runs_out_of_time() -> None:
-    """It waits under a word of its own, by which a sender finds it; its time over, something else may run instead."""
+def test_a_wait_begins_gets_its_event_or_times_out() -> None:
+    """A sender finds it by its mailbox entry. An alternative may run after its timeout."""
     of = graph(wait("w", 2.0, step("late")))
-    listening = flow.on_await(claim(of, "0", phase=Phase.AWAIT_EVENT))
-    assert ops(listening) == ["set 0 waiting+2000"]
-    (waits,) = (op.fields["label"] for op in listening.ops if isinstance(op, UpdateActivation))
+    waiting = flow.on_await(claim(of, "0", phase=Phase.AWAIT_EVENT))
+    assert ops(waiting) == ["set 0 waiting+2000"]
+    (waits,) = (op.fields["waiter"] for op in waiting.ops if isinstance(op, UpdateActivation))
     assert flow.waiter_path(waits) == "0"
     assert ops(flow.on_event(claim(of, "0"), "v")) == ["set 0 success", "run outcome=success output=v"]
     assert ops(flow.on_timeout(claim(of, "0"), "e")) == ["set 0 open", "put 0.0 queued run"]
@@ -303,15 +312,14 @@ def test_a_wait_listens_hears_or_runs_out_of_time() -> None:
         (flow.time_out_wait(Activation(path="0")), Phase.EVENT_TIMEOUT),
     ],
 )
-def test_what_wakes_a_wait_takes_the_rest_away(woken: list[Any], phase: Phase) -> None:
-    """An event and the end of its time alike."""
+def test_what_ends_a_wait_reopens_the_run(woken: list[Any], phase: Phase) -> None:
     plan = Plan(graph(step("a")), "")
     plan.ops.extend(woken)
     assert ops(plan) == ["set root open", "run status=running", f"set 0 queued {phase}"]
 
 
-def test_a_word_ends_the_run_whatever_else_is_going_on() -> None:
-    """The outcome is fixed, the run closed, and the rest is claimed at once."""
+def test_a_step_may_end_the_run_whatever_else_is_going_on() -> None:
+    """The outcome is fixed, the run is closed, and it settles at once."""
     of = graph(parallel("p", step("a"), step("b")))
     bail = flow.bail(claim(of, "0.0"), "out")
     assert (ops(bail), bail.settle_now) == (["set 0.0 success", "run outcome=success output=out closed=True"], True)
@@ -319,8 +327,7 @@ def test_a_word_ends_the_run_whatever_else_is_going_on() -> None:
     assert (ops(abort), abort.settle_now) == (["set 0.0 canceled", "run outcome=canceled closed=True"], True)
 
 
-def test_a_nested_workflow_begins_with_what_its_input_became() -> None:
-    """After the check."""
+def test_a_nested_workflow_begins_with_its_validated_input() -> None:
     plan = flow.on_input_valid(claim(graph(nested("n", step("a"), checks=True)), "0"), Done("fit"))
     assert ops(plan) == ["set 0 open", "put 0.0 queued run"]
     assert [op.activation.input for op in plan.ops if isinstance(op, CreateActivation)] == ["fit"]
@@ -329,8 +336,7 @@ def test_a_nested_workflow_begins_with_what_its_input_became() -> None:
 @pytest.mark.parametrize(
     "wrong", [flow.on_input_valid, flow.on_branch_chosen, flow.on_loop_checked, flow.on_items, flow.on_await]
 )
-def test_a_control_activation_of_another_kind_is_a_mistake(wrong: Any) -> None:
-    """A step is no block."""
+def test_an_outcome_of_another_kind_of_node_is_refused_as_a_bug(wrong: Any) -> None:
     given = {
         "on_input_valid": (Done("x"),),
         "on_branch_chosen": ((0,),),
@@ -353,42 +359,42 @@ def test_a_control_activation_of_another_kind_is_a_mistake(wrong: Any) -> None:
         ({"paused": 1}, StoredStatus.PAUSED),
     ],
 )
-def test_a_run_at_rest_is_what_its_counts_say(header: dict[str, Any], state: StoredStatus) -> None:
-    """An outcome first, then a failure that nothing catches, then what is held."""
+def test_a_run_settles_as_its_counts_say(header: dict[str, Any], state: StoredStatus) -> None:
+    """An outcome comes first, then a failure that nothing tolerates, then what is awaiting."""
     assert flow.settled_status(RunHeader(**header)) is state
 
 
-def test_a_run_that_rests_with_nothing_is_a_mistake() -> None:
-    """The core never lets it come to that."""
-    with pytest.raises(ValueError, match="nothing held"):
+def test_a_run_that_settles_with_nothing_awaiting_is_a_bug() -> None:
+    """The rules never let it come to that."""
+    with pytest.raises(ValueError, match="nothing awaiting"):
         flow.settled_status(RunHeader())
 
 
-def test_the_rest_writes_the_status_and_counts() -> None:
-    """The error too, where there is one."""
+def test_the_settling_writes_the_status_and_is_counted() -> None:
+    """A failed run gets its error, too."""
     root = Activation(path="", status=ActivationStatus.RUNNING, phase=Phase.SETTLE, lease_token="mine")
     header = RunHeader(status=StoredStatus.RUNNING, failure="e", settle_count=2)
     plan = flow.on_settled(ClaimedNode(graph(step("a")), header, root, ""))
     assert ops(plan) == ["set root open", "run status=failed settle_count=3 error=e"]
-    assert told(plan) == ["finish"]
+    assert emitted(plan) == ["finish"]
 
 
 @pytest.mark.parametrize("state, said", [("canceled", ["canceled", "finish"]), ("success", ["finish"])])
-def test_the_last_words_are_those_of_the_outcome(state: str, said: list[str]) -> None:
-    """A cancellation is told of by its own word first."""
+def test_the_last_events_are_those_of_the_outcome(state: str, said: list[str]) -> None:
+    """A canceled run has an event for that before the last one."""
     root = Activation(path="", status=ActivationStatus.RUNNING, phase=Phase.SETTLE, lease_token="mine")
-    assert told(flow.on_settled(ClaimedNode(graph(step("a")), RunHeader(outcome=state), root, ""))) == said
+    assert emitted(flow.on_settled(ClaimedNode(graph(step("a")), RunHeader(outcome=state), root, ""))) == said
 
 
-def test_a_resume_takes_the_rest_and_queues_the_record() -> None:
-    """Its attempts begin anew."""
+def test_a_resume_reopens_the_run_and_queues_the_activation() -> None:
+    """Its retries begin again."""
     plan = Plan(graph(step("a")), "")
     plan.ops.extend(flow.resume(Activation(path="0", status=ActivationStatus.SUSPENDED, attempt=2), "data"))
     assert ops(plan) == ["set root open", "run status=running", "set 0 queued"]
 
 
-def test_a_run_step_by_step_holds_back_what_follows() -> None:
-    """The next activation is paused, but a block's own first one is not."""
+def test_a_run_by_single_steps_pauses_what_follows() -> None:
+    """The first arm of a block is not paused."""
     header = replace(RUNNING, per_step=True)
     of = graph(step("a", inline=True), step("b", inline=True))
     assert ops(flow.on_result(claim(of, "0", header=header, inline=True), Done("o")))[-1] == "put 1 paused run"
@@ -401,8 +407,8 @@ def test_a_run_step_by_step_holds_back_what_follows() -> None:
     assert ops(chosen)[-2:] == ["put 0.0 queued run", "put 0.1 paused run"]
 
 
-def test_a_quiet_run_tells_nothing_of_its_steps() -> None:
-    """Neither do items and blocks."""
+def test_a_quiet_run_emits_no_events_of_its_steps() -> None:
+    """Quiet activations, such as items and blocks, emit none either."""
     quiet = replace(RUNNING, quiet=True)
     assert flow.on_result(claim(graph(step("a")), "0", header=quiet), Done("o")).events == []
     assert flow.on_result(claim(graph(step("a")), "0", quiet=True), Done("o")).events == []

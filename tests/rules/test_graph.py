@@ -34,13 +34,13 @@ GRAPH = graph(
     ],
 )
 def test_a_path_leads_to_its_node(path: Path, name: str) -> None:
-    """Down through flows, arms, bodies, items and what runs instead of an event."""
+    """It leads through flows, arms, bodies, items, and the alternative of a wait."""
     assert GRAPH.node(path).id == name
 
 
 @pytest.mark.parametrize("path", [(), (9,), (-1,), (0, 0), (1, 2), (1, 1, 9), (1, 1, 1, 1), (2, -1), (3, 0, 0), (4, 1)])
-def test_a_path_that_leads_nowhere_is_an_error(path: Path) -> None:
-    """Also that of the run itself, which is no node."""
+def test_a_path_without_a_node_is_an_error(path: Path) -> None:
+    """The path of the run itself is one."""
     with pytest.raises(LookupError):
         GRAPH.node(path)
 
@@ -76,12 +76,12 @@ def test_the_loops_around_a_place_are_counted(path: Path, count: int) -> None:
     ],
 )
 def test_a_step_is_found_in_its_scope_alone(scope: Path, name: str, path: Path | None) -> None:
-    """Where its result is kept: a foreach keeps it under its own place, by its body's id."""
+    """The path is that of its result. A foreach keeps it at its own place, under the id of its body."""
     assert GRAPH.find(scope, name) == path
 
 
 def test_a_scope_is_a_workflow() -> None:
-    """Entries are asked of nothing else."""
+    """Only a workflow has entries."""
     assert [node.id for node in GRAPH.entries((1, 1))] == ["c", "l"]
     with pytest.raises(LookupError):
         GRAPH.entries((0,))
@@ -91,8 +91,8 @@ def test_a_scope_is_a_workflow() -> None:
     "path, tolerated", [((0,), False), ((1, 0), False), ((5,), False), ((5, 0), True), ((5, 0, 0), True)]
 )
 def test_a_failure_is_tolerated_below_a_block_that_allows_it(path: Path, tolerated: bool) -> None:
-    """At any depth below, not at the block itself."""
-    assert GRAPH.tolerated(path) is tolerated
+    """It is tolerated at any depth below the block, but not at the block itself."""
+    assert GRAPH.tolerates_failure(path) is tolerated
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,6 @@ def test_a_failure_is_tolerated_below_a_block_that_allows_it(path: Path, tolerat
         (Retry(3, 2.0, backoff=True), 5000, 0.0, 0.0),
     ],
 )
-def test_a_retry_says_how_long_to_pause(retry: Retry, attempt: int, chance: float, seconds: float) -> None:
-    """A fixed delay, or one that doubles up to a limit and is spread by chance."""
+def test_a_retry_policy_gives_the_pause(retry: Retry, attempt: int, chance: float, seconds: float) -> None:
+    """It is fixed, or doubles up to a limit and is spread by chance."""
     assert retry.pause(attempt, chance) == seconds

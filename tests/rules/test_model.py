@@ -1,9 +1,10 @@
-"""Records and headers are flat documents, and read back as what was written."""
+"""Activations and run headers are flat documents, and read back as they were written."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 from hypothesis import given
@@ -16,8 +17,10 @@ from orchestrator.rules.model import (
     FINAL,
     LIVE,
     Activation,
+    ActivationFields,
     ActivationStatus,
     RunHeader,
+    RunHeaderFields,
     StoredStatus,
     belongs,
     format_path,
@@ -35,8 +38,8 @@ def _any(kind: type[Activation] | type[RunHeader]) -> st.SearchStrategy[Activati
 
 
 @given(st.one_of(_any(Activation), _any(RunHeader)))
-def test_what_was_written_is_read(written: Activation | RunHeader) -> None:
-    """Through JSON too, and with fields of a newer version beside it."""
+def test_a_document_reads_back(written: Activation | RunHeader) -> None:
+    """It reads back through JSON, and with fields of a newer version."""
     doc = json.loads(json.dumps(written.doc()))
     assert type(written).parse(doc) == written
     assert type(written).parse({**doc, "of a newer version": 1}) == written
@@ -44,12 +47,12 @@ def test_what_was_written_is_read(written: Activation | RunHeader) -> None:
 
 @pytest.mark.parametrize("kind", [Activation, RunHeader])
 def test_documents_are_flat_and_leave_out_what_has_its_default(kind: type[Activation] | type[RunHeader]) -> None:
-    """Text, numbers and truth values alone: every store and every script can read them."""
+    """Texts, numbers and truth values are all that every store and every script can read."""
     assert kind().doc() == {}
     assert {str(field.type) for field in fields(kind)} <= set(_BY_TYPE)
 
 
-def test_a_state_is_written_as_plain_text() -> None:
+def test_a_status_is_written_as_plain_text() -> None:
     """An enumeration reads back as the text that it equals."""
     doc = json.loads(json.dumps(Activation(status=ActivationStatus.RUNNING).doc()))
     assert doc == {"status": "running"}
@@ -59,7 +62,6 @@ def test_a_state_is_written_as_plain_text() -> None:
 
 @pytest.mark.parametrize("path, text", [((), ""), ((0,), "0"), ((0, 12, 3), "0.12.3")])
 def test_a_path_is_text_with_dots(path: tuple[int, ...], text: str) -> None:
-    """And back."""
     assert format_path(path) == text
     assert parse_path(text) == path
     assert Activation(path=text).at == path
@@ -82,21 +84,19 @@ def test_a_route_reads_back(route: Route) -> None:
     assert Activation(route=pack_route(route)).where == route
 
 
-def test_no_route_is_the_empty_one() -> None:
-    """An activation without a route can be asked all the same."""
+def test_no_route_reads_as_the_empty_one() -> None:
     assert unpack_route("") == Route("")
 
 
 def test_every_status_is_of_one_kind() -> None:
-    """Live, held, ended or open: nothing is two of them."""
+    """No status is both live and awaiting, for one."""
     kinds = [LIVE, AWAITING, ENDED, {ActivationStatus.OPEN}]
     assert sum(map(len, kinds)) == len(ActivationStatus)
     assert frozenset().union(*kinds) == frozenset(ActivationStatus)
 
 
 @pytest.mark.parametrize("state", StoredStatus)
-def test_a_run_has_ended_in_a_final_state(state: StoredStatus) -> None:
-    """And in no other."""
+def test_a_run_has_ended_in_a_final_status(state: StoredStatus) -> None:
     assert RunHeader(status=state).final is (state in FINAL)
 
 
@@ -104,7 +104,17 @@ def test_a_run_has_ended_in_a_final_state(state: StoredStatus) -> None:
     "child, ancestor, mine",
     [("", "", True), ("2", "", True), ("2.1", "2", True), ("1.1", "2", False), ("10", "1", False)],
 )
-def test_a_record_belongs_to_its_ancestors_present_visit(child: str, ancestor: str, mine: bool) -> None:
+def test_an_activation_belongs_to_the_present_visit_of_its_ancestor(child: str, ancestor: str, mine: bool) -> None:
     """Visits are compared as numbers, as far as the ancestor's goes."""
     assert belongs(Activation(visit=child), Activation(visit=ancestor)) is mine
     assert visits(Activation(visit="2.10")) == (2, 10)
+
+
+@pytest.mark.parametrize("whole, some", [(Activation, ActivationFields), (RunHeader, RunHeaderFields)])
+def test_a_commit_may_name_each_field_with_its_type_and_nothing_else(
+    whole: type[Activation] | type[RunHeader], some: type[ActivationFields] | type[RunHeaderFields]
+) -> None:
+    """mypy checks a commit's fields against the second list, and the stores read and write the first."""
+    hints = get_type_hints(whole)
+    assert list(get_type_hints(some).items()) == [(field.name, hints[field.name]) for field in fields(whole)]
+    assert not some.__required_keys__

@@ -1,7 +1,8 @@
-"""The timers of activations: who has one, what follows when its moment comes, and who may look after them."""
+"""The timers of activations: which have one, what follows from a deadline, and the right to sweep."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from orchestrator.rules.change import Dispatch, Precondition, RequestGuard, Upda
 from orchestrator.rules.graph import Route
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus, unpack_route
 from orchestrator.rules.timers import (
-    NEVER,
     UNSWEPT_RUNTIMES,
     Lane,
+    SweepGrant,
     SweepRight,
     has_timer,
+    is_due,
+    is_stranded,
     is_timer_live,
     lane_of,
+    may_take_claim,
     on_deadline,
     on_unsent,
     place_of,
@@ -28,7 +32,7 @@ HEADER = RunHeader(run_id="run", status=StoredStatus.RUNNING, updated_at=1_000)
 
 
 def activation(status: ActivationStatus, **fields: Any) -> Activation:
-    """An activation whose moment is at 1000."""
+    """Make an activation whose deadline is 1000."""
     return Activation(**{"path": "0", "status": status, "seq": 5, "deadline": 1_000, "route": "{}", **fields})
 
 
@@ -49,8 +53,8 @@ def moved(of: Activation, header: RunHeader = HEADER, **how: Any) -> UpdateActiv
         ActivationStatus.WAITING,
     ],
 )
-def test_every_sweep_is_guarded_by_what_was_read(status: ActivationStatus) -> None:
-    """Status, number and moment; it is upkeep, which has no id."""
+def test_what_follows_from_a_deadline_is_guarded_by_what_was_read(status: ActivationStatus) -> None:
+    """Status, seq and deadline are guarded. The change is upkeep, which has no id."""
     todo = on_deadline(HEADER, activation(status), 100)
     assert todo is not None
     assert isinstance(todo.change.guard, RequestGuard)
@@ -59,13 +63,13 @@ def test_every_sweep_is_guarded_by_what_was_read(status: ActivationStatus) -> No
 
 
 @pytest.mark.parametrize("status", [ActivationStatus.RETRYING, ActivationStatus.SLEEPING])
-def test_what_has_its_moment_is_queued(status: ActivationStatus) -> None:
-    """Under a new number: the commit tells of it."""
+def test_a_delay_that_is_over_queues_the_activation(status: ActivationStatus) -> None:
+    """The commit gives it a new seq and dispatches it."""
     assert dict(moved(activation(status)).fields) == {"status": ActivationStatus.QUEUED}
 
 
-def test_a_lost_lease_is_counted_and_queued() -> None:
-    """How many losses are too many is the engine's to say."""
+def test_an_abandoned_attempt_is_counted_and_queued_again() -> None:
+    """The executor decides how many are too many."""
     assert dict(moved(activation(ActivationStatus.RUNNING, abandoned_attempts=2)).fields) == {
         "status": "queued",
         "abandoned_attempts": 3,
@@ -73,24 +77,24 @@ def test_a_lost_lease_is_counted_and_queued() -> None:
     }
 
 
-def test_a_lost_lease_waits_where_nothing_restarts_by_itself() -> None:
-    """Its entry is only moved on."""
+def test_an_abandoned_attempt_waits_without_auto_restart() -> None:
+    """Only its timer is moved on."""
     op = moved(activation(ActivationStatus.RUNNING), RunHeader(status=StoredStatus.RUNNING, auto_restart=False))
     assert dict(op.fields) == {}
     assert op.delay > 0
 
 
-def test_a_queued_record_is_told_of_again_later_and_later() -> None:
-    """Under the same number, and only where its queue has been short."""
+def test_a_queued_activation_is_dispatched_again_later_and_later() -> None:
+    """The seq stays, and the message is sent again only if its queue has been short."""
     todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, queued_at=900), 100)
     assert todo is not None
     assert [(dispatch.path, dispatch.seq) for dispatch in todo.again] == [("0", 5)]
     pauses = [moved(activation(ActivationStatus.QUEUED, sends=sends)).delay for sends in (1, 2, 3, 60)]
     assert pauses == [200, 400, 800, 3_600_000]
     assert dict(moved(activation(ActivationStatus.QUEUED, sends=2, looks=5)).fields) == {"sends": 3, "looks": 0}
-    held_back = on_deadline(HEADER, activation(ActivationStatus.QUEUED), 100, short=False)
-    assert held_back is not None
-    assert held_back.again == ()
+    in_backlog = on_deadline(HEADER, activation(ActivationStatus.QUEUED), 100, short=False)
+    assert in_backlog is not None
+    assert in_backlog.again == ()
     assert moved(activation(ActivationStatus.QUEUED), short=False).delay == 100
 
 
@@ -149,13 +153,13 @@ def test_the_route_of_a_newer_release_is_read_as_far_as_it_is_known() -> None:
         (ActivationStatus.SUSPENDED, HEADER),
     ],
 )
-def test_what_nobody_waits_for_is_left(status: ActivationStatus, header: RunHeader) -> None:
+def test_a_dead_timer_has_no_consequence(status: ActivationStatus, header: RunHeader) -> None:
     """The store drops it."""
     assert on_deadline(header, activation(status), 100) is None
 
 
-def test_the_rest_of_a_closed_run_is_looked_after() -> None:
-    """It alone is still to come."""
+def test_the_settling_of_a_closed_run_is_looked_after() -> None:
+    """Only the settling is still to come there."""
     assert (
         on_deadline(
             RunHeader(status=StoredStatus.RUNNING, closed=True), activation(ActivationStatus.RUNNING, path=""), 100
@@ -164,8 +168,8 @@ def test_the_rest_of_a_closed_run_is_looked_after() -> None:
     )
 
 
-def test_a_wait_that_is_over_wakes_the_run() -> None:
-    """Also one that rests: the rest is taken away."""
+def test_a_wait_that_is_over_reopens_the_run() -> None:
+    """So a run that has settled as suspended goes on."""
     todo = on_deadline(RunHeader(status=StoredStatus.SUSPENDED), activation(ActivationStatus.WAITING), 100)
     assert todo is not None
     assert [op.path for op in todo.change.ops if isinstance(op, UpdateActivation)] == ["", "0"]
@@ -175,8 +179,8 @@ def test_a_wait_that_is_over_wakes_the_run() -> None:
 
 
 @pytest.mark.parametrize("status", ActivationStatus)
-def test_a_record_has_a_timer_while_somebody_has_to_look_at_it(status: ActivationStatus) -> None:
-    """All that is live, and a wait whose time is limited; a moment that is left over from before means nothing."""
+def test_an_activation_has_a_timer_while_it_is_live_or_its_wait_has_a_timeout(status: ActivationStatus) -> None:
+    """A deadline that is left over from an earlier status means nothing."""
     timed = {
         ActivationStatus.QUEUED,
         ActivationStatus.RUNNING,
@@ -188,8 +192,8 @@ def test_a_record_has_a_timer_while_somebody_has_to_look_at_it(status: Activatio
     assert not has_timer(HEADER, activation(status, deadline=0))
 
 
-def test_the_timers_of_a_local_run_are_its_own_process_s() -> None:
-    """Stores keep none of them, so that no worker finds one."""
+def test_a_local_run_has_no_timers_in_the_store() -> None:
+    """No worker can find one there."""
     assert LocalRuntime.name in UNSWEPT_RUNTIMES
     assert not has_timer(
         RunHeader(run_id="run", status=StoredStatus.RUNNING, runtime=LocalRuntime.name),
@@ -199,7 +203,7 @@ def test_the_timers_of_a_local_run_are_its_own_process_s() -> None:
 
 @pytest.mark.parametrize("state", StoredStatus)
 def test_a_timer_is_live_while_its_run_goes_on(state: StoredStatus) -> None:
-    """Only that of a wait outlasts the run's settling, and in a closed run only that of the settling is left."""
+    """Only the timer of a wait outlasts the settling. In a closed run, only that of the settling is left."""
     goes_on, header = state == StoredStatus.RUNNING, RunHeader(status=state)
     assert is_timer_live(header, activation(ActivationStatus.QUEUED)) is goes_on
     assert is_timer_live(header, activation(ActivationStatus.WAITING)) is (goes_on or state == StoredStatus.SUSPENDED)
@@ -209,11 +213,80 @@ def test_a_timer_is_live_while_its_run_goes_on(state: StoredStatus) -> None:
     assert not is_timer_live(closed, activation(ActivationStatus.QUEUED))
 
 
+def asked(right: SweepRight, holder: str, now: int) -> tuple[SweepGrant | None, SweepRight]:
+    """Ask for the right for 30, where a pause is what takes longer than 50; return the right as it stands after it."""
+    grant, noted = take_sweep_right(right, holder, 30, 50, now)
+    return grant, right if noted is None else noted
+
+
 def test_one_holds_the_right_to_sweep_until_its_time_is_over() -> None:
-    """Whoever takes or keeps it hears how long ago the last sweep was: 1 ms at least, or that there was none."""
-    since, right = take_sweep_right(SweepRight(), "a", 100, 1_000)
-    assert (since, right) == (NEVER, SweepRight("a", 1_100, 1_000))
-    assert right is not None
-    assert take_sweep_right(right, "b", 100, 1_099) == (0, None)
-    assert take_sweep_right(right, "a", 100, 1_000) == (1, SweepRight("a", 1_100, 1_000))
-    assert take_sweep_right(right, "b", 100, 1_100) == (100, SweepRight("b", 1_200, 1_100))
+    """Whoever takes or keeps it hears for how long somebody has looked without a pause."""
+    grant, right = asked(SweepRight(), "a", 1_000)
+    assert (grant, right) == (SweepGrant(), SweepRight("a", 1_030, 1_000, 1_000))
+    assert take_sweep_right(right, "b", 30, 50, 1_020) == (None, None)
+    assert asked(right, "a", 1_020)[0] == SweepGrant(steady=20)
+    grant, right = asked(right, "b", 1_030)
+    assert (grant, right) == (SweepGrant(steady=30), SweepRight("b", 1_060, 1_030, 1_000))
+
+
+def test_a_pause_is_noted_whoever_asks_after_it() -> None:
+    """Also by one who does not get the right, and by one whose answer got lost and who asks again."""
+    _, right = asked(SweepRight("a", 5_000, 1_000, 100), "b", 1_051)
+    assert right == SweepRight("a", 5_000, 1_051, 1_051)
+    assert asked(right, "a", 1_060)[0] == SweepGrant(steady=9)
+    _, lost = asked(SweepRight("a", 1_030, 1_000, 100), "a", 2_000)
+    assert asked(lost, "a", 2_001)[0] == SweepGrant(steady=1)
+
+
+def test_who_only_looks_writes_seldom_and_shows_that_there_was_no_pause() -> None:
+    """The holder has died: its silence is none of the store's."""
+    right = SweepRight("a", 1_070, 1_000, 100)
+    assert take_sweep_right(right, "b", 30, 50, 1_025) == (None, None)
+    _, right = asked(right, "b", 1_040)
+    assert right == SweepRight("a", 1_070, 1_040, 100)
+    assert asked(right, "b", 1_080)[0] == SweepGrant(steady=980)
+
+
+def test_a_clock_that_goes_back_frees_the_right_and_begins_anew() -> None:
+    """What it had shown is remembered until it is there again: until then there may be moments that are too far off."""
+    right = SweepRight("a", 10_030, 10_000, 100)
+    grant, right = asked(right, "b", 4_000)
+    assert (grant, right) == (SweepGrant(0, 6_000), SweepRight("b", 4_030, 4_000, 4_000, 10_000))
+    assert asked(right, "b", 4_040)[0] == SweepGrant(40, 5_960)
+    assert asked(replace(right, last=9_999, steady_since=4_000), "b", 10_000)[0] == SweepGrant(6_000, 0)
+    assert asked(replace(right, last=4_000), "b", 2_000)[1].ahead == 10_000
+    grant, right = asked(SweepRight("a", 1_030, 1_000, 990), "a", 980)  # a small step is none
+    assert (grant, right) == (SweepGrant(), SweepRight("a", 1_010, 980, 990))
+
+
+def test_a_claim_is_taken_only_if_it_could_have_been_renewed() -> None:
+    """For the length of its own lease; one that does not say how long it is has the usual one."""
+    assert may_take_claim(activation(ActivationStatus.RUNNING, lease=100), 100, 30)
+    assert not may_take_claim(activation(ActivationStatus.RUNNING, lease=100), 99, 30)
+    assert may_take_claim(activation(ActivationStatus.RUNNING), 30, 30)
+    assert not may_take_claim(activation(ActivationStatus.RUNNING), 29, 30)
+
+
+def test_a_moment_is_looked_at_where_the_activation_is() -> None:
+    """Whoever has found the timer may be late."""
+    assert is_due(activation(ActivationStatus.RUNNING), 1_000)
+    assert not is_due(activation(ActivationStatus.RUNNING), 999)
+    assert not is_due(activation(ActivationStatus.SUSPENDED, deadline=0), 999)
+
+
+@pytest.mark.parametrize(
+    "of, header, stranded",
+    [
+        (activation(ActivationStatus.RUNNING, lease=100), HEADER, True),
+        (activation(ActivationStatus.RUNNING, lease=100, deadline=200 + 500), HEADER, False),
+        (activation(ActivationStatus.RUNNING), HEADER, False),  # an older release does not say how long its lease is
+        (activation(ActivationStatus.SLEEPING, lease=100), HEADER, False),
+        (activation(ActivationStatus.RUNNING, lease=100), replace(HEADER, auto_restart=False), False),
+        (activation(ActivationStatus.RUNNING, lease=100), replace(HEADER, status=StoredStatus.CANCELED), False),
+    ],
+)
+def test_a_lease_that_ends_farther_off_than_a_lease_can_is_stranded(
+    of: Activation, header: RunHeader, stranded: bool
+) -> None:
+    """At 500, when the clock has gone back."""
+    assert is_stranded(header, of, 500) is stranded

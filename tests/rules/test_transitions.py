@@ -1,6 +1,6 @@
-"""The table of statuses says what it should, cell by cell: each cell that is broken is noticed.
+"""The table of statuses says what it should, cell by cell, and each broken cell is noticed.
 
-What is expected is written here a second time, the other way round: by what an activation looks like after a change.
+The expectation is written here a second time, the other way round: by what an activation looks like after a change.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from orchestrator.rules.transitions import (
     row_of,
 )
 
-NOW, LEASE, GRACE, DELAY = 1_000_000, 100, 200, 50
+NOW, LEASE, REDELIVERY, DELAY = 1_000_000, 100, 200, 50
 ANY = frozenset(StoredStatus)
 
 FOLLOWS = {
@@ -70,12 +70,12 @@ RUN_FOLLOWS = {
     "tripwire": "running",
 }
 LIVE_ONES = {"queued", "running", "retrying", "sleeping"}
-HELD_ONES = {"suspended", "waiting", "paused"}
+AWAITING_ONES = {"suspended", "waiting", "paused"}
 ENDED_ONES = {"success", "failed", "skipped", "canceled"}
 
 STAMPED: dict[str, dict[str, Any]] = {
-    "running": {"lease_token": "mine", "deadline": NOW + LEASE, "flush_seq": 0, "parked": ""},
-    "queued": {"seq": 11, "deadline": NOW + GRACE, "queued_at": NOW, "sends": 1, "looks": 0},
+    "running": {"lease_token": "mine", "deadline": NOW + LEASE, "lease": LEASE, "flush_seq": 0, "parked": ""},
+    "queued": {"seq": 11, "deadline": NOW + REDELIVERY, "queued_at": NOW, "sends": 1, "looks": 0},
     "retrying": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
     "sleeping": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
     "open": {"deadline": 0, "abandoned_attempts": 0},
@@ -85,24 +85,25 @@ STAMPED: dict[str, dict[str, Any]] = {
     **{status: {"deadline": 0, "abandoned_attempts": 0, "ended_at": NOW} for status in ENDED_ONES},
 }
 FIRST_RUN = {"running", "retrying", "sleeping", "open", "waiting"}
-TOLD = {"queued": 0, "retrying": DELAY, "sleeping": DELAY}
+DISPATCHED = {"queued": 0, "retrying": DELAY, "sleeping": DELAY}
 REFUSED = {  # a claim before the activation's moment, and one after it
     **dict.fromkeys(TABLE, (STALE, STALE)),
     "queued": ("", ""),
     "retrying": (EARLY, ""),
     "sleeping": (EARLY, ""),
-    "running": (BUSY, ""),
+    "running": (BUSY, BUSY),
 }
 
 
 def full(status: str, *, begun: bool, path: str = "0") -> Activation:
-    """An activation in which nothing has its default but, if it has not begun, what tells of its first run."""
+    """Make an activation in which no field has its default, except those of the first run if it has not begun."""
     at = {"started_at": 3, "first_seq": 2} if begun else {}
     more = {"queued_at": 1, "ended_at": 1, "suspended_at": 1, "resumed_at": 1, "deadline": 5, "seq": 5}
     return Activation(
         path=path,
         status=status,
         lease_token="old",
+        lease=9,
         abandoned_attempts=2,
         flush_seq=4,
         sends=3,
@@ -116,7 +117,7 @@ def full(status: str, *, begun: bool, path: str = "0") -> Activation:
 
 
 def move(before: str, after: str, *, begun: bool = True, path: str = "0", delay: int = DELAY) -> Applied:
-    """Move an activation from one status to the other; from nothing, by putting it."""
+    """Move an activation from one status to the other. From nothing, create it."""
     op: CreateActivation | UpdateActivation
     if before == ABSENT:
         op = CreateActivation(
@@ -127,7 +128,7 @@ def move(before: str, after: str, *, begun: bool = True, path: str = "0", delay:
     activations = {path: full(before, begun=begun, path=path)} if before else {}
     header = RunHeader(status="running", commits=10, live=5, suspended=5, waiting=5, paused=5)
     answer = apply(
-        Change(RequestGuard("", ANY), (op,), lease=LEASE, redelivery_delay=GRACE), header, activations, "", NOW
+        Change(RequestGuard("", ANY), (op,), lease=LEASE, redelivery_delay=REDELIVERY), header, activations, "", NOW
     )
     assert isinstance(answer, Applied)
     return answer
@@ -138,11 +139,11 @@ def _token(after: str) -> str:
 
 
 def stamped(before: str, after: str, begun: bool) -> Activation:
-    """The activation as it has to be after the move."""
-    known: dict[str, Any] = {"lease_token": "", **STAMPED[after]}
+    """Return the activation as it has to be after the move."""
+    known: dict[str, Any] = {"lease_token": "", "lease": 0, **STAMPED[after]}
     if after == "running" and before not in ("queued", "retrying", "sleeping"):
         known["seq"] = 11  # else the number is the one that the message named
-    if after == "queued" and before in HELD_ONES:
+    if after == "queued" and before in AWAITING_ONES:
         known["resumed_at"] = NOW
     if not begun and after in FIRST_RUN | ENDED_ONES:
         known["started_at"] = NOW
@@ -155,9 +156,9 @@ def check_move(before: str, after: str, *, begun: bool) -> None:
     """Compare activation, counts, dispatches and what is claimed after a move that may be."""
     done = move(before, after, begun=begun)
     assert done.activations["0"] == stamped(before, after, begun)
-    assert [d.delay for d in done.dispatches] == ([TOLD[after]] if after in TOLD else [])
+    assert [d.delay for d in done.dispatches] == ([DISPATCHED[after]] if after in DISPATCHED else [])
     assert done.claimed == ("0" if after == "running" else None)
-    counts = dict.fromkeys(("live", *HELD_ONES), 5)
+    counts = dict.fromkeys(("live", *AWAITING_ONES), 5)
     for status, by in ((before, -1), (after, 1)):
         name = "live" if status in LIVE_ONES else status
         counts |= {name: counts[name] + by} if name in counts else {}
@@ -165,7 +166,7 @@ def check_move(before: str, after: str, *, begun: bool) -> None:
 
 
 def check_claims(status: str) -> None:
-    """Compare how a claim of this status is answered before its moment and after it."""
+    """Compare the answers to a claim of this status before its deadline and after it."""
     for due, reason in zip((NOW + 1, NOW), REFUSED[status], strict=True):
         activation = replace(full(status, begun=True), deadline=due)
         answer = claim(ClaimRequest("run", "0", 5, "mine", LEASE), RunHeader(status="running"), activation, NOW)
@@ -215,33 +216,31 @@ def check_runs() -> None:
 
 
 def test_the_table_says_what_it_should() -> None:
-    """A status may follow, is stamped, counts, is told of and may be claimed as is written above."""
+    """Next statuses, stamps, counts, dispatches and claims are as expected above."""
     assert set(TABLE) == {ABSENT, *ActivationStatus}
     check_table()
 
 
 def test_the_table_of_runs_says_what_it_should() -> None:
-    """A run that has ended goes on by a time travel alone."""
+    """Only a time travel lets an ended run go on."""
     assert set(RUN_TABLE) == set(StoredStatus)
     check_runs()
 
 
 def test_the_sets_of_statuses_derive_from_the_table() -> None:
-    """Nobody lists them a second time."""
-    assert (LIVE, AWAITING, ENDED) == (LIVE_ONES, HELD_ONES, ENDED_ONES)
+    """They are listed nowhere else."""
+    assert (LIVE, AWAITING, ENDED) == (LIVE_ONES, AWAITING_ONES, ENDED_ONES)
     assert frozenset({"success", "failed", "canceled", "tripwire"}) == FINAL
 
 
-def test_the_table_names_fields_that_there_are() -> None:
-    """A field that is renamed is renamed here, too."""
+def test_the_table_names_existing_fields() -> None:
     known = {field.name for field in fields(Activation)}
     for row in TABLE.values():
         assert {*row.stamps, *row.first_stamps, *row.answer_stamps, *row.resets} <= known
 
 
-def test_what_no_table_knows_is_a_mistake() -> None:
-    """The message says which record it is, and from where to where it was to go."""
-    with pytest.raises(IllegalTransition, match=r"the record at '0\.1' cannot be 'queued' after 'success'"):
+def test_an_illegal_move_names_the_activation_and_both_statuses() -> None:
+    with pytest.raises(IllegalTransition, match=r"the activation at '0\.1' cannot be 'queued' after 'success'"):
         row_of("success", "queued", "0.1")
     with pytest.raises(IllegalTransition, match="cannot be 'lost in thought'"):
         row_of("queued", "lost in thought", "0")
@@ -250,7 +249,7 @@ def test_what_no_table_knows_is_a_mistake() -> None:
 
 
 def _broken(row: Any) -> Iterator[Any]:
-    """The row with one cell broken, in every way that there is."""
+    """Give the row with one cell broken, in every possible way."""
     for about in fields(row):
         cell = getattr(row, about.name)
         if isinstance(cell, bool):
@@ -275,15 +274,15 @@ def _cells(row: Row) -> set[tuple[str, Any]]:
 
 
 def _is_looked_at(status: str, row: Row, mutant: Row) -> bool:
-    """Tell whether the broken cell says anything.
+    """Tell whether the broken cell means anything.
 
-    No activation becomes absent by the table, so nothing is stamped there; and where no activation comes to that was awaiting
-    somebody, no stamp waits for one.
+    No activation becomes absent by the table, so nothing is stamped there. A status that follows no awaiting one needs
+    no stamp for the answer.
     """
     broken = {name for name, _ in _cells(mutant) - _cells(row)}
     if status == ABSENT and not broken <= {"kind", "may_follow", "root_may_follow"}:
         return mutant.is_asked_for
-    if broken == {"answer_stamps"} and not any(status in FOLLOWS[held].split() for held in HELD_ONES):
+    if broken == {"answer_stamps"} and not any(status in FOLLOWS[held].split() for held in AWAITING_ONES):
         return False
     if broken == {"seq"} and Number.KEPT not in (row.seq, mutant.seq):  # the same, where no message has spoken before
         return any(status in FOLLOWS[before].split() for before, known in TABLE.items() if known.is_asked_for)
@@ -294,7 +293,6 @@ def _is_looked_at(status: str, row: Row, mutant: Row) -> bool:
 
 @pytest.mark.parametrize("status", [status or "absent" for status in TABLE])
 def test_a_broken_cell_is_noticed(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is written in it instead."""
     name = ABSENT if status == "absent" else status
     row, unseen = TABLE[name], []
     mutants = [mutant for mutant in _broken(row) if _is_looked_at(name, row, mutant)]
@@ -311,7 +309,7 @@ def test_a_broken_cell_is_noticed(status: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("status", StoredStatus)
 def test_a_broken_cell_of_runs_is_noticed(status: StoredStatus, monkeypatch: pytest.MonkeyPatch) -> None:
-    """But that a run stays what it is is no move."""
+    """A run that keeps its status makes no move, so that cell is left out."""
     row, unseen = RUN_TABLE[status], []
     for mutant in _broken(row):
         if set(mutant.may_follow) ^ set(row.may_follow) == {status}:

@@ -1,4 +1,4 @@
-"""Stored text is a value of its own, or names others; the first character tells."""
+"""Stored text is a value of its own, or refers to others. The first character tells which."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from orchestrator.rules import values
 
 @pytest.mark.parametrize("text", ["[]", "{}", '["a"]', '"="', ""])
 def test_a_value_of_its_own_refers_to_nothing(text: str) -> None:
-    """Whatever its text looks like."""
     stored = values.own(text)
     assert stored == values.OWN + text
     assert values.references(stored) == ()
@@ -32,4 +31,4 @@ def test_references_are_found_in_order(stored: str, refs: tuple[str, ...]) -> No
 def test_the_forms_are_told_apart_by_their_first_character() -> None:
     """A store keeps them without reading them."""
     forms = [values.own("1"), values.refers_dict({"a": "v"}), values.refers_list(["v"])]
-    assert [form[0] for form in forms] == [values.OWN, values.DICT, values.LIST]
+    assert [form[0] for form in forms] == ["=", "{", "["]

@@ -1,1 +1,1 @@
-"""The protocol under faults: every order of events of a small run, over the real core and the real memory store."""
+"""The protocol under faults: every order of events of a small run, over the real rules and the real memory store."""

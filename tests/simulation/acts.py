@@ -1,7 +1,7 @@
-"""What a run is asked to do, by the engine's own commands, with user code that is data.
+"""The commits of workers and users, built by the engine's own commands, with user code that is data.
 
-The behaviour of a node stands in its `body`, in place of a function. What is built of it, and of what users want, are
-the core's commands as the engine calls them. Nothing here knows who carries messages, nor when things happen.
+The behaviour of a node stands in its `body`, in place of a function. The commands of `orchestrator/rules` turn it into
+changes, called as the engine calls them. Nothing here carries messages or makes time pass.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ from orchestrator.rules.graph import (
     Wait,
 )
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
-from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, items_prefix
+from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
+from orchestrator.rules.value_ids import make_items_prefix
 
 LEASE = 30_000
-GRACE = 10_000
-LIMITS = CommitLimits(LEASE, GRACE)
+REDELIVERY_DELAY = 10_000
+LIMITS = CommitLimits(LEASE, REDELIVERY_DELAY)
 RUN = "run"
 NAMESPACE = "simulation"
 FINGERPRINT = "fingerprint"
-MAX_LOST = 3
+MAX_ABANDONED = 3
 DEFERRAL = 5_000
 EVENT = "event"
 AGAIN = "again"  # resume data on which a step suspends once more
@@ -50,36 +51,32 @@ Fresh = Callable[[], str]
 
 @dataclass(frozen=True)
 class Act:
-    """What a step does: fails so often before it ends well, suspends until it is resumed, or ends the run by a word.
+    """The behaviour of a step."""
 
-    As the body of a foreach it fails for the items in `bad`, whatever its retries. `label` and its path are what it
-    suspends under.
-    """
-
-    fails: int = 0
-    suspends: int = 0
-    label: str = ""
-    word: str = ""
-    bad: frozenset[int] = frozenset()
+    fails: int = 0  # how many attempts fail before one ends well
+    suspends: int = 0  # not zero: it suspends until it is resumed
+    label: str = ""  # it suspends under this and its path
+    closes: str = ""  # "bail" or "abort": it closes the run
+    bad: frozenset[int] = frozenset()  # as the body of a foreach: the items for which it fails, whatever its retries
 
 
 @dataclass(frozen=True)
 class Items:
-    """How many items a foreach finds."""
+    """The input of a foreach: it finds so many items."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class Arms:
-    """Which conditions of a branch hold."""
+    """The conditions of a branch, of which these hold."""
 
     chosen: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Times:
-    """How often a loop runs its body."""
+    """The condition of a loop: it runs its body so many times."""
 
     count: int
 
@@ -163,7 +160,7 @@ def cancel_change(header: RunHeader, fresh: Fresh, *, begun: bool = True) -> Cha
 
 
 def send_change(entries: Sequence[str], waiting: Activation | None, value: str, fresh: Fresh) -> Change:
-    """A user sends an event, having read the mailbox and, if somebody waits in it, who that is."""
+    """A user sends an event, having read the mailbox and the first activation that waits in it, if there is one."""
     texts = StoredTexts({value: _text(value)})
     return commands.send_event(EVENT, entries, waiting, value, fresh(), texts, LIMITS)
 
@@ -180,123 +177,128 @@ def changes(
 ) -> list[Change]:
     """The commits of one claimed activation, in order: pages of item values, then its outcome.
 
-    `entries` is what it has read in the mailbox, where it is one that looks.
+    `entries` is the mailbox as the worker has read it, if the activation awaits an event.
     """
     activation, header = claimed.activation, claimed.header
-    spot = ClaimedNode(of, header, activation, fresh(), inline)
+    claim = ClaimedNode(of, header, activation, fresh(), inline)
     pages: list[Change] = []
     written: dict[str, str] = {}
     mail: MailboxUpdate | None = None
     if attempt_commands.must_give_up(activation):
-        plan = attempt_commands.give_up(spot, "lost")
+        plan = attempt_commands.give_up(claim, "lost")
         written["lost"] = _text("lost")
     elif activation.phase == Phase.FAN_OUT:
-        plan = _split(spot, store, pages)
+        plan = _split(claim, store, pages)
     elif activation.phase == Phase.AWAIT_EVENT:
-        plan, mail = attempt_commands.await_event(spot, entries)
+        plan, mail = attempt_commands.await_event(claim, entries)
     elif activation.phase == Phase.EVENT_TIMEOUT:
-        plan, mail = attempt_commands.time_out_event(spot, "late")
+        plan, mail = attempt_commands.time_out_event(claim, "late")
         written["late"] = _text("late")
     else:
-        plan = _plan(spot, store, written)
+        plan = _plan(claim, store, written)
     return [*pages, _outcome(activation, plan, written, mail, fresh())]
 
 
 def _outcome(
-    activation: Activation, plan: Plan, written: Mapping[str, str], mail: MailboxUpdate | None, token: str
+    activation: Activation,
+    plan: Plan,
+    written: Mapping[str, str],
+    mail: MailboxUpdate | None,
+    token: str,
+    ender: str = "",
 ) -> Change:
     return attempt_commands.commit_outcome(
-        activation, plan, StoredTexts(written), LIMITS, mail=mail, settle_token=token
+        activation, plan, StoredTexts(written), LIMITS, mail=mail, settle_token=token, ender=ender
     )
 
 
-def settled_for(of: Graph, claimed: Claimed) -> Change:
+def fail_claim_change(of: Graph, claimed: Claimed, ender: str) -> Change:
     """The commit by which a process ends the claim of its child, which ran into a time limit; it claims nothing."""
-    spot = ClaimedNode(of, claimed.header, claimed.activation, "")
+    claim = ClaimedNode(of, claimed.header, claimed.activation, "")
     written: dict[str, str] = {}
-    plan = _fail(spot, "time", written)
-    return _outcome(claimed.activation, plan, written, None, "")
+    plan = _fail(claim, "time", written)
+    return _outcome(claimed.activation, plan, written, None, "", ender)
 
 
-def deferred(claimed: Claimed) -> Change:
+def defer_change(claimed: Claimed) -> Change:
     """The commit by which a worker that has another graph gives the claim back."""
     delay = attempt_commands.find_deferral(claimed.header, claimed.activation, DEFERRAL)
     return attempt_commands.defer_unrunnable(claimed.activation, "another graph", delay)
 
 
-def flushed(claimed: Claimed, number: int) -> Change:
-    """The commit by which a step that is at work appends to its stream."""
+def flush_change(claimed: Claimed, number: int) -> Change:
+    """The commit by which a step that runs appends to its stream."""
     return attempt_commands.flush_events(claimed.activation, number, [{"type": "chunk", "number": number}], LIMITS)
 
 
-def _split(spot: ClaimedNode, store: Store, pages: list[Change]) -> Plan:
-    node, activation = spot.node, spot.activation
+def _split(claim: ClaimedNode, store: Store, pages: list[Change]) -> Plan:
+    node, activation = claim.node, claim.activation
     assert isinstance(node, Foreach)
     assert isinstance(node.body, Items)
     count = node.body.count
     given = plain(store, activation.input)
-    prefix = items_prefix(activation.path, activation.visit, spot.header.generation)
+    prefix = make_items_prefix(activation.path, activation.visit, claim.header.generation)
     if count:
         texts = {f"{prefix}.{n}": _text(item_of(given, n)) for n in range(count)}
         pages.append(attempt_commands.write_items(activation, texts, LIMITS))
-    return flow.on_items(spot, count, node.concurrency or 1)
+    return flow.on_items(claim, count, node.concurrency or 1)
 
 
-def _plan(spot: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
-    activation = spot.activation
+def _plan(claim: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
+    activation = claim.activation
     if activation.phase == Phase.SETTLE:
-        return flow.on_settled(spot)
-    node = spot.node
+        return flow.on_settled(claim)
+    node = claim.node
     match Phase(activation.phase), node.body if not isinstance(node, Parallel) else None:
         case Phase.RUN, Act() as act:
-            return _run(spot, act, store, written)
+            return _run(claim, act, store, written)
         case Phase.VALIDATE_INPUT, _:
-            return flow.on_input_valid(spot, Done(activation.input, tuple(activation.needs.split())))
+            return flow.on_input_valid(claim, Done(activation.input, tuple(activation.needs.split())))
         case Phase.EVALUATE_BRANCH, Arms(chosen=chosen):
-            return flow.on_branch_chosen(spot, chosen[:1] if spot.header.per_step else chosen)
+            return flow.on_branch_chosen(claim, chosen[:1] if claim.header.per_step else chosen)
         case Phase.EVALUATE_LOOP, Times(count=count):
             assert isinstance(node, Loop)
-            return flow.on_loop_checked(spot, (activation.iteration < count) is not node.until)
+            return flow.on_loop_checked(claim, (activation.iteration < count) is not node.until)
         case Phase.JOIN, _:
             places = len(node.arms) if isinstance(node, Branch) else activation.total
             return flow.on_children_done(
-                spot, store.load(RUN, [f"{activation.path}.{index}" for index in range(places)])
+                claim, store.load(RUN, [f"{activation.path}.{index}" for index in range(places)])
             )
         case Phase.COMPUTE_SLEEP, _:
-            return flow.on_sleep_computed(spot, 1.0)
+            return flow.on_sleep_computed(claim, 1.0)
         case Phase.SLEEP_OVER, _:
-            return flow.on_sleep_over(spot)
+            return flow.on_sleep_over(claim)
         case Phase.EVENT_RECEIVED, _:
-            return flow.on_event(spot, activation.resume)
+            return flow.on_event(claim, activation.resume)
         case phase, body:
             raise AssertionError(f"{activation.path} cannot do {phase} with {body}")
 
 
-def _run(spot: ClaimedNode, act: Act, store: Store, written: dict[str, str]) -> Plan:
-    activation, node = spot.activation, spot.node
+def _run(claim: ClaimedNode, act: Act, store: Store, written: dict[str, str]) -> Plan:
+    activation, node = claim.activation, claim.node
     assert isinstance(node, Step)
     key = activation.lease_token
     if act.suspends and (not activation.resumed or activation.resume == AGAIN):
         written[f"{key}p"] = _text("payload")
-        return flow.suspend(spot, f"{key}p", f"{act.label} {activation.path}" if act.label else "")
-    if act.word == "abort":
-        return flow.abort(spot)
+        return flow.suspend(claim, f"{key}p", f"{act.label} {activation.path}" if act.label else "")
+    if act.closes == "abort":
+        return flow.abort(claim)
     if activation.attempt < act.fails or activation.index in act.bad:
-        return _fail(spot, error_of(node.id, plain(store, activation.input)), written)
+        return _fail(claim, error_of(node.id, plain(store, activation.input)), written)
     written[key] = _text(output_of(node.id, plain(store, activation.input)))
-    if act.word == "bail":
-        return flow.bail(spot, key)
-    return flow.on_result(spot, Done(key))
+    if act.closes == "bail":
+        return flow.bail(claim, key)
+    return flow.on_result(claim, Done(key))
 
 
-def _fail(spot: ClaimedNode, error: str, written: dict[str, str]) -> Plan:
-    """An attempt has failed."""
-    pause = attempt_commands.find_retry_pause(spot, 0.0, is_retryable=True)
+def _fail(claim: ClaimedNode, error: str, written: dict[str, str]) -> Plan:
+    """Retry an attempt that has failed, or let the step fail."""
+    pause = attempt_commands.find_retry_pause(claim, 0.0, is_retryable=True)
     if pause is not None:
-        return attempt_commands.retry(spot, pause)
-    key = f"{spot.activation.lease_token}!"
+        return attempt_commands.retry(claim, pause)
+    key = f"{claim.activation.lease_token}!"
     written[key] = _text(error)
-    return flow.on_result(spot, Failed(key))
+    return flow.on_result(claim, Failed(key))
 
 
 # --- values ---------------------------------------------------------------------------------------------------
@@ -324,12 +326,12 @@ def _short(kind: str, name: str, given: Any) -> str:
 
 
 def output_of(name: str, given: Any) -> str:
-    """What the step of this name makes of its input."""
+    """The output of the step of this name for its input."""
     return _short("output", name, given)
 
 
 def error_of(name: str, given: Any) -> str:
-    """How the step of this name fails for its input."""
+    """The error of the step of this name for its input."""
     return _short("error", name, given)
 
 

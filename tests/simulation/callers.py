@@ -1,4 +1,4 @@
-"""What users read before they ask for something: whom a resume means, and what a time travel is made of."""
+"""The reading that users do before a request: the activations that a resume means, and the past of a time travel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from orchestrator.rules.model import AWAITING, Activation, RunHeader
 from tests.simulation.acts import LIMITS, RUN, Fresh
 
 
-def meant(
+def select_meant(
     target: Target, header: RunHeader, activations: Iterable[Activation], *, per_step: bool = False
 ) -> list[Activation]:
-    """The records that a user's resume speaks of. Raises what the user would get."""
+    """Select the activations that a user's resume means. Raises what the user would get."""
     inside = len(target.scope)
-    held = [found for found in activations if found.status in AWAITING and found.at[:inside] == target.scope]
-    paths = set(ancestor_paths(held))
+    awaiting = [found for found in activations if found.status in AWAITING and found.at[:inside] == target.scope]
+    paths = set(ancestor_paths(awaiting))
     above = {found.at: found for found in activations if found.path in paths}
-    return select(header, held, above, target, per_step=per_step)
+    return select(header, awaiting, above, target, per_step=per_step)
 
 
 def travel_change(of: Graph, store: Store, target: str, fresh: Fresh, *, per_step: bool = False) -> Change:
@@ -32,6 +32,6 @@ def travel_change(of: Graph, store: Store, target: str, fresh: Fresh, *, per_ste
     assert header is not None
     place = travel.find_target(of, target.split("."))
     present = Reader(store, header, of).activations
-    journey = travel.plan_travel(travel.TravelRequest(of, header, present, place, per_step=per_step, fresh=fresh()))
-    copies = {journey.copies[key]: text for key, text in store.values(RUN, journey.copies).items()}
-    return commands.time_travel(header, journey, store.load(RUN), present, fresh(), StoredTexts(copies), LIMITS)
+    plan = travel.plan_travel(travel.TravelRequest(of, header, present, place, per_step=per_step, fresh=fresh()))
+    copies = {plan.copies[key]: text for key, text in store.values(RUN, plan.copies).items()}
+    return commands.time_travel(header, plan, store.load(RUN), present, fresh(), StoredTexts(copies), LIMITS)

@@ -1,4 +1,4 @@
-"""What of a state matters for all that can follow: histories that differ in nothing else meet again."""
+"""The part of a state that matters for all that can follow: histories that differ in nothing else meet again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from orchestrator.rules.change import Change, Claimed, LeaseGuard, RequestGuard
 from orchestrator.rules.model import Activation, RunHeader
 from tests.simulation import acts
 from tests.simulation.state import (
+    Finds,
     Holds,
     Insists,
     Local,
@@ -35,7 +36,7 @@ def key(state: State, now: int) -> Any:
     return (
         (header.status, header.outcome, bool(header.failure), header.closed, header.settle_count > 0),
         (header.generation, header.per_step, header.settle_count > state.awaited),
-        tuple(_record_key(activation, now, name, asked) for activation in state.activations),
+        tuple(_activation_key(activation, now, name, asked) for activation in state.activations),
         tuple(sorted((path, name.number(seq)) for path, seq in state.messages)),
         tuple(sorted((_local_key(local, name, now) for local in state.workers), key=repr)),
         _local_key(state.scheduler, name, now),
@@ -43,7 +44,7 @@ def key(state: State, now: int) -> Any:
         state.budget,
         state.ended,
         tuple(map(name.entry, state.mail)),
-        tuple(sorted((_user_key(user, header, name) for user in state.users), key=repr)),
+        tuple(sorted((_user_key(user, state, name) for user in state.users), key=repr)),
     )
 
 
@@ -64,9 +65,9 @@ class _Names:
                 case _:
                     pass
         for user in state.users:
-            numbers.update(_numbers_of(user, state.header))
+            numbers.update(_numbers_of(user, state))
         self.ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
-        self.labels = {activation.label for activation in state.activations if activation.label}
+        self.waiters = {activation.waiter for activation in state.activations if activation.waiter}
         self.tokens = {
             activation.lease_token: activation.path for activation in state.activations if activation.lease_token
         }
@@ -78,14 +79,14 @@ class _Names:
         """An entry of the mailbox: a value, or whether this waiter still waits."""
         if not entry.startswith(flow.WAITER):
             return entry
-        return f"{flow.waiter_path(entry)} {'waits' if entry in self.labels else 'has gone'}"
+        return f"{flow.waiter_path(entry)} {'waits' if entry in self.waiters else 'has gone'}"
 
     def token(self, token: str) -> str:
-        """Whose token it is; all that hold nothing are alike."""
+        """The path that the token is the lease of; tokens of no lease are alike."""
         return self.tokens.get(token, "-") if token else ""
 
 
-def _record_key(activation: Activation, now: int, name: _Names, asked: set[Any]) -> tuple[Any, ...]:
+def _activation_key(activation: Activation, now: int, name: _Names, asked: set[Any]) -> tuple[Any, ...]:
     was: Any = ""
     if activation.last_lease_token and LeaseGuard(activation.path, activation.last_lease_token) in asked:
         was = ("asked", *_answer_key(activation.last_reply, name))
@@ -107,18 +108,24 @@ def _record_key(activation: Activation, now: int, name: _Names, asked: set[Any])
             activation.total,
             activation.never_started,
         ),
-        (activation.resumed, activation.tripwire, bool(activation.label), activation.resume == acts.AGAIN),
+        (
+            activation.resumed,
+            activation.tripwire,
+            bool(activation.label),
+            bool(activation.waiter),
+            activation.resume == acts.AGAIN,
+        ),
         (activation.flush_seq, bool(activation.parked)),
         tuple(id_ for id_ in (activation.resume, activation.output) if id_.startswith("v")),
     )
 
 
 def _answer_key(answer: str, name: _Names) -> tuple[Any, ...]:
-    told, claimed, token = json.loads(answer) if answer else ([], None, "")
+    told, claimed, token, *_ = json.loads(answer) if answer else ([], None, "")
     return tuple((path, name.number(seq)) for path, seq, _, _ in told), claimed, name.token(token)
 
 
-# --- who is in the middle of something ------------------------------------------------------------------------
+# --- those in the middle of something ------------------------------------------------------------------------
 
 
 def _local_key(local: Local, name: _Names, now: int) -> Any:
@@ -135,6 +142,8 @@ def _local_key(local: Local, name: _Names, now: int) -> Any:
             guard = change.guard
             assert isinstance(guard, LeaseGuard)
             return ("repeats", guard.path, name.token(guard.token))
+        case Finds(path=path):
+            return ("finds", path)
         case Read(activation=activation):
             return ("read", activation.path, activation.status, name.number(activation.seq), activation.deadline <= now)
 
@@ -153,7 +162,8 @@ def _claim_key(claimed: Claimed, name: _Names) -> tuple[Any, ...]:
     return (activation.path, activation.phase, activation.visit, mine, counts, about)
 
 
-def _user_key(user: User, header: RunHeader, name: _Names) -> Any:
+def _user_key(user: User, state: State, name: _Names) -> Any:
+    header = state.header
     match user:
         case Sends(entries=entries, waiting=waiting, value=value):
             about = (waiting.path, waiting.status, name.number(waiting.seq)) if waiting else ()
@@ -163,26 +173,27 @@ def _user_key(user: User, header: RunHeader, name: _Names) -> Any:
         case Undoes(means=means, changes=changes):
             undone = tuple(_undo_key(change, header, name) for change in changes)
             return "undoes", *_means_key(means, header, name), undone
-        case Parent(word=word, activation=activation, change=change):
+        case Parent(way=way, activation=activation, change=change):
             read = () if change is None else tuple((e.path, name.number(e.seq), e.deadline) for e in change.expect)
-            held = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
+            token = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
             mine = (activation.path, name.number(activation.seq), name.token(activation.lease_token))
-            return "parent", word, *mine, change is None, read, held
+            return "parent", way, *mine, change is None, read, token
         case PutsBack(dispatches=dispatches):
             return "puts back", tuple(sorted((dispatch.path, name.number(dispatch.seq)) for dispatch in dispatches))
-        case Insists(means=means):
-            known = _answer_key(header.last_reply, name) if _is_remembered(means, header) else ()
-            return "insists", *_means_key(means, header, name), known
+        case Insists(means=means, settle_count=settle_count):
+            reply = state.reply_to(user)
+            known = () if reply is None else _answer_key(reply, name)
+            return "insists", *_means_key(means, header, name), known, header.settle_count == settle_count
 
 
 def _means_key(means: Means, header: RunHeader, name: _Names) -> tuple[Any, ...]:
-    """Lives and rests only ever grow: what matters is whether they still are as they were read."""
+    """Generation and settle count only ever grow: what matters is whether they still are as they were read."""
     read, ops = means.header, len(means.change.ops)
     same = read.generation == header.generation, read.settle_count == header.settle_count
     activations = tuple(
         (activation.path, activation.status, name.number(activation.seq)) for activation in means.activations
     )
-    return means.word, read.status, same, ops, activations
+    return means.wish, read.status, same, ops, activations
 
 
 def _undo_key(change: Change, header: RunHeader, name: _Names) -> tuple[Any, ...]:
@@ -191,11 +202,7 @@ def _undo_key(change: Change, header: RunHeader, name: _Names) -> tuple[Any, ...
     return same, len(change.ops), tuple((expect.path, name.number(expect.seq)) for expect in change.expect)
 
 
-def _is_remembered(means: Means, header: RunHeader) -> bool:
-    return isinstance(means.change.guard, RequestGuard) and means.change.guard.id == header.last_request_id
-
-
-def _numbers_of(user: User, header: RunHeader) -> Iterator[int]:
+def _numbers_of(user: User, state: State) -> Iterator[int]:
     match user:
         case Sends(waiting=waiting):
             yield from [waiting.seq] if waiting is not None else []
@@ -211,5 +218,5 @@ def _numbers_of(user: User, header: RunHeader) -> Iterator[int]:
             yield from (dispatch.seq for dispatch in dispatches)
         case Insists(means=means):
             yield from (activation.seq for activation in means.activations)
-            if _is_remembered(means, header) and header.last_reply:
-                yield from (seq for _, seq, _, _ in json.loads(header.last_reply)[0])
+            if reply := state.reply_to(user):
+                yield from (seq for _, seq, _, _ in json.loads(reply)[0])

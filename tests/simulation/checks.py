@@ -1,4 +1,4 @@
-"""What must hold: of a state, of two that follow each other, and of what a change has left."""
+"""The rules that must hold of a state, of two that follow each other, and of what a change has left."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from orchestrator.rules.model import (
     RunHeader,
     StoredStatus,
 )
-from orchestrator.rules.plan import items_prefix
+from orchestrator.rules.value_ids import make_items_prefix
 from tests.simulation import acts
-from tests.simulation.state import RESTING, Sends, State, Violation
+from tests.simulation.state import SETTLED, Sends, State, Violation
 
 WAITS = AWAITING | {ActivationStatus.OPEN}
 FIRST = frozenset(
@@ -35,7 +35,7 @@ def in_order(state: State) -> None:
     counts = _counters(state)
     if (header.live, header.suspended, header.waiting, header.paused) != counts:
         raise Violation(f"the header counts {header.live} live, {header.suspended} suspended; there are {counts}")
-    _rests(state)
+    _check_settled(state)
     heard = [activation.output for activation in state.activations if activation.output.startswith("v")]
     if len(heard) != len(set(heard)):
         raise Violation(f"two have heard the same event: {heard}")
@@ -51,13 +51,13 @@ def _counters(state: State) -> tuple[int, int, int, int]:
     return live, found[ActivationStatus.SUSPENDED], found[ActivationStatus.WAITING], found[ActivationStatus.PAUSED]
 
 
-def _rests(state: State) -> None:
-    """A run at rest is what its activations say, and whoever waits for it hears of it."""
+def _check_settled(state: State) -> None:
+    """A settled run has the status that its activations say, and users who wait for that hear of it."""
     header = state.header
-    held = header.suspended or header.waiting
-    if header.status == StoredStatus.SUSPENDED and (header.live or not held):
+    is_awaiting = header.suspended or header.waiting
+    if header.status == StoredStatus.SUSPENDED and (header.live or not is_awaiting):
         raise Violation("the run is suspended while something is live, or with nothing suspended")
-    if header.status == StoredStatus.PAUSED and (header.live or held or not header.paused):
+    if header.status == StoredStatus.PAUSED and (header.live or is_awaiting or not header.paused):
         raise Violation("the run is paused while something is live or suspended, or with nothing paused")
     if header.status in (StoredStatus.SUSPENDED, StoredStatus.PAUSED) and (header.outcome or header.failure):
         raise Violation(f"the run is {header.status} although it has come to its end")
@@ -67,23 +67,23 @@ def _rests(state: State) -> None:
     if header.status == StoredStatus.FAILED and header.live:
         raise Violation("the run has failed while something is live")
     if header.status == StoredStatus.PENDING and state.activations:
-        raise Violation("the run has not been started, and has records")
-    if header.status in RESTING and header.settle_count <= state.awaited:
-        raise Violation("the run is at rest, and who waits for that hears nothing of it")
+        raise Violation("the run has not been started, and has activations")
+    if header.status in SETTLED and header.settle_count <= state.awaited:
+        raise Violation("the run has settled, and a user who waits for that hears nothing of it")
 
 
 Moved = list[tuple[Activation | None, Activation]]
 
 
-def moved(before: State, after: State) -> Moved:
-    """The records that are others than before, each with what it was."""
+def find_moved(before: State, after: State) -> Moved:
+    """Return the activations that have changed, each with what it was."""
     earlier = {activation.path: activation for activation in before.activations}
     found = ((earlier.get(activation.path), activation) for activation in after.activations)
     return [(was, activation) for was, activation in found if was is not activation]
 
 
 def follows(old: RunHeader, new: RunHeader, moved: Moved, now: int) -> None:
-    """What has ended stays ended in this life, and no sleep is over before its moment."""
+    """An activation that has ended stays ended in this generation, and no sleep is over before its moment."""
     if old.final and new.status != old.status and new.generation == old.generation:
         raise Violation(f"a run that is {old.status} becomes {new.status}")
     for was, activation in moved:
@@ -105,7 +105,7 @@ def _may_wake(was: Activation | None, activation: Activation, now: int) -> bool:
 
 
 def has_told(old: RunHeader, new: RunHeader, moved: Moved, events: Iterable[Doc]) -> None:
-    """Each step of a run is told of once, in the commit that takes it, and nothing else is."""
+    """Each move of a run has its event, once, in the commit that makes it, and there are no other events."""
     found = sorted(_told(event) for event in events if event["type"] in _TELLS)
     wanted = sorted(_to_be_told(old, new, moved))
     if found != wanted:
@@ -116,7 +116,7 @@ def has_told(old: RunHeader, new: RunHeader, moved: Moved, events: Iterable[Doc]
 
 _TELLS = {
     "workflow-start": ("input",),
-    "workflow-finish": ("status", "rest"),
+    "workflow-finish": ("status", "settle_count"),
     "workflow-paused": (),
     "workflow-canceled": (),
     "workflow-step-result": ("path", "status"),
@@ -139,7 +139,7 @@ def _to_be_told(old: RunHeader, new: RunHeader, moved: Moved) -> Iterator[str]:
         yield f"workflow-finish {new.status} {old.settle_count + 1}"
         if new.status in (StoredStatus.PAUSED, StoredStatus.CANCELED):
             yield f"workflow-{new.status}"
-    if new.generation == old.generation:  # what a new life begins with is no news of its steps
+    if new.generation == old.generation:  # what a new generation begins with is no news of its steps
         for was, activation in moved:
             yield from _news_of(was, activation)
 
@@ -183,7 +183,7 @@ def has_items(after: State, claimed: Claimed, commits: Sequence[Change]) -> None
     activation = after.at(claimed.activation.path)
     if claimed.activation.phase != Phase.FAN_OUT or activation is None or activation.status != ActivationStatus.OPEN:
         return
-    prefix = items_prefix(activation.path, activation.visit, claimed.header.generation)
+    prefix = make_items_prefix(activation.path, activation.visit, claimed.header.generation)
     written = {key for change in commits for key in change.values}
     missing = [index for index in range(activation.total) if f"{prefix}.{index}" not in written]
     if missing:
@@ -194,7 +194,7 @@ def has_items(after: State, claimed: Claimed, commits: Sequence[Change]) -> None
 
 
 def is_delayed(of: Graph, state: State, begins: int) -> None:
-    """What a start puts in the queue for later waits for that moment, and a sleep begins at it."""
+    """A step that a start puts in the queue for later waits for that moment, and a sleep begins at it."""
     for activation in state.activations:
         node = of.node(activation.at) if activation.path else None
         length = round(1000 * (node.seconds or 0)) if isinstance(node, Sleep) else 0
@@ -225,7 +225,7 @@ def gives_up(after: State, claimed: Claimed) -> None:
     if now is None or activation.phase == Phase.SETTLE:
         return
     abandoned, has_failed = (
-        activation.abandoned_attempts >= acts.MAX_LOST,
+        activation.abandoned_attempts >= acts.MAX_ABANDONED,
         now.error == "lost" and now.status == ActivationStatus.FAILED,
     )
     if (abandoned and not has_failed) or (has_failed and not abandoned and activation.phase == Phase.RUN):
@@ -235,13 +235,13 @@ def gives_up(after: State, claimed: Claimed) -> None:
 
 
 def has_left_the_mailbox(after: State, claimed: Claimed) -> None:
-    """Who waits no more, because the time is over, does not stand in the mailbox."""
-    if claimed.activation.phase == Phase.EVENT_TIMEOUT and claimed.activation.label in after.mail:
+    """A wait whose time is over does not stand in the mailbox."""
+    if claimed.activation.phase == Phase.EVENT_TIMEOUT and claimed.activation.waiter in after.mail:
         raise Violation(f"{claimed.activation.path} waits no more, and stands in the mailbox")
 
 
 def is_deferred(after: State, claimed: Claimed, now: int) -> None:
-    """What a worker could not run is tried again, later, as if nothing had been."""
+    """A step that a worker could not run is tried again, later, as if nothing had been."""
     before, activation = claimed.activation, after.at(claimed.activation.path)
     if (
         activation is None
@@ -255,19 +255,19 @@ def is_deferred(after: State, claimed: Claimed, now: int) -> None:
 
 
 def is_of_the_dead(before: State, activation: Activation) -> None:
-    """A parent ends the claim of its child, and not the one of somebody who came after."""
+    """A parent ends the claim of its child, and not the one of a worker that came after."""
     now = before.at(activation.path)
     if now is None or now.lease_token != activation.lease_token:
-        raise Violation(f"{activation.path} is taken from who is at work on it")
+        raise Violation(f"{activation.path} is taken from the worker that is at work on it")
 
 
-def has_released(after: State, activation: Activation) -> None:
-    """The claim is back in the queue, and counts as abandoned."""
+def has_released(after: State, activation: Activation, *, is_abandoned: bool = True) -> None:
+    """The claim is back in the queue, and counts as abandoned where its worker died and was not stopped."""
     now = after.at(activation.path)
     if (
         now is None
         or now.status != ActivationStatus.QUEUED
-        or now.abandoned_attempts != activation.abandoned_attempts + 1
+        or now.abandoned_attempts != activation.abandoned_attempts + is_abandoned
         or not now.restarted
     ):
         raise Violation(f"the loss of a worker with {activation.path} is not counted")
@@ -277,7 +277,7 @@ def has_released(after: State, activation: Activation) -> None:
 
 
 def has_resumed(after: State, activations: Iterable[Activation]) -> None:
-    """Whoever was meant goes on."""
+    """The activations that a resume means go on."""
     for activation in activations:
         now = after.at(activation.path)
         if (
@@ -289,11 +289,11 @@ def has_resumed(after: State, activations: Iterable[Activation]) -> None:
 
 
 def has_restarted(after: State, activations: Iterable[Activation]) -> None:
-    """What was claimed begins again, and can know it."""
+    """A step that was claimed begins again, and can know it."""
     for activation in activations:
         now = after.at(activation.path)
         if activation.status == ActivationStatus.RUNNING and (now is None or not now.restarted):
-            raise Violation(f"{activation.path or 'the rest'} begins again, and cannot know it")
+            raise Violation(f"{activation.path or 'the settling'} begins again, and cannot know it")
 
 
 def is_as_before(after: State, activations: Iterable[Activation]) -> None:
@@ -317,13 +317,13 @@ def has_sent(before: State, after: State, sends: Sends) -> None:
         raise Violation(f"the event {sends.value} is lost")
     was = before.at(heard[0].path)
     if was is None or was.status != ActivationStatus.WAITING or sends.waiting is None or was.seq != sends.waiting.seq:
-        raise Violation(f"the event {sends.value} goes to who does not wait any more")
+        raise Violation(f"the event {sends.value} goes to a step that does not wait any more")
     first = min(
         (r for r in before.activations if r.status == ActivationStatus.WAITING), key=lambda activation: activation.at
     )
     if first.path != heard[0].path:
         raise Violation(f"the event {sends.value} goes to {heard[0].path}, and {first.path} waits")
-    if was.label in after.mail:
+    if was.waiter in after.mail:
         raise Violation(f"{was.path} has its event, and stands in the mailbox")
 
 
@@ -341,7 +341,7 @@ def _number_of(entry: str) -> tuple[int, ...]:
 
 
 def holds_back(before: State, after: State, claimed: Claimed) -> None:
-    """In a run step by step, what follows a step waits for a word. The items of a foreach are one step together."""
+    """In a run step by step, what follows a step waits for a resume. The items of a foreach are one step together."""
     if not claimed.header.per_step:
         return
     begun = [
@@ -360,25 +360,25 @@ def _begins(before: State, activation: Activation) -> bool:
     return was is None or not was.live or was.visit != activation.visit
 
 
-def claims_taken(after: State, activations: Iterable[Activation]) -> None:
-    """After a restart, or in a new life, nobody holds any more what was claimed before."""
+def has_taken_claims(after: State, activations: Iterable[Activation]) -> None:
+    """After a restart, or in a new generation, no claim from before has its lease."""
     for activation in activations:
         now = after.at(activation.path)
         if now is not None and now.lease_token:
-            raise Violation(f"{activation.path or 'the rest'} is still held by a claim from before")
+            raise Violation(f"{activation.path or 'the settling'} is still claimed from before")
 
 
-def arrived(of: Graph, target: Path, before: State, after: State) -> None:
-    """The new life has of the older one what had ended and stands before the target, and what waits beside it."""
+def has_arrived(of: Graph, target: Path, before: State, after: State) -> None:
+    """The new generation has of the older one what had ended and stands before the target, and what waits beside it."""
     if after.header.generation != before.header.generation + 1 or after.header.status != StoredStatus.RUNNING:
         raise Violation(
-            f"life {before.header.generation} is followed by {after.header.generation}, {after.header.status}"
+            f"generation {before.header.generation} is followed by {after.header.generation}, {after.header.status}"
         )
-    claims_taken(after, after.activations)
+    has_taken_claims(after, after.activations)
     for activation in after.activations:
         stays = activation.status in ENDED or (activation.status in WAITS and _is_beside(of, target, activation.at))
         if activation is before.at(activation.path) and not stays:
-            raise Violation(f"{activation.path} of the older life is still {activation.status}")
+            raise Violation(f"{activation.path} of the older generation is still {activation.status}")
         if _order(of, target, activation.at) > 0:
             raise Violation(f"{activation.path} stands after the target, and is there")
     for activation in before.activations:
@@ -388,7 +388,7 @@ def arrived(of: Graph, target: Path, before: State, after: State) -> None:
 
 
 def _order(of: Graph, target: Path, path: Path) -> int:
-    """Whether what is at `path` comes in the same flow before (negative) or after the target, or neither."""
+    """Compare the place of `path` with the target in the same flow: negative before, positive after, else 0."""
     for cut, (mine, theirs) in enumerate(zip(path, target, strict=False)):
         if mine != theirs:
             return mine - theirs if _is_entry(of, path[: cut + 1]) else 0
@@ -396,11 +396,11 @@ def _order(of: Graph, target: Path, path: Path) -> int:
 
 
 def _is_beside(of: Graph, target: Path, path: Path) -> bool:
-    """Whether it is in another arm than the target, of a block around both."""
+    """Tell whether it is in another arm than the target, of a block around both."""
     differs = any(mine != theirs for mine, theirs in zip(path, target, strict=False))
     return differs and _order(of, target, path) == 0
 
 
 def _is_entry(of: Graph, path: Path) -> bool:
-    """Whether it is one of a flow, and no arm, item or body."""
+    """Tell whether it is an entry of a flow, and no arm, item or body."""
     return len(path) == 1 or (bool(path) and isinstance(of.node(path[:-1]), Nested))

@@ -1,4 +1,4 @@
-"""What mutants do to the changes and plans that the core's commands make."""
+"""The edits by which mutants spoil the changes and plans that commands make."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.simulation.mutants import Edit
 
 ANY = frozenset(StoredStatus)
 
-# --- what a mutant does to a change ---------------------------------------------------------------------------
+# --- edits of a change ---------------------------------------------------------------------------
 
 
 def guard_is(**fields: Any) -> Edit:
@@ -29,8 +29,8 @@ def guard_is(**fields: Any) -> Edit:
     return lambda change: replace(change, guard=replace(change.guard, **fields))
 
 
-def nobody_holds(change: Change) -> Change:
-    """Whoever comes may commit, whether the claim is theirs or not."""
+def no_lease_is_needed(change: Change) -> Change:
+    """Any worker may commit, with or without the lease."""
     return replace(change, guard=RequestGuard("", ANY))
 
 
@@ -65,6 +65,12 @@ def fields_without(*names: str, of: type[UpdateActivation] | type[UpdateRun] = U
     return edit
 
 
+def counts_as_abandoned(change: Change) -> Change:
+    """A claim that was given back counts as abandoned."""
+    ops = (replace(op, fields={**op.fields, "abandoned_attempts": 1}) for op in change.ops)
+    return replace(change, ops=tuple(ops))
+
+
 def run_is(**fields: Any) -> Callable[[Op], bool]:
     """An operation on the header that sets all of these."""
     return lambda op: isinstance(op, UpdateRun) and fields.items() <= dict(op.fields).items()
@@ -75,8 +81,8 @@ def is_move(op: Op) -> bool:
     return isinstance(op, UpdateActivation) and op.path != ""
 
 
-def is_wake(op: Op) -> bool:
-    """An operation that opens the run's own activation."""
+def is_reopening(op: Op) -> bool:
+    """An operation that opens the run's own activation again."""
     return isinstance(op, UpdateActivation) and op.path == ""
 
 
@@ -93,7 +99,7 @@ def no_mail(change: Change) -> Change:
 
 
 def any_mail(change: Change) -> Change:
-    """The mark of the mailbox is not compared."""
+    """The version of the mailbox is not compared."""
     return replace(change, mailbox=change.mailbox and replace(change.mailbox, expect=None))
 
 
@@ -106,13 +112,13 @@ def no_number(change: Change) -> Change:
 
 
 def at_once(change: Change) -> Change:
-    """What is given back is tried again without a pause."""
+    """A step that is given back is tried again without a pause."""
     ops = (replace(op, delay=0) if isinstance(op, UpdateActivation) else op for op in change.ops)
     return replace(change, ops=tuple(ops))
 
 
 def begins_now(change: Change) -> Change:
-    """What is to begin later begins at once."""
+    """A step that is to begin later begins at once."""
     ops = (
         replace(op, activation=replace(op.activation, status=ActivationStatus.QUEUED.value), delay=0)
         if isinstance(op, CreateActivation) and op.activation.status == ActivationStatus.RETRYING
@@ -128,11 +134,11 @@ def sleeps_now(change: Change) -> Change:
     return replace(change, ops=tuple(ops))
 
 
-# --- what a mutant does to a plan or decision -----------------------------------------------------------------
+# --- edits of a plan or mailbox update -----------------------------------------------------------------
 
 
-def planned(edit: Edit) -> Edit:
-    """The same edits of a plan, alone or beside its mail."""
+def edit_plan(edit: Edit) -> Edit:
+    """The same edits of a plan, alone or beside its mailbox update."""
 
     def edited(made: Plan | tuple[Plan, MailboxUpdate]) -> Any:
         plan = made[0] if isinstance(made, tuple) else made
@@ -143,6 +149,6 @@ def planned(edit: Edit) -> Edit:
     return edited
 
 
-def posted(**fields: Any) -> Edit:
-    """Other values in the mail beside a plan."""
+def edit_mailbox_update(**fields: Any) -> Edit:
+    """Other values in the mailbox update beside a plan."""
     return lambda made: (made[0], replace(made[1], **fields))

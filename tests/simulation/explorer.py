@@ -6,9 +6,9 @@ which differ in nothing that matters meet again. Time is not counted: "its momen
 whenever an activation has a moment, which covers every clock and every delay.
 
 Budgets per kind of fault keep the search finite. The checks are of three kinds: of a state (the counts are right,
-nothing is suspended in name only), of a move (nothing is accepted from whom it does not belong to, nothing after the
+nothing is suspended in name only), of a move (nothing is accepted from a worker without the lease, nothing after the
 end, nothing ends twice, of two users who want the same one wins) and of the whole (from every state the run still
-comes to rest, by itself and without further faults).
+settles, by itself and without further faults).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from orchestrator.rules.model import StoredStatus
 from orchestrator.rules.transitions import IllegalTransition
 from tests.simulation import canonical, checks
-from tests.simulation.state import RESTING, State, Violation
+from tests.simulation.state import SETTLED, State, Violation
 from tests.simulation.users import Users
 from tests.simulation.workers import Workers
 from tests.simulation.world import Move
@@ -29,7 +29,7 @@ from tests.simulation.world import Move
 
 @dataclass
 class Found:
-    """What a search has seen. `violation` is the first, with the way to it."""
+    """The result of a search. `violation` is the first, with the way to it."""
 
     states: int = 0
     moves: int = 0
@@ -50,26 +50,29 @@ class Explorer(Workers, Users):
     * `unsent`  a publish fails, as far as who publishes knows, and what was told of is put back
     * `second`  not spent: there is a second scheduler, whose clock is another
     * `pause`   the scheduler stops between reading and committing
+    * `glance`  the scheduler stops between finding a timer and reading its activation
     * `renew`   a heartbeat comes through after the lease was over
     * `cancel`  a user cancels
     * `restart` a user restarts the run, whether its workers are alive or dead
-    * `travel`  a user lets a run at rest go on from one of the targets
+    * `travel`  a user lets a settled run go on from one of the targets
     * `again`   a user resumes with data on which the step suspends once more
     * `through` a user lets a run step by step go on with all that it held back, and no longer step by step
     * `send`    a user sends an event
     * `race`    a user stops between reading and committing
-    * `insist`  the answer to a user's change is lost, and the change is sent again
+    * `insist`  the answer to a user's change is lost, and the change is sent again, whoever has come in between
     * `away`    the broker is away when a user resumes, and the resume is taken back
     * `unstart` the broker was away when the run was started, and the start is taken back
     * `start`   two users have read the pending run, and both start it
     * `defer`   a worker has another graph, and gives the claim back
     * `flush`   a step streams something while it is at work
     * `release` the process around a killed worker sees it, and puts its claim back in the queue
-    * `settle`  the same, for a step that ran into a time limit: its claim ends as failed
-    * `timer`   not spent: whoever writes a moment keeps a timer for it, of which nobody knows how well it runs
+    * `fail`    the same, for a step that ran into a time limit: its claim ends as failed
+    * `stop`    a worker is told to end, and its parent gives its claim back: that is no abandoned attempt
+    * `outrun`  a step's claim is ended for its time limit, while its worker is still at work and commits later
+    * `timer`   not spent: the process that writes a deadline also keeps a timer for it, which may fire or not
     * `late`    not spent: stale messages stay on their way; else they vanish, for they are refused whatever happens
 
-    Whoever resumes what is suspended, or lets a paused run do its next step, may always come.
+    A user who resumes what is suspended, or lets a paused run do its next step, may always come.
     """
 
     def explore(self, most: int = 400_000) -> Found:
@@ -88,12 +91,12 @@ class Explorer(Workers, Users):
             number, state = todo.popleft()
             try:
                 checks.in_order(state)
-                if state.header.status in RESTING or state.header.status == StoredStatus.PENDING:
+                if state.header.status in SETTLED or state.header.status == StoredStatus.PENDING:
                     good.append(number)
                     found.outcomes[str(state.header.status)] += 1
                 for name, natural, following in self.moves(state):
                     found.moves += 1
-                    following = self.pruned(following)
+                    following = self.prune(following)
                     key = self.key(following)
                     other = keys.get(key)
                     if other is None:
@@ -110,7 +113,7 @@ class Explorer(Workers, Users):
             if len(keys) > most:
                 raise AssertionError(f"more than {most} states")
         found.states = len(keys)
-        self._all_rest(found, good, back, came)
+        self._check_that_all_settle(found, good, back, came)
         return found
 
     def moves(self, state: State) -> Iterator[Move]:
@@ -125,11 +128,13 @@ class Explorer(Workers, Users):
         yield from self._users(state)
 
     def key(self, state: State) -> Any:
-        """What of the state matters for all that can follow."""
+        """Return the part of the state that matters for all that can follow."""
         return canonical.key(state, self.clock.now())
 
-    def _all_rest(self, found: Found, good: list[int], back: list[list[int]], came: list[tuple[int, str]]) -> None:
-        """From every state the run comes to rest by natural moves alone."""
+    def _check_that_all_settle(
+        self, found: Found, good: list[int], back: list[list[int]], came: list[tuple[int, str]]
+    ) -> None:
+        """Check that from every state the run settles by natural moves alone."""
         reached = set(good)
         todo = list(good)
         while todo:

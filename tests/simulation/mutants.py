@@ -1,4 +1,4 @@
-"""A rule less, and what the search sees of it: how the tests of guards are written down."""
+"""A rule less, and what the search sees of it: the form of the tests of guards."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Mutant:
 def commands_are(edit: Edit, *names: str, judges: bool = True, hears: bool = True) -> Callable[[Patch], None]:
     """Let commands of these names make another change.
 
-    Without judges only what comes of it is looked at; without anybody who hears, not what is told either.
+    Without judges only what comes of it is looked at; without hearing, not the events either.
     """
 
     def mutate(patch: Patch) -> None:

@@ -1,4 +1,4 @@
-"""A run that a test plays by hand, one act at a time: the words in which the named histories are told."""
+"""A run that a test plays by hand, one act at a time: the verbs of the named histories."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Play:
         return self.end(self.claim(path))
 
     def through(self) -> RunHeader:
-        """No further faults: whatever is live is run, until the run rests."""
+        """No further faults: whatever is live is run, until the run settles."""
         while self.header.status == "running":
             live = [r for r in self.store.load(RUN) if r.status == ActivationStatus.QUEUED]
             if live:
@@ -105,10 +105,10 @@ class Play:
         self.clock.advance(max(0, min(moments) - self.clock.now()) / 1000)
 
     def tick(self) -> list[str]:
-        """One sweep; the paths of which somebody is told again."""
+        """One sweep; returns the paths that are published again."""
         told: list[Dispatch] = []
         for due in self.store.due_timers(acts.NAMESPACE):
-            todo = on_deadline(due.header, due.activation, acts.GRACE)
+            todo = on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY)
             answer = self.store.commit(RUN, todo.change) if todo else None
             if todo and isinstance(answer, Committed):
                 told += (*answer.dispatches, *todo.again)

@@ -30,26 +30,27 @@ KILLS = {"kill": 2}
 ZOMBIES = {"expire": 1, "lose": 1}
 RESENDS = {"resend": 1, "kill": 1}
 REPEATS = {"repeat": 1, "early": 1, "late": 0, "timer": 0}
-TICKERS = {"pause": 1, "renew": 1, "expire": 1}
+SCHEDULERS = {"pause": 1, "renew": 1, "expire": 1}
+GLANCES = {"glance": 1, "repeat": 1, "early": 1, "timer": 0}
 MOST = {"kill": 1, "expire": 1, "lose": 1, "repeat": 1}
 
 SCENARIOS = {
     "a sequence with a step that suspends": Scenario(
         graph(step("a"), step("b", suspends=1), step("c")),
         _ends("success", "suspended"),
-        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS),
-        (MOST, {"kill": 2, "expire": 1}, {"resend": 1, "expire": 1, "kill": 1}, {**TICKERS, "kill": 1, "late": 0}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS, GLANCES),
+        (MOST, {"kill": 2, "expire": 1}, {"resend": 1, "expire": 1, "kill": 1}, {**SCHEDULERS, "kill": 1, "late": 0}),
     ),
     "a join of a parallel in a parallel": Scenario(
         graph(parallel("q", parallel("n", step("a", suspends=1), step("b")), step("c")), step("f")),
         _ends("success", "suspended"),
         ({"kill": 1}, {"expire": 1}, {"resend": 1}),
-        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS, {"expire": 2}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS, {"expire": 2}),
     ),
     "a foreach with a window": Scenario(
         graph(foreach("each", 4, 2, step("item")), step("f")),
         _ends("success"),
-        ({"kill": 1}, {"expire": 1}, REPEATS, TICKERS),
+        ({"kill": 1}, {"expire": 1}, REPEATS, SCHEDULERS),
         (KILLS, ZOMBIES, RESENDS, {"expire": 2}),
     ),
     "a foreach with an item that fails": Scenario(
@@ -62,7 +63,7 @@ SCENARIOS = {
         graph(loop("again", 2, nested("in", step("a"), step("b"))), step("f")),
         _ends("success"),
         ({"kill": 1}, {"expire": 1}, {"resend": 1}, REPEATS),
-        (KILLS, MOST, {"expire": 2}, RESENDS, TICKERS),
+        (KILLS, MOST, {"expire": 2}, RESENDS, SCHEDULERS),
     ),
     "a foreach of nested workflows that check their input": Scenario(
         graph(foreach("each", 2, 2, nested("in", step("a"), step("b"), checks=True))),
@@ -73,29 +74,29 @@ SCENARIOS = {
     "a retry and a sleep": Scenario(
         graph(step("a", fails=1, retries=1), sleep("nap"), sleep("computed", None)),
         _ends("success"),
-        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS),
-        (MOST, {"repeat": 2, "early": 2, "late": 0}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS, GLANCES),
+        ({**GLANCES, "expire": 1}, MOST, {"repeat": 2, "early": 2, "late": 0}),
     ),
     "a failure beside a step that suspends": Scenario(
         graph(parallel("q", step("a", suspends=1), step("b", fails=1)), step("f")),
         _ends("failed"),
         ({"kill": 1}, ZOMBIES, RESENDS),
-        (KILLS, MOST, TICKERS),
+        (KILLS, MOST, SCHEDULERS),
     ),
     "a failure that is allowed beside a step that suspends": Scenario(
         graph(parallel("q", step("a", suspends=1), step("b", fails=1), allow_failure=True)),
         _ends("success", "suspended"),
         ({"kill": 1}, ZOMBIES, RESENDS),
-        (KILLS, MOST, TICKERS),
+        (KILLS, MOST, SCHEDULERS),
     ),
-    "a word that ends the run while others are at work": Scenario(
-        graph(parallel("q", step("a", suspends=1), step("b", word="bail"), step("c"))),
+    "a bail while others are at work": Scenario(
+        graph(parallel("q", step("a", suspends=1), step("b", closes="bail"), step("c"))),
         _ends("success"),
         ({"kill": 1}, {"expire": 1}),
-        (KILLS, ZOMBIES, RESENDS, TICKERS, {"cancel": 1, "kill": 1}),
+        (KILLS, ZOMBIES, RESENDS, SCHEDULERS, {"cancel": 1, "kill": 1}),
     ),
     "an abort beside a window": Scenario(
-        graph(parallel("q", foreach("each", 3, 2, step("item")), step("b", word="abort"))),
+        graph(parallel("q", foreach("each", 3, 2, step("item")), step("b", closes="abort"))),
         _ends("canceled"),
         ({"kill": 1},),
         (ZOMBIES, RESENDS),
@@ -106,7 +107,7 @@ SCENARIOS = {
         ),
         _ends("success", "suspended"),
         ({"kill": 1}, {"expire": 1}, {"resend": 1}),
-        (KILLS, ZOMBIES, RESENDS, REPEATS, TICKERS),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS),
         {"inline": True},
     ),
     "an event that may come too late": Scenario(
@@ -115,11 +116,11 @@ SCENARIOS = {
         ({"send": 2, "kill": 1}, {"send": 1, "expire": 1}, {"send": 1, "resend": 1}, {"send": 1, "pause": 1}),
         ({"send": 2, "kill": 2}, {"send": 2, "expire": 1, "lose": 1}, {"send": 2, "resend": 1, "kill": 1}),
     ),
-    "two who wait for the same event": Scenario(
+    "two waits for the same event": Scenario(
         graph(parallel("q", wait("v"), wait("w"))),
         _ends("success", "suspended"),
-        ({"send": 2}, {"send": 3}),
-        ({"send": 2, "kill": 1}, {"send": 2, "expire": 1}, {"send": 3, "resend": 1}),
+        ({"send": 2}, {"send": 3}, {"send": 2, "insist": 1}),
+        ({"send": 3, "insist": 2}, {"send": 2, "kill": 1}, {"send": 2, "expire": 1}, {"send": 3, "resend": 1}),
     ),
     "a user who cancels": Scenario(
         graph(parallel("q", step("a", suspends=1), step("b")), step("f")),
@@ -156,8 +157,15 @@ SCENARIOS = {
     "items that wait for people, who mean one of them or all": Scenario(
         graph(foreach("each", 2, 2, step("item", suspends=1)), step("f")),
         _ends("success", "suspended"),
-        ({"race": 1},),
-        ({"race": 2}, {"race": 1, "kill": 1}, {"race": 1, "cancel": 1}, {"race": 1, "expire": 1}),
+        ({"race": 1}, {"insist": 1}),
+        (
+            {"race": 2},
+            {"race": 1, "kill": 1},
+            {"race": 1, "cancel": 1},
+            {"race": 1, "expire": 1},
+            {"insist": 2},
+            {"insist": 1, "race": 1, "cancel": 1},
+        ),
         {"wishes": (Target(index=0), Target(index=1), Target())},
     ),
     "items that wait in a window": Scenario(
@@ -206,8 +214,9 @@ SCENARIOS = {
     "two users who start the same run": Scenario(
         graph(step("a"), step("b")),
         _ends("success"),
-        ({"start": 1, "kill": 1}, {"start": 1, "insist": 1}),
-        ({"start": 1, "kill": 2, "lose": 1}, {"start": 1, "cancel": 1, "expire": 1}),
+        ({"start": 1, "kill": 1}, {"start": 1, "insist": 1}, {"start": 1, "insist": 1, "cancel": 1, "travel": 1}),
+        ({"start": 1, "insist": 2, "cancel": 1, "travel": 1},
+         {"start": 1, "kill": 2, "lose": 1}, {"start": 1, "cancel": 1, "expire": 1}),
     ),
     "two users who start the same run, of whom one takes it back": Scenario(
         graph(step("a"), step("b")),
@@ -250,8 +259,20 @@ SCENARIOS = {
     "a parent that sees a time limit": Scenario(
         graph(parallel("q", step("a", retries=1), step("b")), step("f")),
         _ends("success", "failed"),
-        ({"kill": 1, "settle": 1},),
-        ({"kill": 2, "settle": 2}, {"kill": 1, "settle": 1, "expire": 1, "resend": 1}),
+        ({"kill": 1, "fail": 1},),
+        ({"kill": 2, "fail": 2}, {"kill": 1, "fail": 1, "expire": 1, "resend": 1}),
+    ),
+    "a parent that stops its worker": Scenario(
+        graph(step("a"), parallel("q", step("b"), step("c"))),
+        _ends("success"),
+        ({"kill": 1, "stop": 1},),
+        ({"kill": 3, "stop": 3}, {"kill": 1, "stop": 1, "expire": 1, "cancel": 1}),
+    ),
+    "a worker that outruns a limit, and lives": Scenario(
+        graph(parallel("q", step("a", retries=1), step("b")), step("f")),
+        _ends("success", "failed"),
+        ({"outrun": 1, "resend": 1},),
+        ({"outrun": 2, "expire": 1}, {"outrun": 1, "kill": 1, "release": 1}),
     ),
     # --- users who restart ---
     "a restart, of workers alive or dead": Scenario(
@@ -267,7 +288,7 @@ SCENARIOS = {
             {"restart": 2, "race": 2, "kill": 1},
             {"restart": 1, "race": 1, **RESENDS},
             {"restart": 2, **ZOMBIES},
-            {"restart": 1, **TICKERS},
+            {"restart": 1, **SCHEDULERS},
         ),
     ),
     "a restart of a retry, a sleep and a step that was resumed": Scenario(
@@ -337,8 +358,8 @@ SCENARIOS = {
         ({"travel": 1, "send": 2, "race": 1}, {"travel": 2, "send": 1, "cancel": 1}),
         {"targets": ("w",)},
     ),
-    "a time travel after a word that has ended the run": Scenario(
-        graph(parallel("q", step("a", suspends=1), step("b", word="bail"))),
+    "a time travel after a bail": Scenario(
+        graph(parallel("q", step("a", suspends=1), step("b", closes="bail"))),
         _ends("success", "suspended"),
         ({"travel": 1},),
         ({"travel": 1, "cancel": 1, "expire": 1}, {"travel": 2, "race": 1}),
@@ -356,7 +377,7 @@ SCENARIOS = {
             {"restart": 1, "race": 1},
             ZOMBIES,
             RESENDS,
-            TICKERS,
+            SCHEDULERS,
         ),
         {"per_step": True},
     ),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from orchestrator.rules.change import Change, Claimed, Dispatch
+from orchestrator.rules.change import Change, Claimed, Dispatch, RequestGuard
 from orchestrator.rules.model import FINAL, Activation, RunHeader, StoredStatus
 
 Message = tuple[str, int]
-Place = tuple[str, str]  # path and visit of an activation, in the present life
+Place = tuple[str, str]  # path and visit of an activation, in the present generation
 Budget = tuple[tuple[str, int], ...]
-RESTING = FINAL | {StoredStatus.SUSPENDED, StoredStatus.PAUSED}
+SETTLED = FINAL | {StoredStatus.SUSPENDED, StoredStatus.PAUSED}
 
 
 class Violation(Exception):
@@ -26,9 +26,9 @@ class Holds:
 
     claimed: Claimed
     at: int = 0
-    mail: tuple[str, ...] | None = None  # what it has read in the mailbox
+    mail: tuple[str, ...] | None = None  # the mailbox as it has read it
     flushed: int = 0  # how often it has appended to its stream
-    unheard: Change | None = None  # the last of these, if its answer got lost: it will be sent again
+    unheard: Change | None = None  # the last flush, if its answer got lost: it will be sent again
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,13 @@ class Repeats:
 
 
 @dataclass(frozen=True)
+class Finds:
+    """The scheduler has found a timer that is due, and has not read its activation yet."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Read:
     """The scheduler has read a due activation and has not committed anything yet."""
 
@@ -54,7 +61,7 @@ class Read:
     activation: Activation
 
 
-Local = Holds | Tells | Repeats | Read | None
+Local = Holds | Tells | Repeats | Finds | Read | None
 
 
 # --- users ----------------------------------------------------------------------------------------------------
@@ -62,7 +69,7 @@ Local = Holds | Tells | Repeats | Read | None
 
 @dataclass(frozen=True)
 class Sends:
-    """A user has read the mailbox, and who waits there, and is about to send this value."""
+    """A user has read the mailbox, and the activation that waits there, and is about to send this value."""
 
     entries: tuple[str, ...]
     waiting: Activation | None
@@ -71,21 +78,18 @@ class Sends:
 
 @dataclass(frozen=True)
 class Means:
-    """A user has read the run, and is about to make this change of it.
+    """A user has read the run, and is about to make this change of it."""
 
-    `word` says what is wanted, `records` are those of what was read that are meant by it, `held` all that were held.
-    """
-
-    word: str
+    wish: str  # in words, such as "resume 0.1"
     header: RunHeader
-    activations: tuple[Activation, ...]
+    activations: tuple[Activation, ...]  # as they were read: those that the wish means
     change: Change
-    held: tuple[Activation, ...] = ()
+    awaiting: tuple[Activation, ...] = ()  # all that awaited something when they were read
 
     @property
     def act(self) -> str:
-        """What is wanted, without of whom: resume, cancel, restart, travel or start."""
-        return self.word.partition(" ")[0]
+        """The first word of the wish: resume, cancel, restart, travel, start or send."""
+        return self.wish.partition(" ")[0]
 
 
 @dataclass(frozen=True)
@@ -98,21 +102,28 @@ class Undoes:
 
 @dataclass(frozen=True)
 class Insists:
-    """A user's change is done, but its answer got lost: the same change will be sent again."""
+    """A user's change is done, but its answer got lost: the same change will be sent again, whoever comes in between.
+
+    `settle_count` is that of the lost answer.
+    """
 
     means: Means
+    settle_count: int
+
+    @property
+    def id(self) -> str:
+        """The id under which the change is remembered."""
+        assert isinstance(self.means.change.guard, RequestGuard)
+        return self.means.change.guard.id
 
 
 @dataclass(frozen=True)
 class Parent:
-    """The process around a worker that was killed knows of it, and ends the claim that the worker had.
+    """The process around a worker that was killed knows of it, and ends the claim that the worker had."""
 
-    `word` says how: it releases it, or settles it as failed. `change` is what it is about to commit, once it has read.
-    """
-
-    word: str
+    way: str  # "releases" or "fails"
     activation: Activation
-    change: Change | None = None
+    change: Change | None = None  # that it is about to commit, once it has read the activation
 
 
 @dataclass(frozen=True)
@@ -130,11 +141,7 @@ User = Sends | Means | Undoes | Insists | Parent | PutsBack
 
 @dataclass(frozen=True)
 class State:
-    """Everything there is at one moment.
-
-    `ended` are the activations of this life that have ended; `awaited` is the number of rests that somebody who was
-    told that the run goes on wants to see exceeded.
-    """
+    """Everything there is at one moment."""
 
     header: RunHeader
     activations: tuple[Activation, ...]
@@ -142,36 +149,44 @@ class State:
     workers: tuple[Local, ...]
     scheduler: Local
     budget: Budget
-    ended: frozenset[Place]
+    ended: frozenset[Place]  # the activations of this generation that have ended
     mail: tuple[str, ...] = ()
     users: tuple[User, ...] = ()
-    awaited: int = 0
+    awaited: int = 0  # the settle count that a user who was told that the run goes on wants to see exceeded
+    # Replies that the store remembers beside the header: those to users who will ask again.
+    requests: tuple[tuple[str, str], ...] = ()
     aside: Local = None  # a second scheduler, whose clock is another
 
     def at(self, path: str) -> Activation | None:
         """The activation at this path."""
         return next((activation for activation in self.activations if activation.path == path), None)
 
-    def left(self, fault: str) -> bool:
-        """Whether this may happen once more."""
+    def reply_to(self, user: Insists) -> str | None:
+        """What is remembered of the change that this user will send again; None where it is forgotten."""
+        if self.header.last_request_id == user.id:
+            return self.header.last_reply
+        return dict(self.requests).get(user.id)
+
+    def may_have(self, fault: str) -> bool:
+        """Tell whether the budget lets this happen once more."""
         return dict(self.budget).get(fault, 0) > 0
 
-    def having(self, activation: Activation) -> State:
+    def with_activation(self, activation: Activation) -> State:
         """The same with this activation in the place of what was there."""
         return replace(
             self, activations=tuple(activation if old.path == activation.path else old for old in self.activations)
         )
 
-    def spent(self, fault: str, count: int = 1) -> Budget:
+    def spend(self, fault: str, count: int = 1) -> Budget:
         """The budget after it has happened once more."""
         return tuple((name, left - count * (name == fault)) for name, left in self.budget)
 
     def owner(self, activation: Activation) -> int | None:
-        """The worker that has the claim by which this activation is held."""
+        """Return the worker that has the lease of this activation."""
         for number, local in enumerate(self.workers):
             match local:
-                case Holds(claimed=Claimed(activation=held)) | Tells(claimed=Claimed(activation=held)) if (
-                    held.lease_token == activation.lease_token
+                case Holds(claimed=Claimed(activation=mine)) | Tells(claimed=Claimed(activation=mine)) if (
+                    mine.lease_token == activation.lease_token
                 ):
                     return number
                 case Repeats(change=change) if _claims(change, activation):
@@ -182,5 +197,5 @@ class State:
 
 
 def _claims(change: Change, activation: Activation) -> bool:
-    """Whether the activation is held by what this commit claimed: whoever sends it again goes on with it."""
+    """Tell whether this commit claimed the activation: a worker that sends the commit again goes on with it."""
     return bool(activation.lease_token) and activation.lease_token in repr((change.ops, change.settle_token))

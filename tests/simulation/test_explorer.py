@@ -1,4 +1,4 @@
-"""Every order of events of small workflows, with faults of each kind: each run comes to rest, nothing happens twice."""
+"""Every order of events of small workflows, with faults of each kind: each run settles, nothing happens twice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.acts import MAX_LOST
+from tests.simulation.acts import MAX_ABANDONED
 from tests.simulation.explorer import Explorer
 from tests.simulation.scenarios import SCENARIOS
 
@@ -26,18 +26,18 @@ def _explore(name: str, budget: Mapping[str, int]) -> None:
     assert not found.violation, "\n".join([found.violation, *found.way])
     possible = set(scenario.outcomes)
     possible |= {"canceled"} if budget.get("cancel") else set()
-    possible |= {"failed"} if budget.get("kill", 0) + budget.get("expire", 0) >= MAX_LOST else set()
+    possible |= {"failed"} if budget.get("kill", 0) + budget.get("expire", 0) >= MAX_ABANDONED else set()
     assert scenario.outcomes <= set(found.outcomes) <= possible
 
 
 @pytest.mark.parametrize("name, budget", list(_cases("short")))
-def test_whatever_happens_the_run_comes_to_rest(name: str, budget: Mapping[str, int]) -> None:
+def test_whatever_happens_the_run_settles(name: str, budget: Mapping[str, int]) -> None:
     """No order of events breaks a rule, and nothing but the expected outcomes is ever reached."""
     _explore(name, budget)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("name, budget", list(_cases("full")))
-def test_whatever_happens_several_times_the_run_comes_to_rest(name: str, budget: Mapping[str, int]) -> None:
+def test_whatever_happens_several_times_the_run_settles(name: str, budget: Mapping[str, int]) -> None:
     """The same with larger budgets and faults of several kinds."""
     _explore(name, budget)

@@ -20,21 +20,22 @@ from tests.simulation.edits import (
     any_mail,
     at_once,
     begins_now,
+    counts_as_abandoned,
+    edit_mailbox_update,
+    edit_plan,
     fields_without,
     guard_is,
     is_move,
-    is_wake,
+    is_reopening,
     leave_out,
+    no_lease_is_needed,
     no_mail,
     no_number,
     no_values,
-    nobody_holds,
     nothing_goes_away,
     nothing_is_expected,
     one_page_less,
     only_the_first_is_expected,
-    planned,
-    posted,
     run_is,
     sleeps_now,
     without,
@@ -44,7 +45,7 @@ from tests.simulation.test_guards_of_users import transitions_are_not_checked
 
 ASK = graph(step("a", suspends=1))
 ASKS = graph(parallel("q", step("a", suspends=1), step("b", suspends=1)))
-BAIL = graph(parallel("q", step("a"), step("b", word="bail")))
+BAIL = graph(parallel("q", step("a"), step("b", closes="bail")))
 ITEMS = graph(foreach("each", 2, 1, step("item")))
 LATE = graph(wait("w", 1.0, step("late")))
 NAP = graph(sleep("nap"))
@@ -64,7 +65,7 @@ PRECONDITION, CONSEQUENCE, TELLS = "precondition", "consequence", "event"
 
 
 def decides(module: Any, name: str, answer: Callable[..., Any]) -> Callable[[Patch], None]:
-    """A decision of the core comes out otherwise."""
+    """A decision of the rules comes out otherwise."""
     return lambda patch: patch.setattr(module, name, answer)
 
 
@@ -84,14 +85,16 @@ class Case:
 NOT_TOLD = "it is not told that"
 RACE, CANCEL = {"race": 1}, {"race": 1, "cancel": 1}
 ZOMBIE = {"expire": 1}
-NOT_MINE = "from who does not hold it"
+NOT_MINE = "from a worker that does not hold its lease"
 FIRST = "somebody else was first"
 RESULTS = ("workflow-step-result", "workflow-step-finish")
 
 # command -> what is wrong -> how it is seen
 CASES: dict[str, dict[str, Case]] = {
     "start": {
-        PRECONDITION: Case(guard_is(statuses=ANY), STEPS, {"start": 1}, "a user may start, although the run is running"),
+        PRECONDITION: Case(
+            guard_is(statuses=ANY), STEPS, {"start": 1}, "a user may start, although the run is running"
+        ),
         CONSEQUENCE: Case(without(run_is(status="running")), STEPS, {}, "which is not so"),
         TELLS: Case(leave_out("workflow-start"), STEPS, {}, NOT_TOLD),
     },
@@ -107,7 +110,7 @@ CASES: dict[str, dict[str, Case]] = {
     },
     "undo_start": {
         PRECONDITION: Case(nothing_is_expected, STEPS, {"unstart": 1, "lose": 1}, "has begun"),
-        CONSEQUENCE: Case(nothing_goes_away, STEPS, {"unstart": 1}, "has not been started, and has records"),
+        CONSEQUENCE: Case(nothing_goes_away, STEPS, {"unstart": 1}, "has not been started, and has activations"),
     },
     "resume": {
         PRECONDITION: Case(nothing_is_expected, ASK, RACE, FIRST),
@@ -126,7 +129,7 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(fields_without("resumed", "resume"), ASK, {"away": 1}, "is not as it was"),
     },
     "cancel": {
-        PRECONDITION: Case(guard_is(settle_count=None), ASK, CANCEL, "it has rested since"),
+        PRECONDITION: Case(guard_is(settle_count=None), ASK, CANCEL, "it has settled since"),
         CONSEQUENCE: Case(fields_without("settle_count", of=UpdateRun), STEPS, {"cancel": 1}, "which is not so"),
         TELLS: Case(leave_out("workflow-canceled"), STEPS, {"cancel": 1}, "not told that ['workflow-canceled']"),
     },
@@ -151,9 +154,9 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(nothing_goes_away, STEPS, {"travel": 1}, "stands after the target", TO_A),
         TELLS: Case(leave_out("workflow-start"), STEPS, {"travel": 1}, NOT_TOLD, TO_A),
     },
-    "send_event, to who waits": {
-        PRECONDITION: Case(nothing_is_expected, LATE, {"send": 1}, "who does not wait any more"),
-        CONSEQUENCE: Case(without(is_wake), EVENT, {"send": 1}, "suspended while something is live"),
+    "send_event, to a step that waits": {
+        PRECONDITION: Case(nothing_is_expected, LATE, {"send": 1}, "that does not wait any more"),
+        CONSEQUENCE: Case(without(is_reopening), EVENT, {"send": 1}, "suspended while something is live"),
     },
     "send_event, to keep": {
         PRECONDITION: Case(any_mail, EVENT, {"send": 1}, "waits although"),
@@ -164,74 +167,80 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(no_values, EVENT, {"send": 1}, "is lost"),
     },
     "await_event": {
-        PRECONDITION: Case(posted(expect=None), EVENT, {"send": 1}, "waits although"),
-        CONSEQUENCE: Case(posted(push=""), EVENT, {"send": 1}, "waits although"),
-        TELLS: Case(planned(leave_out("workflow-step-waiting")), EVENT, {}, NOT_TOLD),
+        PRECONDITION: Case(edit_mailbox_update(expect=None), EVENT, {"send": 1}, "waits although"),
+        CONSEQUENCE: Case(edit_mailbox_update(push=""), EVENT, {"send": 1}, "waits although"),
+        TELLS: Case(edit_plan(leave_out("workflow-step-waiting")), EVENT, {}, NOT_TOLD),
     },
     "await_event, that has been sent": {
-        PRECONDITION: Case(posted(expect=None), WAITS, {"send": 1}, "waits although"),
-        CONSEQUENCE: Case(posted(pop=""), WAITS, {"send": 1}, "heard the same event"),
-        TELLS: Case(planned(leave_out(*RESULTS)), EVENT, {"send": 1}, NOT_TOLD),
+        PRECONDITION: Case(edit_mailbox_update(expect=None), WAITS, {"send": 1}, "waits although"),
+        CONSEQUENCE: Case(edit_mailbox_update(pop=""), WAITS, {"send": 1}, "heard the same event"),
+        TELLS: Case(edit_plan(leave_out(*RESULTS)), EVENT, {"send": 1}, NOT_TOLD),
     },
     "time_out_event": {
-        PRECONDITION: Case(posted(expect="other"), TIMED, {}, "hangs"),
-        CONSEQUENCE: Case(posted(pop=""), TIMED, {}, "stands in the mailbox"),
-        TELLS: Case(planned(leave_out(*RESULTS)), TIMED, {}, NOT_TOLD),
+        PRECONDITION: Case(edit_mailbox_update(expect="other"), TIMED, {}, "hangs"),
+        CONSEQUENCE: Case(edit_mailbox_update(pop=""), TIMED, {}, "stands in the mailbox"),
+        TELLS: Case(edit_plan(leave_out(*RESULTS)), TIMED, {}, NOT_TOLD),
     },
     "write_items": {
-        PRECONDITION: Case(nobody_holds, ITEMS, ZOMBIE, NOT_MINE),
+        PRECONDITION: Case(no_lease_is_needed, ITEMS, ZOMBIE, NOT_MINE),
         CONSEQUENCE: Case(one_page_less, ITEMS, {}, "nobody has written the items [1]"),
     },
     "defer_unrunnable": {
         PRECONDITION: Case(
-            nobody_holds, ONE, {"defer": 1, "expire": 1}, NOT_MINE, already=transitions_are_not_checked
+            no_lease_is_needed, ONE, {"defer": 1, "expire": 1}, NOT_MINE, already=transitions_are_not_checked
         ),
         CONSEQUENCE: Case(fields_without("parked"), ONE, {"defer": 1}, "is not counted"),
     },
     "defer_unrunnable, its pause": {
-        PRECONDITION: Case(guard_is(token="other"), ONE, {"defer": 1}, "is refused to who holds it"),
+        PRECONDITION: Case(guard_is(token="other"), ONE, {"defer": 1}, "is refused to the worker that holds its lease"),
         CONSEQUENCE: Case(at_once, ONE, {"defer": 1}, "tried again at once"),
     },
     "give_up": {
         PRECONDITION: Case(
-            decides(attempt_commands, "must_give_up", lambda activation: activation.abandoned_attempts >= 4), ONE, {"kill": 3}, "were lost"
+            decides(attempt_commands, "must_give_up", lambda activation: activation.abandoned_attempts >= 4),
+            ONE,
+            {"kill": 3},
+            "were lost",
         ),
-        CONSEQUENCE: Case(planned(without(lambda op: isinstance(op, UpdateRun))), ONE, {"kill": 3}, "no outcome"),
-        TELLS: Case(planned(leave_out(*RESULTS)), ONE, {"kill": 3}, NOT_TOLD),
+        CONSEQUENCE: Case(edit_plan(without(lambda op: isinstance(op, UpdateRun))), ONE, {"kill": 3}, "no outcome"),
+        TELLS: Case(edit_plan(leave_out(*RESULTS)), ONE, {"kill": 3}, NOT_TOLD),
     },
     "give_up, too early": {
         PRECONDITION: Case(
-            decides(attempt_commands, "must_give_up", lambda activation: activation.abandoned_attempts >= 1), ONE, {"kill": 1}, "were lost"
+            decides(attempt_commands, "must_give_up", lambda activation: activation.abandoned_attempts >= 1),
+            ONE,
+            {"kill": 1},
+            "were lost",
         ),
-        CONSEQUENCE: Case(planned(fields_without("error")), ONE, {"kill": 3}, "were lost"),
-        TELLS: Case(planned(leave_out("workflow-step-finish")), ONE, {"kill": 3}, NOT_TOLD),
+        CONSEQUENCE: Case(edit_plan(fields_without("error")), ONE, {"kill": 3}, "were lost"),
+        TELLS: Case(edit_plan(leave_out("workflow-step-finish")), ONE, {"kill": 3}, NOT_TOLD),
     },
     "retry": {
         PRECONDITION: Case(
-            decides(attempt_commands, "find_retry_pause", lambda spot, chance, is_retryable: 1.0),
+            decides(attempt_commands, "find_retry_pause", lambda claim, chance, is_retryable: 1.0),
             TWO_TRIES,
             {},
             "more attempts than it has",
         ),
-        CONSEQUENCE: Case(planned(fields_without("attempt")), TRIES, {}, "is not counted"),
+        CONSEQUENCE: Case(edit_plan(fields_without("attempt")), TRIES, {}, "is not counted"),
     },
     "commit_outcome": {
-        PRECONDITION: Case(nobody_holds, STEPS, ZOMBIE, NOT_MINE, already=transitions_are_not_checked),
+        PRECONDITION: Case(no_lease_is_needed, STEPS, ZOMBIE, NOT_MINE, already=transitions_are_not_checked),
         CONSEQUENCE: Case(lambda change: replace(change, settle_now=False), BAIL, {}, "hangs"),
         TELLS: Case(leave_out("workflow-step-finish"), STEPS, {}, NOT_TOLD),
     },
     "commit_outcome, its value": {
-        PRECONDITION: Case(guard_is(token="other"), STEPS, {}, "is refused to who holds it"),
+        PRECONDITION: Case(guard_is(token="other"), STEPS, {}, "is refused to the worker that holds its lease"),
         CONSEQUENCE: Case(no_values, STEPS, {}, "nobody has written"),
         TELLS: Case(leave_out("workflow-step-result"), STEPS, {}, NOT_TOLD),
     },
     "commit_outcome, of the run": {
-        PRECONDITION: Case(nobody_holds, ONE, {"expire": 1, "cancel": 1}, "accepted in a run that is canceled"),
+        PRECONDITION: Case(no_lease_is_needed, ONE, {"expire": 1, "cancel": 1}, "accepted in a run that is canceled"),
         CONSEQUENCE: Case(fields_without("settle_count", of=UpdateRun), ONE, {}, "which is not so"),
         TELLS: Case(leave_out("workflow-finish"), ONE, {}, NOT_TOLD),
     },
     "flush_events": {
-        PRECONDITION: Case(nobody_holds, ONE, {"flush": 1, "expire": 1}, NOT_MINE),
+        PRECONDITION: Case(no_lease_is_needed, ONE, {"flush": 1, "expire": 1}, NOT_MINE),
         CONSEQUENCE: Case(no_number, ONE, {"flush": 1, "resend": 1}, "appended twice"),
         TELLS: Case(leave_out("chunk"), ONE, {"flush": 1}, "is not in the log"),
     },
@@ -240,34 +249,48 @@ CASES: dict[str, dict[str, Case]] = {
             lambda change: change and nothing_is_expected(change), ONE, {"kill": 1, "release": 1}, "is at work on it"
         ),
         CONSEQUENCE: Case(
-            lambda change: change and fields_without("abandoned_attempts")(change), ONE, {"kill": 1, "release": 1}, "is not counted"
+            lambda change: change and fields_without("abandoned_attempts")(change),
+            ONE,
+            {"kill": 1, "release": 1},
+            "is not counted",
+        ),
+    },
+    "release, of who was stopped": {
+        PRECONDITION: Case(
+            lambda change: change and nothing_is_expected(change), ONE, {"kill": 1, "stop": 1}, "is at work on it"
+        ),
+        CONSEQUENCE: Case(
+            lambda change: change and counts_as_abandoned(change),
+            ONE,
+            {"kill": 1, "stop": 1},
+            "is not counted",
         ),
     },
     "may_fail_claim": {
         PRECONDITION: Case(
             decides(attempt_commands, "may_fail_claim", lambda activation, seq: activation.path != ""),
             STEPS,
-            {"kill": 1, "settle": 1},
+            {"kill": 1, "fail": 1},
             "is at work on it",
         ),
         CONSEQUENCE: Case(
             decides(attempt_commands, "may_fail_claim", lambda activation, seq: False),
             STEPS,
-            {"kill": 1, "settle": 1},
+            {"kill": 1, "fail": 1},
             "does not end its claim",
         ),
     },
 }  # fmt: skip
 
-# What tells nothing of itself, and why.
+# Commands that tell nothing of themselves, and why.
 SILENT = {
     "undo_start": "The log of a run is only ever appended to: the next start tells of itself again.",
     "resume": "The claim that follows tells of it, with the data: a resume that is taken back must not be told.",
     "undo_resume": "Nothing has been told that would have to be taken back.",
     "restart": "The claims that follow tell of what starts; what had started is not told to start again.",
-    "send_event": "Who waits tells of its result, when it has been claimed.",
+    "send_event": "The step that waits tells of its result, when it has been claimed.",
     "write_items": "The items tell of themselves when they run.",
-    "defer_unrunnable": "For who follows the run nothing happens: it waits for a worker.",
+    "defer_unrunnable": "For a reader of the run nothing happens: it waits for a worker.",
     "retry": "A step starts once, however many attempts it needs; it tells of its result.",
     "release": "As the end of a lease: the step goes on elsewhere.",
     "may_fail_claim": "It is a decision; what follows is told by `commit_outcome`.",
@@ -288,7 +311,7 @@ def test_a_command_that_is_wrong_is_seen(name: str, wrong: str, monkeypatch: Pat
 
 
 def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
-    """A command that is added to the core is added here."""
+    """A command that is added to the rules is added here."""
     made = {
         name
         for module in (commands, attempt_commands)
@@ -301,6 +324,8 @@ def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
         "find_deferral",
         "find_retry_pause",
         "is_claim",
+        "is_claim_of",
+        "may_delete",
         "must_give_up",
     }
     named = {name.partition(",")[0] for name in CASES}

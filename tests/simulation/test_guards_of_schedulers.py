@@ -21,12 +21,12 @@ def sweeps_expect(**fields: Any) -> Callable[[Patch], None]:
     """A sweep writes whatever has become of what it had read."""
 
     def mutate(patch: Patch) -> None:
-        guarded = timers._guarded
+        guarded = timers._upkeep_change
 
         def lax(*args: Any) -> Change:
             return replace(guarded(*args), **fields)
 
-        patch.setattr(timers, "_guarded", lax)
+        patch.setattr(timers, "_upkeep_change", lax)
 
     return mutate
 

@@ -1,4 +1,4 @@
-"""Histories that a simpler protocol loses, each told once: who did what in which order, and what must come of it."""
+"""Histories that a simpler protocol loses, each told once: who does what in which order, and what must come of it."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_a_resume_and_the_end_of_a_sibling_cannot_miss_each_other() -> None:
         play.run(A)
         play.run(B)
         ending = play.outcome(play.claim(C))
-        rest = None
+        settling = None
         if first == "resume":
             play.resume(A)
             play.send(ending)
         else:
             answer = play.send(ending)
             assert isinstance(answer, Committed)
-            rest = answer.claimed
-            assert rest is not None
+            settling = answer.claimed
+            assert settling is not None
             play.resume(A)
-            assert reason(play.send(play.outcome(rest))) == LOST  # the rest has been taken away
+            assert reason(play.send(play.outcome(settling))) == LOST  # the settling has been taken away
         assert (play.header.status, play.header.live, play.header.suspended) == (StoredStatus.RUNNING, 1, 0)
         assert play.through().status == StoredStatus.SUCCESS
 
@@ -89,7 +89,7 @@ def test_suspension_is_not_reported_upward() -> None:
 
 
 def test_two_items_that_end_together_start_two_others() -> None:
-    """Neither puts the item that the other has put, although both were decided before either was committed."""
+    """Neither starts the item that the other has started, although both were decided before either was committed."""
     play = Play(graph(foreach("each", 4, 2, step("item"))))
     play.run("0")
     outcomes = [play.outcome(play.claim(path)) for path in ("0.0", "0.1")]
@@ -107,7 +107,7 @@ def test_two_items_that_end_together_start_two_others() -> None:
 
 
 def test_a_worker_that_dies_after_an_items_commit_has_started_the_next() -> None:
-    """The next item is in the same commit: killed before it publishes, the due entry tells of it."""
+    """The next item is in the same commit: killed before it publishes, the timer tells of it."""
     play = Play(graph(foreach("each", 3, 1, step("item"))))
     play.run("0")
     play.run("0.0")  # and then the worker is killed: nobody hears of 0.1
@@ -164,7 +164,7 @@ def test_a_takeover_has_a_number_of_its_own() -> None:
 
 
 def test_a_zombie_of_an_earlier_iteration_does_not_write_into_the_present_one() -> None:
-    """The loop has put its body afresh; what was claimed in the first iteration fits nothing any more."""
+    """The loop has created its body afresh; what was claimed in the first iteration fits nothing any more."""
     play = Play(graph(loop("again", 3, nested("in", step("a"), step("b")))))
     zombie = play.claim("0.0.0")
     late = play.outcome(zombie)
@@ -191,7 +191,7 @@ def test_a_message_of_an_earlier_iteration_is_stale() -> None:
 # --- repeats --------------------------------------------------------------------------------------------------
 
 
-def test_a_commit_that_is_sent_again_is_not_taken_for_somebody_elses() -> None:
+def test_a_commit_that_is_sent_again_is_not_taken_for_another_workers() -> None:
     """The client resends because the answer came late: the rightful owner gets the first answer and goes on with it."""
     play = Play(graph(parallel("q", step("a"), step("b")), step("f")))
     play.run("0.0")
@@ -215,12 +215,12 @@ def test_a_claim_that_is_sent_again_does_not_meet_itself() -> None:
 
 
 def test_a_resume_that_is_sent_again_is_not_refused() -> None:
-    """Not even when a scheduler has moved an entry on in between."""
+    """Not even when a scheduler has moved a timer on in between."""
     play = Play(graph(parallel("q", step("a", suspends=1), step("b"))))
     play.run("0.0")
     change = acts.resume_change(play.header, play.activation("0.0"), play.fresh)
     first = play.store.commit(RUN, change)
-    play.clock.advance(acts.GRACE / 1000)
+    play.clock.advance(acts.REDELIVERY_DELAY / 1000)
     assert sorted(play.tick()) == ["0.0", "0.1"]
     again = play.store.commit(RUN, change)
     assert isinstance(first, Committed)
@@ -278,8 +278,8 @@ def test_a_commit_clears_the_count_of_losses() -> None:
 # --- the scheduler -----------------------------------------------------------------------------------------------
 
 
-def test_a_ticker_that_dies_after_its_commit_has_lost_nothing() -> None:
-    """The entry was moved on, not taken: the next sweep finds it."""
+def test_a_scheduler_that_dies_after_its_commit_has_lost_nothing() -> None:
+    """The timer was moved on, not taken: the next sweep finds it."""
     play = Play(graph(step("a")))
     for _ in range(3):
         play.pass_time()
@@ -289,38 +289,38 @@ def test_a_ticker_that_dies_after_its_commit_has_lost_nothing() -> None:
     assert play.through().status == StoredStatus.SUCCESS
 
 
-def test_of_two_tickers_one_moves_an_entry_on() -> None:
+def test_of_two_schedulers_one_moves_a_timer_on() -> None:
     """Both have read it; the second finds that it has moved."""
     play = Play(graph(step("a")))
     play.pass_time()
     (due,) = play.store.due_timers(acts.NAMESPACE)
-    changes = [on_deadline(due.header, due.activation, acts.GRACE) for _ in range(2)]
+    changes = [on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY) for _ in range(2)]
     answers = [play.send(todo.change) for todo in changes if todo]
     assert isinstance(answers[0], Committed)
     assert reason(answers[1]) == MOVED
 
 
-def test_a_heartbeat_saves_a_claim_from_a_ticker_that_has_read_it() -> None:
+def test_a_heartbeat_saves_a_claim_from_a_scheduler_that_has_read_it() -> None:
     """The moment as it was read is part of the guard."""
     play = Play(graph(step("a")))
     claimed = play.claim("0")
     play.clock.advance(acts.LEASE / 1000)
     (due,) = play.store.due_timers(acts.NAMESPACE)
-    todo = on_deadline(due.header, due.activation, acts.GRACE)
+    todo = on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY)
     assert play.store.renew([LeaseRef(RUN, "0", claimed.activation.lease_token)], acts.LEASE) == {}
     assert todo is not None
     assert reason(play.send(todo.change)) == MOVED
     assert play.end(claimed) is not None
 
 
-def test_entries_that_nobody_takes_do_not_stand_at_the_head_for_ever() -> None:
+def test_timers_of_steps_that_no_worker_claims_do_not_stand_at_the_head_for_ever() -> None:
     """Moved on each time, they let those behind them through; their pauses grow."""
     play = Play(graph(parallel("q", *(step(f"s{n}") for n in range(6)))))
     play.pass_time()
     seen = []
     for _ in range(6):
         (due,) = play.store.due_timers(acts.NAMESPACE, limit=1)
-        todo = on_deadline(due.header, due.activation, acts.GRACE)
+        todo = on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY)
         assert todo is not None
         play.send(todo.change)
         seen.append(due.activation.path)
@@ -336,11 +336,11 @@ def test_entries_that_nobody_takes_do_not_stand_at_the_head_for_ever() -> None:
 
 
 def test_a_queue_that_has_not_been_short_gets_no_second_message() -> None:
-    """A backlog must not make more backlog: the entry moves on, nobody is told."""
+    """A backlog must not make more backlog: the timer moves on, and no message is sent."""
     play = Play(graph(step("a")))
     play.pass_time()
     (due,) = play.store.due_timers(acts.NAMESPACE)
-    todo = on_deadline(due.header, due.activation, acts.GRACE, short=False)
+    todo = on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY, short=False)
     assert todo is not None
     answer = play.send(todo.change)
     assert isinstance(answer, Committed)
@@ -361,13 +361,13 @@ def test_an_old_message_does_not_skip_the_backoff() -> None:
     assert play.claim("0", play.told[-1].seq).activation.attempt == 1
 
 
-def test_a_late_heartbeat_revives_no_due_entry() -> None:
+def test_a_late_heartbeat_revives_no_timer() -> None:
     """The activation has been suspended since: the renewal is refused and leaves nothing behind."""
     play = Play(graph(step("a", suspends=1)))
     claimed = play.claim("0")
     play.end(claimed)
-    held = LeaseRef(RUN, "0", claimed.activation.lease_token)
-    assert play.store.renew([held], acts.LEASE) == {held: LOST}
+    lease = LeaseRef(RUN, "0", claimed.activation.lease_token)
+    assert play.store.renew([lease], acts.LEASE) == {lease: LOST}
     assert play.activation("0").deadline == 0
 
 
@@ -384,7 +384,7 @@ def test_a_duplicate_finds_a_live_lease_and_goes() -> None:
 
 
 def test_a_cancel_writes_the_header_and_nothing_that_slips_in_moves() -> None:
-    """Commits, claims, resumes and the rest are refused; what is due is dropped."""
+    """Commits, claims, resumes and the settling are refused; what is due is dropped."""
     play = Play(graph(parallel("q", step("a", suspends=1), step("b"), step("c"))))
     play.run("0.0")
     late = play.outcome(play.claim("0.1"))
@@ -401,33 +401,33 @@ def test_a_cancel_writes_the_header_and_nothing_that_slips_in_moves() -> None:
     assert play.header.status == StoredStatus.CANCELED
 
 
-def test_a_cancel_beats_a_rest_that_is_on_its_way() -> None:
-    """Who was about to bring the run to its end has lost it."""
+def test_a_cancel_beats_a_settling_that_is_on_its_way() -> None:
+    """The worker that was about to end the run is refused."""
     play = Play(graph(step("a")))
-    rest = play.run("0")
-    assert rest is not None
+    settling = play.run("0")
+    assert settling is not None
     play.send(acts.cancel_change(play.header, play.fresh))
-    assert reason(play.send(play.outcome(rest))) == ENDED_RUN
+    assert reason(play.send(play.outcome(settling))) == ENDED_RUN
     assert (play.header.status, play.header.settle_count) == (StoredStatus.CANCELED, 1)
 
 
-def test_a_bail_takes_the_rest_at_once_and_closes_the_run() -> None:
-    """Siblings at work and a resume come too late; a rest that is lost is taken over."""
-    play = Play(graph(parallel("q", step("a", suspends=1), step("b", word="bail"), step("c"))))
+def test_a_bail_claims_the_settling_at_once_and_closes_the_run() -> None:
+    """Siblings at work and a resume come too late; a settling whose worker dies is taken over."""
+    play = Play(graph(parallel("q", step("a", suspends=1), step("b", closes="bail"), step("c"))))
     play.run("0.0")
     late = play.outcome(play.claim("0.2"))
-    rest = play.run("0.1")
-    assert rest is not None
-    assert (rest.activation.path, play.header.closed, play.header.live) == ("", True, 1)
+    settling = play.run("0.1")
+    assert settling is not None
+    assert (settling.activation.path, play.header.closed, play.header.live) == ("", True, 1)
     assert reason(play.send(late)) == ENDED_RUN
     assert reason(play.resume("0.0")) == ENDED_RUN
-    play.lease_ends(rest)
+    play.lease_ends(settling)
     play.go_on(play.claim(""))
     assert play.header.status == StoredStatus.SUCCESS
 
 
 def test_a_failure_outranks_a_suspension() -> None:
-    """Decided at rest, whichever came first; where failures are allowed the run stays suspended."""
+    """Decided when the run settles, whichever came first; where failures are allowed the run stays suspended."""
     for allowed, status in ((False, StoredStatus.FAILED), (True, StoredStatus.SUSPENDED)):
         for order in (("0.0", "0.1"), ("0.1", "0.0")):
             play = Play(graph(parallel("q", step("a", suspends=1), step("b", fails=1), allow_failure=allowed)))
@@ -436,8 +436,8 @@ def test_a_failure_outranks_a_suspension() -> None:
             assert play.header.status == status
 
 
-def test_each_rest_is_counted() -> None:
-    """Whoever started or resumed waits for the next one."""
+def test_each_settling_is_counted() -> None:
+    """A user who started or resumed the run waits for the next one."""
     play = Play(graph(step("a", suspends=1), step("b", suspends=1)))
     for settle_count, path in ((1, "0"), (2, "1")):
         assert (play.through().status, play.header.settle_count) == (StoredStatus.SUSPENDED, settle_count)
@@ -460,7 +460,7 @@ def test_one_of_two_resumes_of_a_step_wins() -> None:
 
 
 def test_an_event_and_a_wait_of_the_same_moment_cannot_miss_each_other() -> None:
-    """The worker has read an empty mailbox, the user that nobody waits: whoever commits second has to look again."""
+    """The worker has read an empty mailbox, the user that nobody waits: the second to commit has to look again."""
     for first in ("wait", "send"):
         play = Play(graph(wait("w")))
         claimed = play.claim("0")
@@ -478,7 +478,7 @@ def test_an_event_and_a_wait_of_the_same_moment_cannot_miss_each_other() -> None
 
 
 def test_a_wait_is_not_live_but_has_its_moment() -> None:
-    """The run rests; its time over, the scheduler wakes it, and an event that comes later is kept."""
+    """The run settles; when the time is over, the scheduler wakes it, and an event that comes later is kept."""
     play = Play(graph(wait("w", 60.0, step("late"))))
     assert (play.through().status, play.header.waiting) == (StoredStatus.SUSPENDED, 1)
     play.pass_time()
@@ -493,7 +493,7 @@ def test_a_wait_is_not_live_but_has_its_moment() -> None:
 
 
 def test_a_join_does_not_see_an_earlier_iterations_children() -> None:
-    """Records of an older visit are left where they are, and are invisible."""
+    """Activations of an older visit are left where they are, and are invisible."""
     play = Play(graph(loop("again", 2, foreach("each", 2, 2, step("item")))))
     play.go_on(play.claim("0.0"))
     for path in ("0.0.0", "0.0.1"):
@@ -505,7 +505,7 @@ def test_a_join_does_not_see_an_earlier_iterations_children() -> None:
     assert play.through().status == StoredStatus.SUCCESS
 
 
-def test_a_sleep_is_ended_by_a_worker_whom_the_ticker_tells() -> None:
+def test_a_sleep_is_ended_by_a_worker_that_the_scheduler_tells() -> None:
     """The scheduler only puts it in the queue: it has no graph."""
     play = Play(graph(sleep("nap", 60.0), step("a")))
     assert (play.header.live, play.tick()) == (1, [])

@@ -1,4 +1,4 @@
-"""Histories of users against workers and against each other, each told once, by the core's commands.
+"""Histories of users against workers and against each other, each told once, by the commands.
 
 Below them stands what the search sees of the same.
 """
@@ -27,7 +27,7 @@ from tests.simulation.explorer import Explorer
 from tests.simulation.play import Play
 from tests.simulation.test_histories import reason
 
-BAIL = graph(parallel("q", step("a"), step("b", word="bail")))
+BAIL = graph(parallel("q", step("a"), step("b", closes="bail")))
 ASKS = graph(parallel("q", step("a", suspends=1), step("b", suspends=1)))
 
 
@@ -40,7 +40,7 @@ def test_a_time_travel_to_items_that_have_all_succeeded_runs_them_anew() -> None
     assert (play.header.generation, play.status("0", "0.0", "1")) == (1, [ActivationStatus.SUCCESS] * 3)
 
 
-def test_a_sleep_that_was_held_back_is_slept_when_its_word_comes() -> None:
+def test_a_sleep_that_was_paused_is_slept_after_its_resume() -> None:
     """Step by step or not, a minute is a minute."""
 
     @as_step
@@ -59,22 +59,22 @@ def test_a_sleep_that_was_held_back_is_slept_when_its_word_comes() -> None:
 
 @pytest.mark.parametrize("fails", [0, 1])
 def test_a_resume_that_is_taken_back_does_not_hide_what_others_did_meanwhile(fails: int) -> None:
-    """Another step was resumed and has ended: the run rests anew, as what it has come to, and who waits hears of it."""
+    """Another step was resumed and has ended: the run settles anew, and users who wait hear of it."""
     play = Play(graph(parallel("q", step("a", suspends=1), step("b", suspends=1, fails=fails))))
-    before, held = play.through(), play.store.load(RUN, held=True)
+    before, awaiting = play.through(), play.store.load_awaiting(RUN)
     resumed = play.resume("0.0")
     assert isinstance(resumed, Committed)
     other = play.resume("0.1")
     assert isinstance(other, Committed)
     play.go_on(play.claim("0.1"))
-    undo = commands.undo_resume(before, held[:1], held, resumed, (play.fresh(), play.fresh()))
+    undo = commands.undo_resume(before, awaiting[:1], awaiting, resumed, (play.fresh(), play.fresh()))
     assert any(isinstance(play.send(change), Committed) for change in undo)
     assert play.through().status == (StoredStatus.FAILED if fails else StoredStatus.SUSPENDED)
     assert play.header.settle_count > other.header.settle_count
 
 
 class Moving(MemoryStore):
-    """A store in which something happens, once, as soon as somebody has read activations."""
+    """A store in which something happens, once, as soon as activations have been read."""
 
     then: Callable[[], Any] | None = None
 
@@ -108,15 +108,15 @@ def test_a_cancel_that_meets_the_end_of_a_start_still_cancels() -> None:
     assert store.load(run.run_id) == []
 
 
-def test_a_run_that_a_word_has_ended_can_be_restarted() -> None:
-    """The worker that was to tell of the end is lost, and nobody but a user brings the rest back."""
+def test_a_run_that_a_bail_has_closed_can_be_restarted() -> None:
+    """The worker that was to tell of the end is lost, and only a user brings the settling back."""
     play = Play(BAIL)
-    play.claim("0.0")  # its worker is lost too: what it does is not recorded any more
-    rest = play.run("0.1")
-    assert rest is not None
+    play.claim("0.0")  # its worker dies too: nothing of it is committed any more
+    settling = play.run("0.1")
+    assert settling is not None
     activations, now = play.store.load(RUN), play.store.now()
     play.send(commands.restart(play.header, activations, now, play.fresh(), acts.LIMITS))
-    assert reason(play.send(play.outcome(rest))) == LOST
+    assert reason(play.send(play.outcome(settling))) == LOST
     assert play.through().status == StoredStatus.SUCCESS
 
 
@@ -141,12 +141,12 @@ SEARCHES = {
     "a resume that is taken back, beside a failure": Search(
         graph(parallel("q", step("a", suspends=1), step("b", suspends=1, fails=1))), {"away": 1}
     ),
-    "a word to a paused run that is taken back": Search(
+    "a resume of a paused run that is taken back": Search(
         graph(step("a"), parallel("q", step("b"), step("c"))), {"away": 1}, {"per_step": True}
     ),
     "a start that is taken back": Search(graph(step("a")), {"unstart": 1, "cancel": 1, "race": 1}),
-    "a restart after a word": Search(BAIL, {"restart": 1, "race": 1}),
-    "a restart after a word, by nobody else": Search(BAIL, {"kill": 1}, {"auto_restart": False}),
+    "a restart after a bail": Search(BAIL, {"restart": 1, "race": 1}),
+    "a restart after a bail, by nobody else": Search(BAIL, {"kill": 1}, {"auto_restart": False}),
 }
 
 

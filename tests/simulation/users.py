@@ -1,7 +1,7 @@
-"""What users do to a run: resume, cancel, restart, travel in time, send events.
+"""The moves of users: resume, cancel, restart, travel in time, send events.
 
-A user reads the run and makes a change of what was read: at once, or, if the budget has a `race`, later, so that
-anybody else may come in between.
+A user reads the run and makes a change from what was read: at once, or, if the budget has a `race`, later, so that
+others may come in between.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tests.simulation.world import Move, World
 
 
 class Users(World):
-    """Their moves, and who of them must win. Their changes are the core's commands; a mutant gets those wrong."""
+    """The users' moves, and which of them must win. Their changes come from the commands; a mutant gets those wrong."""
 
     def _users(self, state: State) -> Iterator[Move]:
         for means, cost in self._wishes(state):
-            paid = replace(state, budget=state.spent(cost))
+            paid = replace(state, budget=state.spend(cost))
             yield from self._changes(paid, means)
-            if state.left("race"):
-                late = replace(paid, budget=paid.spent("race"), users=(*paid.users, means))
-                yield f"a user reads, to {means.word}", False, late
+            if state.may_have("race"):
+                late = replace(paid, budget=paid.spend("race"), users=(*paid.users, means))
+                yield f"a user reads, to {means.wish}", False, late
         for number, user in enumerate(state.users):
             others = replace(state, users=(*state.users[:number], *state.users[number + 1 :]))
             match user:
@@ -70,16 +70,16 @@ class Users(World):
     # --- what users want --------------------------------------------------------------------------------------
 
     def _wishes(self, state: State) -> Iterator[tuple[Means, str]]:
-        """What users may want of the run as it is now, and what it costs."""
+        """Give what users may want of the run as it is now, and the budget it costs."""
         header = state.header
         yield from self._resumes(state)
-        if state.left("cancel") and header.status not in FINAL:
+        if state.may_have("cancel") and header.status not in FINAL:
             yield Means("cancel", header, (), self._cancel(state)), "cancel"
-        if header.status == StoredStatus.RUNNING and (state.left("restart") or not self.auto_restart):
+        if header.status == StoredStatus.RUNNING and (state.may_have("restart") or not self.auto_restart):
             meant = tuple(commands.select_unfinished(header, state.activations))
             change = commands.restart(header, state.activations, self.clock.now(), self.fresh(), acts.LIMITS)
             yield Means("restart", header, meant, change), "restart" * self.auto_restart
-        if header.status != StoredStatus.RUNNING and state.left("travel"):
+        if header.status != StoredStatus.RUNNING and state.may_have("travel"):
             for target in self.targets:
                 self.load(state)
                 try:
@@ -91,20 +91,20 @@ class Users(World):
     def _resumes(self, state: State) -> Iterator[tuple[Means, str]]:
         for activations in self._meant(state):
             yield self._resume(state, activations, "", "data", self.per_step), ""
-            if state.left("again") and activations[0].status == ActivationStatus.SUSPENDED:
+            if state.may_have("again") and activations[0].status == ActivationStatus.SUSPENDED:
                 yield self._resume(state, activations, ", in vain", acts.AGAIN, self.per_step), "again"
-        if state.left("through") and (held := self._named(state, Target(), per_step=False)):
-            yield self._resume(state, held, ", and all that follows", "data", False), "through"
+        if state.may_have("through") and (awaiting := self._named(state, Target(), per_step=False)):
+            yield self._resume(state, awaiting, ", and all that follows", "data", False), "through"
 
     def _resume(self, state: State, activations: tuple[Activation, ...], how: str, data: str, per_step: bool) -> Means:
-        word = f"resume {', '.join(activation.path for activation in activations)}{how}"
-        held = tuple(activation for activation in state.activations if activation.status in AWAITING)
+        wish = f"resume {', '.join(activation.path for activation in activations)}{how}"
+        awaiting = tuple(activation for activation in state.activations if activation.status in AWAITING)
         change = acts.resume_all(state.header, activations, self.fresh, data=data, per_step=per_step)
-        return Means(word, state.header, activations, change, held)
+        return Means(wish, state.header, activations, change, awaiting)
 
     def _meant(self, state: State) -> Iterator[tuple[Activation, ...]]:
-        """Whom users may mean by a resume; each set of activations once."""
-        if not self.wishes:  # whoever waits, also in a run that has ended: it must be refused
+        """Give each set of activations that users may mean by a resume, once."""
+        if not self.wishes:  # all that is suspended, also in a run that has ended: that must be refused
             yield from (
                 (activation,) for activation in state.activations if activation.status == ActivationStatus.SUSPENDED
             )
@@ -119,7 +119,7 @@ class Users(World):
 
     def _named(self, state: State, target: Target, *, per_step: bool) -> tuple[Activation, ...]:
         try:
-            return tuple(callers.meant(target, state.header, state.activations, per_step=per_step))
+            return tuple(callers.select_meant(target, state.header, state.activations, per_step=per_step))
         except (ResumeAmbiguous, RunNotSuspended, StepNotSuspended):
             return ()
 
@@ -129,24 +129,24 @@ class Users(World):
     # --- what comes of it -------------------------------------------------------------------------------------
 
     def _changes(self, state: State, means: Means) -> Iterator[Move]:
-        """The change is sent to the store, which has perhaps moved on since it was read."""
+        """Send the change to the store, where the run has perhaps moved on since it was read."""
         self.load(state)
         try:
             answer = self.store.commit(RUN, means.change)
         except KeyError as error:
-            raise Violation(f"{means.word} trips over a record that is not there: {error}") from error
+            raise Violation(f"{means.wish} trips over an activation that is not there: {error}") from error
         why = _why_not(state, means)
         if isinstance(answer, Refused):
             again = means.act == "cancel" and state.header.status not in FINAL
             if self.judges and not why and not (again and state.header != means.header):
-                raise Violation(f"a user may not {means.word}, although all is as it was read ({answer.reason})")
-            if again:  # whoever cancels does not give up
+                raise Violation(f"a user may not {means.wish}, although all is as it was read ({answer.reason})")
+            if again:  # a user who cancels does not give up
                 means = replace(means, header=state.header, change=self._cancel(state))
                 state = replace(state, users=(*state.users, means))
-            yield f"a user may not {means.word} ({answer.reason})", False, state
+            yield f"a user may not {means.wish} ({answer.reason})", False, state
             return
         if self.judges and why:
-            raise Violation(f"a user may {means.word}, although {why}")
+            raise Violation(f"a user may {means.wish}, although {why}")
         yield from self._tells(state, self._done(state, means, answer), means, answer)
 
     def _done(self, state: State, means: Means, answer: Committed) -> State:
@@ -156,16 +156,16 @@ class Users(World):
         if means.act == "resume":
             checks.has_resumed(done, means.activations)
         if means.act == "restart":
-            checks.claims_taken(done, means.activations)
+            checks.has_taken_claims(done, means.activations)
             checks.has_restarted(done, means.activations)
         if means.act == "travel":
-            target = travel.find_target(self.graph, means.word.removeprefix("travel to ").split("."))
-            checks.arrived(self.graph, target, state, done)
+            target = travel.find_target(self.graph, means.wish.removeprefix("travel to ").split("."))
+            checks.has_arrived(self.graph, target, state, done)
             done = replace(done, ended=_ended_before(state, done))
         return done
 
     def _tells(self, before: State, done: State, means: Means, answer: Committed) -> Iterator[Move]:
-        name = f"a user may {means.word}"
+        name = f"a user may {means.wish}"
         natural = means.act == "restart" and not self.auto_restart
         told = self.at_once(answer.dispatches)
         if not told:
@@ -173,66 +173,66 @@ class Users(World):
         else:
             for how, good, end in self.publishes(done, "U", told):
                 yield f"{name}; {how}", good and natural, end
-            if done.left("kill"):
-                yield f"{name} and dies", False, replace(done, budget=done.spent("kill"))
-        if done.left("away") and means.act == "resume":
+            if done.may_have("kill"):
+                yield f"{name} and dies", False, replace(done, budget=done.spend("kill"))
+        if done.may_have("away") and means.act == "resume":
             ids = self.fresh(), self.fresh()
-            undo = commands.undo_resume(means.header, means.activations, means.held, answer, ids)
+            undo = commands.undo_resume(means.header, means.activations, means.awaiting, answer, ids)
             users = (*done.users, Undoes(means, undo))
-            alone = replace(done, awaited=before.awaited, budget=done.spent("away"), users=users)
+            alone = replace(done, awaited=before.awaited, budget=done.spend("away"), users=users)
             yield f"{name}, but the broker is away", False, alone
-        if done.left("insist"):
-            again = replace(done, budget=done.spent("insist"), users=(*done.users, Insists(means)))
-            yield f"{name}, but hears nothing", False, again
+        if done.may_have("insist"):
+            yield f"{name}, but hears nothing", False, _will_insist(done, means, answer)
 
     def _takes_back(self, state: State, user: Undoes) -> Move:
         self.load(state)
         answers = (self.store.commit(RUN, change) for change in user.changes)
         if any(isinstance(answer, Committed) for answer in answers):
             of = state.activations if user.means.act == "start" else user.means.activations
-            begun = next((activation.path for activation in of if _is_held(state, activation)), None)
+            begun = next((activation.path for activation in of if _is_claimed(state, activation)), None)
             if begun is not None:
-                raise Violation(f"the wish to {user.means.word} is taken back, although {begun} has begun")
+                raise Violation(f"the wish to {user.means.wish} is taken back, although {begun} has begun")
             done = self.take(state, undone=True)
             checks.is_as_before(done, user.means.activations)
-            return f"a user takes it back, to {user.means.word}", False, done
+            return f"a user takes it back, to {user.means.wish}", False, done
         guard = user.changes[0].guard
         assert isinstance(guard, RequestGuard)
-        awaited = max(state.awaited, guard.settle_count or 0)  # it is as if somebody had been told
-        return f"a user cannot take it back, to {user.means.word}", False, replace(state, awaited=awaited)
+        awaited = max(state.awaited, guard.settle_count or 0)  # as if the user had been told that the run goes on
+        return f"a user cannot take it back, to {user.means.wish}", False, replace(state, awaited=awaited)
 
     def _insists(self, state: State, user: Insists) -> Iterator[Move]:
         self.load(state)
         answer = self.store.commit(RUN, user.means.change)
         done = self.take(state)
         if done.header.commits != state.header.commits:
-            raise Violation(f"a user who repeats the wish to {user.means.word} is obeyed twice")
+            raise Violation(f"a user who repeats the wish to {user.means.wish} is obeyed twice")
         if isinstance(answer, Refused):
-            yield f"a user repeats the wish to {user.means.word}: refused", False, done
-            return
+            raise Violation(f"a user who repeats the wish to {user.means.wish} is refused ({answer.reason})")
+        if answer.header.settle_count != user.settle_count:
+            raise Violation(f"a user who repeats the wish to {user.means.wish} is told of another rest to wait for")
         for how, _, end in self.publishes(done, "U", self.at_once(answer.dispatches)):
-            yield f"a user repeats the wish to {user.means.word}; {how}", False, end
+            yield f"a user repeats the wish to {user.means.wish}; {how}", False, end
 
     # --- events -----------------------------------------------------------------------------------------------
 
     def _reads_mail(self, state: State) -> Iterator[Move]:
         if any(isinstance(user, Sends) for user in state.users):
             return
-        if state.left("send") and state.header.status not in FINAL:
+        if state.may_have("send") and state.header.status not in FINAL:
             first = commands.find_first_waiter(state.mail)
             waiting = state.at(flow.waiter_path(first)) if first else None
             sends = Sends(state.mail, waiting, f"v{dict(state.budget)['send']}")
-            late = replace(state, users=(*state.users, sends), budget=state.spent("send"))
+            late = replace(state, users=(*state.users, sends), budget=state.spend("send"))
             yield "a user reads the mailbox", False, late
 
     def _sends(self, state: State, sends: Sends) -> Iterator[Move]:
         self.load(state)
         change = acts.send_change(sends.entries, sends.waiting, sends.value, self.fresh)
         answer = self.store.commit(RUN, change)
-        again = replace(state, budget=state.spent("send", -1))
+        again = replace(state, budget=state.spend("send", -1))
         if isinstance(answer, Refused):
-            word = "the event comes too late" if answer.reason == ENDED_RUN else "the mailbox has moved"
-            yield word, False, state if answer.reason == ENDED_RUN else again
+            what = "the event comes too late" if answer.reason == ENDED_RUN else "the mailbox has moved"
+            yield what, False, state if answer.reason == ENDED_RUN else again
             return
         if not change.values:
             cleared = self.take(again)
@@ -243,23 +243,27 @@ class Users(World):
         checks.has_sent(state, done, sends)
         for how, _, end in self.publishes(done, f"U sends {sends.value};", answer.dispatches):
             yield how, False, end
+        if done.may_have("insist"):
+            means = Means(f"send {sends.value}", state.header, (), change)
+            yield f"U sends {sends.value}, but hears nothing", False, _will_insist(done, means, answer)
 
     # --- the process around a worker --------------------------------------------------------------------------
 
     def _ends_claim(self, state: State, parent: Parent) -> Iterator[Move]:
-        """It reads the activation, and ends the claim that its child had, if that is there still."""
+        """Let it read the activation, and end the claim that its child had, if that is still there."""
         path, seq = parent.activation.path, parent.activation.seq
-        name = f"the parent of who had {path or 'the rest'}"
+        name = f"the parent of the worker that had {path or 'the settling'}"
         if parent.change is None:
             now, change = state.at(path), None
-            if now is not None and parent.word == "releases":
-                change = attempt_commands.release(state.header, now, seq, acts.LIMITS)
+            if now is not None and parent.way in ("releases", "gives back"):
+                is_abandoned = parent.way == "releases"
+                change = attempt_commands.release(state.header, now, seq, acts.LIMITS, is_abandoned=is_abandoned)
             elif now is not None and attempt_commands.may_fail_claim(now, seq):
-                change = acts.settled_for(self.graph, Claimed(state.header, now, {}, {}, {}))
-            lives = state.header.status == StoredStatus.RUNNING and not state.header.closed
+                change = acts.fail_claim_change(self.graph, Claimed(state.header, now, {}, {}, {}), self.fresh())
+            is_open = state.header.status == StoredStatus.RUNNING and not state.header.closed
             if (
                 change is None
-                and lives
+                and is_open
                 and path
                 and now is not None
                 and now.lease_token == parent.activation.lease_token
@@ -275,30 +279,36 @@ class Users(World):
             return
         checks.is_of_the_dead(state, parent.activation)
         done = self.take(state, ended=self._ended(state))
-        if parent.word == "releases":
-            checks.has_released(done, parent.activation)
-        yield from self.publishes(done, f"{name} {parent.word} it;", self.at_once(answer.dispatches))
+        if parent.way in ("releases", "gives back"):
+            checks.has_released(done, parent.activation, is_abandoned=parent.way == "releases")
+        yield from self.publishes(done, f"{name} {parent.way} it;", self.at_once(answer.dispatches))
 
 
-# --- who must win ---------------------------------------------------------------------------------------------
+def _will_insist(done: State, means: Means, answer: Committed) -> State:
+    """The state in which the user who has had no answer will ask once more."""
+    insists = Insists(means, answer.header.settle_count)
+    return replace(done, budget=done.spend("insist"), users=(*done.users, insists))
+
+
+# --- the one that must win ------------------------------------------------------------------------------------
 
 
 def _why_not(state: State, means: Means) -> str:
-    """Why this user must be refused; empty where nothing stands in the way. By what the documents promise."""
+    """Return why this user must be refused, by what the documents promise; empty where nothing stands in the way."""
     now, read = state.header, means.header
     if now.status in FINAL and means.act != "travel":
         return f"the run is {now.status}"
     if means.act == "start":
         return "" if now.status == StoredStatus.PENDING else f"the run is {now.status}"
     if means.act == "cancel":
-        return "" if now.settle_count == read.settle_count else "it has rested since"
+        return "" if now.settle_count == read.settle_count else "it has settled since"
     if now.generation != read.generation:
-        return "it was read in another life"
+        return "it was read in another generation"
     if means.act == "resume":
-        why = "a word has ended the run" if now.closed else ""
+        why = "the run is closed" if now.closed else ""
         return why or ("" if _unmoved(state, means) else "somebody else was first")
     if now.settle_count != read.settle_count:
-        return "it has rested since"
+        return "it has settled since"
     if means.act == "restart":
         why = "" if now.status == StoredStatus.RUNNING else f"the run is {now.status}"
         return why or ("" if _unmoved(state, means) else "what it restarts has moved")
@@ -308,11 +318,11 @@ def _why_not(state: State, means: Means) -> str:
 
 
 def _unmoved(state: State, means: Means) -> bool:
-    """Whether what is meant is still in the very claim, queue or suspension in which it was read."""
+    """Tell whether what is meant is still in the very claim, queue or suspension in which it was read."""
     return all(_present(state.at(activation.path)) == _present(activation) for activation in means.activations)
 
 
-def _is_held(state: State, activation: Activation) -> bool:
+def _is_claimed(state: State, activation: Activation) -> bool:
     now = state.at(activation.path)
     return now is not None and bool(now.lease_token)
 
@@ -326,7 +336,7 @@ def _outcomes(activations: Sequence[Activation]) -> list[tuple[str, str, str, st
 
 
 def _ended_before(before: State, after: State) -> frozenset[Place]:
-    """The activations that have ended in a new life: those that are kept, and those that were put as ended."""
+    """The activations that have ended in a new generation: those that were kept or created as ended."""
     kept = {activation.path for activation in after.activations if activation is before.at(activation.path)}
     put = {(activation.path, activation.visit) for activation in after.activations if activation.status in ENDED}
     return frozenset({place for place in before.ended if place[0] in kept} | put)

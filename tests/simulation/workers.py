@@ -1,4 +1,4 @@
-"""What workers, time and the scheduler do to a run."""
+"""The moves of workers, time and the scheduler."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from orchestrator.rules import timers
 from orchestrator.rules.apply import MAILBOX
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, LeaseGuard, Refused
 from orchestrator.rules.model import FINAL, LIVE, Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import on_deadline
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import RESTING, Holds, Local, Parent, Read, Repeats, State, Tells, Violation
+from tests.simulation.state import SETTLED, Finds, Holds, Local, Parent, Read, Repeats, State, Tells, Violation
 from tests.simulation.world import Move, World
 
 
 class Workers(World):
-    """Their moves, and what must hold of each."""
+    """The workers' moves, and what must hold of each."""
 
-    owners = True  # whether a commit by who does not hold the activation is a violation by itself
+    owners = True  # a commit by a worker that does not hold the lease is a violation by itself
 
     # --- messages ---------------------------------------------------------------------------------------------
 
@@ -40,32 +41,42 @@ class Workers(World):
                 self._may_claim(state, path)
                 local = Holds(answer)
             less = self.take(state, workers=self._worker(state, number, local), messages=state.messages - {message})
-            word = "claims" if local else f"leaves alone ({answer.reason if isinstance(answer, Refused) else ''})"
-            yield f"W{number} {word} {message}", True, less
-            if state.left("repeat"):
-                again = replace(less, messages=state.messages, budget=state.spent("repeat"))
-                yield f"W{number} {word} {message}, which comes again", False, again
+            deed = "claims" if local else f"leaves alone ({answer.reason if isinstance(answer, Refused) else ''})"
+            yield f"W{number} {deed} {message}", True, less
+            if state.may_have("repeat"):
+                again = replace(less, messages=state.messages, budget=state.spend("repeat"))
+                yield f"W{number} {deed} {message}, which comes again", False, again
 
     def _may_claim(self, state: State, path: str) -> None:
         activation = state.at(path)
-        if state.header.status in RESTING:
+        if state.header.status in SETTLED:
             raise Violation(f"{path} is claimed in a run that is {state.header.status}")
         if activation is None or activation.status not in LIVE:
             raise Violation(f"{path} is claimed although it is {activation and activation.status}")
+        if activation.status == ActivationStatus.RUNNING:
+            raise Violation(f"{path} is claimed by a message, while it is running")
         if activation.status != ActivationStatus.QUEUED and activation.deadline > self.clock.now():
             raise Violation(f"{path} is claimed before its moment, while it is {activation.status}")
 
     # --- claims -----------------------------------------------------------------------------------------------
 
     def _works(self, state: State, number: int, local: Local) -> Iterator[Move]:
-        if state.left("kill"):
-            gone = replace(state, workers=self._worker(state, number, None), budget=state.spent("kill"))
+        if state.may_have("kill"):
+            gone = replace(state, workers=self._worker(state, number, None), budget=state.spend("kill"))
             yield f"W{number} is killed in {_brief(local)}", False, gone
-            for word in ("release", "settle"):
-                if state.left(word) and isinstance(local, Holds):
-                    known = Parent(f"{word}s", local.claimed.activation)
-                    told = replace(gone, users=(*gone.users, known), budget=gone.spent(word))
+            for fault in ("release", "fail"):
+                if state.may_have(fault) and isinstance(local, Holds):
+                    known = Parent(f"{fault}s", local.claimed.activation)
+                    told = replace(gone, users=(*gone.users, known), budget=gone.spend(fault))
                     yield f"W{number} is killed in {_brief(local)}, and its parent sees it", False, told
+            if state.may_have("stop") and isinstance(local, Holds):
+                known = Parent("gives back", local.claimed.activation)
+                told = replace(gone, users=(*gone.users, known), budget=gone.spend("stop"))
+                yield f"W{number} is stopped in {_brief(local)}, and its parent sees it", False, told
+        if state.may_have("outrun") and isinstance(local, Holds):
+            known = Parent("fails", local.claimed.activation)
+            outrun = replace(state, users=(*state.users, known), budget=state.spend("outrun"))
+            yield f"W{number} outruns its limit in {_brief(local)}", False, outrun
         if isinstance(local, Holds) and not local.at:
             yield from self._on_the_way(state, number, local)
         match local:
@@ -85,12 +96,12 @@ class Workers(World):
                 done = self.take(state, workers=self._worker(state, number, following))
                 if (done.activations, done.mail) != (state.activations, state.mail):
                     raise Violation("a commit that is repeated is applied twice")
-                yield f"W{number} repeats its commit", True, self.settled(done)
+                yield f"W{number} repeats its commit", True, self.publish_all(done)
             case _:
                 raise AssertionError(local)
 
     def _on_the_way(self, state: State, number: int, local: Holds) -> Iterator[Move]:
-        """Before its outcome a step may stream, and a worker that cannot run it gives it back."""
+        """Let a step stream before its outcome, or a worker that cannot run it give it back."""
         claimed = local.claimed
         if local.unheard is not None:
             self.load(state)
@@ -100,19 +111,19 @@ class Workers(World):
             heard = self._worker(state, number, replace(local, unheard=None))
             yield f"W{number} repeats its flush", True, replace(state, workers=heard)
             return
-        if state.left("flush") and claimed.activation.phase == Phase.RUN:
-            yield from self._flushes(replace(state, budget=state.spent("flush")), number, local)
-        if state.left("defer"):
+        if state.may_have("flush") and claimed.activation.phase == Phase.RUN:
+            yield from self._flushes(replace(state, budget=state.spend("flush")), number, local)
+        if state.may_have("defer"):
             self.load(state)
-            answer = self.commit(state, acts.deferred(claimed), claimed)
-            done = self.take(state, workers=self._worker(state, number, None), budget=state.spent("defer"))
+            answer = self.commit(state, acts.defer_change(claimed), claimed)
+            done = self.take(state, workers=self._worker(state, number, None), budget=state.spend("defer"))
             if isinstance(answer, Committed):
                 checks.is_deferred(done, claimed, self.clock.now())
-            yield f"W{number} cannot run {claimed.activation.path or 'the rest'}", False, done
+            yield f"W{number} cannot run {claimed.activation.path or 'the settling'}", False, done
 
     def _flushes(self, state: State, number: int, local: Holds) -> Iterator[Move]:
         self.load(state)
-        change = acts.flushed(local.claimed, local.flushed + 1)
+        change = acts.flush_change(local.claimed, local.flushed + 1)
         answer = self.commit(state, change, local.claimed)
         if isinstance(answer, Refused):
             yield f"W{number} flushes: refused ({answer.reason})", False, state
@@ -122,19 +133,19 @@ class Workers(World):
         flushed = replace(local, flushed=local.flushed + 1)
         done = self.take(state, workers=self._worker(state, number, flushed))
         yield f"W{number} flushes", False, done
-        if state.left("resend"):
+        if state.may_have("resend"):
             unheard = self._worker(state, number, replace(flushed, unheard=change))
             yield (
                 f"W{number} flushes, but hears nothing",
                 False,
-                replace(done, workers=unheard, budget=state.spent("resend")),
+                replace(done, workers=unheard, budget=state.spend("resend")),
             )
 
     def _may_refuse(self, state: State, change: Change, answer: Committed | Refused) -> None:
         assert isinstance(change.guard, LeaseGuard)
         activation = state.at(change.guard.path)
         if isinstance(answer, Refused) and activation is not None and activation.last_lease_token == change.guard.token:
-            raise Violation("who repeats a commit is told that it is somebody else's")
+            raise Violation("a worker that repeats a commit is told that it is somebody else's")
 
     def _after(self, answer: Committed | Refused) -> Local:
         if isinstance(answer, Refused):
@@ -154,11 +165,11 @@ class Workers(World):
         self.load(state)
         try:
             todo = self.commits(claimed, entries)
-        except ValueError as error:  # the core does not know what this run has come to
+        except ValueError as error:  # no rule says what this run has come to
             raise Violation(str(error)) from error
         change, last = todo[at], at + 1 == len(todo)
         answer = self.commit(state, change, claimed)
-        name = f"W{number} commits {claimed.activation.path or 'the rest'} ({claimed.activation.phase})"
+        name = f"W{number} commits {claimed.activation.path or 'the settling'} ({claimed.activation.phase})"
         if isinstance(answer, Refused):
             again = Holds(claimed) if answer.reason == MAILBOX else None  # then it looks again
             left = self.take(state, workers=self._worker(state, number, again))
@@ -172,36 +183,37 @@ class Workers(World):
         checks.has_left_the_mailbox(done, claimed)
         if last:
             checks.has_items(done, claimed, todo)
-        yield name, True, self.settled(done)
-        if state.left("resend"):
+        yield name, True, self.publish_all(done)
+        if state.may_have("resend"):
             again = self._worker(state, number, Repeats(change))
-            yield f"{name}, but hears nothing", False, replace(done, workers=again, budget=state.spent("resend"))
+            yield f"{name}, but hears nothing", False, replace(done, workers=again, budget=state.spend("resend"))
 
     def commit(self, state: State, change: Change, claimed: Claimed) -> Committed | Refused:
         """Commit a worker's outcome, and see that it was the worker's to commit."""
         answer = self.store.commit(RUN, change)
         mine = claimed.activation
         activation = state.at(mine.path)
-        held = (
+        is_owner = (
             activation is not None
             and activation.status == ActivationStatus.RUNNING
             and activation.lease_token == mine.lease_token
         )
         if isinstance(answer, Refused):
             goes_on = state.header.status == StoredStatus.RUNNING and not (state.header.closed and mine.path)
-            if self.judges and held and goes_on and answer.reason != MAILBOX:
-                raise Violation(f"a commit of {mine.path!r} is refused to who holds it ({answer.reason})")
+            if self.judges and is_owner and goes_on and answer.reason != MAILBOX:
+                raise Violation(
+                    f"a commit of {mine.path!r} is refused to the worker that holds its lease ({answer.reason})"
+                )
             return answer
-        if state.header.status in RESTING:
+        if state.header.status in SETTLED:
             raise Violation(f"a commit is accepted in a run that is {state.header.status}")
         if state.header.generation != claimed.header.generation:
-            raise Violation(
-                f"a commit of life {claimed.header.generation} is accepted in life {state.header.generation}"
-            )
-        if self.owners and not held:
-            raise Violation(f"a commit of {mine.path!r} is accepted from who does not hold it")
+            older, newer = claimed.header.generation, state.header.generation
+            raise Violation(f"a commit of generation {older} is accepted in generation {newer}")
+        if self.owners and not is_owner:
+            raise Violation(f"a commit of {mine.path!r} is accepted from a worker that does not hold its lease")
         if self.owners and state.header.closed and mine.path:
-            raise Violation("a commit is accepted after a word that ends the run")
+            raise Violation("a commit is accepted in a run that is closed")
         return answer
 
     # --- time and the scheduler ----------------------------------------------------------------------------------
@@ -211,23 +223,23 @@ class Workers(World):
         now = self.clock.now()
         for activation in state.activations:
             over = activation.status == ActivationStatus.RUNNING and 0 < activation.deadline <= now
-            if over and state.left("renew") and state.owner(activation) is not None:
-                renewed = state.having(replace(activation, deadline=now + acts.LEASE))
-                yield f"{activation.path} is renewed", False, replace(renewed, budget=state.spent("renew"))
+            if over and state.may_have("renew") and state.owner(activation) is not None:
+                renewed = state.with_activation(replace(activation, deadline=now + acts.LEASE))
+                yield f"{activation.path} is renewed", False, replace(renewed, budget=state.spend("renew"))
             if not activation.deadline or activation.deadline <= now:
                 continue
-            come = state.having(replace(activation, deadline=now))
+            come = state.with_activation(replace(activation, deadline=now))
             match activation.status:
                 case ActivationStatus.RUNNING if state.owner(activation) is not None:
-                    if state.left("expire") and activation.abandoned_attempts < acts.MAX_LOST - 1:
-                        ended = replace(come, budget=state.spent("expire"))
+                    if state.may_have("expire") and activation.abandoned_attempts < acts.MAX_ABANDONED - 1:
+                        ended = replace(come, budget=state.spend("expire"))
                         yield f"the lease of {activation.path} ends under its worker", False, ended
                 case ActivationStatus.QUEUED if self._on_its_way(state, activation):
-                    if state.left("early"):
-                        ended = replace(come, budget=state.spent("early"))
-                        yield f"the grace of {activation.path} ends early", False, ended
+                    if state.may_have("early"):
+                        ended = replace(come, budget=state.spend("early"))
+                        yield f"the redelivery delay of {activation.path} ends early", False, ended
                 case _:
-                    yield f"the moment of {activation.path or 'the rest'} comes ({activation.status})", True, come
+                    yield f"the moment of {activation.path or 'the settling'} comes ({activation.status})", True, come
 
     def _on_its_way(self, state: State, activation: Activation) -> bool:
         message = (activation.path, activation.seq)
@@ -242,28 +254,38 @@ class Workers(World):
 
     def _ticks(self, state: State, which: str) -> Iterator[Move]:
         """The moves of one scheduler; `which` is its place in the state."""
-        who = "the ticker" if which == "scheduler" else "the second ticker"
+        who = "the scheduler" if which == "scheduler" else "the second scheduler"
         match getattr(state, which):
             case None:
                 self.load(state)
                 for due in self.store.due_timers(acts.NAMESPACE):
                     yield from self._sweeps(state, due.header, due.activation, which, who)
-                    if state.left("pause"):
-                        read = _at(which, Read(due.header, due.activation), budget=state.spent("pause"))
-                        yield f"{who} reads {due.activation.path} and pauses", False, replace(state, **read)
+                    if state.may_have("glance"):
+                        late = _at(which, Finds(due.activation.path), budget=state.spend("glance"))
+                        name = f"{who} finds the timer of {due.activation.path} and pauses"
+                        yield name, False, replace(state, **late)
+                    if state.may_have("pause"):
+                        paused = _at(which, Read(due.header, due.activation), budget=state.spend("pause"))
+                        yield f"{who} reads {due.activation.path} and pauses", False, replace(state, **paused)
+            case Finds(path=path):
+                found = state.at(path)
+                if found is not None and timers.is_due(found, self.clock.now()):
+                    yield from self._sweeps(state, state.header, found, which, who)
+                else:
+                    yield f"{path} is not due any more", True, replace(state, **_at(which, None))
             case Read(header=header, activation=activation):
                 yield from self._sweeps(state, header, activation, which, who)
             case Tells(dispatches=dispatches):
                 yield from self.publishes(state, who, dispatches, **_at(which, None))
-                if state.left("kill"):
-                    dead = replace(state, **_at(which, None, budget=state.spent("kill")))
+                if state.may_have("kill"):
+                    dead = replace(state, **_at(which, None, budget=state.spend("kill")))
                     yield f"{who} dies before it publishes", False, dead
             case other:
                 raise AssertionError(other)
 
     def _sweeps(self, state: State, header: RunHeader, activation: Activation, which: str, who: str) -> Iterator[Move]:
-        todo = on_deadline(header, activation, acts.GRACE)
-        name = f"{who} sweeps {activation.path or 'the rest'} ({activation.status})"
+        todo = on_deadline(header, activation, acts.REDELIVERY_DELAY)
+        name = f"{who} sweeps {activation.path or 'the settling'} ({activation.status})"
         if todo is None:
             yield f"{name}: nothing to do", True, replace(state, **_at(which, None))
             return
@@ -272,13 +294,17 @@ class Workers(World):
         if isinstance(answer, Refused):
             yield f"{name}: refused ({answer.reason})", True, replace(state, **_at(which, None))
             return
-        if state.header.status in (RESTING if activation.status != ActivationStatus.WAITING else FINAL):
-            raise Violation(f"the ticker moves {activation.path} in a run that is {state.header.status}")
+        if state.header.status in (SETTLED if activation.status != ActivationStatus.WAITING else FINAL):
+            raise Violation(f"the scheduler moves {activation.path} in a run that is {state.header.status}")
+        if activation.status == ActivationStatus.RUNNING and activation.deadline > self.clock.now():
+            raise Violation(f"the scheduler takes the claim of {activation.path}, whose lease has just begun")
         now = state.at(activation.path)
         if header.generation != state.header.generation and (now is None or now.seq != activation.seq):
-            raise Violation(f"the ticker, which has read life {header.generation}, moves {activation.path} in another")
+            raise Violation(
+                f"the scheduler, which has read generation {header.generation}, moves {activation.path} in another"
+            )
         told = (*answer.dispatches, *todo.again)
-        yield name, True, self.settled(self.take(state, **_at(which, Tells(told) if told else None)))
+        yield name, True, self.publish_all(self.take(state, **_at(which, Tells(told) if told else None)))
 
 
 def _at(which: str, local: Local, **more: Any) -> dict[str, Any]:
@@ -289,7 +315,7 @@ def _at(which: str, local: Local, **more: Any) -> dict[str, Any]:
 def _brief(local: Local) -> str:
     match local:
         case Holds(claimed=claimed):
-            return f"the claim of {claimed.activation.path or 'the rest'} ({claimed.activation.phase})"
+            return f"the claim of {claimed.activation.path or 'the settling'} ({claimed.activation.phase})"
         case Tells(dispatches=dispatches):
             return f"publishing {[dispatch.path for dispatch in dispatches]}"
         case _:

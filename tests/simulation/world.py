@@ -15,7 +15,7 @@ from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import Holds, Local, Means, Place, PutsBack, State, Tells, Undoes, User, Violation
+from tests.simulation.state import Holds, Insists, Local, Means, Place, PutsBack, State, Tells, Undoes, User, Violation
 
 Move = tuple[str, bool, State]
 
@@ -23,12 +23,12 @@ Move = tuple[str, bool, State]
 class World:
     """One graph, how its run is set up, and how much may happen to it.
 
-    `wishes` are the ways in which users say whom they resume (else each activation that is suspended is resumed), `targets`
+    `wishes` are the ways in which users name what they resume (else each suspended activation is resumed), `targets`
     the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early.
     """
 
-    judges = True  # whether it is a violation by itself if somebody wins, or loses, who must not
-    hears = True  # whether it is a violation by itself if something is not told, or told in vain
+    judges = True  # it is a violation by itself if a user wins, or loses, who must not
+    hears = True  # it is a violation by itself if an event is missing, or is not true
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class World:
         """The run has been started, and the start was published, or could not be."""
         self.tokens = 0
         self.store._runs.clear()
-        self.store._due.clear()
+        self.store._timers.clear()
         header = self.store.create(replace(acts.new_header(), auto_restart=self.auto_restart))
         self.run = self.store._runs[RUN]
         begins = replace(header, per_step=self.per_step)
@@ -67,13 +67,13 @@ class World:
         if self.delay:
             checks.is_delayed(self.graph, state, self.clock.now() + self.delay)
         users: list[User] = []
-        if state.left("start"):
+        if state.may_have("start"):
             users.append(Means("start", header, (), acts.start_change(self.graph, begins, self.fresh)))
-            state = replace(state, users=tuple(users), budget=state.spent("start"))
-        if state.left("unstart"):
+            state = replace(state, users=tuple(users), budget=state.spend("start"))
+        if state.may_have("unstart"):
             means = Means("start", header, (), change)
             users.append(Undoes(means, (commands.undo_start(change, answer, self.fresh()),)))
-            return replace(state, users=tuple(users), budget=state.spent("unstart"))
+            return replace(state, users=tuple(users), budget=state.spend("unstart"))
         messages = frozenset((d.path, d.seq) for d in answer.dispatches if not d.delay)
         return replace(state, messages=messages)
 
@@ -86,12 +86,15 @@ class World:
     def load(self, state: State) -> None:
         """Make the store hold what the state says."""
         activations = {activation.path: activation for activation in state.activations}
-        held = {activation.path for activation in state.activations if activation.status in AWAITING}
-        fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": []}
+        awaiting = {activation.path for activation in state.activations if activation.status in AWAITING}
+        requests = {id_: (self.clock.now(), reply) for id_, reply in state.requests}
+        fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": [], "requests": requests}
         mail = {acts.EVENT: list(state.mail)}
-        run = replace(self.run, header=state.header, activations=activations, held=held, mail=mail, **fresh)
+        run = replace(
+            self.run, header=state.header, activations=activations, awaiting=awaiting, mailboxes=mail, **fresh
+        )
         self.store._runs = {RUN: run}
-        self.store._due = {
+        self.store._timers = {
             (RUN, activation.path): activation.deadline for activation in state.activations if activation.deadline
         }
 
@@ -99,9 +102,12 @@ class World:
         """The state with what the store holds now. Values of an earlier moment come back where something is undone."""
         run = self.store._runs[RUN]
         activations = tuple(run.activations[path] for path in sorted(run.activations))
-        mail = tuple(run.mail.get(acts.EVENT, ()))
-        taken = replace(state, **{"header": run.header, "activations": activations, "mail": mail, **changes})
-        moved = checks.moved(state, taken)
+        mail = tuple(run.mailboxes.get(acts.EVENT, ()))
+        asked = {user.id for user in state.users if isinstance(user, Insists)}
+        requests = tuple((id_, reply) for id_, (_, reply) in sorted(run.requests.items()) if id_ in asked)
+        found = {"header": run.header, "activations": activations, "mail": mail, "requests": requests}
+        taken = replace(state, **{**found, **changes})
+        moved = checks.find_moved(state, taken)
         checks.follows(state.header, run.header, moved, self.clock.now())
         if self.hears:
             checks.has_told(state.header, run.header, moved, [event.doc for event in run.events])
@@ -110,9 +116,9 @@ class World:
             checks.has_values(state, run.header, moved, run.values)
         return taken
 
-    def settled(self, state: State) -> State:
-        """The state with everything published that is to be published, if nothing can go wrong with it any more."""
-        if state.left("kill") or state.left("lose") or state.left("unsent"):
+    def publish_all(self, state: State) -> State:
+        """Publish everything that is to be published, if nothing can go wrong with it any more."""
+        if state.may_have("kill") or state.may_have("lose") or state.may_have("unsent"):
             return state
         messages = set(state.messages)
         locals_: list[Local] = []
@@ -124,8 +130,8 @@ class World:
         *workers, scheduler, aside = locals_
         return replace(state, messages=frozenset(messages), workers=tuple(workers), scheduler=scheduler, aside=aside)
 
-    def pruned(self, state: State) -> State:
-        """The state without the messages that have become stale for ever, where they are taken to be harmless."""
+    def prune(self, state: State) -> State:
+        """Drop the messages that have become stale for ever, where they are taken to be harmless."""
         if "late" in self.budget:
             return state
         seqs = {activation.path: activation.seq for activation in state.activations}
@@ -149,21 +155,21 @@ class World:
             now.add((activation.path, activation.visit))
         return frozenset(now)
 
-    # --- telling others ---------------------------------------------------------------------------------------
+    # --- publishing ---------------------------------------------------------------------------------------
 
     def at_once(self, dispatches: Sequence[Dispatch]) -> tuple[Dispatch, ...]:
-        """Those of which somebody is told now; timers are kept by nobody unless this is looked at."""
+        """The dispatches that are published now; delayed ones only where the budget has a `timer`."""
         return tuple(dispatch for dispatch in dispatches if not dispatch.delay or "timer" in self.budget)
 
     def publishes(self, state: State, who: str, dispatches: tuple[Dispatch, ...], **done: Any) -> Iterator[Move]:
         """The messages go out, or are lost."""
         told = frozenset((dispatch.path, dispatch.seq) for dispatch in dispatches)
         yield f"{who} publishes {sorted(told)}", True, replace(state, messages=state.messages | told, **done)
-        if state.left("lose"):
-            lost = replace(state, **done, budget=state.spent("lose"))
+        if state.may_have("lose"):
+            lost = replace(state, **done, budget=state.spend("lose"))
             yield f"{who} publishes {sorted(told)}, all lost", False, lost
-        if state.left("unsent") and dispatches:
-            back = {"users": (*state.users, PutsBack(dispatches)), "budget": state.spent("unsent"), **done}
+        if state.may_have("unsent") and dispatches:
+            back = {"users": (*state.users, PutsBack(dispatches)), "budget": state.spend("unsent"), **done}
             yield f"{who} cannot publish {sorted(told)}", False, replace(state, **back)
             some = frozenset(sorted(told)[:1])
             got = replace(state, messages=state.messages | some, **back)

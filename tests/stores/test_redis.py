@@ -7,9 +7,10 @@ import logging
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ import redis
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import TRIMMED, LeaseRef, RunQuery
+from orchestrator.ports import LeaseRef, RunQuery
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -33,15 +34,16 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
-from orchestrator.rules.timers import NEVER
+from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
-from orchestrator.stores import redis as module
+from orchestrator.stores import redis_connections as module
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url
 from orchestrator.stores.redis_wire import rules, script
-from orchestrator.testing.contract.kit import born
+from orchestrator.testing.contract.kit import ops_to_create
 from tests.servers import RedisServer
 from tests.stores.wire import Wire
 from tests.vendor import redis_command, wait_until
@@ -164,7 +166,7 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-@pytest.mark.parametrize("name", ["claim", "commit", "create", "delete", "peek", "renew"])
+@pytest.mark.parametrize("name", ["claim", "commit", "create", "delete", "read_timer", "renew"])
 def test_no_script_lists_statuses_or_defaults_of_its_own(name: str) -> None:
     """It would be a second copy of the table. The few that a rule has to name are compared one by one."""
     lines = script(name).text.partition("\n")[2].splitlines()
@@ -238,7 +240,7 @@ def test_ten_thousand_values_and_items_fit_into_one_commit(store: RedisStore) ->
     assert answer.header.live == count
     assert store.values(walk.run_id, values) == values
     assert len(store.state(walk.run_id)) == count
-    assert len(walk.commit(change).dispatches) == 50  # a repeat leaves the others to the due entries
+    assert len(walk.commit(change).dispatches) == 50  # a repeat leaves the others to their timers
     assert (
         walk.commit(Change(RequestGuard("", frozenset({"running"})), state=dict.fromkeys(change.state))).header.live
         == count
@@ -274,13 +276,60 @@ def test_a_claim_whose_answer_is_lost_is_not_taken_for_anothers(wire: Wire, wire
     assert (claimed.activation.abandoned_attempts, claimed.header.commits) == (0, 2)
 
 
-def test_a_tick_whose_answer_is_lost_still_tells_of_the_gap_before_it(wire: Wire, wired: RedisStore) -> None:
+def test_a_sweep_right_whose_answer_is_lost_still_tells_of_the_gap_before_it(wire: Wire, wired: RedisStore) -> None:
     """Else a server that was away for an hour would have all leases taken over at once."""
-    wired.acquire_sweep("n", "somebody", 1)
-    wired.acquire_sweep("lost", "somebody", 1)
+    wired.acquire_sweep("n", "somebody", 1, LONG)
+    time.sleep(0.5)
     wire.lose_answer()
-    assert wired.acquire_sweep("lost again", "somebody", 1) == NEVER
+    grant = wired.acquire_sweep("n", "somebody", 1, 400)
+    assert grant is not None
+    assert grant.steady < 400
     assert wire.lost == 1
+
+
+def test_what_is_claimed_between_finding_and_reading_is_not_due(store: RedisStore) -> None:
+    """A sweep finds the timer, a worker claims the activation, the sweep reads it: the lease has just begun."""
+    walk = _Walk(store)
+    moved = UpdateActivation("0", {"deadline": 1})
+    walk.commit(Change(RequestGuard("", frozenset({"running"})), (moved,)))
+    connections: Any = store._connections
+    calls = connections.calls
+
+    def claim_in_between(batch: Any) -> Any:
+        found = calls(batch)
+        if batch and batch[0][0] == "due_timers.lua":
+            connections.calls = calls
+            walk.claim()
+        return found
+
+    connections.calls = claim_in_between
+    assert store.due_timers("n") == []
+    assert connections.calls is calls
+
+
+@pytest.mark.parametrize("holder", ["", "a", "b"])
+@pytest.mark.parametrize("until", [-3_000, 3_000, 500_000])
+@pytest.mark.parametrize("last", [None, 500_000, 20_000, 4_000, 0, -4_000, -20_000, -500_000])
+@pytest.mark.parametrize("ahead", [0, 300_000])
+def test_the_right_to_sweep_is_read_alike(
+    client: redis.Redis, store: RedisStore, holder: str, until: int, last: int | None, ahead: int
+) -> None:
+    """By the script as by `take_sweep_right`; the moments are those before and after now."""
+    now, key = store.now(), store._keys.sweep("alike")
+    words: dict[str, Any] = {"holder": holder, "until": now + until, "last": 0 if last is None else now + last}
+    words |= {"steady_since": now - 700_000, "ahead": now + ahead if ahead else 0}
+    client.delete(key)
+    client.hset(key, mapping=words)
+    got = store.acquire_sweep("alike", "a", 3_000, 10_000)
+    wanted, noted = take_sweep_right(SweepRight(**words), "a", 3_000, 10_000, now)
+    stored = {name.decode(): text.decode() for name, text in client.hgetall(key).items()}
+    assert (got is None) == (wanted is None)
+    if got is not None and wanted is not None:
+        assert got.steady == pytest.approx(wanted.steady, abs=2_000)
+        assert got.ahead == pytest.approx(wanted.ahead, abs=2_000)
+    for name, value in asdict(noted or SweepRight(**words)).items():
+        found = stored[name] if name == "holder" else int(stored[name])
+        assert found == (value if name == "holder" else pytest.approx(value, abs=2_000))
 
 
 def test_scripts_that_the_server_has_forgotten_are_loaded_again(client: redis.Redis, store: RedisStore) -> None:
@@ -323,7 +372,10 @@ def test_all_keys_of_a_run_share_its_shards_hash_tag(client: redis.Redis, store:
     """One script touches one node of a cluster."""
     walk = _Walk(store)
     walk.commit(
-        Change(RequestGuard("a", frozenset({"running"})), born(Activation(path="9", status=ActivationStatus.SUSPENDED)))
+        Change(
+            RequestGuard("a", frozenset({"running"})),
+            ops_to_create(Activation(path="9", status=ActivationStatus.SUSPENDED)),
+        )
     )
     walk.commit(
         Change(
@@ -342,7 +394,7 @@ def test_all_keys_of_a_run_share_its_shards_hash_tag(client: redis.Redis, store:
 
 def test_every_shard_is_used_and_listed(client: redis.Redis, store: RedisStore) -> None:
     """Pages and totals are of all shards together, newest first."""
-    walks = [_Walk(store) for _ in range(100)]
+    walks = [_Walk(store, f"run {number}") for number in range(100)]  # random ids leave a shard out now and then
     assert len(list(client.scan_iter("*:index"))) == 16
     pages = [store.runs(RunQuery(workflow_id="w", limit=30, offset=offset)) for offset in range(0, 120, 30)]
     assert {page.total for page in pages} == {100}
@@ -376,12 +428,15 @@ def test_texts_come_back_byte_by_byte(store: RedisStore) -> None:
     assert store.context(walk.run_id) == {"c": text, "user": "=2"}
 
 
-def test_a_deleted_run_leaves_no_key_and_no_entry(client: redis.Redis, store: RedisStore) -> None:
-    """Also when its events, mail, held activations and rests had keys, and somebody still waits for it."""
+def test_a_deleted_run_leaves_no_key_and_no_timer(client: redis.Redis, store: RedisStore) -> None:
+    """Also when its events, mailboxes, awaiting activations and settlings had keys, and a reader still waits for it."""
     walk = _Walk(store)
     walk.steps(1)
     walk.commit(
-        Change(RequestGuard("a", frozenset({"running"})), born(Activation(path="9", status=ActivationStatus.SUSPENDED)))
+        Change(
+            RequestGuard("a", frozenset({"running"})),
+            ops_to_create(Activation(path="9", status=ActivationStatus.SUSPENDED)),
+        )
     )
     walk.commit(
         Change(
@@ -409,15 +464,15 @@ def test_a_log_of_one_node_stays_until_all_of_it_is_too_old(store: RedisStore, m
             Change(RequestGuard("", frozenset({"running"})), events=({"type": "n"},), max_event_age=max_event_age)
         )
         found = store.events(walk.run_id)
-        assert (found[0].doc["type"] == TRIMMED) == (len(found) < told + number)
-    assert (found[0].doc["type"] == TRIMMED) == (max_event_age == 1)
+        assert (found[0].doc["type"] == EventType.EVENTS_TRIMMED) == (len(found) < told + number)
+    assert (found[0].doc["type"] == EventType.EVENTS_TRIMMED) == (max_event_age == 1)
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_wait_wakes_at_a_rest_and_not_at_every_step(wire: Wire, wired: RedisStore, store: RedisStore) -> None:
-    """It blocks on the server: one request, and its header when the rest has come."""
+def test_a_wait_wakes_at_a_settling_and_not_at_every_step(wire: Wire, wired: RedisStore, store: RedisStore) -> None:
+    """It blocks on the server: one request, and the header when the run has settled."""
     walk = _Walk(store)
     wired.wait_until_settled(walk.run_id, 0, 0.01)
     wire.reset()
@@ -431,17 +486,17 @@ def test_a_wait_wakes_at_a_rest_and_not_at_every_step(wire: Wire, wired: RedisSt
     assert wire.turns <= 3
 
 
-def test_no_rest_is_missed_between_the_look_and_the_blocking_read(store: RedisStore) -> None:
-    """Rests come as fast as they can while somebody waits for one after the other."""
+def test_no_settling_is_missed_between_the_look_and_the_blocking_read(store: RedisStore) -> None:
+    """Settlings come as fast as they can while a reader waits for one after the other."""
     walk, count = _Walk(store), 100
 
-    def rest() -> None:
+    def settle() -> None:
         for number in range(1, count + 1):
             walk.commit(
                 Change(RequestGuard(new_token(), frozenset({"running"})), (UpdateRun({"settle_count": number}),))
             )
 
-    writer = threading.Thread(target=rest)
+    writer = threading.Thread(target=settle)
     writer.start()
     seen = 0
     while seen < count:
@@ -463,9 +518,11 @@ def test_another_number_of_shards_is_refused(redis_server: RedisServer, store: R
     assert RedisStore(redis_server.url(DB), prefix="other", shards=4).header("run") is None
 
 
-def test_another_format_is_refused(redis_server: RedisServer, client: redis.Redis) -> None:
-    client.set(Layout("orchestrator", 16).format, '{"format":7,"shards":16}')
-    with pytest.raises(StoreUnavailable, match="its format is 7, this version reads format 1"):
+@pytest.mark.parametrize("stored", [1, module.FORMAT + 1])
+def test_another_format_is_refused(redis_server: RedisServer, client: redis.Redis, stored: int) -> None:
+    """Also that of a development version before the first release, whose documents have other field names."""
+    client.set(Layout("orchestrator", 16).format, f'{{"format":{stored},"shards":16}}')
+    with pytest.raises(StoreUnavailable, match=f"its format is {stored}, and this version reads format 2 alone"):
         RedisStore(redis_server.url(DB)).header("run")
 
 
@@ -487,7 +544,7 @@ def test_a_server_that_may_lose_runs_is_warned_of_once(
     with caplog.at_level(logging.WARNING, logger="orchestrator"):
         for _ in range(2):
             RedisStore(redis_server.url(DB)).header("run")
-    assert [activation.getMessage().partition(": ")[2] for activation in caplog.records] == [
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         "maxmemory-policy is allkeys-lru, not noeviction"
     ]
 

@@ -9,8 +9,8 @@ import pytest
 
 from orchestrator import Orchestrator, Workflow, step
 from orchestrator.engine.settings import Settings
-from orchestrator.ports import TRIMMED
 from orchestrator.rules.change import Change, Committed, LeaseGuard, Refused
+from orchestrator.rules.events import EventType
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
@@ -56,7 +56,7 @@ def test_the_settings_are_in_all_that_steps_commit() -> None:
     assert {*store.noted} == {(True, 70, 2), (False, 70, 2)}
 
 
-def test_who_reads_too_late_is_told_that_events_were_too_old() -> None:
+def test_a_late_reader_is_told_that_events_were_too_old() -> None:
     """The events of the last steps are there, and so are those that are young enough."""
     counts = {}
     for age in (0, 3_599, 3_601):
@@ -66,7 +66,7 @@ def test_who_reads_too_late_is_told_that_events_were_too_old() -> None:
             run.start(2 * SLACK)
             events = [*run.events()]
         counts[age] = len(events)
-        assert (events[0].type == TRIMMED) == (age == 3_599)
+        assert (events[0].type == EventType.EVENTS_TRIMMED) == (age == 3_599)
         assert events[-1].type == "workflow-finish"
     assert counts[3_599] < SLACK < counts[0] == counts[3_601]
 

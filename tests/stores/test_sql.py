@@ -22,7 +22,7 @@ from alembic.migration import MigrationContext
 
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import TRIMMED, RunQuery
+from orchestrator.ports import RunQuery
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -34,6 +34,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import SqlStore, link, postgres, queries, rows, sqlite, tables
@@ -215,17 +216,14 @@ def test_the_scripts_make_the_tables_that_the_code_speaks_of(place: Place) -> No
         executor.dispose()
 
 
-def test_a_database_of_the_first_format_is_brought_up_to_date(place: Place) -> None:
-    """Its runs stay, and go on."""
-    run_id = begin(place.open(), "0")
-    for column in ("followed", "awaited"):
-        place.execute(f"ALTER TABLE orchestrator_runs DROP COLUMN {column}")
-    place.execute(f"UPDATE {tables.VERSION_TABLE} SET version_num = 'v1'")
-    place.execute("UPDATE orchestrator_meta SET value = 1 WHERE name = 'format'")
-    store = place.open()
-    assert [activation.path for activation in store.load(run_id, ["0"])] == ["0"]
-    assert store.wait_for_events(run_id, store.last_event(run_id), 0.01) == []
-    assert isinstance(store.claim(ClaimRequest(run_id, "0", store.load(run_id, ["0"])[0].seq, "token", 1000)), Claimed)
+@pytest.mark.parametrize("stored", [1, tables.FIRST_FORMAT - 1])
+def test_a_store_of_a_development_version_is_refused(place: Place, stored: int) -> None:
+    """Its documents have other field names; it is left as it is."""
+    place.open().now()
+    place.execute(f"UPDATE orchestrator_meta SET value = {stored} WHERE name = 'format'")
+    with pytest.raises(StoreUnavailable, match=rf"has format {stored}, .*Delete it, or use another database"):
+        place.open().header("r")
+    assert place.execute("SELECT value FROM orchestrator_meta") == [(stored,)]
 
 
 def test_a_store_of_a_newer_release_is_refused(place: Place) -> None:
@@ -484,8 +482,8 @@ def test_any_text_may_be_looked_up(place: Place) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 1])
-def test_a_log_is_cut_whoever_makes_it_too_long(place: Place, before: int) -> None:
-    """Claims tell events too, but know nothing of limits: the next commit makes up for them."""
+def test_a_log_is_cut_also_where_claims_make_it_too_long(place: Place, before: int) -> None:
+    """Claims write events too, but know no limits: the next commit makes up for them."""
     store = place.open()
     run_id = begin(store, "0")
     for _ in range(before):
@@ -515,7 +513,7 @@ def test_a_log_is_cut_by_age_now_and_then(place: Place, number: int, monkeypatch
     monkeypatch.setattr(rows, "chance", lambda: 0.9 / SLACK)
     threading.Event().wait(0.005)
     committed(store.commit(run_id, change))
-    assert [event.doc["type"] for event in store.events(run_id)] == [TRIMMED, "new"]
+    assert [event.doc["type"] for event in store.events(run_id)] == [EventType.EVENTS_TRIMMED, "new"]
     assert [event.id for event in store.events(run_id)] == [str(number + 1), str(number + 2)]
 
 
@@ -626,7 +624,7 @@ def test_cutting_a_log_costs_no_round_trip(wire: Wire, on_postgresql: Place, mon
         before = wire.turns
         committed(store.commit(run_id, Change(RequestGuard("", ACTIVE), events=events, max_events=10, max_event_age=1)))
         assert wire.turns - before == 2
-    assert store.events(run_id)[0].doc["type"] == TRIMMED
+    assert store.events(run_id)[0].doc["type"] == EventType.EVENTS_TRIMMED
 
 
 def test_a_big_commit_takes_two_round_trips(wire: Wire, on_postgresql: Place) -> None:
@@ -688,19 +686,19 @@ def logged(place: Place, call: Callable[[], None]) -> int:
     return Path(place.url.removeprefix("sqlite:///") + "-wal").stat().st_size
 
 
-def test_held_records_are_found_without_reading_the_others(place: Place) -> None:
+def test_awaiting_activations_are_found_without_reading_the_others(place: Place) -> None:
     """The database goes by the partial index."""
     store = place.open()
     begin(store, "0")
     if place.schema is None:
-        written = queries.Sqlite().write(queries.RECORDS_HELD).replace(":run", "'r'")
+        written = queries.Sqlite().write(queries.AWAITING_ACTIVATIONS).replace(":run", "'r'")
         plan = place.execute(f"EXPLAIN QUERY PLAN {written}")
     else:
-        written = queries.Postgres(place.schema).write(queries.RECORDS_HELD).replace(":run", "'r'")
+        written = queries.Postgres(place.schema).write(queries.AWAITING_ACTIVATIONS).replace(":run", "'r'")
         with closing(place.connect()) as connection:
             connection.execute("SET enable_seqscan = off")  # the table is nearly empty
             plan = connection.execute(f"EXPLAIN {written}").fetchall()
-    assert "orchestrator_records_held" in str(plan)
+    assert "orchestrator_activations_awaiting" in str(plan)
 
 
 # -- connections ------------------------------------------------------------------------------------------------------
@@ -753,13 +751,13 @@ def test_a_server_that_does_not_answer_is_an_error_in_bounded_time(
 
 
 @pytest.mark.parametrize("word", [{"status": StoredStatus.CANCELED}, {"closed": True}], ids=["ended", "closed"])
-def test_sweeps_clear_dead_entries_away(place: Place, word: dict[str, Any]) -> None:
-    """Entries of a run that is over do not keep others from being found, however many they are."""
+def test_sweeps_clear_dead_timers_away(place: Place, word: dict[str, Any]) -> None:
+    """Timers of a run that is over do not keep others from being found, however many they are."""
     store = place.open()
     ended = begin(store, *(str(number) for number in range(12)))
     committed(store.commit(ended, Change(RequestGuard("c", ACTIVE), (UpdateRun(word),))))
     active = begin(store, "0")
-    place.execute("UPDATE orchestrator_due SET due = 1")
-    place.execute(f"UPDATE orchestrator_due SET due = 2 WHERE run_id = '{active}'")
+    place.execute("UPDATE orchestrator_timers SET deadline = 1")
+    place.execute(f"UPDATE orchestrator_timers SET deadline = 2 WHERE run_id = '{active}'")
     assert [due.header.run_id for due in store.due_timers("n", limit=5)] == [active]
-    assert place.execute("SELECT count(*) FROM orchestrator_due") == [(1,)]
+    assert place.execute("SELECT count(*) FROM orchestrator_timers") == [(1,)]

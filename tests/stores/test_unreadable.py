@@ -21,7 +21,7 @@ from orchestrator.rules.model import ActivationStatus
 from orchestrator.rules.timers import Lane
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.sql import SqlStore
-from orchestrator.testing.contract.kit import LEASE, Begun, Conditions, an_activation
+from orchestrator.testing.contract.kit import LEASE, Conditions, StartedRun, an_activation
 from tests.servers import PostgresServer, RedisServer
 
 DB = 7
@@ -46,10 +46,10 @@ def _on_redis(server: RedisServer) -> Iterator[Place]:
             client.set(key, client.get(key)[:50])
 
         def field(run_id: str) -> None:
-            client.hset(store._keys.run(run_id).records, "0", b'{"status":')
+            client.hset(store._keys.run(run_id).activations, "0", b'{"status":')
 
         def unknown(run_id: str) -> None:
-            client.hset(store._keys.run(run_id).records, "0", b'{"status":"dreaming","deadline":1}')
+            client.hset(store._keys.run(run_id).activations, "0", b'{"status":"dreaming","deadline":1}')
 
         def no_text(run_id: str) -> None:
             client.set(store._keys.run(run_id).header, b"\xff\xfe")
@@ -68,11 +68,11 @@ def _on_sql(store: SqlStore, execute: Callable[[str, tuple[Any, ...]], Any], mar
         execute(f"UPDATE orchestrator_runs SET doc = '{{\"run' WHERE run_id = {mark}", (run_id,))
 
     def activation(run_id: str) -> None:
-        execute(f"UPDATE orchestrator_records SET doc = '[1]' WHERE run_id = {mark} AND path = '0'", (run_id,))
+        execute(f"UPDATE orchestrator_activations SET doc = '[1]' WHERE run_id = {mark} AND path = '0'", (run_id,))
 
     def status(run_id: str) -> None:
         doc = '{"path":"0","status":"dreaming","deadline":1}'
-        execute(f"UPDATE orchestrator_records SET doc = '{doc}' WHERE run_id = {mark} AND path = '0'", (run_id,))
+        execute(f"UPDATE orchestrator_activations SET doc = '{doc}' WHERE run_id = {mark} AND path = '0'", (run_id,))
 
     yield Place(store, header=header, activation=activation, status=status)
     store.close()
@@ -107,9 +107,9 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 class TestUnreadable(Conditions):
     """One run of several is damaged, in every way that its store can hold."""
 
-    def begun(self, store: Store, namespace: str) -> Begun:
-        run = Begun(store, namespace=namespace)
-        run.caller(CreateActivation(an_activation("0", status=ActivationStatus.SLEEPING), delay=LEASE))
+    def begun(self, store: Store, namespace: str) -> StartedRun:
+        run = StartedRun(store, namespace=namespace)
+        run.commit_request(CreateActivation(an_activation("0", status=ActivationStatus.SLEEPING), delay=LEASE))
         return run
 
     def test_the_other_timers_are_found(self, place: Place) -> None:
@@ -169,12 +169,14 @@ def test_an_entry_that_names_nobody_is_dropped(redis_server: RedisServer) -> Non
     """Bytes that are no text, and an entry in a place where it cannot stand."""
     redis_server.flush(DB)
     store = RedisStore(redis_server.url(DB))
-    run = Begun(store, an_activation("0"), namespace="n", redelivery_delay=1)
+    run = StartedRun(store, an_activation("0"), namespace="n", redelivery_delay=1)
     with redis.Redis.from_url(redis_server.url(DB)) as client:
         for shard in range(4):
             for lane in Lane:
-                client.zadd(store._keys.due(shard), {b"n\x1f\xff\xfe\x1f0": lane.offset + 1, b"n\x1f": lane.offset + 2})
+                client.zadd(
+                    store._keys.timers(shard), {b"n\x1f\xff\xfe\x1f0": lane.offset + 1, b"n\x1f": lane.offset + 2}
+                )
         TestUnreadable().advance(store, 5)
         assert [one.header.run_id for one in store.due_timers("n", limit=1)] == [run.id]
-        assert sum(client.zcard(store._keys.due(shard)) for shard in range(16)) == 1
+        assert sum(client.zcard(store._keys.timers(shard)) for shard in range(16)) == 1
     store.close()

@@ -34,7 +34,7 @@ def talk_slowly(count: int, ctx: Context) -> int:
 
 @step
 def wait_at_the_gate(count: int, ctx: Context) -> int:
-    """Say a word, and wait until the test lets it go on."""
+    """Stream a chunk, and wait until the test lets it go on."""
     ctx.write("here")
     while not gate(ctx.run_id).wait(0.01):
         ctx.raise_if_aborted()

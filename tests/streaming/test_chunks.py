@@ -1,4 +1,4 @@
-"""What steps write: gathered, sent in parts, never twice, and never after their claim."""
+"""The chunks that steps write: gathered, sent in flushes, never twice, and never after their claim."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from orchestrator import Context, Orchestrator, Run, Workflow, step
 from orchestrator.codec import decode
 from orchestrator.engine import chunks as module
-from orchestrator.engine.chunks import Chunks, Part
+from orchestrator.engine.chunks import Chunks, Flush
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.rules.change import Change, Committed, LeaseGuard, Refused
@@ -35,14 +35,14 @@ class _Counting:
 
     def __init__(self, store: Any) -> None:
         self._store = store
-        self.parts: list[Change] = []
+        self.flushes: list[Change] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
         if isinstance(change.guard, LeaseGuard) and change.guard.flush_seq:
-            self.parts.append(change)
+            self.flushes.append(change)
         answer: Committed | Refused = self._store.commit(run_id, change)
         return answer
 
@@ -53,16 +53,16 @@ def test_many_chunks_cost_few_round_trips(opened: Opener) -> None:
     store = _Counting(MemoryStore())
     run = opened(flows.talking, store=store).create_run(flows.talking)
     run.start(3)
-    quick = [change for change in store.parts if len(change.events) > 3]
+    quick = [change for change in store.flushes if len(change.events) > 3]
     assert not quick
     assert len(outputs(run)) == 9
 
-    store.parts.clear()
+    store.flushes.clear()
     run = opened(flows.many, store=store).create_run(flows.many)
     run.start(1_200)
     assert len(outputs(run)) == 60 * 1_200
-    assert 60 * 2 <= len(store.parts) <= 60 * 4
-    assert max(len(change.events) for change in store.parts) <= module._MAX_CHUNKS
+    assert 60 * 2 <= len(store.flushes) <= 60 * 4
+    assert max(len(change.events) for change in store.flushes) <= module._MAX_CHUNKS
 
 
 def test_a_slow_step_is_read_while_it_runs(opened: Opener) -> None:
@@ -75,13 +75,13 @@ def test_a_slow_step_is_read_while_it_runs(opened: Opener) -> None:
     assert run.status == "success"
 
 
-def test_a_part_whose_answer_was_lost_is_written_once(opened: Opener, store: Any) -> None:
+def test_a_flush_whose_answer_was_lost_is_written_once(opened: Opener, store: Any) -> None:
     """Every store keeps the number of the last flush of a claim."""
 
-    def of_a_part(run_id: str, change: Change) -> bool:
+    def of_a_flush(run_id: str, change: Change) -> bool:
         return isinstance(change.guard, LeaseGuard) and change.guard.flush_seq > 0
 
-    failing = FailingStore(store, "commit", when=of_a_part, times=3, lost_reply=True)
+    failing = FailingStore(store, "commit", when=of_a_flush, times=3, lost_reply=True)
     run = opened(flows.talking, store=failing).create_run(flows.talking)
     assert run.start(30).status == "success"
     assert [event.payload["output"] for event in run.events() if event.type == "workflow-step-output"] == [
@@ -126,7 +126,7 @@ def talk_on(data: Any, ctx: Context) -> int:
 
 
 def test_a_canceled_run_has_no_chunks_after_its_end(opened: Opener, caplog: pytest.LogCaptureFixture) -> None:
-    """The step hears of it by its next part at the latest; one line of the log says so."""
+    """The step hears of it by its next flush at the latest; one line of the log says so."""
     workflow = Workflow("on-and-on").then(talk_on).commit()
     orchestrator, other = opened(workflow), opened(workflow)
     run = orchestrator.create_run(workflow).submit(1)
@@ -147,18 +147,18 @@ def test_a_types_prefix_of_ours_is_refused() -> None:
 
 
 class _Sink:
-    """Takes parts, or does not."""
+    """Takes flushes, or does not."""
 
     def __init__(self) -> None:
-        self.parts: list[Part] = []
+        self.flushes: list[Flush] = []
         self.answer: Committed | Refused = Committed(None)  # type: ignore[arg-type]
         self.away = False
         self.refusals: list[str] = []
 
-    def __call__(self, part: Part) -> Committed | Refused:
+    def __call__(self, flush: Flush) -> Committed | Refused:
         if self.away:
             raise StoreUnavailable("away")
-        self.parts.append(part)
+        self.flushes.append(flush)
         return self.answer
 
     def chunks(self, patience: float = 0.0) -> Chunks:
@@ -169,30 +169,30 @@ def _doc(number: int) -> dict[str, Any]:
     return {"type": "t", "n": number}
 
 
-def test_what_gathers_is_sent_as_one_part() -> None:
+def test_what_gathers_is_sent_as_one_flush() -> None:
     """A flush comes soon, without any call of the step."""
     sink = _Sink()
     chunks = sink.chunks()
     for number in range(5):
         chunks.add(_doc(number), 1)
-    eventually(lambda: bool(sink.parts), 5, "the first part")
+    eventually(lambda: bool(sink.flushes), 5, "the first flush")
     chunks.add(_doc(5), 1)
     assert chunks.close() == chunks.close()
-    (first, *others) = sink.parts
+    (first, *others) = sink.flushes
     assert first == (1, tuple(map(_doc, range(5))))
     assert len(others) + len(chunks.close()) == 1
 
 
-def test_a_full_buffer_is_sent_by_whoever_fills_it() -> None:
+def test_a_full_buffer_is_sent_by_the_thread_that_fills_it() -> None:
     """By number or by size."""
     sink = _Sink()
     chunks = sink.chunks()
     for number in range(module._MAX_CHUNKS):
         chunks.add(_doc(number), 1)
-    assert len(sink.parts) >= 1
-    before = len(sink.parts)
+    assert len(sink.flushes) >= 1
+    before = len(sink.flushes)
     chunks.add(_doc(0), module._MAX_TEXT)
-    assert len(sink.parts) == before + 1
+    assert len(sink.flushes) == before + 1
     assert chunks.close() == ()
 
 
@@ -207,7 +207,7 @@ def test_a_writer_waits_for_the_store_only_so_long() -> None:
         chunks.close()
     sink.away = False
     assert chunks.close() == ()
-    assert sink.parts == [(1, (_doc(0),))]
+    assert sink.flushes == [(1, (_doc(0),))]
 
 
 def test_after_a_refusal_nothing_is_sent() -> None:
@@ -217,14 +217,14 @@ def test_after_a_refusal_nothing_is_sent() -> None:
     chunks = sink.chunks()
     for number in range(3):
         chunks.add(_doc(number), module._MAX_TEXT)
-    assert (len(sink.parts), sink.refusals) == (1, ["lost"])
+    assert (len(sink.flushes), sink.refusals) == (1, ["lost"])
     assert chunks.close() == ()
 
 
 def test_an_error_in_the_background_is_logged_and_ends_the_writing(caplog: pytest.LogCaptureFixture) -> None:
     """The step goes on without it."""
 
-    def stumble(part: Part) -> Committed | Refused:
+    def stumble(flush: Flush) -> Committed | Refused:
         raise ZeroDivisionError
 
     chunks = Chunks(stumble, lambda reason: None, VirtualClock(), 0.0, {})

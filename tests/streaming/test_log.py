@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from orchestrator.host import monotonic, new_run_id, new_token
-from orchestrator.ports import TRIMMED, Store
+from orchestrator.ports import Store
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -18,6 +18,7 @@ from orchestrator.rules.change import (
     RequestGuard,
     UpdateRun,
 )
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from tests.streaming import flows
 from tests.streaming.conftest import Opener
@@ -52,7 +53,7 @@ class _Log:
     def numbers(self, after: str = "") -> list[int | None]:
         """Return what is read: numbers, or None for the event that stands for lost ones."""
         found = self.store.events(self.id, after, 100_000)
-        return [None if event.doc["type"] == TRIMMED else event.doc["n"] for event in found]
+        return [None if event.doc["type"] == EventType.EVENTS_TRIMMED else event.doc["n"] for event in found]
 
 
 def test_following_returns_what_is_there_at_once(store: Store) -> None:
@@ -145,7 +146,7 @@ def test_a_part_is_written_once_and_by_its_claim_alone(store: Store) -> None:
 
 
 def test_a_long_log_loses_its_beginning_and_says_so(store: Store) -> None:
-    """At least so many of the newest stay; who is behind sees one event that stands for what is gone."""
+    """At least so many of the newest stay; a reader that is behind sees one event that stands for what is gone."""
     log = _Log(store)
     log.add(20, KEEP)
     early = store.events(log.id)

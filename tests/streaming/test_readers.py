@@ -62,7 +62,7 @@ def test_many_readers_of_one_run_all_see_all(opened: Opener) -> None:
     assert len([event for event in seen[0] if event.type == "workflow-step-output"]) == 3 * COUNT
 
 
-def test_a_reader_of_a_run_at_rest_ends_with_what_is_recorded(opened: Opener) -> None:
+def test_a_reader_of_a_settled_run_ends_with_its_last_event(opened: Opener) -> None:
     """One of a run that was resumed since replays both parts, and each part has its own stream."""
     run = opened(flows.asking).create_run(flows.asking)
     first = [*run.stream(2)]

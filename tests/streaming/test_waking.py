@@ -1,4 +1,4 @@
-"""Readers of SQL stores are woken through the broker; runs that nobody waits for pay nothing, and none is needed."""
+"""Readers of SQL stores are woken through the broker; without waiting readers, runs cost nothing more."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def a_store(url: str, channel: WakeupChannel) -> SqlStore:
     return store
 
 
-@pytest.mark.parametrize("what", ["event", "rest"])
-def test_who_waits_is_woken_by_another_process(
+@pytest.mark.parametrize("what", ["event", "settling"])
+def test_a_process_that_waits_is_woken_by_another_process(
     what: str, url: str, channel: Callable[[], BrokerWakeups], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the broker alone: neither would look again by itself before the test is over."""
@@ -102,7 +102,9 @@ def test_who_waits_is_woken_by_another_process(
         if what == "event":
             reading = threads.submit(lambda: bool(here.wait_for_events(run.run_id, after, NEVER)))
         else:
-            reading = threads.submit(lambda: getattr(here.wait_until_settled(run.run_id, 0, NEVER), "settle_count", 0) == 1)
+            reading = threads.submit(
+                lambda: getattr(here.wait_until_settled(run.run_id, 0, NEVER), "settle_count", 0) == 1
+            )
         assert wait_until(lambda: listening.wait(run.run_id, 0, 0), 20)
         time.sleep(0.2)  # long enough for the look after which it only listens
         go_on.set()
@@ -110,8 +112,8 @@ def test_who_waits_is_woken_by_another_process(
     here.close()
 
 
-def test_a_run_is_notified_only_while_somebody_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that nobody reads is never notified; one that is read is found, notified or not."""
+def test_a_run_is_notified_only_while_a_reader_waits(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One without a reader is never notified; one that is read is found, notified or not."""
     monkeypatch.setattr(polling, "_MIN_PAUSE", polling._MAX_PAUSE)
     deaf = Deaf()
     here, there = a_store(url, deaf), a_store(url, deaf)
@@ -120,7 +122,7 @@ def test_a_run_is_notified_only_while_somebody_waits(url: str, monkeypatch: pyte
         run = orchestrator.create_run(waiting).submit(1)
         assert wait_until(lambda: len(there.events(run.run_id)) == 2, 20)
         reading = threads.submit(here.wait_for_events, run.run_id, there.last_event(run.run_id), NEVER)
-        assert wait_until(lambda: bool(here._asked), 20)
+        assert wait_until(lambda: bool(here._asked_at), 20)
         assert not deaf.notified
         go_on.set()
         assert reading.result(20)
@@ -146,7 +148,7 @@ def test_readers_ask_once_for_all_of_a_process(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_broker_that_is_away_makes_readers_look_by_themselves(tmp_path: Path) -> None:
-    """As often as without a channel; whoever commits waits for nothing."""
+    """As often as without a channel; a commit waits for nothing."""
     app = Celery("deaf", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
     store = a_store(f"sqlite:///{tmp_path}/runs.db", BrokerWakeups(app))
     with Orchestrator(store=store, workflows=[waiting]) as orchestrator:
@@ -158,10 +160,10 @@ def test_a_broker_that_is_away_makes_readers_look_by_themselves(tmp_path: Path) 
     app.close()
 
 
-def test_who_has_nothing_to_wait_for_listens_no_more(
+def test_a_process_with_nothing_to_wait_for_listens_no_more(
     channel: Callable[[], BrokerWakeups], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The connection and its thread go; they come back with the next who waits."""
+    """The connection and its thread go; they come back with the next process that waits."""
     monkeypatch.setattr(waking, "_IDLE", 0.2)
     monkeypatch.setattr(waking, "_LOOK", 0.1)
     one, other = channel(), channel()

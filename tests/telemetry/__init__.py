@@ -1,1 +1,1 @@
-"""What is told of runs: spans, numbers and log records."""
+"""The telemetry of runs: spans, metrics and log records."""

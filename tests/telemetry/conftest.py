@@ -28,7 +28,7 @@ def _look_always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[TracerProvider]:
-    """An SDK that nobody exports from."""
+    """An SDK without an exporter."""
     made = TracerProvider()
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", made)
     yield made

@@ -8,7 +8,7 @@ from orchestrator import Context, Workflow, clone_step, step
 
 
 class Declined(Exception):
-    """What the bank says the first time."""
+    """The answer of the bank the first time."""
 
 
 @step

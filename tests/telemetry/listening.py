@@ -1,4 +1,4 @@
-"""What a test sees of exported spans: a tree of names, whoever exported them."""
+"""Exported spans as a tree of names, whichever process exported them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every log record of a run says of which."""
+"""Every log record of a run says of which run it is."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def test_no_number_names_a_run(orchestrator: Orchestrator, reader: InMemoryMetri
     assert run.run_id not in data.to_json()
 
 
-def test_a_ticker_tells_how_late_it_is_and_how_many_runs_wait(
+def test_a_scheduler_tells_how_late_it_is_and_how_many_runs_wait(
     orchestrator: Orchestrator, reader: InMemoryMetricReader
 ) -> None:
     """Suspended runs are counted when the SDK asks."""

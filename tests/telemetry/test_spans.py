@@ -48,7 +48,7 @@ def test_a_run_is_one_trace_over_suspension_and_resume(orchestrator: Orchestrato
 
 
 def test_the_span_of_a_caller_is_the_parent_of_the_run(orchestrator: Orchestrator, exported: Exported) -> None:
-    """And another caller's, who resumes it, becomes a link."""
+    """That of another caller, which resumes the run, becomes a link."""
     tracer = trace.get_tracer("caller")
     run = orchestrator.create_run(checkout)
     with tracer.start_as_current_span("request"):

@@ -52,7 +52,7 @@ def test_no_span_object_is_made(orchestrator: Orchestrator, monkeypatch: pytest.
     assert made == []
     assert observer.find_listeners() is None
     assert run.header().trace == ""
-    assert {record.trace for record in orchestrator.store.load(run.run_id)} == {""}
+    assert {activation.trace for activation in orchestrator.store.load(run.run_id)} == {""}
 
 
 def test_a_disabled_sdk_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ def test_a_run_on_workers_is_one_trace(
 def test_spans_of_celery_s_own_instrumentation_become_links(
     workers: Callable[..., None], client: Orchestrator, provider: TracerProvider, spans: Path
 ) -> None:
-    """They are current in the worker, and are nobody's parent."""
+    """They are current in the worker, and are no span's parent."""
     provider.add_span_processor(SimpleSpanProcessor(FileExporter(spans, lambda: 0)))
     workers(TASK_SPANS="yes")
     found = run_through(client, spans)

@@ -1,4 +1,4 @@
-"""What a step costs: round trips to the store, messages, and the size of a message."""
+"""The cost of a step: round trips to the store, messages, and the size of a message."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_many_successors_are_all_told(redis_server: RedisServer, post: Post) -> 
 def test_a_batch_that_fails_is_sent_again_one_by_one(
     redis_server: RedisServer, post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody knows how much of it has arrived, and a message too many does no harm."""
+    """It is unknown how much of it has arrived, and a message too many does no harm."""
     redis_server.flush(DB)
     workflow = Workflow("cost-broken").foreach(add_one, concurrency=3).commit()
     broker = redis_server.url(DB)

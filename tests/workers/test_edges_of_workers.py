@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import logging
 from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 from celery import Celery
 
 from orchestrator import Orchestrator
-from orchestrator.engine.executor import Executor
+from orchestrator.engine.abandoned import Delivery, give_back
 from orchestrator.errors import StoreUnavailable
 from orchestrator.stores.memory import MemoryStore
-from orchestrator.tasks.request import _call_patiently
 from orchestrator.testing import VirtualClock
 
 
@@ -42,22 +40,23 @@ def test_the_end_of_a_worker_waits_for_the_store(
 ) -> None:
     """For a lease; after that one line says that the lease will bring it about, and no traceback."""
     app = Celery("edges", broker="memory://", set_as_current=False)
-    ended: list[tuple[Any, ...]] = []
+    store = MemoryStore(VirtualClock())
+    asked: list[str] = []
 
-    def end(*place: Any) -> None:
+    def header(run_id: str) -> None:
         nonlocal away
         away -= 1
         if away > 0:
             raise StoreUnavailable("the store is away")
-        ended.append(place)
+        asked.append(run_id)
 
+    store.header = header  # type: ignore[assignment, method-assign]
     with (
-        Orchestrator(app, store=MemoryStore(VirtualClock()), lease_seconds=1) as orchestrator,
+        Orchestrator(app, store=store, lease_seconds=1) as orchestrator,
         caplog.at_level(logging.WARNING, "orchestrator"),
     ):
-        _call_patiently(cast(Executor, orchestrator.executor), end, ("run", "0", 5))
+        give_back(orchestrator.executor, Delivery("run", "0", "message"))
     app.close()
-    assert ended == ([("run", "0", 5)] if is_recorded else [])
-    assert [record.exc_info for record in caplog.records if "not recorded" in record.message] == [None] * (
-        not is_recorded
-    )
+    assert asked == (["run"] if is_recorded else [])
+    told = [record.exc_info for record in caplog.records if "goes on when its lease is over" in record.message]
+    assert told == [None] * (not is_recorded)

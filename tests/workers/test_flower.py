@@ -281,7 +281,7 @@ def test_a_run_can_leave_every_state_again(heard: Heard) -> None:
 
 
 def test_a_stretch_is_told_once_per_process(heard: Heard) -> None:
-    """However many steps a process runs between two rests."""
+    """However many steps a process runs between two settlings."""
     for _ in range(3):
         heard.after(lambda: heard.monitor.on_progress(RUNNING))
     assert heard.types == ["task-received", "task-started"]
@@ -307,6 +307,6 @@ def test_a_broker_that_is_away_fails_no_step(caplog: pytest.LogCaptureFixture) -
     for number in range(100):
         monitor.on_progress(replace(RUNNING, run_id=f"r{number}"))
     assert [record.getMessage() for record in caplog.records if record.name == "orchestrator"] == [
-        "monitors were not told of run r0, and are not for the next 30 s"
+        "run r0 is not shown in monitors, and no run is for the next 30 s"
     ]
     app.close()

@@ -57,7 +57,7 @@ def place(
 
 
 def heard_of(run: Run, receiver: Receiver, settle_count: int = 1) -> list[PublishedEvent]:
-    """The run's events until it has rested so often."""
+    """The run's events until it has settled so often."""
     heard: list[PublishedEvent] = []
     for event in receiver.listen(timeout=SOON):
         if event.run_id == run.run_id:
@@ -149,7 +149,7 @@ def test_any_consumer_can_bind_to_the_exchange(place: Place) -> None:
 
 
 def test_a_receiver_survives_what_is_no_event(place: Place) -> None:
-    """It is left out, with a word in the log."""
+    """It is left out, and logged."""
     with place.caller() as (app, orchestrator), Receiver(app) as receiver:
         with app.producer_or_acquire() as producer:
             exchange = Exchange("orchestrator.events", type="fanout", durable=True)

@@ -88,7 +88,7 @@ def times(run: Run, name: str) -> list[float]:
 
 
 def ended(run: Run, seconds: float = SOON) -> RunStatus:
-    """Wait for the run's end by its status alone, as somebody does who is not told."""
+    """Wait for the run's end by its status alone, as a caller without events does."""
     wait_until(run.ready, seconds)
     return run.status
 
@@ -99,7 +99,7 @@ def ended(run: Run, seconds: float = SOON) -> RunStatus:
 def test_a_sleep_longer_than_the_visibility_timeout_goes_on_once(
     server: LocalRedis, worker_factory: Starter, noted: Path, tmp_path: Path
 ) -> None:
-    """No message is held by a worker meanwhile, so Redis has none to give to somebody else."""
+    """No worker has an unacknowledged message meanwhile, so Redis has none to give to somebody else."""
     settings = {"broker_transport_options": {"visibility_timeout": 2}}
     place = at(server.database(2), server.database(3), worker_factory, noted, tmp_path, **settings)
     place.worker()
@@ -114,7 +114,7 @@ def test_a_sleep_longer_than_the_visibility_timeout_goes_on_once(
 
 
 def test_an_overdue_timer_fires_at_once_when_workers_come_up_late(place: Place) -> None:
-    """The moment passes while nobody is there."""
+    """The moment passes while no worker lives."""
     with place.caller() as caller:
         run = caller.create_run(time_app.dozing).submit(1)
         time.sleep(1.2)  # the timer's moment passes
@@ -125,7 +125,7 @@ def test_an_overdue_timer_fires_at_once_when_workers_come_up_late(place: Place) 
         assert times(run, "after")[0] - ready < 3
 
 
-def test_timers_fire_once_with_several_tickers(place: Place) -> None:
+def test_timers_fire_once_with_several_schedulers(place: Place) -> None:
     """Each worker has a scheduler; each timer is one of theirs, once."""
     for _ in range(3):
         place.worker()
@@ -151,7 +151,7 @@ def test_a_wait_that_runs_out_of_time_goes_on_on_workers(place: Place, pool: str
 
 
 def test_an_event_in_time_leaves_the_timeout_without_effect(place: Place) -> None:
-    """The timer was there, and nobody hears it."""
+    """The timer was there, and has no effect."""
     place.worker()
     with place.caller() as caller:
         run = caller.create_run(time_app.patient)
@@ -186,7 +186,7 @@ def test_a_wait_that_runs_out_of_time_goes_on_in_this_process(local_store: str) 
 
 @pytest.mark.usefixtures("noted")
 def test_an_event_in_time_comes_before_the_timeout_in_this_process(local_store: str) -> None:
-    """Afterwards the alarm finds nobody waiting."""
+    """Afterwards the timer finds no wait."""
     with Orchestrator(store=local_store, workflows=time_app.ALL) as orchestrator:
         run = orchestrator.create_run("patient")
         run.start(1)
@@ -213,7 +213,7 @@ def test_another_process_sees_to_the_timeouts_of_one_that_died(tmp_path: Path) -
 
 @pytest.mark.usefixtures("noted")
 def test_a_timeout_goes_by_the_clock_of_the_store() -> None:
-    """A clock that stands still stops it, and the alarm never moves the clock on by itself."""
+    """A clock that stands still stops it, and the timer never moves the clock on by itself."""
     from orchestrator.stores import MemoryStore
 
     clock = VirtualClock()
@@ -231,7 +231,7 @@ def test_a_timeout_goes_by_the_clock_of_the_store() -> None:
 
 
 def test_attempts_on_workers_are_as_far_apart_as_was_said(place: Place) -> None:
-    """Once each, whoever runs them: after a fixed pause, and after one that doubles."""
+    """Once each, on any worker: after a fixed pause, and after one that doubles."""
     place.worker()
     place.worker()
     with place.caller() as caller:
@@ -288,7 +288,7 @@ def test_a_warm_shutdown_ends_an_inline_chain_soon_and_another_worker_goes_on(pl
 
 
 def test_lost_messages_are_sent_again(place: Place) -> None:
-    """The queue is emptied before anybody has read it."""
+    """The queue is emptied before a worker has read it."""
     with place.caller() as caller:
         runs = [caller.create_run(time_app.plain).submit(number) for number in range(5)]
         assert caller.app is not None
@@ -302,7 +302,7 @@ def test_lost_messages_are_sent_again(place: Place) -> None:
 def test_a_broker_that_is_away_when_a_step_ends_gets_the_message_later(
     redis_factory: Callable[[], LocalRedis], place: Place, noted: Path, tmp_path: Path
 ) -> None:
-    """The result is recorded; what follows is told by a scheduler once the broker is back."""
+    """The result is committed; a scheduler publishes what follows once the broker is back."""
     broker = redis_factory()
     place = at(broker.url, place.store, place.start, noted, tmp_path)
     worker = place.worker()

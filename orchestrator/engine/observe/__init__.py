@@ -1,1 +1,1 @@
-"""Observing runs: what OpenTelemetry is told of them. A fault in here is logged and never becomes one of the run."""
+"""Observers of runs: they make spans and metrics for OpenTelemetry. Their faults are logged and never fail a run."""

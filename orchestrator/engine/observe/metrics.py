@@ -1,7 +1,7 @@
-"""Numbers of runs and steps, through the OpenTelemetry API alone. Imported only where an SDK is configured, see
-`observer`.
+"""Metrics of runs and steps, through the OpenTelemetry API alone.
 
-Attributes are what a workflow's author has written (ids of workflows and steps) and statuses: never a run's id.
+This module is imported only where an SDK is configured (see `observer`). Attributes are ids of workflows and steps, and
+statuses. A run's id is none of them: a backend keeps a series for each value of an attribute, for ever.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from orchestrator.rules.model import FINAL, Phase, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
-_FRESH = 60.0  # seconds for which a sweep lets this process speak for the store: one scheduler at a time does
+_FRESH = 60.0  # seconds after a sweep in which this process reports for the store
 
 
 class Metrics:
@@ -33,15 +33,15 @@ class Metrics:
         meter = provider.get_meter("orchestrator")
         self._started = meter.create_counter("orchestrator.runs.started", "{run}", "Runs that were started")
         self._ended = meter.create_counter("orchestrator.runs.ended", "{run}", "Runs that have ended, by status")
-        self._took = meter.create_histogram("orchestrator.run.duration", "s", "From a run's start to its end")
+        self._duration = meter.create_histogram("orchestrator.run.duration", "s", "From a run's start to its end")
         self._steps = meter.create_counter("orchestrator.steps", "{attempt}", "Attempts of steps, by status")
         self._worked = meter.create_histogram("orchestrator.step.duration", "s", "What one attempt of a step took")
         self._queued = meter.create_histogram("orchestrator.queue.wait", "s", "From the queue to a worker")
-        self._late = meter.create_histogram("orchestrator.due.lag", "s", "How late the ticker came to what was due")
-        # Weak: the SDK keeps its instruments for ever, and a closed store is not to live as long.
+        self._late = meter.create_histogram("orchestrator.due.lag", "s", "How late the scheduler swept a timer")
+        # Weak: the SDK keeps its instruments for ever, and a closed store must not live as long.
         self._sweeps: WeakKeyDictionary[Store, float] = WeakKeyDictionary()
         meter.create_observable_gauge(
-            "orchestrator.runs.suspended", [self._count_suspended], "{run}", "Runs that wait for somebody outside"
+            "orchestrator.runs.suspended", [self._count_suspended], "{run}", "Runs that are suspended"
         )
 
     def observe(self, attempt: ObservedAttempt, inner: AttemptObserver) -> AttemptObserver:
@@ -50,39 +50,40 @@ class Metrics:
 
     def on_started(self, header: RunHeader) -> None:
         """Count a start."""
-        self._started.add(1, _of(header))
+        self._started.add(1, _attributes(header))
 
     def on_ended(self, header: RunHeader) -> None:
-        """Count an end, if this is one."""
+        """Count a run that has settled, if it has ended by that."""
         if header.status not in FINAL:
             return
-        about = {**_of(header), "orchestrator.status": header.status}
-        self._ended.add(1, about)
-        self._took.record(max(0, header.ended_at - (header.started_at or header.ended_at)) / 1000, about)
+        attributes = {**_attributes(header), "orchestrator.status": header.status}
+        self._ended.add(1, attributes)
+        # A run that was canceled before its start has no duration.
+        self._duration.record(max(0, header.ended_at - (header.started_at or header.ended_at)) / 1000, attributes)
 
-    def on_taken(self, milliseconds: int, about: dict[str, str]) -> None:
-        """Note how long an activation was queued that a worker has taken."""
-        self._queued.record(max(0, milliseconds) / 1000, about)
+    def on_claimed(self, milliseconds: int, attributes: dict[str, str]) -> None:
+        """Measure the time that a claimed activation was queued."""
+        self._queued.record(max(0, milliseconds) / 1000, attributes)
 
-    def on_attempt(self, seconds: float, status: str, about: dict[str, str]) -> None:
+    def on_attempt(self, seconds: float, status: str, attributes: dict[str, str]) -> None:
         """Count an attempt of a step that is over."""
-        found = {**about, "orchestrator.status": status}
-        self._steps.add(1, found)
-        self._worked.record(seconds, found)
+        attributes = {**attributes, "orchestrator.status": status}
+        self._steps.add(1, attributes)
+        self._worked.record(seconds, attributes)
 
-    def on_swept(self, store: Store, moments: Sequence[int]) -> None:
-        """Note that this process sweeps the store, and that these entries were due."""
+    def on_swept(self, store: Store, deadlines: Sequence[int]) -> None:
+        """Note that this process sweeps the store, and measure how late it came to these timers."""
         self._sweeps[store] = monotonic()
-        # The moments are of the store's clock, and this process's may differ.
-        now = store.now() if moments else 0
-        for moment in moments:
-            self._late.record(max(0, now - moment) / 1000)
+        # Deadlines are by the store's clock, and this process's clock may differ.
+        now = store.now() if deadlines else 0
+        for deadline in deadlines:
+            self._late.record(max(0, now - deadline) / 1000)
 
     def _count_suspended(self, _options: CallbackOptions) -> Iterable[Observation]:
-        """Count when the SDK asks, in the process whose scheduler does the work."""
-        # All workers together would report the same runs many times over: whoever sweeps reports them.
-        for store, moment in list(self._sweeps.items()):
-            if monotonic() - moment > _FRESH:
+        """Count suspended runs when the SDK asks for them."""
+        # Only the process that sweeps reports: the sum over all workers would count each run many times.
+        for store, swept_at in list(self._sweeps.items()):
+            if monotonic() - swept_at > _FRESH:
                 continue
             try:
                 yield Observation(store.runs(RunQuery(status=StoredStatus.SUSPENDED.value, limit=1)).total)
@@ -90,44 +91,45 @@ class Metrics:
                 log.debug("suspended runs were not counted: %s", error)
 
 
-def _of(header: RunHeader) -> dict[str, str]:
+def _attributes(header: RunHeader) -> dict[str, str]:
     return {"orchestrator.workflow.id": header.workflow_id}
 
 
 class AttemptMetrics:
-    """Counts one claim."""
+    """Counts and measures one attempt."""
 
     def __init__(self, metrics: Metrics, attempt: ObservedAttempt, inner: AttemptObserver) -> None:
         self._metrics = metrics
         self._activation = attempt.activation
         self._claimed_at = attempt.header.updated_at  # by the store's clock, as all moments of an activation
         self._inner = inner
-        self._about = {"orchestrator.workflow.id": attempt.workflow_id, "orchestrator.step.id": attempt.activation.step}
+        names = {"orchestrator.workflow.id": attempt.workflow_id, "orchestrator.step.id": attempt.activation.step}
+        self._attributes = names
         self._seconds = 0.0
         self._status = ""
 
     def run(self, work: Callable[[], StepOutcome]) -> StepOutcome:
-        """Measure the work, and how long it was in the queue."""
+        """Do the work, and measure it and the time in the queue before it."""
         activation = self._activation
-        # A retry was not queued but paused, and other phases are claimed without a queue in between.
+        # A retry was not queued but waited for its moment, and other phases are claimed without a queue in between.
         if activation.queued_at and not activation.attempt and activation.phase == Phase.RUN:
-            self._metrics.on_taken(self._claimed_at - activation.queued_at, self._about)
-        begun = monotonic()
+            self._metrics.on_claimed(self._claimed_at - activation.queued_at, self._attributes)
+        started = monotonic()
         try:
             return self._inner.run(work)
         finally:
-            self._seconds = monotonic() - begun
+            self._seconds = monotonic() - started
 
     def condition(self, call: Callable[[], Any], index: int | None = None) -> Any:
-        """Evaluate the condition; numbers have no place for it."""
+        """Evaluate the condition; no metric counts conditions."""
         return self._inner.condition(call, index)
 
     def on_failure(self, error: BaseException) -> None:
-        """Leave it to the status, which tells the same."""
+        """Pass the failure on; the attempt is counted by its status."""
         self._inner.on_failure(error)
 
     def add_traces(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """Note the status that the attempt has led to."""
+        """Note the status that the attempt gives its activation."""
         for op in ops:
             if isinstance(op, UpdateActivation) and op.path == self._activation.path:
                 self._status = str(op.fields.get("status", self._status))
@@ -135,9 +137,9 @@ class AttemptMetrics:
 
     def on_committed(self, answer: Committed) -> None:
         """Count the attempt, or the end of the run."""
+        # Only now: an attempt whose commit is refused is made again by another worker, which counts it.
         if self._activation.phase == Phase.RUN and self._status:
-            self._metrics.on_attempt(self._seconds, self._status, self._about)
-        # Counted by the commit that ends the run: a repeated settling is refused, so no run ends twice here.
+            self._metrics.on_attempt(self._seconds, self._status, self._attributes)
         if self._activation.phase == Phase.SETTLE:
             self._metrics.on_ended(answer.header)
         self._inner.on_committed(answer)

@@ -1,9 +1,9 @@
-"""The door to OpenTelemetry: what the engine and its callers tell of a run, which nobody hears without an SDK.
+"""The door to OpenTelemetry: it finds an SDK if the process has one, and observers that do nothing if it has none.
 
-Nothing here imports OpenTelemetry. Whoever has configured an SDK has imported its API, so a look into `sys.modules` and
-at the provider tells whether anybody listens; without one everything goes to `NULL_OBSERVER`, which does nothing. A
-"no" is believed for a second, and not for ever: an SDK may be configured late, as the children of a prefork pool do.
-What is told to OpenTelemetry stands in `tracing` and `metrics`, which are imported once somebody listens.
+Nothing here imports OpenTelemetry. A process that configures an SDK imports its API first, so `sys.modules` and the
+provider tell if there is one. That there is none is believed for a second, and not for ever: an SDK may be configured
+late, as it is in the children of a prefork pool. Spans are made in `tracing`, metrics in `metrics`. Both are imported
+once there is an SDK.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ if TYPE_CHECKING:  # they import an optional library, which a process without an
     from orchestrator.engine.observe.metrics import Metrics
     from orchestrator.engine.observe.tracing import Tracing
 
-SILENCE = 1.0  # seconds between two looks at the providers while nobody listens: a look costs more than a word
+SILENCE = 1.0  # seconds between two looks at the providers while there is no SDK: a look costs more than a step
 _STAND_INS = ("opentelemetry.trace", "opentelemetry.metrics")  # the API's modules; an SDK's are elsewhere
 _NOTHING: AbstractContextManager[NullObserver] = nullcontext(NULL_OBSERVER)
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """The listeners in this process: to spans, to numbers, or to both."""
+    """The listeners of this process: to spans, to metrics, or to both."""
 
     # None where no tracer provider is set, or its SDK is switched off
     tracing: Tracing | None
@@ -47,13 +47,13 @@ class Listeners:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The providers at the last look, and what that means."""
+    """The providers at the last look, and the listeners that were made for them."""
 
     # the API's tracer provider
     tracers: object
     # the API's meter provider
     meters: object
-    # made for these providers; None where both are stand-ins
+    # None where both providers are stand-ins
     listeners: Listeners | None
 
 
@@ -62,8 +62,8 @@ _silent_until = 0.0
 
 
 def find_listeners() -> Listeners | None:
-    """Find who listens, None where nobody does: no API is imported, or no provider is set but the API's own."""
-    # No lock: each of the two is replaced as a whole, and losing a race costs another look.
+    """Find the listeners. Returns None where no API is imported, or where no provider is set but the API's own."""
+    # No lock: each of the two globals is replaced as a whole, and a lost race costs another look.
     global _last_look, _silent_until  # noqa: PLW0603
     trace, metrics = sys.modules.get("opentelemetry.trace"), sys.modules.get("opentelemetry.metrics")
     if trace is None and metrics is None:
@@ -84,8 +84,8 @@ def _provider(api: ModuleType | None, name: str) -> object:
 
 
 def _is_real(provider: object) -> bool:
-    """Return whether it is more than a stand-in of the API, which does nothing."""
-    # Asked by its module, not by `isinstance`: the classes of the stand-ins are private to the API.
+    """Return False for a stand-in of the API, which does nothing."""
+    # By its module and not by `isinstance`: the classes of the stand-ins are private to the API.
     return provider is not None and not type(provider).__module__.startswith(_STAND_INS)
 
 
@@ -95,7 +95,7 @@ def _make_listeners(tracers: Any, meters: Any) -> Listeners | None:
     if _is_real(tracers):
         from orchestrator.engine.observe.tracing import Tracing
 
-        tracing = Tracing.of(tracers)
+        tracing = Tracing.from_provider(tracers)
     if _is_real(meters):
         from orchestrator.engine.observe.metrics import Metrics
 
@@ -103,11 +103,11 @@ def _make_listeners(tracers: Any, meters: Any) -> Listeners | None:
     return Listeners(tracing, counting) if tracing or counting else None
 
 
-# --- what the engine tells -------------------------------------------------------------------------------------------
+# --- called by the engine --------------------------------------------------------------------------------------------
 
 
 def observe_attempt(attempt: ObservedAttempt) -> AttemptObserver:
-    """Return the observer of this claim."""
+    """Return the observer of this attempt."""
     found = find_listeners()
     if found is None:
         return NULL_OBSERVER
@@ -116,18 +116,18 @@ def observe_attempt(attempt: ObservedAttempt) -> AttemptObserver:
 
 
 def use_run_span(header: RunHeader) -> AbstractContextManager[Any]:
-    """Make the run's own span the current one inside: what is sent there belongs to the run's trace."""
+    """Make the run's span the current one inside, so that messages which are sent there belong to the run's trace."""
     found = find_listeners()
     if found is None or found.tracing is None or not header.trace:
         return _NOTHING
     return found.tracing.use_run_span(header)
 
 
-# --- what callers tell -----------------------------------------------------------------------------------------------
+# --- called by requests of callers -----------------------------------------------------------------------------------
 
 
 def observe_start(header: RunHeader) -> AbstractContextManager[CallObserver]:
-    """Observe a caller who starts the run inside. What is raised there ends the run's span as an error."""
+    """Observe the start of a run inside. An exception there ends the run's span as an error."""
     found = find_listeners()
     return _NOTHING if found is None else _observe_start(found, header)
 
@@ -141,7 +141,7 @@ def _observe_start(found: Listeners, header: RunHeader) -> Iterator[CallObserver
 
 
 def observe_call(verb: str, header: RunHeader) -> AbstractContextManager[CallObserver]:
-    """Observe a caller who lets the run go on inside: resumes or restarts it, or lets it travel."""
+    """Observe a request inside that lets the run go on: a resume, a restart, a time travel."""
     found = find_listeners()
     if found is None or found.tracing is None:
         return _NOTHING
@@ -149,7 +149,7 @@ def observe_call(verb: str, header: RunHeader) -> AbstractContextManager[CallObs
 
 
 def on_canceled(header: RunHeader) -> None:
-    """Tell that a caller has ended the run."""
+    """Observe the end of a run that a caller has canceled."""
     found = find_listeners()
     if found is None:
         return
@@ -159,11 +159,11 @@ def on_canceled(header: RunHeader) -> None:
         found.metrics.on_ended(header)
 
 
-# --- what the scheduler tells -------------------------------------------------------------------------------------------
+# --- called by the scheduler -----------------------------------------------------------------------------------------
 
 
-def on_swept(store: Store, moments: Sequence[int]) -> None:
-    """Tell that these entries were due, each since its moment."""
+def on_swept(store: Store, deadlines: Sequence[int]) -> None:
+    """Observe a sweep that has found timers with these deadlines."""
     found = find_listeners()
     if found is not None and found.metrics is not None:
-        found.metrics.on_swept(store, moments)
+        found.metrics.on_swept(store, deadlines)

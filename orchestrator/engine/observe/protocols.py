@@ -14,37 +14,42 @@ from orchestrator.rules.model import Activation, RunHeader
 
 @dataclass(frozen=True, slots=True)
 class ObservedAttempt:
-    """One claim, as observers see it."""
+    """One attempt, as observers see it."""
 
-    # the run and the activation, as the claim has left them
+    # the run, as the claim has left it
     header: RunHeader
+    # the activation, as the claim has left it
     activation: Activation
-    # of the innermost workflow
+    # the id of the innermost workflow
     workflow_id: str
+    # the graph of the run
     graph: Graph
-    # read activations of the run as they are by now
+    # reads activations of the run as they are at present
     load: Callable[[list[str]], list[Activation]]
     # reads a value of the run by its id, in plain shapes
     read_value: Callable[[str], Any]
 
 
 class AttemptObserver(Protocol):
-    """Observes one claim from the moment it is held. Nothing that it does may become a fault of the run."""
+    """Observes one attempt from its claim on. None of its faults may fail the run."""
+
+    # Observers do the work themselves, inside of what they measure, and one observer may wrap another.
 
     def run(self, work: Callable[[], StepOutcome]) -> StepOutcome:
-        """Do the activation's work, with what observes it as the current span."""
+        """Do the work of the attempt, inside its span."""
         ...
 
     def condition(self, call: Callable[[], Any], index: int | None = None) -> Any:
-        """Evaluate one condition, of a branch its arm's `index`."""
+        """Evaluate one condition; `index` is that of the arm in a branch."""
         ...
 
     def on_failure(self, error: BaseException) -> None:
         """Note that the attempt has failed with this error; another may follow."""
         ...
 
+    # The next worker makes its spans below those of this attempt, and learns their ids from the store.
     def add_traces(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """Return what is about to be committed, and with it whatever has to be stored for those who go on."""
+        """Return the operations that are about to be committed, with the span ids that are stored beside them."""
         ...
 
     def on_committed(self, answer: Committed) -> None:
@@ -53,15 +58,15 @@ class AttemptObserver(Protocol):
 
 
 class CallObserver(Protocol):
-    """Observes what a caller does to a run."""
+    """Observes one request of a caller."""
 
     def add_traces(self, ops: Sequence[Op]) -> Sequence[Op]:
-        """Return what is about to be committed, and with it whatever has to be stored for those who go on."""
+        """Return the operations that are about to be committed, with the span ids that are stored beside them."""
         ...
 
 
 class NullObserver:
-    """The observer where nobody listens: it does the work and nothing else."""
+    """The observer of a process without an SDK: it does the work and nothing else."""
 
     __slots__ = ()
 

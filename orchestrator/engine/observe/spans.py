@@ -1,4 +1,4 @@
-"""Spans: where one belongs, what it tells, and how it ends. Through the OpenTelemetry API alone."""
+"""Spans: their places in a trace, their attributes, and their ends. Through the OpenTelemetry API alone."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from orchestrator.rules.model import Activation, RunHeader
 
 log = logging.getLogger("orchestrator")
 
-# The W3C's own text form: whatever else reads `traceparent` can read ours.
+# The W3C's text form, because other tools can read it.
 _PROPAGATOR = TraceContextTextMapPropagator()
 ROOT = ""
 
 
 class _NeverFail:
-    """Log a fault in telemetry, which never becomes one of the run."""
+    """Logs a fault in telemetry, and keeps it from the run."""
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        # What is no `Exception` is the worker's own business: it is to stop, and telemetry must not keep it.
+        # A `BaseException` of another kind ends the worker, and telemetry must not keep it.
         if isinstance(error, Exception):
             log.error("telemetry failed; the run goes on without it", exc_info=error)
         return isinstance(error, Exception)
@@ -46,42 +46,44 @@ class _NeverFail:
 never_fail = _NeverFail()
 
 
-# --- where a span belongs --------------------------------------------------------------------------------------------
+# --- the place of a span ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class SpanLineage:
-    """The run's span, and the ids of the openings around one place, outermost first; the empty text where unknown."""
+    """The spans above one place of a run: that of the run, and those of the blocks around the place."""
 
-    # the run's opening, the parent of whatever has no block around it
+    # the run's opening, the parent of spans without a block around them
     run: SpanContext
-    # span ids only: trace id and flags are the run's, and a stored place stays short
+    # ids of the blocks' openings, outermost first; the empty text where one is unknown. Trace id and flags are the
+    # run's, so the stored text stays short
     ids: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, header: str, activation: str) -> Self | None:
-        """Read it as a header and an activation store it; None where the run has no trace."""
+        """Read the lineage that a header and an activation store; None where the run has no trace."""
         parent, _, state = header.partition(" ")
         found = _PROPAGATOR.extract({"traceparent": parent, "tracestate": state}, Context())
         context = get_current_span(found).get_span_context()
         return cls(context, tuple(activation.split("-")) if activation else ()) if context.is_valid else None
 
     def context(self, depth: int) -> SpanContext:
-        """The parent of whatever stands in this depth."""
+        """Return the parent of spans at this depth."""
         run = self.run
-        # An opening may be missing: nobody listened when that block was opened. The next one outside takes its place.
+        # An opening may be missing, because the process that opened the block had no SDK. Then the next one outside is
+        # the parent.
         for found in reversed(self.ids[:depth]):
             if found:
                 return SpanContext(run.trace_id, int(found, 16), True, run.trace_flags, run.trace_state)
         return run
 
     def cut(self, depth: int) -> SpanLineage:
-        """The lineage of what is above this depth."""
+        """Return the lineage down to this depth."""
         return self if len(self.ids) <= depth else replace(self, ids=self.ids[:depth])
 
     def open_block(self, depth: int, span: Span) -> SpanLineage:
-        """The lineage of what is inside a block that this span opens; it is the `depth`-th around it."""
-        # Blocks that were opened where nobody listened leave their place empty, so that each depth keeps its own.
+        """Return the lineage inside a block whose opening this span is; the block is the `depth`-th from outside."""
+        # Missing openings leave their places empty, so that each depth keeps its own.
         padded = (*self.ids, *([""] * depth))[: depth - 1]
         return replace(self, ids=(*padded, f"{span.get_span_context().span_id:016x}"))
 
@@ -92,7 +94,7 @@ class SpanLineage:
 
 
 def encode_run_span(context: SpanContext) -> str:
-    """The text that a header stores of the run's span."""
+    """Return the text by which a header stores the run's span."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, set_span_in_context(NonRecordingSpan(context)))
     return " ".join(filter(None, (carrier.get("traceparent", ""), carrier.get("tracestate", ""))))
@@ -101,14 +103,14 @@ def encode_run_span(context: SpanContext) -> str:
 def attributes(
     header: RunHeader, activation: Activation | None = None, workflow_id: str = ""
 ) -> dict[str, str | int | bool]:
-    """The attributes of a run, and of one of its activations."""
+    """Return the attributes of a run, and of one of its activations."""
     found: dict[str, str | int | bool] = {
         "orchestrator.run.id": header.run_id,
         "orchestrator.workflow.id": workflow_id or header.workflow_id,
     }
     if header.resource_id:
         found["orchestrator.resource.id"] = header.resource_id
-    # The run's own activation has nothing to add to its header.
+    # The run's own activation is no step.
     if activation is None or activation.path == ROOT:
         return found
     found |= {"orchestrator.step.id": activation.step, "orchestrator.component": activation.component}
@@ -120,14 +122,15 @@ def attributes(
 
 
 def span_name(activation: Activation) -> str:
-    """The name of the spans of an activation."""
+    """Return the name of an activation's spans."""
+    # Ids of steps, and none of runs: backends group spans by their names.
     kind = "workflow" if activation.component == "NESTED" else activation.component.lower()
     return f"{kind} {activation.step}"
 
 
 def record_error(span: Span, error: BaseException) -> None:
-    """Mark the span as an error, by this exception."""
-    # The message is in the status too: not every backend shows the events of a span.
+    """Mark the span as an error, with this exception."""
+    # The message stands in the status too, because some backends do not show the events of a span.
     span.record_exception(error)
     span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
 
@@ -140,7 +143,7 @@ def end(span: Span, moment: int | None = None) -> None:
 
 @contextmanager
 def use_and_end(span: Span) -> Iterator[None]:
-    """Make the span the current one inside, and end it with that; as an error, if one is raised."""
+    """Make the span the current one inside, and end it then; an exception ends it as an error."""
     try:
         with use_span(span):
             yield
@@ -149,5 +152,5 @@ def use_and_end(span: Span) -> Iterator[None]:
 
 
 def nanoseconds(moment: int) -> int:
-    """A moment in ms, as OpenTelemetry counts."""
+    """Convert a moment in ms to nanoseconds, which OpenTelemetry counts in."""
     return moment * 1_000_000

@@ -1,4 +1,4 @@
-"""Events as readers see them: the log refers to values by their ids, and they are filled in here."""
+"""Events as readers see them. The log refers to values by their ids, and they are filled in here."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.engine.read.value_reader import Values
 from orchestrator.ports import Store, StoredEvent
+from orchestrator.rules.events import EventType, is_reserved
 
 WORKFLOW = "WORKFLOW"
 _VALUES = ("input", "output", "error", "suspend", "resume")
@@ -21,8 +22,7 @@ _VALUES = ("input", "output", "error", "suspend", "resume")
 class Event:
     """One event of a run's log.
 
-    The type `workflow-events-trimmed` stands for older events that are kept no
-    longer.
+    The type `workflow-events-trimmed` stands for older events that have been trimmed.
     """
 
     # a cursor: `run.events(after=event.id)` goes on behind it
@@ -53,7 +53,7 @@ class EventReader:
     def to_events(self, found: Sequence[StoredEvent]) -> list[Event]:
         """Make events of stored ones, in one more round trip where they refer to values."""
         values = Values(self._store.values, self._run_id)
-        # The log refers to values, because one that is large is then stored once and read by those who want it.
+        # The log does not have the values themselves: a large one is stored once, however many events refer to it.
         values.fetch(str(e.doc[key]) for e in found for key in _VALUES if e.doc.get(key))
         return [self._event(stored, values) for stored in found]
 
@@ -61,23 +61,23 @@ class EventReader:
         doc, kind = stored.doc, str(stored.doc["type"])
         at = moment(stored.at)
         assert at is not None
-        own = not kind.startswith("workflow-")
+        # A step may give its own events any type that does not begin with the engine's prefix.
+        is_own = not is_reserved(kind)
         payload = decode(str(doc["text"])) if "text" in doc else self._payload(kind, stored, values)
-        # A step chooses the types of its own events, but not ours: the prefix tells them apart.
-        source = str(doc.get("source", WORKFLOW)) if own else WORKFLOW
+        source = str(doc.get("source", WORKFLOW)) if is_own else WORKFLOW
         shown = as_json(payload)
-        if kind == "workflow-step-output":
+        if kind == EventType.STEP_OUTPUT:
             shown = {"id": doc["step"], "step_call_id": call_id(self._run_id, doc), **shown}
         return Event(stored.id, kind, self._run_id, at, shown, source)
 
     def _payload(self, kind: str, stored: StoredEvent, values: Values) -> dict[str, Any]:
         doc = stored.doc
         match kind:
-            case "workflow-start":
+            case EventType.WORKFLOW_START:
                 return {"run_id": self._run_id, "input": values.plain(str(doc["input"]))}
-            case "workflow-finish":
+            case EventType.WORKFLOW_FINISH:
                 return {"run_id": self._run_id, "workflow_status": doc["status"], "metadata": {}}
-            case "workflow-paused" | "workflow-canceled" | "workflow-events-trimmed":
+            case EventType.WORKFLOW_PAUSED | EventType.WORKFLOW_CANCELED | EventType.EVENTS_TRIMMED:
                 return {"run_id": self._run_id}
             case _:
                 return self._about_step(kind, stored, values)
@@ -86,20 +86,20 @@ class EventReader:
         doc = stored.doc
         about: dict[str, Any] = {"id": doc["step"], "step_call_id": call_id(self._run_id, doc)}
         match kind:
-            case "workflow-step-start" | "workflow-step-waiting":
-                status = "running" if kind.endswith("start") else "waiting"
+            case EventType.STEP_START | EventType.STEP_WAITING:
+                status = "running" if kind == EventType.STEP_START else "waiting"
                 about |= {"payload": values.plain(str(doc["input"])), "started_at": stored.at, "status": status}
                 return about | ({"resume_payload": values.plain(str(doc["resume"]))} if "resume" in doc else {})
-            case "workflow-step-result":
+            case EventType.STEP_RESULT:
                 about |= {"status": doc["status"], "ended_at": stored.at}
                 return about | _outcome(doc, values)
-            case "workflow-step-finish":
+            case EventType.STEP_FINISH:
                 return about | {"metadata": {}}
-            case "workflow-step-suspended":
+            case EventType.STEP_SUSPENDED:
                 about |= {"status": "suspended", "payload": values.plain(str(doc["input"]))}
                 about |= {"suspend_payload": payload_dict(values.plain(str(doc["suspend"]))), "suspended_at": stored.at}
                 return about | ({"current_index": doc["index"]} if "index" in doc else {})
-            case "workflow-step-progress":
+            case EventType.STEP_PROGRESS:
                 about |= {
                     "completed_count": doc["completed"],
                     "total_count": doc["total"],
@@ -119,7 +119,7 @@ def _outcome(doc: Mapping[str, Any], values: Values) -> dict[str, Any]:
 
 
 def call_id(run_id: str, doc: Mapping[str, Any]) -> str:
-    """Return an id that all events of one activation share, and no other's."""
-    # Made of the place alone: every attempt, in whichever process, gives the events of one activation the same id.
+    """Return the id that the events of one activation have in common."""
+    # Made of path and visit alone, so that all attempts, in all processes, give the same id.
     visit = doc.get("visit")
     return f"{run_id}/{doc['path']}" + (f"@{visit}" if visit else "")

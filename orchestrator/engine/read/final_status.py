@@ -1,4 +1,4 @@
-"""The statuses that are computed when somebody looks: of blocks, and of what an ended run has left open."""
+"""The statuses that are computed when a run is read: of blocks, and of activations that an ended run has left open."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _AT_WORK = frozenset(
 class FinalStatus:
     """Statuses of the activations of one run, as readers see them. `graph` is None where the workflow is not known."""
 
-    # A block does not store what its children are at: each of them would have to write it at each step, and all of
-    # them would meet at that one activation. It counts who is unfinished, and the rest is computed here.
+    # A block does not store how far its children are. All of them would have to write it, at each of their steps, to
+    # the same activation. The block counts its unfinished children, and everything else is computed here.
 
     def __init__(self, header: RunHeader, graph: Graph | None, activations: Mapping[Path, Activation]) -> None:
         self._header = header
@@ -28,11 +28,9 @@ class FinalStatus:
         self._activations = activations
 
     def with_final_status(self, activation: Activation) -> Activation:
-        """The activation; one that was open when its run ended, with what it came to by that.
-
-        A run that fails, or that a step bails out of, does not wait for what is held beside that step: the blocks and
-        nested workflows around it are left open. They have failed as it has, or succeeded with what it has bailed with.
-        """
+        """Return the activation. One that was open when its run ended gets the end that this was for it."""
+        # A run that fails, or that a step ends with `bail`, does not wait for suspended steps beside that step: the
+        # blocks and nested workflows around are left open. They have failed like the step, or succeeded with its value.
         if activation.status != ActivationStatus.OPEN or self._header.status not in FINAL:
             return activation
         cause = self._final_causes.get(activation.at)
@@ -43,13 +41,11 @@ class FinalStatus:
         return replace(activation, output=cause.output, error=cause.error, tripwire=cause.tripwire)
 
     def step_status(self, activation: Activation) -> StepStatus:
-        """The activation's status as a reader sees it.
-
-        Computed for what has children, canceled for what an ended run left.
-        """
+        """Return the activation's status as a reader sees it: computed for blocks, canceled where the run has ended."""
         activation = self.with_final_status(activation)
         if activation.status in ENDED:
             return StepStatus(activation.status)
+        # The end of a run is one write to its header, so unfinished activations still have their last status.
         if self._header.status in FINAL:
             return StepStatus.CANCELED
         match activation.status:
@@ -67,6 +63,7 @@ class FinalStatus:
             for path, found in self._activations.items()
             if path[:depth] == activation.at and path != activation.at
         }
+        # In the order in which a run settles: a block at work is running, whatever else waits in it.
         if below & _AT_WORK:
             return StepStatus.RUNNING
         if below & {ActivationStatus.SUSPENDED, ActivationStatus.WAITING}:
@@ -75,12 +72,12 @@ class FinalStatus:
 
     @cached_property
     def _final_causes(self) -> dict[Path, Activation]:
-        """The activation that has ended each open one of an ended run, by the path of the open one."""
+        """The activation that has ended each open activation of an ended run, by the path of the open one."""
         return dict(self._pairs())
 
     def _pairs(self) -> Iterator[tuple[Path, Activation]]:
-        # Of several causes the one whose error the run has is told, else the earliest. It is given last, so that the
-        # dict keeps it.
+        # Of several causes the one whose error the run has is shown, else the earliest. It comes last, so that the dict
+        # keeps it.
         rank = {cause.at: (cause.error != self._header.error, cause.ended_at, cause.at) for cause in self._causes()}
         for at in sorted(rank, key=rank.__getitem__, reverse=True):
             cause = self._activations[at]
@@ -94,7 +91,8 @@ class FinalStatus:
         header, found = self._header, self._activations.values()
         if header.status in _BAD:
             failed = [activation for activation in found if activation.status == ActivationStatus.FAILED]
-            # Without the graph nobody knows which block tolerates failures: only the run's own error is certain.
+            # Some blocks tolerate failures, which only the graph knows. Without it the run's own error is the only one
+            # that is certain.
             return [activation for activation in failed if self._graph is not None or activation.error == header.error]
         bailed = header.output if header.status == StoredStatus.SUCCESS and header.closed else None
         return [

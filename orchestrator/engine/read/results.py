@@ -47,61 +47,61 @@ class StepStatus(StrEnum):
 class StepResult:
     """One step of a run. `payload` is its input; times are aware datetimes in UTC; what does not apply is None."""
 
-    # computed for what has children
+    # its status, computed from its children for a block
     status: StepStatus
     # its input
     payload: Any = None
-    # what it made, if it has succeeded
+    # its output, if it has succeeded
     output: Any = None
-    # of its last attempt
+    # the error of its last attempt
     error: BaseException | None = None
-    # when a worker first took it
+    # the moment at which a worker first claimed it
     started_at: datetime | None = None
-    # when it came to its final status
+    # the moment at which it ended
     ended_at: datetime | None = None
-    # what it suspended with, or what somebody below it did
+    # the payload that it suspended with; for a block that of a step inside
     suspend_payload: Any = None
-    # when that was
+    # the moment at which it suspended
     suspended_at: datetime | None = None
-    # what it was resumed with
+    # the data that it was resumed with
     resume_payload: Any = None
-    # when that was
+    # the moment at which it was resumed
     resumed_at: datetime | None = None
-    # `parked`: why no worker runs it
+    # `parked`: the reason why no worker can run it now
     metadata: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dict of what is there; times in milliseconds since 1970, errors without a stack."""
+        """Return a JSON-able dict of the fields that are not None: times in ms since 1970, errors without a stack."""
         return _to_dict(self)
 
 
 @dataclass(slots=True)
 class RunResult:
-    """The result of a run as of its last rest."""
+    """The result of a run as of the last time that it settled."""
 
-    # of the run; `<run id>/<path>` for a nested workflow read as one
+    # the id of the run; `<run id>/<path>` for a nested workflow read as one
     run_id: str
-    # that it rests with
+    # the status that it settled with
     status: RunStatus
-    # as it was checked at the start
+    # the input, as it was validated at the start
     input: Any = None
-    # None unless it has succeeded
+    # the result; None unless the run has succeeded
     result: Any = None
-    # of a failed run
+    # the error of a failed run
     error: BaseException | None = None
     # step results of the outermost workflow by step id
     steps: dict[str, StepResult] = field(default_factory=dict)
-    # with the defaults of the workflow's model
+    # the run's state, with the defaults of the workflow's model
     state: dict[str, Any] = field(default_factory=dict)
-    # paths (lists of step ids) of what waits for somebody, in declaration order
+    # lists of step ids, one for each suspended step, in declaration order
     suspended: list[list[str]] = field(default_factory=list)
-    # what each of these steps said, by the outermost id
+    # the payloads of these steps, by the outermost id
     suspend_payload: dict[str, Any] = field(default_factory=dict)
-    # the step (and the item) of each label by which somebody can resume
+    # the step (and the item) of each label for `resume(label=…)`
     resume_labels: dict[str, dict[str, Any]] = field(default_factory=dict)
     # the reason of a run that a tripwire ended
     tripwire: TripWire | None = None
-    # step ids in the order in which they first ran
+    # step ids in the order in which the steps first ran
     execution_path: list[str] = field(default_factory=list)
 
     def unwrap(self) -> Any:
@@ -125,17 +125,17 @@ class RunRecord:
 
     # as in `RunResult`
     run_id: str
-    # of the workflow that runs
+    # the id of its workflow
     workflow_id: str
-    # by which an application finds its runs
+    # the id of the user, customer or thing that the run is for
     resource_id: str | None
-    # as the last commit has left it
+    # the status after the last commit
     status: RunStatus
-    # of the run, or when the nested workflow began
+    # the moment at which the run was created, or the nested workflow began
     created_at: datetime
-    # the last commit
+    # the moment of the last commit
     updated_at: datetime
-    # the fields from here on are read if they are asked for; each is as in `RunResult`
+    # the fields from here on are read on demand; each is as in `RunResult`
     input: Any = None
     result: Any = None
     error: BaseException | None = None
@@ -145,7 +145,7 @@ class RunRecord:
     resume_labels: dict[str, dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-able dict of what is there; times in milliseconds since 1970, errors without a stack."""
+        """Return a JSON-able dict of the fields that are not None: times in ms since 1970, errors without a stack."""
         return _to_dict(self)
 
 
@@ -155,7 +155,7 @@ def _to_dict(value: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    # Not `dataclasses.asdict`: values are the user's own, and the codec says how they look in JSON.
+    # Not `dataclasses.asdict`: users' values may be dataclasses too, and the codec decides how they look in JSON.
     match value:
         case datetime():
             return round(value.timestamp() * 1000)
@@ -172,5 +172,5 @@ def _plain(value: Any) -> Any:
 
 
 def moment(ms: int) -> datetime | None:
-    """A stored time as an aware datetime; None for none."""
+    """Return a stored time as an aware datetime; None for 0."""
     return datetime.fromtimestamp(ms / 1000, UTC) if ms else None

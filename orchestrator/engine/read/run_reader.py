@@ -1,4 +1,4 @@
-"""Reads a stored run for a caller, with its values as their declared types where the workflow is known."""
+"""The reader of a stored run, which returns values as their declared types where the workflow is known."""
 
 from __future__ import annotations
 
@@ -18,23 +18,32 @@ from orchestrator.engine.read.value_reader import Values, decode_all
 from orchestrator.errors import InputInvalid, RunNotFound, TripWire
 from orchestrator.ports import Store
 from orchestrator.rules.graph import Graph, Path
-from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader, belongs, format_path
+from orchestrator.rules.model import (
+    AWAITING,
+    FINAL,
+    Activation,
+    ActivationStatus,
+    Role,
+    RunHeader,
+    belongs,
+    format_path,
+)
 
-# The status of a nested workflow as a run, by its status as a step.
+# The status of a nested workflow read as a run, by its status as a step.
 _AS_RUN = {StepStatus.QUEUED: RunStatus.PENDING, StepStatus.RETRYING: RunStatus.RUNNING}
 _AS_RUN |= {StepStatus.SKIPPED: RunStatus.PENDING}
 _AS_RUN |= {status: RunStatus(status) for status in StepStatus if status not in _AS_RUN}
 
 
 class Reader:
-    """Reads one run for a caller. `graph` is None where the workflow is not known here: then all is plain.
+    """Reads one run for a caller. `graph` is None where the workflow is not known here: then all values are plain.
 
     With a `scope`, the path of a nested workflow inside the run, it reads that one as if it were a run of its own. The
-    store is asked when something is asked for, and for activations once: what one reader says fits together.
+    store is read on demand, and activations once, so that the answers of one reader fit together.
     """
 
-    # More methods than most classes of ours: one for each thing that a caller may ask of a run. What they have to work
-    # out stands in `names`, `final_status` and `step_view`.
+    # More public methods than most classes: one for each thing that a caller may ask of a run. Computations stand in
+    # `names`, `final_status` and `step_view`.
 
     def __init__(self, store: Store, header: RunHeader, graph: Graph | None, scope: Path = ()) -> None:
         self.store = store
@@ -46,8 +55,8 @@ class Reader:
     @cached_property
     def activations(self) -> dict[Path, Activation]:
         """The activations of the present visits, by path."""
-        # An activation of an earlier iteration stays in the store until its place is taken again. Outer ones come first, so
-        # that each can be held against the one around it.
+        # An activation of an earlier iteration stays in the store until the present one comes to its path. The store
+        # returns outer ones first, so that each can be compared with the one around it.
         found: dict[Path, Activation] = {}
         for activation in self.store.load(self.header.run_id):
             above = found.get(activation.at[:-1]) if len(activation.at) > 1 else None
@@ -66,23 +75,24 @@ class Reader:
 
     @property
     def run_id(self) -> str:
-        """The id under which what is read here can be looked up."""
+        """The id of the run; `<run id>/<path>` for a nested workflow."""
         return f"{self.header.run_id}/{format_path(self.scope)}" if self.scope else self.header.run_id
 
     @property
     def workflow_id(self) -> str:
-        """The id of the workflow that is read; where it is not known here, of the step that it is."""
+        """The id of the workflow."""
         if not self.scope:
             return self.header.workflow_id
-        return workflow_at(self.graph, self.scope).id if self.graph else self.scope_record().step
+        # Where the graph is not known, the id of the step stands for it: by default that is the workflow's.
+        return workflow_at(self.graph, self.scope).id if self.graph else self.scope_activation().step
 
     def is_there(self) -> bool:
-        """Return False where the path leads to no nested workflow, or to one that never began."""
+        """Return False where the scope is no nested workflow, or one that has not begun."""
         found = self.activations.get(self.scope) if self.scope else None
         return not self.scope or (found is not None and found.component == "NESTED")
 
-    def scope_record(self) -> Activation:
-        """The activation of the nested workflow that is read. Raises `RunNotFound` where there is none (any more)."""
+    def scope_activation(self) -> Activation:
+        """Return the activation of the nested workflow. Raises `RunNotFound` where there is none (any more)."""
         found = self.activations.get(self.scope)
         if found is None or not self.is_there():
             text = f"there is no run {self.run_id!r}"
@@ -90,20 +100,20 @@ class Reader:
         return found
 
     def status(self) -> RunStatus:
-        """The run's status."""
+        """Return the run's status."""
         if not self.scope:
             return RunStatus(self.header.status)
-        activation = self.with_final_status(self.scope_record())
+        activation = self.with_final_status(self.scope_activation())
         return RunStatus.TRIPWIRE if activation.tripwire else _AS_RUN[self.step_status(activation)]
 
     def input(self) -> Any:
-        """The run's input."""
-        key = self.scope_record().input if self.scope else self.header.input
+        """Read the run's input."""
+        key = self.scope_activation().input if self.scope else self.header.input
         return self.values.as_type(key, shape_of(workflow_at(self.graph, self.scope).input) if self.graph else ANY)
 
     def result(self) -> Any:
-        """The run's result, None unless it has ended well."""
-        # `bail` writes the output before the run's end is committed: until then it is no result.
+        """Read the run's result; None unless it has succeeded."""
+        # `bail` stores the output before the run has settled: until then it is no result.
         if self.status() != RunStatus.SUCCESS:
             return None
         shape: Shape = ANY
@@ -112,38 +122,35 @@ class Reader:
             made = shape_made(self.graph.entries(self.scope)[-1])
             shape = shape_of(workflow.output) if workflow.output is not None else made
         return self.values.as_type(
-            self.with_final_status(self.scope_record()).output if self.scope else self.header.output, shape
+            self.with_final_status(self.scope_activation()).output if self.scope else self.header.output, shape
         )
 
     def error(self) -> BaseException | None:
-        """The run's error."""
-        # A nested workflow has no header of its own: its activation is read in its place.
-        key = self.with_final_status(self.scope_record()).error if self.scope else self.header.error
+        """Read the run's error."""
+        # A nested workflow has no header. Its activation stands for one.
+        key = self.with_final_status(self.scope_activation()).error if self.scope else self.header.error
         found = self.values.plain(key) if key else None
         return found if isinstance(found, BaseException) else None
 
     def state(self) -> dict[str, Any]:
-        """The run's state, as its model declares it where it fits. A nested workflow sees what its model declares."""
+        """Read the run's state, as its model declares it where it fits. A nested workflow sees its own model's part."""
         plain = decode_all(self.store.state(self.header.run_id))
         if self.graph is None:
             return plain
         try:
             seen = view_of_state(workflow_at(self.graph, self.scope), plain)
         except InputInvalid:
+            # State that does not fit (any more) is shown as it is: that may be the very reason why the run is read.
             return plain
-        # State that does not fit (any more) is shown as it is: whoever looks into a broken run wants to see it.
         return seen if self.scope else {**plain, **seen}
 
     def steps(self, *, nested: bool = False) -> dict[str, StepResult]:
-        """Step results by id.
-
-        With `nested`, those of nested workflows too, as `outer.inner` and `outer[item].inner`.
-        """
+        """Read the step results, by id. With `nested`, also those of `outer.inner` and `outer[item].inner`."""
         view = StepView(self.header.run_id, self.graph, self.activations, self.names, self._final, self.values)
         return view.results(activation for activation in self.activations.values() if self._shows(activation, nested))
 
     def _shows(self, activation: Activation, nested: bool) -> bool:
-        # A step that no worker has begun yet is none that the caller has seen run.
+        # A step is shown from its first claim on. Before that it is planned, and has no result.
         if activation.status == ActivationStatus.PAUSED or (
             activation.status == ActivationStatus.QUEUED and not activation.first_seq
         ):
@@ -158,29 +165,27 @@ class Reader:
         return len(activation.at) > len(self.scope) and activation.at[: len(self.scope)] == self.scope
 
     def with_final_status(self, activation: Activation) -> Activation:
-        """The activation; one that was open when its run ended, with what it came to by that."""
+        """Return the activation. One that was open when its run ended gets the end that this was for it."""
         return self._final.with_final_status(activation)
 
     def step_status(self, activation: Activation) -> StepStatus:
-        """The activation's status as a reader sees it."""
+        """Return the activation's status as a reader sees it."""
         return self._final.step_status(activation)
 
-    def held(self) -> list[Activation]:
-        """The records that wait for somebody outside, in declaration order."""
+    def awaiting_activations(self, *, paused: bool = True) -> list[Activation]:
+        """Return the awaiting activations in declaration order, with or without those that are only paused."""
+        # After the end of a run nothing is awaited, though a step that was suspended when it failed is so still.
         if self.header.status in FINAL:
             return []
-        # Paths are in declaration order; what is paused waits for the caller and for nobody outside.
-        held = [
-            r
-            for _, r in sorted(self.activations.items())
-            if r.status in (ActivationStatus.SUSPENDED, ActivationStatus.WAITING)
-        ]
-        return [activation for activation in held if self._inside(activation)]
+        statuses = AWAITING if paused else AWAITING - {ActivationStatus.PAUSED}
+        # Paths are in declaration order.
+        found = [activation for _, activation in sorted(self.activations.items()) if activation.status in statuses]
+        return [activation for activation in found if self._inside(activation)]
 
     def suspended_paths(self) -> list[list[str]]:
-        """The id paths of the steps that wait, each once."""
+        """Return the step ids from the outermost workflow down to each suspended step, each list once."""
         paths: list[list[str]] = []
-        for activation in self.held():
+        for activation in self.awaiting_activations(paused=False):
             ids = self.names.step_ids(activation)
             # Several items of one foreach have the same ids: its step is named once.
             if ids not in paths:
@@ -188,20 +193,19 @@ class Reader:
         return paths
 
     def resume_labels(self) -> dict[str, dict[str, Any]]:
-        """Labels, each with the step it belongs to (and the item of a foreach)."""
+        """Return the labels, each with its step (and the item of a foreach)."""
         labels: dict[str, dict[str, Any]] = {}
-        for activation in self.held():
-            if (
-                activation.label and activation.status == ActivationStatus.SUSPENDED
-            ):  # that of a wait is its place in the mailbox
+        for activation in self.awaiting_activations(paused=False):
+            # A label that a step gave itself counts as long as the step is suspended.
+            if activation.label and activation.status == ActivationStatus.SUSPENDED:
                 index = self.names.item_index(activation)
                 where = {"step_id": ".".join(self.names.step_ids(activation))}
                 labels[activation.label] = where | ({"foreach_index": index} if index >= 0 else {})
         return labels
 
     def execution_path(self) -> list[str]:
-        """Ids of the workflow's own steps in the order in which they first ran, each once."""
-        # `order` counts the first attempts of a run in the store, so two workers' steps have an order too.
+        """Return the ids of the workflow's own steps in the order in which they first ran, each once."""
+        # `first_seq` numbers the first attempts in the store, so steps of two workers have an order too.
         own = [r for r in self.activations.values() if r.scope == len(self.scope) and self._inside(r)]
         ran = [r for r in own if r.role == Role.STEP and r.first_seq]
         return list(
@@ -209,9 +213,9 @@ class Reader:
         )
 
     def run_result(self) -> RunResult:
-        """Everything a caller gets when the run rests."""
+        """Return all that a caller gets when the run has settled."""
         steps, error = self.steps(), self.error()
-        # From one reading of the activations, so that the fields of a result fit together.
+        # From the same activations as the steps, so that the fields of a result fit together.
         suspended = self.suspended_paths()
         payloads = {ids[0]: steps[ids[0]].suspend_payload or {} for ids in suspended if ids[0] in steps}
         return RunResult(
@@ -230,10 +234,10 @@ class Reader:
         )
 
     def run_record(self, wanted: Mapping[str, bool], nested: bool) -> RunRecord:
-        """The stored run with the fields that were asked for."""
+        """Return the stored run with the wanted fields."""
         header = self.header
-        created_at = self.scope_record().started_at if self.scope else header.created_at
-        activation = RunRecord(
+        created_at = self.scope_activation().started_at if self.scope else header.created_at
+        record = RunRecord(
             self.run_id,
             self.workflow_id,
             header.resource_id or None,
@@ -250,8 +254,8 @@ class Reader:
             "suspended": self.suspended_paths,
             "resume_labels": self.resume_labels,
         }
-        # Only what was asked for is read: a page of runs would else read every value of each of them.
+        # Only wanted fields are read: a page of runs would else read all values of each of them.
         for name, make in makers.items():
             if wanted.get(name):
-                setattr(activation, name, make())
-        return activation
+                setattr(record, name, make())
+        return record

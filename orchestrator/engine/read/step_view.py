@@ -1,4 +1,4 @@
-"""An activation as the step result that callers see."""
+"""Activations as the step results that callers see."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from orchestrator.rules.model import AWAITING, ENDED, LIVE, Activation, Activati
 
 
 def payload_dict(payload: Any) -> dict[str, Any]:
-    """A suspend payload as a dict, whatever it is: one that has no keys of its own is the `value`."""
+    """Return a suspend payload as a dict; one that is no dict becomes its `value`."""
+    # Callers read payloads by key, and the engine adds `__workflow_meta` to those of blocks.
     if payload is None:
         return {}
     return payload if isinstance(payload, dict) else {"value": payload}
@@ -43,9 +44,9 @@ class StepView:
         self._values = values
 
     def results(self, activations: Iterable[Activation]) -> dict[str, StepResult]:
-        """Step results of these activations by their names."""
+        """Return the step results of these activations by their names."""
         shown = [self._final.with_final_status(activation) for activation in activations]
-        # All at once: one by one, each value would be a round trip.
+        # All values at once: one by one, each would be a round trip.
         self._values.fetch(
             key
             for activation in shown
@@ -58,7 +59,7 @@ class StepView:
         made = shape_made(self._graph.node(activation.at)) if self._graph and activation.path else ANY
         ended = activation.status in ENDED
         error = self._values.plain(activation.error) if activation.error else None
-        # A wait that is open has run into its timeout: its own suspension is the one to show.
+        # A wait that is open has timed out: its own suspension is the one to show.
         shown = (
             self._leaf(activation)
             if activation.status == ActivationStatus.OPEN and not activation.suspended_at
@@ -81,24 +82,24 @@ class StepView:
         )
 
     def _leaf(self, activation: Activation) -> Activation:
-        """The activation below whose suspension an open one shows.
+        """Return the activation inside an open block whose suspension the block shows.
 
-        The first that waits, else the first that was resumed and runs, else the open one itself.
+        It is the first that is suspended, else the first that was resumed and runs, else the block itself.
         """
-        # A block has no suspension of its own, but its reader asks one thing: for what, and whom, does it wait?
+        # A block has no suspension of its own, but its reader wants to know what it waits for.
         below = self._find_below(activation)
-        held = [found for found in below if found.status in AWAITING and found.status != ActivationStatus.PAUSED]
+        awaiting = [found for found in below if found.status in AWAITING and found.status != ActivationStatus.PAUSED]
         resumed = [found for found in below if found.status in LIVE and found.resumed]
-        return (held or resumed or [activation])[0]
+        return (awaiting or resumed or [activation])[0]
 
     def _suspend_payload(self, activation: Activation, leaf: Activation) -> dict[str, Any] | None:
-        # A wait suspends without a payload, and is shown all the same: somebody is waited for.
+        # A wait for an event suspends without a payload, and is shown all the same.
         if not leaf.suspend and (leaf is activation or leaf.status != ActivationStatus.WAITING):
             return None
         payload = payload_dict(self._values.plain(leaf.suspend))
         if leaf is activation:
             return payload
-        # The payload is the leaf's, so its reader is told where that stands: enough to resume it from here.
+        # The payload is that of a step inside, so the reader is told which: enough to resume that step.
         meta: dict[str, Any] = {"path": self._names.step_ids(leaf)[len(self._names.step_ids(activation)) :]}
         nested = [cut for cut in self._names.scope_lengths(leaf) if cut >= len(activation.at)]
         if nested:
@@ -111,8 +112,8 @@ class StepView:
         return {**payload, "__workflow_meta": meta}
 
     def _items(self, foreach: Activation) -> list[dict[str, Any] | None]:
-        """The items of a foreach as they are by now, in item order; None for one that has not been started."""
-        # Items alone, and not what stands below them: an item may be a block.
+        """Return the items of a foreach as they are at present, in item order; None for one that has not begun."""
+        # The items alone, without the activations inside them: an item may be a block.
         depth = len(foreach.at) + 1
         items = {found.index: found for found in self._find_below(foreach) if len(found.at) == depth}
         leaves = {index: self._leaf(item) for index, item in items.items()}

@@ -1,9 +1,11 @@
-"""The time of a run, by what it went into: arithmetic over its activations and recorded events, without store and clock.
+"""The time of a run by its uses: arithmetic over its activations and stored events, without store and clock.
 
-Measured are the timed_activations that do something themselves: steps, mappings, tasks, sleeps and waits. What is left of the
-run's own time (conditions, joins, commits, the rest) is the engine's. Two things are not recorded and are told apart by
-what is known of the step: the pauses between attempts, which are those of its retry policy, half of the longest one
-where it is spread by chance; and how long an earlier iteration of a loop was queued, which counts as the engine's.
+It measures the activations that do something themselves: steps, mappings, tasks, sleeps and waits. The other time of
+the run (conditions, joins, commits, settling) is the engine's.
+
+Two times are not stored, and are estimated. The pauses between attempts are taken from the step's retry policy, and in
+the middle of their range where they are spread by chance. The time that an earlier iteration of a loop was queued
+counts as the engine's.
 """
 
 from __future__ import annotations
@@ -14,19 +16,20 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from orchestrator.ports import StoredEvent
+from orchestrator.rules.events import EventType
 from orchestrator.rules.graph import Graph, Node, Path, Sleep, Step
 from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader, format_path, parse_path
 
-QUEUE = "queue"  # put in the queue, and no worker has taken it
-RUN = "run"
-SUSPENDED = "suspended"  # suspended until somebody resumes it, or the event comes
-ASLEEP = "asleep"
+QUEUE = "queue"  # from the queue to a claim
+RUN = "run"  # a worker runs it
+SUSPENDED = "suspended"  # until a resume or an event
+ASLEEP = "asleep"  # a sleep of the workflow
 RETRY = "retry"  # the pause before another attempt
 KINDS = (QUEUE, RUN, SUSPENDED, ASLEEP, RETRY)
 
 _BLOCKS = frozenset({"PARALLEL", "BRANCH", "LOOP", "FOREACH"})
-_EVENTS = frozenset({"workflow-step-start", "workflow-step-suspended", "workflow-step-waiting", "workflow-step-result"})
-_SUSPENDS = frozenset({"workflow-step-suspended", "workflow-step-waiting"})
+_EVENTS = frozenset({EventType.STEP_START, EventType.STEP_SUSPENDED, EventType.STEP_WAITING, EventType.STEP_RESULT})
+_SUSPENDS = frozenset({EventType.STEP_SUSPENDED, EventType.STEP_WAITING})
 
 Took = Mapping[str, int]
 Place = tuple[str, str]  # path and visit
@@ -34,40 +37,41 @@ Place = tuple[str, str]  # path and visit
 
 @dataclass(frozen=True, slots=True)
 class TimedActivation:
-    """One activation of a leaf, from its begin to its end, with the time (ms) of each kind in between."""
+    """One activation that does something itself, from its begin to its end, with the time of each kind in between."""
 
-    # with `visit`: whose activation it is
+    # the path of the activation
     path: str
+    # its visit
     visit: str
-    # its id
+    # the id of its step
     step: str
-    # of its first attempt in the run; 0 where only events are left
+    # the number of its first attempt in the run; 0 where only events are left
     order: int
-    # when it was there
+    # the moment at which it was queued, or claimed without a queue
     begin: int
-    # when it ended, or now
+    # the moment at which it ended, or now
     end: int
     # ms by kind
     took: Took = field(default_factory=dict)
-    # whether the pauses between its attempts are not exact
+    # True if the pauses between its attempts are estimated
     estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepTime:
-    """All timed_activations at one path together, in milliseconds."""
+    """All timed activations at one path together, in milliseconds."""
 
-    # of the step
+    # the path of the step
     path: str
-    # its id
+    # the id of the step
     step: str
-    # how many timed_activations these are
+    # the number of timed activations
     runs: int
     # ms by kind
     took: Took
-    # whether one of them is on the critical chain
+    # True if one of them is on the critical chain
     critical: bool
-    # whether the pauses between attempts are not exact
+    # True if the pauses between attempts are estimated
     estimated: bool
 
     @property
@@ -78,19 +82,19 @@ class StepTime:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The time of a run, by what it went into."""
+    """The time of a run by its uses."""
 
-    # of the run, or of its present life; ms by the store's clock, as all moments here
+    # the begin of the run, or of its present generation; ms by the store's clock, as all moments here
     begin: int
-    # of the run, or now
+    # the end of the run, or now
     end: int
-    # ms of the run's own time that belong to no step
-    executor: int
+    # ms of the run's own time in which no step was there
+    engine: int
     # ms by kind, summed over steps that may have run side by side
     took: Took
     # one entry for each path
     steps: tuple[StepTime, ...]
-    # the chain of timed_activations that made the run so long
+    # the chain of timed activations that made the run so long
     critical: tuple[TimedActivation, ...]
 
     @property
@@ -102,16 +106,17 @@ class Timing:
 def compute_timing(
     header: RunHeader, activations: Iterable[Activation], events: Iterable[StoredEvent], graph: Graph | None, now: int
 ) -> Timing:
-    """Say where the time went, up to `now` for a run that has not ended.
+    """Return the time of a run by its uses, up to `now` for a run that has not ended.
 
-    `records` are those of the present visits. Of a run that has travelled in time only its present life counts.
+    `activations` are those of the present visits. Of a run that has travelled in time only the present generation
+    counts.
     """
-    generation, travelled = _events_of_present_life(events)
-    begin = generation[0].at if travelled else header.started_at
+    present_events, has_travelled = _events_of_generation(events)
+    begin = present_events[0].at if has_travelled else header.started_at
     end = max(begin, header.ended_at if header.status in FINAL and header.ended_at else now)
-    found = _Run(
-        {activation.path: activation for activation in activations}, _by_place(generation), graph, begin, end
-    ).timed_activations()
+    found = _TimedRun(
+        {activation.path: activation for activation in activations}, _by_place(present_events), graph, begin, end
+    ).time_all()
     critical = _critical(found, end)
     places = {(act.path, act.visit) for act in critical}
     steps = tuple(_step(list(acts), places) for _, acts in groupby(found, key=lambda act: parse_path(act.path)))
@@ -119,11 +124,11 @@ def compute_timing(
     return Timing(begin, end, end - begin - _cover(found, begin, end), took, steps, critical)
 
 
-def _events_of_present_life(events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], bool]:
-    """The events since the last time travel, and whether there was one."""
+def _events_of_generation(events: Iterable[StoredEvent]) -> tuple[list[StoredEvent], bool]:
+    """Return the events since the last time travel, and True if there was one."""
     found = list(events)
-    starts = [index for index, event in enumerate(found) if event.doc["type"] == "workflow-start"]
-    # Each time travel begins with a start of its own. Counting older events would time steps that are undone.
+    starts = [index for index, event in enumerate(found) if event.doc["type"] == EventType.WORKFLOW_START]
+    # Each time travel begins with a start event of its own. The steps of older events are undone, and not timed.
     return found[starts[-1] if starts else 0 :], len(starts) > 1
 
 
@@ -137,20 +142,20 @@ def _by_place(events: Sequence[StoredEvent]) -> dict[Place, list[StoredEvent]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    # of the present visits, by path
+class _TimedRun:
+    # the activations of the present visits, by path
     activations: Mapping[str, Activation]
-    # that tell of a step, by its place
+    # the events of steps, by path and visit
     events: Mapping[Place, Sequence[StoredEvent]]
     # None where the workflow is not known here
     graph: Graph | None
-    # of what is timed
+    # the begin of the time that is measured
     begin: int
-    # of what is timed
+    # the end of the time that is measured
     end: int
 
-    def timed_activations(self) -> list[TimedActivation]:
-        """All of them, in the order of their paths, and of their visits in turn."""
+    def time_all(self) -> list[TimedActivation]:
+        """Time all activations, in the order of their paths and then of their visits."""
         inner = {format_path(at[:cut]) for at in map(parse_path, self._paths()) for cut in range(1, len(at))}
         found = [
             self._time_recorded(activation)
@@ -158,10 +163,10 @@ class _Run:
             if self._is_leaf(activation, inner)
         ]
         present = {(activation.path, activation.visit) for activation in self.activations.values()}
-        # An iteration that is over has no activation any more, because the next one took its place. Its events are left.
+        # An iteration that is over has no activation any more, because the next one has its path. Its events are left.
         found += [self._time_earlier(place) for place in self.events if place not in present and place[0] not in inner]
-        present_life = [act for act in found if act.begin >= self.begin or act.end > self.begin]
-        return sorted(present_life, key=lambda act: (parse_path(act.path), parse_path(act.visit)))
+        of_generation = [act for act in found if act.begin >= self.begin or act.end > self.begin]
+        return sorted(of_generation, key=lambda act: (parse_path(act.path), parse_path(act.visit)))
 
     def _paths(self) -> set[str]:
         return {*self.activations, *(path for path, _ in self.events)}
@@ -181,10 +186,10 @@ class _Run:
         """Time an activation of an earlier iteration, of which only the events are left."""
         events = self.events[place]
         clock = _Clock(events[0].at)
-        if events[0].doc["type"] == "workflow-step-waiting":
+        if events[0].doc["type"] == EventType.STEP_WAITING:
             clock.spend(ASLEEP if isinstance(self._node(parse_path(place[0])), Sleep) else SUSPENDED, events[-1].at)
         for event in events:
-            # When it was resumed is not in the events: the time until its next start counts as suspended.
+            # The moment of a resume is not in the events: the time until the next start counts as suspended.
             clock.note(event, 0)
         clock.spend(RUN, events[-1].at)
         doc = events[-1].doc
@@ -207,10 +212,11 @@ class _Run:
         return TimedActivation(*about, begin, max(begin, clock.now), clock.took, estimated)
 
     def _time_wait(self, activation: Activation, clock: _Clock, end: int) -> None:
-        """Time a wait: it was queued again by the event or by its timeout, after which another may take over."""
+        """Time a wait for an event."""
         clock.spend(RUN, activation.suspended_at)
         if activation.suspended_at:
             clock.spend(SUSPENDED, activation.resumed_at or end)
+        # The event or the timeout queues the wait again. After a timeout, the flow inside it takes over.
         if f"{activation.path}.0" not in self.activations:
             clock.spend(QUEUE, end)
 
@@ -218,7 +224,7 @@ class _Run:
         events = self.events.get((activation.path, activation.visit), ())
         for event in events:
             clock.note(event, activation.resumed_at)
-        # Older events may have been trimmed: the activation's own times are exact for the last suspension alone.
+        # Where the events have been trimmed, the activation still has the times of its last suspension.
         if not events and activation.suspended_at:
             clock.spend(RUN, activation.suspended_at)
             clock.is_suspended = True
@@ -231,19 +237,19 @@ class _Run:
             self._time_attempts(activation, clock, end)
 
     def _time_attempts(self, activation: Activation, clock: _Clock, end: int) -> None:
-        """Time what is left: nothing but attempts and the pauses between them."""
+        """Time the remaining time, which is attempts and the pauses between them."""
         pauses = min(self._pause_of(activation)[0], max(0, end - clock.now))
         clock.spend(RETRY, clock.now + pauses)
         clock.spend(RUN, end)
 
     def _pause_of(self, activation: Activation) -> tuple[int, bool]:
-        """The length of the pauses before its attempts in all, and whether that is an estimate."""
+        """Return the length of all pauses between its attempts, and True if that is an estimate."""
         if not activation.attempt:
             return 0, False
         node = self._node(activation.at)
         if not isinstance(node, Step) or activation.attempt > node.retry.attempts:
             return 0, True
-        # 0.5 is the middle of what chance may make of the pause.
+        # Chance spreads the pause over a range, and 0.5 is its middle.
         seconds = sum(node.retry.pause(attempt, 0.5) for attempt in range(1, activation.attempt + 1))
         return round(seconds * 1000), node.retry.backoff and node.retry.jitter
 
@@ -254,10 +260,9 @@ class _Run:
             return None
 
     def _begin_of(self, activation: Activation) -> int:
-        """The moment at which it was first queued, or began where no queue was in between.
-
-        Where it has been queued again, that is when what comes before it ended.
-        """
+        """Return the moment at which the activation was first queued, or claimed without a queue."""
+        # An activation that was queued again (after a resume, say) stores the later moment only. Then it was first
+        # queued when the activation before it ended.
         started = activation.started_at or activation.queued_at
         if activation.queued_at <= started:
             return activation.queued_at or started
@@ -268,14 +273,14 @@ class _Run:
         above, index = activation.at[:-1], activation.at[-1]
         around = self.activations.get(format_path(above)) if above else None
         if around is None or around.component == "NESTED":
-            # Steps of one workflow follow each other, so it was queued by whatever ended before it.
+            # Entries of one workflow follow each other, so the end of the one before has queued this one.
             previous = self.activations.get(format_path((*above, index - 1))) if index else None
             return previous.ended_at if previous is not None else around.started_at if around else self.begin
         return around.started_at if around.component == "PARALLEL" else activation.started_at
 
 
 class _Clock:
-    """Goes through one activation and notes how long it was what."""
+    """Goes through the time of one activation, and sums it up by kind."""
 
     def __init__(self, now: int) -> None:
         self.now = now
@@ -284,17 +289,17 @@ class _Clock:
 
     def spend(self, kind: str, moment: int) -> None:
         """Attribute the time from `self.now` to `moment` to `kind`."""
-        # Never backwards: a step that is resumed twice has two suspensions, and the activation has the second alone.
+        # Never backwards: a step that was suspended twice stores the moments of the second suspension only.
         if moment > self.now:
             self.took[kind] += moment - self.now
             self.now = moment
 
     def note(self, event: StoredEvent, resumed_at: int) -> None:
-        """Note an event that says that it was suspended, or goes on."""
+        """Note an event by which the activation was suspended, or went on."""
         if event.doc["type"] in _SUSPENDS:
             self.spend(RUN, event.at)
             self.is_suspended = True
-        elif self.is_suspended and event.doc["type"] == "workflow-step-start":
+        elif self.is_suspended and event.doc["type"] == EventType.STEP_START:
             self.spend(SUSPENDED, resumed_at if self.now <= resumed_at <= event.at else event.at)
             self.spend(QUEUE, event.at)
             self.is_suspended = False
@@ -314,7 +319,7 @@ def _sum(parts: Iterable[Took]) -> Took:
 
 
 def _cover(acts: Sequence[TimedActivation], begin: int, end: int) -> int:
-    """The part of the time in which at least one of them was there."""
+    """Return the time in which at least one of the activations was there."""
     # Steps that run side by side cover the same time, which counts once.
     covered, reached = 0, begin
     for act in sorted(acts, key=lambda act: act.begin):
@@ -325,7 +330,8 @@ def _cover(acts: Sequence[TimedActivation], begin: int, end: int) -> int:
 
 
 def _critical(acts: Sequence[TimedActivation], end: int) -> tuple[TimedActivation, ...]:
-    """Go backwards from the end: what ended last, then what ended last before that had begun, and so on."""
+    """Return the chain of activations that made the run so long."""
+    # Backwards from the end: the one that ended last, then the one that ended last before that had begun, and so on.
     chain: list[TimedActivation] = []
     moment = end
     for act in sorted(acts, key=_by_end, reverse=True):

@@ -1,4 +1,4 @@
-"""Values of a run: from their ids to what user code sees, asking the store only for what is not at hand; and back."""
+"""Values of a run: read by their ids and decoded, and encoded to be stored."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ _MAX_MESSAGE = 1_000  # characters of an error that is too large as it is
 
 
 class Values:
-    """The values of one run, read at most once each by `read`, a store's `values`. `known` is what a claim has
-    brought.
-    """
+    """The values of one run. Each is read at most once by `read`, a store's `values`; `known` are those of a claim."""
 
-    # Once is enough, because a value is written once under an id of its own and never changes.
+    # Once is enough: a value is written once, under an id of its own, and never changes.
 
     def __init__(
         self, read: Callable[[str, list[str]], Mapping[str, str]], run_id: str, known: Mapping[str, str] | None = None
@@ -30,8 +28,8 @@ class Values:
 
     def fetch(self, ids: Iterable[str]) -> None:
         """Read these values, and all that they refer to, in pages."""
-        # Level by level: the result of a block refers to those of its children, which may be blocks again. So ten
-        # thousand results are a few round trips and not ten thousand.
+        # Level by level, because the output of a block refers to those of its children, which may be blocks again. So
+        # ten thousand outputs cost a few round trips and not ten thousand.
         wanted = list(ids)
         while wanted:
             missing = sorted({key for key in wanted if key and key not in self._texts})
@@ -41,13 +39,13 @@ class Values:
             wanted = [ref for text in found for ref in texts.references(text) if ref not in self._texts]
 
     def plain(self, key: str) -> Any:
-        """The value in plain shapes; None for the empty id."""
+        """Read the value in plain shapes; None for the empty id."""
         if not key:
             return None
         if key not in self._texts:
             self.fetch([key])
         text = self._texts.get(key)
-        if text is None:  # deleted meanwhile, with its run
+        if text is None:  # the run has been deleted meanwhile
             return None
         if text.startswith(texts.OWN):
             return decode(text[1:])
@@ -58,7 +56,7 @@ class Values:
         return [self.plain(ref) for ref in refs]
 
     def as_type(self, key: str, shape: Shape = ANY) -> Any:
-        """The value with its declared parts as their types."""
+        """Read the value as its declared type; a part that does not fit stays plain."""
         return restore(shape, self.plain(key))
 
 
@@ -68,8 +66,8 @@ def encode_value(value: Any, where: str, limit: int) -> str:
 
 
 def encode_error(error: BaseException, limit: int) -> str:
-    """Encode an exception as stored text; one that is too large loses all but its message."""
-    # Never refused: the step has failed, and a run that cannot activation that would hang.
+    """Encode an exception as stored text; of one that is too large only the message is stored."""
+    # Never refused: the step has failed, and a run that could not store that would hang.
     try:
         return texts.own(encode(error, where="error", limit=limit))
     except PayloadTooLarge:

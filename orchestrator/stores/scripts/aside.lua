@@ -1,5 +1,5 @@
--- Look at an entry again later, if it is still due.
--- KEYS: due. ARGV: the entry, ms until then, the width of a lane.
+-- Have a timer fall due again later, if it is due.
+-- KEYS: timers. ARGV: the timer's member, ms until then, the width of a lane.
 
 local place = tonumber(redis.call('ZSCORE', KEYS[1], ARGV[1]) or '')
 if not place then return 0 end

@@ -1,5 +1,5 @@
--- Take a queued activation, one whose moment has come, or one whose lease is over. A repeat gets the first answer.
--- ARGV: run id, path, seq, token, lease. Answers {'', header, activation, values, state, context} or {reason[, header]}.
+-- Claim a queued activation, or one whose deadline has come. A repeat gets the first reply.
+-- ARGV: run id, path, seq, token, lease. Returns {'', header, activation, values, state, context} or {reason[, header]}.
 
 local path, seq, token = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 lease = tonumber(ARGV[5])
@@ -8,15 +8,13 @@ if not load_header() then return {'unknown'} end
 local activation = find(path)
 if not activation then return {'unknown', header_text} end
 if is_shut(header, path) then return {'ended', header_text} end
+-- A client may send a claim again whose reply was lost: its token tells it from another worker's.
 if activation.status == 'running' and activation.lease_token == token then return package({'', header_text}, path) end
 if activation.seq ~= seq then return {'stale', header_text} end
 local over, claimable = activation.deadline <= now, STATUS[activation.status].claim
 if not claimable then return {'stale', header_text} end
 if claimable == 'at_deadline' and not over then return {'early', header_text} end
-if claimable == 'lease_over' then
-  if not over or not header.auto_restart then return {'busy', header_text} end
-  activation.abandoned_attempts, activation.restarted = activation.abandoned_attempts + 1, true
-end
+if claimable == 'held' then return {'busy', header_text} end
 begin()
 put(activation, {status = 'running'}, token, 0)
 save()

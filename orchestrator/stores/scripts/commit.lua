@@ -1,45 +1,51 @@
--- Compare the guards of a change and write it: all or nothing, a repeat gets the first answer.
+-- Compare the guards of a change and write it: all or nothing. A repeat gets the first reply.
 -- ARGV: run id, the change as JSON (orchestrator/stores/redis_wire.py says how), then the texts that are not decoded here:
 -- values by id, state and context by key, keys that go, events; `change.n` has the number of words of each.
--- Answers {'', header, answer[, activation, values, state, context]} or {reason[, header]}.
+-- Returns {'', header, reply as JSON[, activation, values, state, context]} or {reason[, header]}.
 
 local change = cjson.decode(ARGV[2])
-lease, grace = change.lease, change.redelivery_delay
+lease, redelivery_delay = change.lease, change.redelivery_delay
 
--- [[path, seq, route, delay] …], the path that was claimed, the token that claimed it.
-local function answer(most)
+-- The reply as JSON: [[path, seq, route, delay] …], the path that was claimed, the token that claimed it; then, if a caller
+-- asked or some are left out, the settle count for a caller (null for a worker), and how many dispatches are left out.
+local function encode_reply(most)
   local token = claimed and activations[claimed].lease_token or ''
-  if #dispatches == 0 and token == '' then return '' end
-  local told = dispatches
-  if #told > most then
-    told = {}
-    for place = 1, most do told[place] = dispatches[place] end
+  if #dispatches == 0 and token == '' and change.by_lease then return '' end
+  local left, kept = math.max(0, #dispatches - most), dispatches
+  if #kept > most then
+    kept = {}
+    for place = 1, most do kept[place] = dispatches[place] end
   end
-  local list = #told > 0 and cjson.encode(told) or '[]'
-  return '[' .. list .. ',' .. (claimed and cjson.encode(claimed) or 'null') .. ',' .. cjson.encode(token) .. ']'
+  -- An empty table would become `{}`: Lua cannot tell an empty list from an empty object.
+  local list, more = #kept > 0 and cjson.encode(kept) or '[]', ''
+  if not change.by_lease or left > 0 then
+    more = string.format(',%s,%d', change.by_lease and 'null' or string.format('%d', header.settle_count), left)
+  end
+  return '[' .. list .. ',' .. (claimed and cjson.encode(claimed) or 'null') .. ',' .. cjson.encode(token) .. more .. ']'
 end
 
--- What the change answered when it was applied; a claim that it made is told of while it holds.
-local function first_answer(text)
+-- The reply of the change when it was applied. A claim that it made is in it while nobody else has taken the activation.
+local function repeat_reply(text)
   local reply = {'', header_text, text}
   if text == '' then return reply end
   local first = cjson.decode(text)
   if first[2] ~= cjson.null then
     local activation = find(first[2])
-    if activation and activation.status == 'running' and activation.lease_token == first[3] then return package(reply, first[2]) end
+    local is_held = activation and activation.status == 'running' and activation.lease_token == first[3]
+    if is_held then return package(reply, first[2]) end
   end
   return reply
 end
 
-local function listed(list, value)
+local function contains(list, value)
   for _, one in ipairs(list) do
     if one == value then return true end
   end
   return false
 end
 
--- Whether a resume comes into a closed run: it would take the rest away, and nothing else follows there.
-local function too_late()
+-- A resume comes into a closed run: it would take the settling away, after which nothing else follows there.
+local function is_too_late()
   if not header.closed or header.status ~= 'running' then return false end
   for _, expect in ipairs(change.expect or {}) do
     if expect[1] ~= '' then return true end
@@ -47,50 +53,60 @@ local function too_late()
   return false
 end
 
-local function guard()
+local function check_guards()
   local by = change.by
-  if change.holder then
+  if change.by_lease then
     local activation = find(by[1])
-    if activation and activation.last_lease_token == by[2] then return first_answer(activation.last_reply) end
+    -- The answer of a commit may get lost. Its token has ended here by a commit, and by no other: this is a repeat.
+    if activation and activation.last_lease_token == (by[4] or by[2]) then return repeat_reply(activation.last_reply) end
     local refusal = lease_refusal(header, activation, by[1], by[2])
     if refusal then return {refusal, header_text} end
+    -- Flushes come one after the other: a lower number is a repeat.
     if by[3] > 0 and by[3] <= activation.flush_seq then return {'', header_text, ''} end
   else
     local id, statuses, generation, settle_count = by[1], by[2], by[3], by[4]
-    if id ~= '' and header.last_request_id == id then return first_answer(header.last_reply) end
-    local fits = listed(statuses, header.status)
+    if id ~= '' and header.last_request_id == id then return repeat_reply(header.last_reply) end
+    local remembered = id ~= '' and redis.call('HGET', KEYS[12], id)
+    if remembered then return repeat_reply(remembered) end
+    local fits = contains(statuses, header.status)
       and (generation == cjson.null or generation == header.generation)
       and (settle_count == cjson.null or settle_count == header.settle_count)
-    if not fits or (id ~= '' and too_late()) then return {'ended', header_text} end
+    if not fits or (id ~= '' and is_too_late()) then return {'ended', header_text} end
   end
   for _, expect in ipairs(change.expect or {}) do
     local activation = find(expect[1])
-    if not activation or activation.status ~= expect[2] or activation.seq ~= expect[3] then return {'moved', header_text} end
+    if not activation or activation.status ~= expect[2] or activation.seq ~= expect[3] then
+      return {'moved', header_text}
+    end
     if expect[4] and activation.deadline ~= expect[4] then return {'moved', header_text} end
   end
   return nil
 end
 
-local box = nil -- the mailbox that the change names: its entries in the order of arrival
+local mailbox = nil -- of the name in the change: its entries in the order of arrival
 
-local function obstacle()
+local function find_obstacle()
   if change.mailbox then
     local text = redis.call('HGET', KEYS[9], change.mailbox[1])
-    box = text and cjson.decode(text) or {}
-    if change.mailbox[2] ~= cjson.null and change.mailbox[2] ~= (#box > 0 and #box .. ':' .. box[#box] or '') then return {'mail', header_text} end
+    mailbox = text and cjson.decode(text) or {}
+    -- Sender and waiter each read the mailbox first. Without this comparison both could find it empty and miss each other.
+    local version, expected = #mailbox > 0 and #mailbox .. ':' .. mailbox[#mailbox] or '', change.mailbox[2]
+    if expected ~= cjson.null and expected ~= version then return {'mail', header_text} end
   end
   for _, op in ipairs(change.ops) do
     if op[1] == 'p' then
       local path = op[2].path or ''
       local activation = find(path)
-      if activation and STATUS[activation.status].kind == 'live' and path ~= '' and not listed(change.drop or {}, path) then return {'taken', header_text} end
+      -- A fresh activation over a live one would leave two claims on one activation, or count it twice.
+      local is_live = activation and STATUS[activation.status].kind == 'live' and path ~= ''
+      if is_live and not contains(change.drop or {}, path) then return {'taken', header_text} end
     end
   end
   return nil
 end
 
 -- The activation at `path` stops counting: it goes away or is written afresh.
-local function leave(path)
+local function remove(path)
   local old = find(path)
   if old then
     count(old.status, -1, path)
@@ -99,25 +115,25 @@ local function leave(path)
   end
 end
 
-local function some(value)
+local function is_set(value)
   return value ~= 0 and value ~= '' and value ~= false
 end
 
 local DO = {}
 
-function DO.p(op) -- put: activation, claim, delay
+function DO.p(op) -- CreateActivation: activation, claim, delay
   local activation = as_activation(op[2], op[2].path or '')
-  leave(activation.path)
+  remove(activation.path)
   local status = activation.status
   activation.status = ''
   put(activation, {status = status}, op[3], op[4])
 end
 
-function DO.s(op) -- set: path, fields, claim, delay
+function DO.s(op) -- UpdateActivation: path, fields, claim, delay
   put(must(op[2]), op[3], op[4], op[5])
 end
 
-function DO.n(op) -- next: path, template, prefix, how many times
+function DO.n(op) -- StartNextItem: path, template, prefix, how many times
   local block = must(op[2])
   for _ = 1, op[5] do
     local place = block.next_item
@@ -128,37 +144,39 @@ function DO.n(op) -- next: path, template, prefix, how many times
     for name, value in pairs(op[3]) do item[name] = value end
     as_activation(item, op[2] .. '.' .. string.format('%d', place))
     local status = item.status
+    -- The id of an item: `make_item_id` of orchestrator/rules/value_ids.py makes it by the same rule.
     item.index, item.input, item.status = place, op[4] .. '.' .. string.format('%d', place), ''
     put(item, {status = status}, '', 0)
   end
 end
 
-function DO.u(op) -- shut: path
+function DO.u(op) -- CancelPendingItems: path
   local block = must(op[2])
   local never = block.total - block.next_item
-  block.pending_children, block.next_item, block.never_started = block.pending_children - never, block.total, block.never_started + never
+  block.pending_children, block.next_item = block.pending_children - never, block.total
+  block.never_started = block.never_started + never
   touch(block)
 end
 
-local function tell(block, event)
+local function emit(block, event)
   local completed = block.total - block.pending_children - block.never_started
   events[#events + 1] = string.format('%s,"completed":%d,"total":%d}', event, completed, block.total)
 end
 
-function DO.t(op) -- tell: path, event without its closing brace
-  tell(must(op[2]), op[3])
+function DO.t(op) -- EmitProgress: path, event without its closing brace
+  emit(must(op[2]), op[3])
 end
 
-function DO.d(op) -- down: path, what then, event without its closing brace or ''
+function DO.d(op) -- CountDown: path, the operation that follows the last, event without its closing brace or ''
   local block = must(op[2])
   block.pending_children = block.pending_children - 1
   touch(block)
-  if op[4] ~= '' then tell(block, op[4]) end
+  if op[4] ~= '' then emit(block, op[4]) end
   if block.pending_children == 0 then DO.s(op[3]) end
 end
 
-function DO.r(op) -- run: fields, unless
-  if op[3] ~= '' and some(header[op[3]]) then return end
+function DO.r(op) -- UpdateRun: fields, unless
+  if op[3] ~= '' and is_set(header[op[3]]) then return end
   local before = header.status
   assign(header, op[2], RULES.header)
   local status = header.status
@@ -169,7 +187,9 @@ function DO.r(op) -- run: fields, unless
   header.ended_at = RUN[status].final and now or nil
 end
 
-local function rest()
+-- Claim or queue the run's own activation, for settling: at once where the change says so, else when nothing is live.
+-- The commit that takes the count to zero does it itself: after a crash in between nobody would.
+local function settle()
   if header.status ~= 'running' or not (change.settle_now or header.live == 0) then return end
   local root = find('')
   if root and (change.settle_now or root.status == 'open') then
@@ -177,47 +197,61 @@ local function rest()
   end
 end
 
+-- What the header has no room for any more is kept beside it, for as long as a repeat can come.
+local function displace(id, text)
+  local old = redis.call('ZRANGEBYSCORE', KEYS[13], '-inf', now - RULES.request_memory, 'LIMIT', 0, 100)
+  if #old > 0 then
+    redis.call('HDEL', KEYS[12], unpack(old))
+    redis.call('ZREM', KEYS[13], unpack(old))
+  end
+  redis.call('HSET', KEYS[12], id, text)
+  redis.call('ZADD', KEYS[13], now, id)
+  redis.call('PEXPIRE', KEYS[12], RULES.request_memory)
+  redis.call('PEXPIRE', KEYS[13], RULES.request_memory)
+end
+
 local function remember()
-  local text = answer(RULES.remembered)
-  if change.holder then
+  local text = encode_reply(RULES.remembered)
+  if change.by_lease then
     local activation = activations[change.by[1]]
     if activation.lease_token ~= change.by[2] then -- the claim has ended
-      activation.last_lease_token, activation.last_reply = change.by[2], text ~= '' and text or nil
+      activation.last_lease_token, activation.last_reply = change.by[4] or change.by[2], text ~= '' and text or nil
       touch(activation)
     elseif change.by[3] > 0 then
       activation.flush_seq = change.by[3]
       touch(activation)
     end
   elseif change.by[1] ~= '' then
+    if header.last_request_id ~= '' then displace(header.last_request_id, header.last_reply) end
     header.last_request_id, header.last_reply = change.by[1], text ~= '' and text or nil
   end
 end
 
--- The events before the newest of those that are too old. Ids begin with the moment at which they were written.
+-- Drop the events before the newest of those that are too old. Ids begin with the moment at which they were written.
 local function trim_old()
   local last = now - change.max_event_age - 1
   local old = last > 0 and redis.call('XREVRANGE', KEYS[6], string.format('%d', last), '-', 'COUNT', 1)[1]
   return old and redis.call('XTRIM', KEYS[6], 'MINID', '~', old[1]) or 0
 end
 
--- The oldest events go, in whole nodes of the stream. One that could go as well stays, to mark the gap from now on.
+-- Drop the oldest events, in whole nodes of the stream. One that could go as well stays, to mark the gap.
 local function trim()
   local gone = change.max_events and redis.call('XTRIM', KEYS[6], 'MAXLEN', '~', change.max_events + 1) or 0
   if change.max_event_age and #events > 0 then gone = gone + trim_old() end
   if gone > 0 then header.trimmed = redis.call('XRANGE', KEYS[6], '-', '+', 'COUNT', 1)[1][1] end
 end
 
-local function save_box()
+local function save_mailbox()
   local name, push, pop = change.mailbox[1], change.mailbox[3], change.mailbox[4]
-  if push ~= '' then box[#box + 1] = push end
-  for place, entry in ipairs(box) do
+  if push ~= '' then mailbox[#mailbox + 1] = push end
+  for place, entry in ipairs(mailbox) do
     if entry == pop then
-      table.remove(box, place)
+      table.remove(mailbox, place)
       break
     end
   end
-  if #box > 0 then
-    redis.call('HSET', KEYS[9], name, cjson.encode(box))
+  if #mailbox > 0 then
+    redis.call('HSET', KEYS[9], name, cjson.encode(mailbox))
   else
     redis.call('HDEL', KEYS[9], name)
   end
@@ -239,7 +273,7 @@ local function save_extras()
   bulk('HDEL', KEYS[4], words(change.n[3]))
   bulk('HSET', KEYS[5], words(change.n[4]))
   bulk('HDEL', KEYS[5], words(change.n[5]))
-  if change.mailbox then save_box() end
+  if change.mailbox then save_mailbox() end
 end
 
 local function save_resource(before)
@@ -265,22 +299,22 @@ local function save_index(before)
 end
 
 if not load_header() then return {'unknown'} end
-local refused = guard() or obstacle()
+local refused = check_guards() or find_obstacle()
 if refused then return refused end
 
-local status, rests, resource = header.status, header.settle_count, header.resource_id
+local status, settle_count, resource = header.status, header.settle_count, header.resource_id
 begin()
-for _, path in ipairs(change.drop or {}) do leave(path) end
+for _, path in ipairs(change.drop or {}) do remove(path) end
 for place = #ARGV - change.n[6] + 1, #ARGV do events[#events + 1] = ARGV[place] end
 for _, op in ipairs(change.ops) do DO[op[1]](op) end
-rest()
-local told = answer(#dispatches)
+settle()
+local reply_text = encode_reply(#dispatches)
 remember()
 save_extras()
 trim()
 save()
 save_index(status)
 save_resource(resource)
-if header.settle_count > rests then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.settle_count) end
-local reply = {'', header_text, told}
+if header.settle_count > settle_count then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.settle_count) end
+local reply = {'', header_text, reply_text}
 return claimed and package(reply, claimed) or reply

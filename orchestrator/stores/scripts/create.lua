@@ -1,4 +1,4 @@
--- Insert a pending run, or answer what is stored under its id.
+-- Insert a pending run, or return what is stored under its id.
 -- KEYS: header, index. ARGV: the header's document.
 
 local stored = redis.call('GET', KEYS[1])

@@ -1,13 +1,16 @@
--- Remove a run and all that belongs to it, if its status is one of those named.
--- KEYS: header, activations, values, state, context, events, due, held, mail, rests, index. ARGV: run id, then states, if any
--- are asked for ('*' allows every status). Answers 1 where something was removed.
+-- Remove a run and all that belongs to it, if `may_delete` of orchestrator/rules/commands.py allows it.
+-- KEYS: header, activations, values, state, context, events, timers, awaiting, mailboxes, settled, index, requests, request
+-- moments. ARGV: run id, the moment at which it must have been created, the one before which it must have been written last
+-- ('' for any), then the statuses in which it may go ('*' allows every status). Returns 1 where something was removed.
 
 local text = redis.call('GET', KEYS[1])
 if not text then return 0 end
 local readable, header = pcall(function() return as_header(cjson.decode(text)) end)
 local status = readable and header.status or 'unreadable'
-local allowed = ARGV[2] == '*'
-for place = 2, #ARGV do allowed = allowed or ARGV[place] == status end
+local allowed = ARGV[4] == '*'
+for place = 4, #ARGV do allowed = allowed or ARGV[place] == status end
+allowed = allowed and (ARGV[2] == '' or (readable and header.created_at == tonumber(ARGV[2])))
+allowed = allowed and (ARGV[3] == '' or (readable and header.updated_at < tonumber(ARGV[3])))
 if not allowed then return 0 end
 
 local function part(value)
@@ -15,7 +18,8 @@ local function part(value)
 end
 
 local function unlink()
-  redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10])
+  redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10],
+    KEYS[12], KEYS[13])
   return 1
 end
 
@@ -47,7 +51,7 @@ for from = 1, #paths, 4000 do
   redis.call('ZREM', KEYS[7], unpack(members))
 end
 local tail = string.format('%015d:%s', header.created_at, ARGV[1])
-local workflow, state = part(header.workflow_id), part(status)
-redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. state .. tail, 'b' .. workflow .. state .. tail,
-  'r' .. part(header.resource_id) .. tail)
+local workflow, in_status = part(header.workflow_id), part(status)
+redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. in_status .. tail,
+  'b' .. workflow .. in_status .. tail, 'r' .. part(header.resource_id) .. tail)
 return unlink()

@@ -1,8 +1,9 @@
 -- Push the leases of one run's claims on. A lease that is over but has not been taken is renewed.
--- KEYS: header, activations, due. ARGV: run id, lease, then path and token of each claim. Answers a reason ('' is held) for each.
+-- KEYS: header, activations, timers. ARGV: run id, lease, then path and token of each claim.
+-- Returns a reason ('' is held) for each.
 
 local clock = redis.call('TIME')
-local due = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[2])
+local deadline = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[2])
 local text = redis.call('GET', KEYS[1])
 local header = text and as_header(cjson.decode(text))
 
@@ -12,7 +13,7 @@ local function renew(path, token)
   local activation = doc and as_activation(cjson.decode(doc), path)
   local refusal = lease_refusal(header, activation, path, token)
   if refusal then return refusal end
-  activation.deadline = due
+  activation.deadline, activation.lease = deadline, tonumber(ARGV[2])
   redis.call('HSET', KEYS[2], path, cjson.encode(activation))
   if has_timer(header, activation) then
     redis.call('ZADD', KEYS[3], place_of(activation), header.namespace .. '\31' .. ARGV[1] .. '\31' .. path)

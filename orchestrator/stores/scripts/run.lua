@@ -1,8 +1,11 @@
--- What claim and commit share: one run in the middle of one change. The reference reading is orchestrator/rules/apply.py.
+-- One run in the middle of one change, for `claim` and `commit`. The reference reading is orchestrator/rules/apply.py.
 --
--- Headers and activations are flat documents and may be decoded; values, state and context are opaque and never are. All that is
--- decided is decided on tables; `save` writes at the end, so that a script that fails has written nothing.
--- KEYS: header, activations, values, state, context, events, due; commit adds held, mail, rests, index. ARGV[1] is the run's id.
+-- Headers and activations are flat documents and may be decoded. Values, state and context never are: Lua would change
+-- large numbers and empty lists. Everything is worked out in tables first and written by `save` at the end, because Redis
+-- takes nothing back: so a script that fails has written nothing.
+-- KEYS: header, activations, values, state, context, events, timers; commit adds awaiting, mailboxes, settled, index,
+-- requests, request moments.
+-- ARGV[1] is the run's id.
 
 local LAST_MOMENT = 99999999999999 -- cjson writes whole numbers of up to 14 digits
 local CHUNK = 4000 -- unpack fails at about 8,000
@@ -10,7 +13,7 @@ local CHUNK = 4000 -- unpack fails at about 8,000
 local run_id = ARGV[1]
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local lease, grace = 0, 0
+local lease, redelivery_delay = 0, 0 -- in ms, as the claim or the change says
 local header, header_text, namespace
 local activations, stored, texts = {}, {}, {} -- stored: status and moment as they were read
 local touched, order = {}, {}
@@ -40,7 +43,7 @@ local function must(path)
   return find(path) or error({err = 'ERR no activation at ' .. path .. ' in run ' .. run_id})
 end
 
--- Defaults are left out of a document.
+-- Write fields into a document, which leaves defaults out.
 local function assign(doc, fields, defaults)
   for name, value in pairs(fields) do
     if value == defaults[name] then value = nil end
@@ -70,11 +73,11 @@ local function count(status, by, path)
   end
 end
 
-local function tell_start(activation)
+local function emit_start(activation)
   if activation.quiet or not RULES.starting[activation.phase] then return end
   if activation.attempt ~= 0 or activation.abandoned_attempts ~= 0 or activation.parked ~= '' then return end
   events[#events + 1] = cjson.encode({
-    type = 'workflow-step-start', path = activation.path, visit = activation.visit, step = activation.step,
+    type = RULES.step_start, path = activation.path, visit = activation.visit, step = activation.step,
     input = activation.input, resume = activation.resumed and activation.resume or nil,
   })
 end
@@ -85,7 +88,7 @@ end
 
 local DEADLINE = {
   lease = function() return moment(lease) end,
-  redelivery = function() return moment(grace) end,
+  redelivery = function() return moment(redelivery_delay) end,
   delay = function(delay) return moment(delay) end,
   timeout = function(delay) return delay ~= 0 and moment(delay) or nil end,
 }
@@ -94,19 +97,20 @@ local function set_all(activation, names, value)
   for _, name in ipairs(names or NOTHING) do activation[name] = value end
 end
 
--- The row of the record's new status, if the table has a way to it.
+-- The row of the activation's new status; an error where the table has no way to it.
 local function row_of(activation, before)
   local status, came_from = activation.status, STATUS[before]
-  if has(came_from.may_follow, status) or (activation.path == '' and has(came_from.root_may_follow, status)) then return STATUS[status] end
+  local may_follow = has(came_from.may_follow, status)
+  if may_follow or (activation.path == '' and has(came_from.root_may_follow, status)) then return STATUS[status] end
   local words = "ILLEGAL the activation at '%s' cannot be '%s' after '%s'"
   error({err = string.format(words, activation.path, tostring(status), before == '' and 'nothing' or before)})
 end
 
--- Give the activation what the row of its new status says: times, numbers, lease, and the word to others.
+-- Give the activation what the row of its new status says: moments, numbers, lease, deadline and dispatch.
 local function stamp(activation, before, token, delay)
   local row, came_from, seq = row_of(activation, before), STATUS[before], header.commits
   if row.deadline == 'lease' then
-    tell_start(activation)
+    emit_start(activation)
     claimed = activation.path
   end
   set_all(activation, row.resets, nil)
@@ -118,15 +122,16 @@ local function stamp(activation, before, token, delay)
   if row.ordered and activation.first_seq == 0 then activation.first_seq = seq end
   if row.seq == 'new' or (row.seq == 'claimed' and not came_from.is_asked_for) then activation.seq = seq end
   activation.lease_token = token ~= '' and token or nil
+  activation.lease = row.deadline == 'lease' and lease ~= 0 and lease or nil
   activation.deadline = row.deadline and DEADLINE[row.deadline](delay)
-  if row.told == 'at_once' then
+  if row.dispatch == 'at_once' then
     dispatch(activation, 0)
-  elseif row.told == 'after_delay' then
+  elseif row.dispatch == 'after_delay' then
     dispatch(activation, math.max(delay, 1))
   end
 end
 
--- Move `activation` to what `fields` say, with all that its new status brings along.
+-- Write `fields` into the activation, and stamp it where they bring a new status.
 local function put(activation, fields, token, delay)
   local before = activation.status
   assign(activation, fields, RULES.activation)
@@ -146,7 +151,7 @@ local function begin()
   header.updated_at = now
 end
 
--- Calls `command key [first] word word …` in chunks.
+-- Call `command key [first] word word …` in chunks.
 local function bulk(command, key, words, first)
   for from = 1, #words, CHUNK do
     local to = math.min(from + CHUNK - 1, #words)
@@ -161,7 +166,7 @@ end
 local function save_activations()
   local here = header.namespace .. '\31' .. run_id .. '\31'
   local there = namespace .. '\31' .. run_id .. '\31'
-  local docs, gone, due, undue, held, unheld = {}, {}, {}, {}, {}, {}
+  local docs, gone, timers, no_timers, awaiting, not_awaiting = {}, {}, {}, {}, {}, {}
   for _, path in ipairs(order) do
     local activation, old = activations[path], stored[path]
     local status = activation.status
@@ -173,25 +178,25 @@ local function save_activations()
       docs[#docs + 1] = texts[path]
     end
     if has_timer(header, activation) then
-      due[#due + 1] = place_of(activation)
-      due[#due + 1] = here .. path
-      if here ~= there then undue[#undue + 1] = there .. path end
+      timers[#timers + 1] = place_of(activation)
+      timers[#timers + 1] = here .. path
+      if here ~= there then no_timers[#no_timers + 1] = there .. path end
     elseif old == nil or (old and old.deadline ~= 0) then
-      undue[#undue + 1] = there .. path
+      no_timers[#no_timers + 1] = there .. path
     end
     if STATUS[status].kind == 'awaiting' then
-      held[#held + 1] = path
+      awaiting[#awaiting + 1] = path
     elseif old == nil or (old and STATUS[old.status].kind == 'awaiting') then
-      unheld[#unheld + 1] = path
+      not_awaiting[#not_awaiting + 1] = path
     end
   end
   bulk('HSET', KEYS[2], docs)
   bulk('HDEL', KEYS[2], gone)
-  bulk('ZREM', KEYS[7], undue)
-  bulk('ZADD', KEYS[7], due)
+  bulk('ZREM', KEYS[7], no_timers)
+  bulk('ZADD', KEYS[7], timers)
   if KEYS[8] then
-    bulk('SREM', KEYS[8], unheld)
-    bulk('SADD', KEYS[8], held)
+    bulk('SREM', KEYS[8], not_awaiting)
+    bulk('SADD', KEYS[8], awaiting)
   end
 end
 
@@ -204,7 +209,7 @@ local function save()
   save_activations()
 end
 
--- Appends what the claim of the activation at `path` needs: activation, values (ids and texts by turns), state, context.
+-- Append what the claim of the activation at `path` needs: activation, values (ids and texts by turns), state, context.
 local function package(reply, path)
   local activation = find(path)
   if not activation or activation.status == '' then return reply end

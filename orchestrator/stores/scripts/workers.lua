@@ -1,4 +1,4 @@
--- Note that a worker lives, if one is named, and answer those that do.
+-- Note that a worker lives, if one is named, and return those that do.
 -- KEYS: workers. ARGV: ttl in ms and worker, or nothing.
 
 local clock = redis.call('TIME')

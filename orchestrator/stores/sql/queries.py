@@ -1,8 +1,8 @@
-"""Every statement of the store, by name, and how it is written for each database.
+"""All statements of the store, by name, and how each is written for a database.
 
-Written once, with a few words in braces where the databases differ:
+A statement stands here once, with words in braces where the databases differ:
 
-* `{runs}`: a table's full name; `{now}`: the store's clock, in ms; `{lock}`: hold the row until the transaction ends;
+* `{runs}`: a table's full name; `{now}`: the store's clock, in ms; `{lock}`: locks the row until the transaction ends;
 * `{in paths}`: is one of the list in the parameter; `{zip a b}`: two lists side by side, as rows `w(a, b)`;
 * `{rows text int}`: the rows that the statement is given, all in one message.
 """
@@ -17,29 +17,30 @@ from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
 
 # -- changes ----------------------------------------------------------------------------------------------------------
 
-LOCK = "SELECT doc, events, followed, awaited FROM {runs} WHERE run_id = :run {lock}"
+LOCK = "SELECT doc, events, followed_until, settle_awaited_until FROM {runs} WHERE run_id = :run {lock}"
 LOCK_MANY = "SELECT run_id, doc FROM {runs} WHERE run_id {in runs} ORDER BY run_id {lock}"
 # A statement of its own after the lock: only then does it see what the last holder wrote, and is its clock not behind.
 READ = """SELECT 'clock', '', CAST({now} AS TEXT)
-    UNION ALL SELECT 'record', path, doc FROM {records} WHERE run_id = :run AND path {in paths}"""
+    UNION ALL SELECT 'activation', path, doc FROM {activations} WHERE run_id = :run AND path {in paths}"""
 READ_PAIRS = """SELECT 'clock', '', '', CAST({now} AS TEXT)
-    UNION ALL SELECT 'record', r.run_id, r.path, r.doc FROM {zip runs paths}
-    JOIN {records} r ON r.run_id = w.a AND r.path = w.b"""
+    UNION ALL SELECT 'activation', a.run_id, a.path, a.doc FROM {zip runs paths}
+    JOIN {activations} a ON a.run_id = w.a AND a.path = w.b"""
 PACKAGE = """SELECT 'value', id, text FROM {values} WHERE run_id = :run AND id {in ids}
     UNION ALL SELECT 'state', key, text FROM {state} WHERE run_id = :run
     UNION ALL SELECT 'context', key, text FROM {context} WHERE run_id = :run"""
 
 UPDATE_RUN = """UPDATE {runs} SET workflow_id = :workflow_id, resource_id = :resource_id, status = :status,
-    updated_at = :updated_at, rests = :rests, events = :events, doc = :doc WHERE run_id = :run"""
-INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at, rests,
-    events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at, :rests,
-    0, :doc) ON CONFLICT (run_id) DO NOTHING"""
-PUT_RECORDS = """INSERT INTO {records} (run_id, path, status, held, doc) {rows text text text int text}
-    ON CONFLICT (run_id, path) DO UPDATE SET status = excluded.status, held = excluded.held, doc = excluded.doc"""
-DROP_RECORDS = "DELETE FROM {records} WHERE run_id = :run AND path {in paths}"
-PUT_DUE = """INSERT INTO {due} (run_id, path, namespace, due) {rows text text text bigint}
-    ON CONFLICT (run_id, path) DO UPDATE SET namespace = excluded.namespace, due = excluded.due"""
-DROP_DUE = "DELETE FROM {due} WHERE run_id = :run AND path {in paths}"
+    updated_at = :updated_at, settle_count = :settle_count, events = :events, doc = :doc WHERE run_id = :run"""
+INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at,
+    settle_count, events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at,
+    :settle_count, 0, :doc) ON CONFLICT (run_id) DO NOTHING"""
+PUT_ACTIVATIONS = """INSERT INTO {activations} (run_id, path, status, awaiting, doc) {rows text text text int text}
+    ON CONFLICT (run_id, path)
+    DO UPDATE SET status = excluded.status, awaiting = excluded.awaiting, doc = excluded.doc"""
+DROP_ACTIVATIONS = "DELETE FROM {activations} WHERE run_id = :run AND path {in paths}"
+PUT_TIMERS = """INSERT INTO {timers} (run_id, path, namespace, deadline) {rows text text text bigint}
+    ON CONFLICT (run_id, path) DO UPDATE SET namespace = excluded.namespace, deadline = excluded.deadline"""
+DROP_TIMERS = "DELETE FROM {timers} WHERE run_id = :run AND path {in paths}"
 PUT_VALUES = "INSERT INTO {values} (run_id, id, text) {rows text text text} ON CONFLICT (run_id, id) DO NOTHING"
 PUT_EVENTS = "INSERT INTO {events} (run_id, number, at, doc) {rows text bigint bigint text}"
 DROP_EVENTS = """DELETE FROM {events} WHERE run_id = :run AND number < :first
@@ -54,50 +55,64 @@ PUT_STATE = """INSERT INTO {state} (run_id, key, text) {rows text text text}
 DROP_STATE = "DELETE FROM {state} WHERE run_id = :run AND key {in keys}"
 PUT_CONTEXT = PUT_STATE.replace("{state}", "{context}")
 DROP_CONTEXT = DROP_STATE.replace("{state}", "{context}")
-PUSH_MAIL = """INSERT INTO {mail} (run_id, name, number, value)
+PUSH_TO_MAILBOX = """INSERT INTO {mailboxes} (run_id, name, number, value)
     SELECT CAST(:run AS TEXT), CAST(:name AS TEXT), coalesce(max(number), 0) + 1, CAST(:value AS TEXT)
-    FROM {mail} WHERE run_id = :run AND name = :name"""
-POP_MAIL = """DELETE FROM {mail} WHERE run_id = :run AND name = :name AND number =
-    (SELECT min(number) FROM {mail} WHERE run_id = :run AND name = :name AND value = :value)"""
+    FROM {mailboxes} WHERE run_id = :run AND name = :name"""
+POP_FROM_MAILBOX = """DELETE FROM {mailboxes} WHERE run_id = :run AND name = :name AND number =
+    (SELECT min(number) FROM {mailboxes} WHERE run_id = :run AND name = :name AND value = :value)"""
+PUT_REPLY = """INSERT INTO {requests} (run_id, id, at, reply) {rows text text bigint text}
+    ON CONFLICT (run_id, id) DO NOTHING"""
+DROP_REPLIES = "DELETE FROM {requests} WHERE run_id = :run AND at <= :old"
 DELETE_RUN = tuple(f"DELETE FROM {{{table}}} WHERE run_id = :run" for table in OF_A_RUN)
 
 # -- reads ------------------------------------------------------------------------------------------------------------
 
 CLOCK = "SELECT {now}"
 HEADER = "SELECT doc FROM {runs} WHERE run_id = :run"
-RESTS = "SELECT rests FROM {runs} WHERE run_id = :run"
-RECORDS = "SELECT doc FROM {records} WHERE run_id = :run"
-RECORDS_AT = "SELECT doc FROM {records} WHERE run_id = :run AND path {in paths}"
-RECORDS_HELD = "SELECT doc FROM {records} WHERE run_id = :run AND held = 1"
+SETTLE_COUNT = "SELECT settle_count FROM {runs} WHERE run_id = :run"
+ACTIVATIONS = "SELECT doc FROM {activations} WHERE run_id = :run"
+ACTIVATIONS_AT = "SELECT doc FROM {activations} WHERE run_id = :run AND path {in paths}"
+AWAITING_ACTIVATIONS = "SELECT doc FROM {activations} WHERE run_id = :run AND awaiting = 1"
 VALUES = "SELECT id, text FROM {values} WHERE run_id = :run AND id {in ids}"
-LETTERS = "SELECT value FROM {mail} WHERE run_id = :run AND name = :name ORDER BY number"
+MAILBOX = "SELECT value FROM {mailboxes} WHERE run_id = :run AND name = :name ORDER BY number"
+REPLY = "SELECT reply FROM {requests} WHERE run_id = :run AND id = :id"
 STATE = "SELECT key, text FROM {state} WHERE run_id = :run"
 CONTEXT = "SELECT key, text FROM {context} WHERE run_id = :run"
 EVENTS = """SELECT number, at, doc FROM {events} WHERE run_id = :run AND number > :after
     ORDER BY number LIMIT :limit"""
-FOLLOW = "UPDATE {runs} SET followed = {now} + :ttl WHERE run_id = :run"
-AWAIT = "UPDATE {runs} SET awaited = {now} + :ttl WHERE run_id = :run"
+FOLLOW_EVENTS = "UPDATE {runs} SET followed_until = {now} + :ttl WHERE run_id = :run"
+AWAIT_SETTLING = "UPDATE {runs} SET settle_awaited_until = {now} + :ttl WHERE run_id = :run"
 NEWEST = "SELECT events FROM {runs} WHERE run_id = :run"
 RUNS = "SELECT run_id, doc FROM {runs} WHERE %s ORDER BY created_at DESC, run_id DESC LIMIT :limit OFFSET :offset"
 COUNT = "SELECT count(*) FROM {runs} WHERE %s"
 
-# -- the scheduler's ------------------------------------------------------------------------------------------------------
+# -- the scheduler's --------------------------------------------------------------------------------------------------
 
 # The clock stands in a subquery so that it is asked once and the index can be used.
-_DUE = """SELECT d.due, d.run_id, d.path, u.doc AS header, r.doc FROM {due} d JOIN {runs} u ON u.run_id = d.run_id
-    JOIN {records} r ON r.run_id = d.run_id AND r.path = d.path
-    WHERE d.namespace = :namespace AND d.due >= %d AND d.due <= %d + (SELECT {now}) ORDER BY d.due LIMIT :limit"""
-DUE = " UNION ALL ".join(f"SELECT * FROM ({_DUE % (lane.offset, lane.offset)}) {lane}" for lane in Lane)
-DUE_NEWEST = DUE.replace("ORDER BY d.due", "ORDER BY d.due DESC")
-DROP_DUE_IF = """DELETE FROM {due} WHERE run_id = :run AND path {in paths}
-    AND due % :width <= (SELECT {now})"""
-SET_ASIDE = """UPDATE {due} SET due = due - due % :width + (SELECT {now}) + :delay
-    WHERE run_id = :run AND path = :path AND due % :width <= (SELECT {now})"""
-MAKE_TICKER = """INSERT INTO {tickers} (namespace, holder, until, last) VALUES (:namespace, '', 0, 0)
+# `deadline` is the place of the timer: its lane's offset and its moment.
+_DUE_TIMERS = """SELECT t.deadline, t.run_id, t.path, u.doc AS header, a.doc FROM {timers} t
+    JOIN {runs} u ON u.run_id = t.run_id JOIN {activations} a ON a.run_id = t.run_id AND a.path = t.path
+    WHERE t.namespace = :namespace AND t.deadline >= %d AND t.deadline <= %d + (SELECT {now})
+    ORDER BY t.deadline LIMIT :limit"""
+DUE_TIMERS = " UNION ALL ".join(f"SELECT * FROM ({_DUE_TIMERS % (lane.offset, lane.offset)}) {lane}" for lane in Lane)
+DUE_TIMERS_NEWEST = DUE_TIMERS.replace("ORDER BY t.deadline", "ORDER BY t.deadline DESC")
+LEASES_AHEAD = """SELECT (SELECT {now}), t.run_id, t.path, u.doc AS header, a.doc FROM {timers} t
+    JOIN {runs} u ON u.run_id = t.run_id JOIN {activations} a ON a.run_id = t.run_id AND a.path = t.path
+    WHERE t.namespace = :namespace AND t.deadline > CAST(:offset AS bigint) + (SELECT {now})
+    AND t.deadline <= CAST(:offset AS bigint) + (SELECT {now}) + CAST(:ahead AS bigint)
+    AND a.status = 'running' ORDER BY t.deadline DESC LIMIT :limit"""
+DROP_TIMERS_DUE = """DELETE FROM {timers} WHERE run_id = :run AND path {in paths}
+    AND deadline % :width <= (SELECT {now})"""
+SET_ASIDE = """UPDATE {timers} SET deadline = deadline - deadline % :width + (SELECT {now}) + :delay
+    WHERE run_id = :run AND path = :path AND deadline % :width <= (SELECT {now})"""
+MAKE_SCHEDULER = """INSERT INTO {schedulers} (namespace, holder, until, last, steady_since, ahead)
+    VALUES (:namespace, '', 0, 0, 0, 0)
     ON CONFLICT (namespace) DO NOTHING"""
-LOCK_TICKER = "SELECT holder, until, last FROM {tickers} WHERE namespace = :namespace {lock}"
-TAKE_TICKER = "UPDATE {tickers} SET holder = :holder, until = :until, last = :last WHERE namespace = :namespace"
-ANNOUNCE = """INSERT INTO {workers} (namespace, worker, until) VALUES (:namespace, :worker, {now} + :ttl)
+LOCK_SCHEDULER = """SELECT holder, until, last, steady_since, ahead FROM {schedulers}
+    WHERE namespace = :namespace {lock}"""
+TAKE_SWEEP = """UPDATE {schedulers} SET holder = :holder, until = :until, last = :last, steady_since = :steady_since,
+    ahead = :ahead WHERE namespace = :namespace"""
+HEARTBEAT = """INSERT INTO {workers} (namespace, worker, until) VALUES (:namespace, :worker, {now} + :ttl)
     ON CONFLICT (namespace, worker) DO UPDATE SET until = excluded.until"""
 FORGET_WORKERS = "DELETE FROM {workers} WHERE namespace = :namespace AND until < (SELECT {now}) - 3600000"
 WORKERS = """SELECT worker FROM {workers} WHERE namespace = :namespace AND until > (SELECT {now})
@@ -111,7 +126,7 @@ _PARAMETER = re.compile(r":(\w+)")
 
 
 def quoted(name: str) -> str:
-    """A name as SQL writes it."""
+    """Return a name as SQL writes it."""
     return '"{}"'.format(name.replace('"', '""'))
 
 
@@ -126,7 +141,7 @@ class Dialect(ABC):
         self._written: dict[str, str] = {}
 
     def write(self, query: str) -> str:
-        """The statement for this database; written once."""
+        """Return the statement for this database; written once."""
         written = self._written.get(query)
         if written is None:
             written = _PARAMETER.sub(lambda found: self.parameter(found[1]), _BRACES.sub(self._word, query))

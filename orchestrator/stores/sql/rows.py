@@ -1,7 +1,7 @@
-"""Between rows and activations: what a transaction reads of a run, and how it writes what has changed.
+"""Reads rows as headers and activations, and writes the answer of `rules.apply` as rows.
 
-Names (ids, keys, paths) are stored as JSON writes them between its quotes, which is nearly always as they are: so none
-holds a character that a database refuses, and any text may be looked up.
+Names (ids, keys, paths) are stored as JSON writes them between its quotes, which is nearly always as they are. So no
+name has a character that a database refuses, and any text may be looked up.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.host import chance
-from orchestrator.ports import TRIMMED, DueTimer
+from orchestrator.ports import DueTimer
 from orchestrator.rules.apply import Applied
-from orchestrator.rules.change import Change, Claimed, MailboxUpdate, mailbox_version
+from orchestrator.rules.change import Change, Claimed, RequestGuard, mailbox_version
+from orchestrator.rules.events import make_events_trimmed
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
+from orchestrator.rules.replies import REQUEST_MEMORY
 from orchestrator.rules.timers import has_timer, is_swept, place_of
 from orchestrator.stores.common import SLACK, list_header, read_due, read_header
 from orchestrator.stores.sql import queries as q
@@ -24,15 +26,16 @@ from orchestrator.stores.sql.link import Tx
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """A run under its lock: what a change may look at. Without a header there is no such run."""
+    """A run under its lock, as far as a change may look at it."""
 
-    header: RunHeader | None
-    events: int
-    activations: Mapping[str, Activation]
-    mail: str
-    now: int
-    followed: int  # until when somebody reads the run's events as they come, in ms
-    awaited: int  # until when somebody waits for it to rest
+    header: RunHeader | None  # None where there is no such run
+    events: int  # number of its newest event
+    activations: Mapping[str, Activation]  # by path: those of the paths asked for that exist
+    mailbox_version: str  # of the mailbox asked for
+    now: int  # the store's clock, in ms
+    followed_until: int  # ms; readers follow its events until then
+    settle_awaited_until: int  # ms; callers wait for it to settle until then
+    remembered: str | None = None  # kept beside the header as the answer to this very request
 
 
 def encode_name(text: str) -> str:
@@ -47,7 +50,7 @@ def decode_name(stored: str) -> str:
 
 
 def header(doc: str) -> RunHeader:
-    """A stored header."""
+    """Read a stored header."""
     return RunHeader.parse(json.loads(doc))
 
 
@@ -67,51 +70,58 @@ def due(run: str, path: str, of: str, doc: str) -> DueTimer:
 
 
 def activation(doc: str) -> Activation:
-    """A stored activation."""
+    """Read a stored activation."""
     return Activation.parse(json.loads(doc))
 
 
 def pack(doc: Mapping[str, Any]) -> str:
-    """A document as it is stored."""
+    """Return a document as it is stored."""
     return json.dumps(doc, separators=(",", ":"))
 
 
 def columns(of: RunHeader) -> dict[str, Any]:
-    """Return the columns that are stored of a header, except those that never change."""
+    """Return the columns that hold a header, except those that never change."""
     return {
         "workflow_id": encode_name(of.workflow_id),
         "resource_id": encode_name(of.resource_id),
         "status": of.status,
         "updated_at": of.updated_at,
-        "rests": of.settle_count,
+        "settle_count": of.settle_count,
         "doc": pack(of.doc()),
     }
 
 
-def lock(tx: Tx, run: str, paths: Sequence[str], mail: MailboxUpdate | None = None) -> Locked:
-    """Lock the run and read what is wanted of it: one round trip."""
+def lock(tx: Tx, run: str, paths: Sequence[str], change: Change | None = None) -> Locked:
+    """Lock the run and read these activations, and what the change asks of it, in one round trip."""
     locked = tx.send(q.LOCK, run=run)
     read = tx.send(q.READ, run=run, paths=[encode_name(path) for path in paths])
-    letters = tx.send(q.LETTERS, run=run, name=encode_name(mail.name)) if mail else None
+    update = change.mailbox if change else None
+    entries = tx.send(q.MAILBOX, run=run, name=encode_name(update.name)) if update else None
+    request = change.guard.id if change and isinstance(change.guard, RequestGuard) else ""
+    replies = tx.send(q.REPLY, run=run, id=encode_name(request)) if request else None
     found = locked.fetchall()
     (_, _, now), *activations = read.fetchall()
-    box = mailbox_version([decode_name(value) for (value,) in letters.fetchall()]) if letters else ""
-    doc, events, followed, awaited = found[0] if found else ("", 0, 0, 0)
+    version = mailbox_version([decode_name(value) for (value,) in entries.fetchall()]) if entries else ""
+    doc, events, followed_until, settle_awaited_until = found[0] if found else ("", 0, 0, 0)
     stored = header(doc) if found else None
-    parsed = (activation(doc) for _, _, doc in activations)
-    return Locked(stored, events, {one.path: one for one in parsed}, box, int(now), followed, awaited)
+    by_path = {one.path: one for one in (activation(doc) for _, _, doc in activations)}
+    reply = replies.fetchall() if replies else []
+    remembered = reply[0][0] if reply else None
+    return Locked(stored, events, by_path, version, int(now), followed_until, settle_awaited_until, remembered)
 
 
-def is_heard(locked: Locked, applied: Applied) -> bool:
-    """Tell if somebody waits for what this answer writes."""
+def must_notify(locked: Locked, applied: Applied) -> bool:
+    """Return True if readers in other processes wait for this answer."""
     if applied.repeated or locked.header is None:
         return False
-    settle_count = applied.header.settle_count != locked.header.settle_count
-    return (bool(applied.events) and locked.followed > locked.now) or (settle_count and locked.awaited > locked.now)
+    has_settled = applied.header.settle_count != locked.header.settle_count
+    return (bool(applied.events) and locked.followed_until > locked.now) or (
+        has_settled and locked.settle_awaited_until > locked.now
+    )
 
 
-def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, max_event_age: int = 0) -> None:
-    """Write the header, the activations and the events of an answer; the last two say how many events stay, how long."""
+def write(tx: Tx, run: str, locked: Locked, applied: Applied, max_events: int = 0, max_event_age: int = 0) -> None:
+    """Write the header, the activations and the events of an answer, and cut the log by the limits of the change."""
     if applied.repeated:
         return
     first = locked.events + 1
@@ -119,56 +129,61 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, keep: int = 0, max
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
-    _keep(tx, run, applied.header, list(applied.activations.values()))
-    if applied.events:  # at last: it looks at what was written, so it cannot be written together with that
-        _trim(tx, run, locked, len(applied.events), keep, max_event_age)
+    if applied.displaced is not None:
+        id_, reply = applied.displaced
+        tx.put(q.PUT_REPLY, [(run, encode_name(id_), locked.now, reply)])
+    _write_activations(tx, run, applied.header, list(applied.activations.values()))
+    if applied.displaced is not None and chance() * SLACK < 1:
+        tx.send(q.DROP_REPLIES, run=run, old=locked.now - REQUEST_MEMORY)
+    if applied.events:  # last, because it looks at what was written: it cannot be one statement with it
+        _trim(tx, run, locked, len(applied.events), max_events, max_event_age)
 
 
-def _trim(tx: Tx, run: str, locked: Locked, told: int, keep: int, max_event_age: int) -> None:
-    """The oldest events go, some at a time; the newest of them stays, to mark the gap from now on.
+def _trim(tx: Tx, run: str, locked: Locked, new: int, max_events: int, max_event_age: int) -> None:
+    """Drop the oldest events, except the newest of them, which marks the gap from now on.
 
-    How old they are is looked at by chance, once in `SLACK` events. Were it at each multiple of that, a claim might be
-    the one that gets there every time: it tells an event too, but knows of no limits.
+    Chance decides when to look at their age, once in `SLACK` events. If each multiple of `SLACK` decided, a claim might
+    be the one to reach it every time: it writes an event too, but knows no limits.
     """
-    first, young = locked.events + told - keep, locked.now - max_event_age
-    too_long = keep and first > SLACK
-    too_old = max_event_age and young > 0 and chance() * SLACK < told
+    first, young = locked.events + new - max_events, locked.now - max_event_age
+    too_long = max_events and first > SLACK
+    too_old = max_event_age and young > 0 and chance() * SLACK < new
     if too_long:
         tx.send(q.DROP_EVENTS, run=run, first=first, slack=SLACK)
     if too_old:
         tx.send(q.DROP_OLD_EVENTS, run=run, young=young)
     if too_long or too_old:
-        tx.send(q.MARK_GAP, run=run, doc=pack({"type": TRIMMED}))
+        tx.send(q.MARK_GAP, run=run, doc=pack(make_events_trimmed()))
 
 
-def keep_many(tx: Tx, of_runs: Sequence[tuple[RunHeader, Sequence[Activation]]]) -> None:
-    """Write live activations of several runs."""
+def write_many(tx: Tx, of_runs: Sequence[tuple[RunHeader, Sequence[Activation]]]) -> None:
+    """Write activations, which all exist, of several runs."""
     if of_runs:
         each = [(encode_name(of.run_id), of, kept) for of, activations in of_runs for kept in activations]
-        tx.put(q.PUT_RECORDS, [_row(run, kept) for run, _, kept in each])
-        due = [_due_row(run, of, kept) for run, of, kept in each if has_timer(of, kept)]
-        if due:
-            tx.put(q.PUT_DUE, due)
+        tx.put(q.PUT_ACTIVATIONS, [_activation_row(run, kept) for run, _, kept in each])
+        timers = [_timer_row(run, of, kept) for run, of, kept in each if has_timer(of, kept)]
+        if timers:
+            tx.put(q.PUT_TIMERS, timers)
 
 
-def _keep(tx: Tx, run: str, of: RunHeader, activations: Sequence[Activation]) -> None:
+def _write_activations(tx: Tx, run: str, of: RunHeader, activations: Sequence[Activation]) -> None:
     kept = [activation for activation in activations if activation.status]
     gone = [encode_name(activation.path) for activation in activations if not activation.status]
     if kept:
-        tx.put(q.PUT_RECORDS, [_row(run, activation) for activation in kept])
+        tx.put(q.PUT_ACTIVATIONS, [_activation_row(run, activation) for activation in kept])
     if gone:
-        tx.write(q.DROP_RECORDS, run=run, paths=gone)
+        tx.write(q.DROP_ACTIVATIONS, run=run, paths=gone)
     if not is_swept(of):
-        return  # it has never had any, so there is nothing to drop
-    due = [_due_row(run, of, activation) for activation in kept if has_timer(of, activation)]
-    quiet = gone + [encode_name(activation.path) for activation in kept if not has_timer(of, activation)]
-    if due:
-        tx.put(q.PUT_DUE, due)
-    if quiet:
-        tx.write(q.DROP_DUE, run=run, paths=quiet)
+        return  # its activations have never had timers, so there are none to drop
+    timers = [_timer_row(run, of, activation) for activation in kept if has_timer(of, activation)]
+    without = gone + [encode_name(activation.path) for activation in kept if not has_timer(of, activation)]
+    if timers:
+        tx.put(q.PUT_TIMERS, timers)
+    if without:
+        tx.write(q.DROP_TIMERS, run=run, paths=without)
 
 
-def _row(run: str, activation: Activation) -> tuple[Any, ...]:
+def _activation_row(run: str, activation: Activation) -> tuple[Any, ...]:
     return (
         run,
         encode_name(activation.path),
@@ -178,25 +193,25 @@ def _row(run: str, activation: Activation) -> tuple[Any, ...]:
     )
 
 
-def _due_row(run: str, of: RunHeader, activation: Activation) -> tuple[Any, ...]:
+def _timer_row(run: str, of: RunHeader, activation: Activation) -> tuple[Any, ...]:
     return run, encode_name(activation.path), encode_name(of.namespace), place_of(activation)
 
 
 def write_extras(tx: Tx, run: str, change: Change) -> None:
-    """Write the values, patches and mail of a change."""
+    """Write the values, the patches and the mailbox of a change."""
     if change.values:
         tx.put(q.PUT_VALUES, [(run, encode_name(key), text) for key, text in change.values.items()])
     _patch(tx, run, change.state, q.PUT_STATE, q.DROP_STATE)
     _patch(tx, run, change.context, q.PUT_CONTEXT, q.DROP_CONTEXT)
     if change.mailbox is not None:
-        box = encode_name(change.mailbox.name)
+        mailbox = encode_name(change.mailbox.name)
         if change.mailbox.push:
-            # A letter that is taken out in the same change has to be there by then.
+            # An entry that the same change takes away must have been written by then.
             (tx.send if change.mailbox.pop else tx.write)(
-                q.PUSH_MAIL, run=run, name=box, value=encode_name(change.mailbox.push)
+                q.PUSH_TO_MAILBOX, run=run, name=mailbox, value=encode_name(change.mailbox.push)
             )
         if change.mailbox.pop:
-            tx.write(q.POP_MAIL, run=run, name=box, value=encode_name(change.mailbox.pop))
+            tx.write(q.POP_FROM_MAILBOX, run=run, name=mailbox, value=encode_name(change.mailbox.pop))
 
 
 def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: str) -> None:
@@ -211,14 +226,14 @@ def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: st
 def package(
     tx: Tx, run: str, of: RunHeader, claimed: Activation, change: Change | None = None
 ) -> Callable[[], Claimed]:
-    """Ask for all that a claimed activation needs; put together once the transaction has ended.
+    """Ask for all that a claimed activation needs. The function returned builds it once the transaction has ended.
 
-    What the claiming change itself writes is known without asking, so the question can travel with the writes.
+    The texts that the claiming change writes are known without asking, so the question can travel with the writes.
     """
     wanted = [id_ for id_ in (claimed.input, claimed.suspend, claimed.resume, *claimed.needs.split()) if id_]
     asked = tx.send_with_writes(q.PACKAGE, run=run, ids=[encode_name(id_) for id_ in wanted])
 
-    def put_together() -> Claimed:
+    def build() -> Claimed:
         found: dict[str, dict[str, str]] = {"value": {}, "state": {}, "context": {}}
         for kind, key, text in asked.fetchall():
             found[kind][decode_name(key)] = text
@@ -229,7 +244,7 @@ def package(
             state, context = _patched(state, change.state), _patched(context, change.context)
         return Claimed(of, claimed, values, state, context)
 
-    return put_together
+    return build
 
 
 def _patched(stored: dict[str, str], patch: Mapping[str, str | None]) -> dict[str, str]:

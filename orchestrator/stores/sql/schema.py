@@ -12,7 +12,7 @@ from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
 from orchestrator.errors import StoreUnavailable
-from orchestrator.stores.sql.tables import FORMAT, VERSION_TABLE, meta
+from orchestrator.stores.sql.tables import FIRST_FORMAT, FORMAT, VERSION_TABLE, meta
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -33,11 +33,20 @@ _alembic = _OneAtATime()
 
 
 def check_format(found: Sequence[Any] | None, shown: str) -> bool:
-    """Tell if the stored format is this release's.
+    """Return True if the stored format is this release's, False if the tables are to be upgraded.
 
-    A newer one is an error: this code does not know what it would do to it.
+    A format of a newer release is an error, and so is one of a development version before the first release: this code
+    cannot read its documents.
     """
-    stored = int(found[0]) if found else 0
+    if not found:
+        return False
+    stored = int(found[0])
+    if stored < FIRST_FORMAT:
+        raise StoreUnavailable(
+            f"The store {shown} has format {stored}, of a development version before the first release; "
+            f"this release cannot read it. Delete it, or use another database.",
+            store=shown,
+        )
     if stored > FORMAT:
         raise StoreUnavailable(
             f"The store {shown} has format {stored}, of a newer release; this one knows formats up to {FORMAT}.",

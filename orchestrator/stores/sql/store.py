@@ -1,7 +1,7 @@
-"""The SQL store's verbs: what is read under a run's lock, and what is written of what the core answers.
+"""The verbs of the SQL store: each reads under a run's lock, and writes the answer of `rules.apply`.
 
 Every change locks the run's header row first, so that changes of one run exclude each other and its events get their
-numbers in the order of its commits. How statements are written and carried is not known here.
+numbers in the order of its commits. `queries` knows how statements are written, `link` how they are carried.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from sqlalchemy import URL, make_url
@@ -20,8 +20,9 @@ from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent, WakeupChannel
 from orchestrator.rules.apply import apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
+from orchestrator.rules.commands import may_delete
 from orchestrator.rules.model import Activation, RunHeader
-from orchestrator.rules.timers import LANE, SweepRight, is_timer_live, take_sweep_right
+from orchestrator.rules.timers import LANE, Lane, SweepGrant, SweepRight, is_stranded, is_timer_live, take_sweep_right
 from orchestrator.stores.common import in_order, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
@@ -30,8 +31,8 @@ from orchestrator.stores.sql.polling import PollingWait
 
 _SECRETS = frozenset({"password", "sslpassword"})
 _PAGE = 200  # runs of one renewal that are locked together
-_ASKED = 60.0  # seconds for which changes of a run are notified once a reader has asked
-_SWEEPS = 10  # pages of dead entries that one sweep clears away
+_NOTIFY_SECONDS = 60.0  # seconds for which changes of a run are notified once a reader has asked
+_MAX_DEAD_PAGES = 10  # pages of dead timers that one sweep clears away
 
 
 class SqlStore:
@@ -46,7 +47,7 @@ class SqlStore:
         self.url = _shown(parsed)
         self._connections = _open(parsed, self.url, schema)
         self._wakeups: WakeupChannel | None = None
-        self._asked: dict[tuple[str, str], float] = {}
+        self._asked_at: dict[tuple[str, str], float] = {}
         weakref.finalize(self, self._connections.close)
 
     def __repr__(self) -> str:
@@ -74,45 +75,50 @@ class SqlStore:
 
     def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         run = rows.encode_name(ask.run_id)
-        rings = False
+        is_awaited = False
 
         def work(tx: Tx) -> Callable[[], Claimed | Refused]:
-            nonlocal rings
-            held = rows.lock(tx, run, [ask.path])
-            answer = claim(ask, held.header, held.activations.get(ask.path), held.now)
+            nonlocal is_awaited
+            locked = rows.lock(tx, run, [ask.path])
+            answer = claim(ask, locked.header, locked.activations.get(ask.path), locked.now)
             if isinstance(answer, Refused):
                 return lambda: answer
-            rings = rows.is_heard(held, answer)
-            rows.write(tx, run, held, answer)
-            return rows.package(tx, run, answer.header, answer.activations.get(ask.path) or held.activations[ask.path])
+            is_awaited = rows.must_notify(locked, answer)
+            rows.write(tx, run, locked, answer)
+            return rows.package(
+                tx, run, answer.header, answer.activations.get(ask.path) or locked.activations[ask.path]
+            )
 
         answer = self._connections.change(work)
-        self._notify(ask.run_id, rings)
+        self._notify(ask.run_id, is_awaited)
         return answer
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
         run = rows.encode_name(run_id)
         paths = sorted(change.reads())
-        rings = False
+        is_awaited = False
 
         def work(tx: Tx) -> Callable[[], Committed | Refused]:
-            nonlocal rings
-            held = rows.lock(tx, run, paths, change.mailbox)
-            answer = apply(change, held.header, held.activations, held.mail, held.now)
+            nonlocal is_awaited
+            locked = rows.lock(tx, run, paths, change)
+            answer = apply(
+                change, locked.header, locked.activations, locked.mailbox_version, locked.now, locked.remembered
+            )
             if isinstance(answer, Refused):
                 return lambda: answer
-            rings = rows.is_heard(held, answer)
+            is_awaited = rows.must_notify(locked, answer)
             if not answer.repeated:
                 rows.write_extras(tx, run, change)
-                rows.write(tx, run, held, answer, change.max_events, change.max_event_age)
+                rows.write(tx, run, locked, answer, change.max_events, change.max_event_age)
             claimed = None
             if answer.claimed is not None:
-                activation = answer.activations.get(answer.claimed) or held.activations[answer.claimed]
-                claimed = rows.package(tx, run, answer.header, activation, None if answer.repeated else change)
-            return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None)
+                activation = answer.activations.get(answer.claimed) or locked.activations[answer.claimed]
+                of = locked.header if answer.repeated and locked.header is not None else answer.header
+                claimed = rows.package(tx, run, of, activation, None if answer.repeated else change)
+            return lambda: Committed(answer.header, answer.dispatches, claimed() if claimed else None, answer.left_out)
 
         answer = self._connections.change(work)
-        self._notify(run_id, rings)
+        self._notify(run_id, is_awaited)
         return answer
 
     def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
@@ -123,15 +129,14 @@ class SqlStore:
         found = self._rows(q.HEADER, run=run)
         return rows.header_of(run, found[0][0]) if found else None
 
-    def load(self, run_id: str, paths: Iterable[str] | None = None, *, held: bool = False) -> list[Activation]:
+    def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
         run = rows.encode_name(run_id)
-        if held:
-            found = self._rows(q.RECORDS_HELD, run=run)
-        elif paths is None:
-            found = self._rows(q.RECORDS, run=run)
-        else:
-            found = self._rows(q.RECORDS_AT, run=run, paths=sorted(set(paths)))
-        return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
+        if paths is None:
+            return _in_path_order(self._rows(q.ACTIVATIONS, run=run))
+        return _in_path_order(self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
+
+    def load_awaiting(self, run_id: str) -> list[Activation]:
+        return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=rows.encode_name(run_id)))
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
@@ -145,7 +150,7 @@ class SqlStore:
         return {rows.decode_name(key): text for key, text in self._rows(q.CONTEXT, run=rows.encode_name(run_id))}
 
     def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._rows(q.LETTERS, run=rows.encode_name(run_id), name=rows.encode_name(name))
+        found = self._rows(q.MAILBOX, run=rows.encode_name(run_id), name=rows.encode_name(name))
         return [rows.decode_name(value) for (value,) in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
@@ -154,7 +159,7 @@ class SqlStore:
 
     def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
-        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.FOLLOW, run_id))
+        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.FOLLOW_EVENTS, run_id))
         while True:
             found = self._rows(q.NEWEST, run=rows.encode_name(run_id))
             if not found or found[0][0] > seen or not waiting.pause():
@@ -165,22 +170,22 @@ class SqlStore:
         return str(found[0][0]) if found and found[0][0] else ""
 
     def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:
-        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.AWAIT, run_id))
+        waiting = PollingWait(self._wakeups, run_id, timeout, lambda: self._ask(q.AWAIT_SETTLING, run_id))
         while True:
-            found = self._rows(q.RESTS, run=rows.encode_name(run_id))
+            found = self._rows(q.SETTLE_COUNT, run=rows.encode_name(run_id))
             if not found or found[0][0] > settle_count or not waiting.pause():
                 return self.header(run_id)
 
     def _ask(self, query: str, run_id: str) -> None:
-        """Have changes of this run notified, for a while. Readers of this process ask once for all of them."""
+        """Make sure that changes of this run are notified for a while. The readers of a process ask once for all."""
         now, key = monotonic(), (query, run_id)
-        if now - self._asked.get(key, -_ASKED) < _ASKED / 2:
+        if now - self._asked_at.get(key, -_NOTIFY_SECONDS) < _NOTIFY_SECONDS / 2:
             return
-        self._asked = {kept: at for kept, at in self._asked.items() if now - at < _ASKED / 2}
-        self._asked[key] = now
+        self._asked_at = {kept: at for kept, at in self._asked_at.items() if now - at < _NOTIFY_SECONDS / 2}
+        self._asked_at[key] = now
 
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(query, run=rows.encode_name(run_id), ttl=round(_ASKED * 1000))
+            tx.send(query, run=rows.encode_name(run_id), ttl=round(_NOTIFY_SECONDS * 1000))
             return lambda: None
 
         self._connections.change(work)
@@ -190,12 +195,12 @@ class SqlStore:
             self._wakeups.notify(run_id)
 
     def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
-        query, found = q.DUE_NEWEST if newest else q.DUE, list[DueTimer]()
-        for _ in range(_SWEEPS):
+        query, found = q.DUE_TIMERS_NEWEST if newest else q.DUE_TIMERS, list[DueTimer]()
+        for _ in range(_MAX_DEAD_PAGES):
             page = self._rows(query, namespace=rows.encode_name(namespace), limit=limit)
             read = [rows.due(*row[1:]) for row in page]
-            found = [due for due in read if due.problem or is_timer_live(due.header, due.activation)]
-            dead = [due for due in read if not (due.problem or is_timer_live(due.header, due.activation))]
+            found = [timer for timer in read if timer.problem or is_timer_live(timer.header, timer.activation)]
+            dead = [timer for timer in read if not (timer.problem or is_timer_live(timer.header, timer.activation))]
             if dead:
                 self._drop_dead(dead)
             is_full = limit in Counter(place // LANE for place, *_ in page).values()
@@ -205,15 +210,19 @@ class SqlStore:
 
     def _drop_dead(self, dead: Sequence[DueTimer]) -> None:
         by_run: dict[str, list[Activation]] = {}
-        for entry in dead:
-            by_run.setdefault(entry.header.run_id, []).append(entry.activation)
+        for timer in dead:
+            by_run.setdefault(timer.header.run_id, []).append(timer.activation)
 
         def work(tx: Tx) -> Callable[[], None]:
             for run_id, doc in tx.send(q.LOCK_MANY, runs=sorted(map(rows.encode_name, by_run))).fetchall():
-                header = rows.header(doc)  # as it is now, and stays until this ends
-                gone = [activation for activation in by_run[header.run_id] if not is_timer_live(header, activation)]
-                paths = [rows.encode_name(activation.path) for activation in gone]
-                tx.send(q.DROP_DUE_IF, run=run_id, paths=paths, width=LANE)
+                # Read again under the lock: the run may have been reopened meanwhile, and its activations have moved.
+                header = rows.header(doc)
+                paths = [rows.encode_name(activation.path) for activation in by_run[header.run_id]]
+                read = tx.send(q.ACTIVATIONS_AT, run=run_id, paths=paths).fetchall()
+                found = [rows.activation(doc) for (doc,) in read]
+                gone = [activation for activation in found if not is_timer_live(header, activation)]
+                names = [rows.encode_name(activation.path) for activation in gone]
+                tx.send(q.DROP_TIMERS_DUE, run=run_id, paths=names, width=LANE)
             return lambda: None
 
         self._connections.change(work)
@@ -227,31 +236,32 @@ class SqlStore:
 
         self._connections.change(work)
 
-    def renew(self, holdings: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
+    def renew(self, refs: Sequence[LeaseRef], lease: int) -> dict[LeaseRef, str]:
         refused: dict[LeaseRef, str] = {}
-        for start in range(0, len(holdings), _PAGE):
-            page = holdings[start : start + _PAGE]
+        refs = list(dict.fromkeys(refs))  # PostgreSQL refuses a statement that writes one row twice
+        for start in range(0, len(refs), _PAGE):
+            page = refs[start : start + _PAGE]
             refused |= self._connections.change(lambda tx, page=page: self._renew(tx, page, lease))  # type: ignore[misc]
-        return {held: refused[held] for held in holdings if held in refused}
+        return {ref: refused[ref] for ref in refs if ref in refused}
 
     @staticmethod
     def _renew(tx: Tx, page: Sequence[LeaseRef], lease: int) -> Callable[[], dict[LeaseRef, str]]:
-        runs = [rows.encode_name(held.run_id) for held in page]
-        locked = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
-        found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.encode_name(held.path) for held in page])
-        headers = {(header := rows.header(doc)).run_id: header for _, doc in locked.fetchall()}
+        runs = [rows.encode_name(ref.run_id) for ref in page]
+        locks = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
+        found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.encode_name(ref.path) for ref in page])
+        headers = {(header := rows.header(doc)).run_id: header for _, doc in locks.fetchall()}
         (_, _, _, now), *read = found.fetchall()
         activations = {(run, path): rows.activation(doc) for _, run, path, doc in read}
         reasons: dict[LeaseRef, str] = {}
         kept: dict[str, list[Activation]] = {}
-        for held, run in zip(page, runs, strict=True):
-            activation = activations.get((run, rows.encode_name(held.path)))
-            answer = renew(headers.get(held.run_id), activation, held.path, held.token, lease, int(now))
+        for ref, run in zip(page, runs, strict=True):
+            activation = activations.get((run, rows.encode_name(ref.path)))
+            answer = renew(headers.get(ref.run_id), activation, ref.path, ref.token, lease, int(now))
             if isinstance(answer, Refused):
-                reasons[held] = answer.reason
+                reasons[ref] = answer.reason
             else:
-                kept.setdefault(held.run_id, []).append(answer)
-        rows.keep_many(tx, [(headers[run_id], activations) for run_id, activations in kept.items()])
+                kept.setdefault(ref.run_id, []).append(answer)
+        rows.write_many(tx, [(headers[run_id], activations) for run_id, activations in kept.items()])
         return lambda: reasons
 
     def runs(self, query: RunQuery) -> RunPageOf:
@@ -264,12 +274,19 @@ class SqlStore:
 
         return self._connections.read(work)
 
-    def delete(self, run_id: str, states: frozenset[str] | None = None) -> bool:
+    def delete(
+        self,
+        run_id: str,
+        statuses: frozenset[str] | None = None,
+        *,
+        created_at: int | None = None,
+        before: int | None = None,
+    ) -> bool:
         run = rows.encode_name(run_id)
 
         def work(tx: Tx) -> Callable[[], bool]:
             found = tx.send(q.LOCK, run=run).fetchall()
-            if not found or (states is not None and rows.listed_header(run, found[0][0]).status not in states):
+            if not found or not may_delete(rows.listed_header(run, found[0][0]), statuses, created_at, before):
                 return lambda: False
             for query in q.DELETE_RUN:
                 tx.write(query, run=run)
@@ -277,24 +294,30 @@ class SqlStore:
 
         return self._connections.change(work)
 
-    def acquire_sweep(self, namespace: str, holder: str, lease: int) -> int:
+    def find_stranded(self, namespace: str, ahead: int, limit: int = 100) -> list[DueTimer]:
+        space, offset = rows.encode_name(namespace), Lane.LEASES.offset
+        page = self._rows(q.LEASES_AHEAD, namespace=space, ahead=ahead, limit=limit, offset=offset)
+        read = [(now, rows.due(*row)) for now, *row in page]
+        return [due for now, due in read if not due.problem and is_stranded(due.header, due.activation, now)]
+
+    def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
         space, mine = rows.encode_name(namespace), rows.encode_name(holder)
 
-        def work(tx: Tx) -> Callable[[], int]:
-            tx.send(q.MAKE_TICKER, namespace=space)
-            found = tx.send(q.LOCK_TICKER, namespace=space)
+        def work(tx: Tx) -> Callable[[], SweepGrant | None]:
+            tx.send(q.MAKE_SCHEDULER, namespace=space)
+            found = tx.send(q.LOCK_SCHEDULER, namespace=space)
             clock = tx.send(q.CLOCK)
             right = SweepRight(*found.fetchall()[0])
-            since, taken = take_sweep_right(right, mine, lease, clock.fetchall()[0][0])
-            if taken is not None:
-                tx.send(q.TAKE_TICKER, namespace=space, holder=taken.holder, until=taken.until, last=taken.last)
-            return lambda: since
+            grant, noted = take_sweep_right(right, mine, lease, pause, clock.fetchall()[0][0])
+            if noted is not None:
+                tx.send(q.TAKE_SWEEP, namespace=space, **asdict(noted))
+            return lambda: grant
 
         return self._connections.change(work)
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(q.ANNOUNCE, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
+            tx.send(q.HEARTBEAT, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
             tx.send(q.FORGET_WORKERS, namespace=rows.encode_name(namespace))
             return lambda: None
 
@@ -317,6 +340,10 @@ class SqlStore:
             return tx.send(query, **parameters).fetchall
 
         return self._connections.read(work)
+
+
+def _in_path_order(found: Sequence[Any]) -> list[Activation]:
+    return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
 
 
 def _parse(url: str) -> URL:

@@ -1,7 +1,7 @@
 """The tables as they are now. What made them so is in `migrations`; a test compares the two.
 
 Documents are text that the database never looks into. The few columns beside them are there to be searched. Nothing
-that changes with each step has an index, except the moments of the due entries, which have a narrow table of their own.
+that changes with each step has an index, except the deadlines of timers, which have a narrow table of their own.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
-FORMAT = 2  # of the newest script in `migrations`; stored, and compared at first use
+FORMAT = 3  # of the newest script in `migrations`; stored, and compared at first use
+FIRST_FORMAT = 3  # of the first script: 1 and 2 were those of development versions, whose documents nobody can read
 PREFIX = "orchestrator_"
-NAMES = ("runs", "records", "values", "state", "context", "events", "mail", "due", "tickers", "workers", "meta")
-OF_A_RUN = ("records", "values", "state", "context", "events", "mail", "due", "runs")
+OF_A_RUN = ("activations", "values", "state", "context", "events", "mailboxes", "requests", "timers", "runs")
+NAMES = (*OF_A_RUN, "schedulers", "workers", "meta")
 VERSION_TABLE = PREFIX + "version"
 
 metadata = MetaData()
@@ -21,7 +22,7 @@ metadata = MetaData()
 NAME: TypeEngine[str] = Text().with_variant(Text(collation="C"), "postgresql")
 
 _BUSY = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 500}
-# An entry comes and goes with every step; the sweep reads over the dead ones until they are cleared away.
+# A timer comes and goes with every step, and a sweep reads over the dead rows until they are cleared away.
 _FLEETING = {
     "fillfactor": 70,
     "autovacuum_vacuum_scale_factor": 0.01,
@@ -60,11 +61,11 @@ runs = Table(
     _name("status"),
     _number("created_at"),
     _number("updated_at"),
-    _number("rests"),
+    _number("settle_count"),
     _number("events"),  # how many there are: the next one's number is taken under the lock of this row
     _text("doc"),
-    _moment("followed"),  # until when somebody reads the events as they come: then a commit rings
-    _moment("awaited"),  # until when somebody waits for the run to rest
+    _moment("followed_until"),  # readers follow the events until then, so that commits notify them
+    _moment("settle_awaited_until"),  # the same for callers that wait for the run to settle
     Index(PREFIX + "runs_created", "created_at"),
     Index(PREFIX + "runs_workflow", "workflow_id", "created_at"),
     Index(PREFIX + "runs_status", "status", "created_at"),
@@ -72,20 +73,20 @@ runs = Table(
     postgresql_with=_BUSY,
 )
 
-records = Table(
-    PREFIX + "records",
+activations = Table(
+    PREFIX + "activations",
     metadata,
     _key("run_id"),
     _key("path"),
     _name("status"),
-    # 1 where it waits for somebody outside. A column of its own: each step would touch an index that named the status.
-    Column("held", Integer, nullable=False),
+    # 1 for an awaiting status. A column of its own: every step would write to an index that named the status.
+    Column("awaiting", Integer, nullable=False),
     _text("doc"),
     Index(
-        PREFIX + "records_held",
+        PREFIX + "activations_awaiting",
         "run_id",
-        postgresql_where=text("held = 1"),
-        sqlite_where=text("held = 1"),
+        postgresql_where=text("awaiting = 1"),
+        sqlite_where=text("awaiting = 1"),
     ),
     postgresql_with=_BUSY,
 )
@@ -94,20 +95,33 @@ values = Table(PREFIX + "values", metadata, _key("run_id"), _key("id"), _text("t
 state = Table(PREFIX + "state", metadata, _key("run_id"), _key("key"), _text("text"))
 context = Table(PREFIX + "context", metadata, _key("run_id"), _key("key"), _text("text"))
 events = Table(PREFIX + "events", metadata, _key("run_id"), _number("number", key=True), _number("at"), _text("doc"))
-mail = Table(PREFIX + "mail", metadata, _key("run_id"), _key("name"), _number("number", key=True), _name("value"))
+mailboxes = Table(
+    PREFIX + "mailboxes", metadata, _key("run_id"), _key("name"), _number("number", key=True), _name("value")
+)
+# Replies to the requests of callers, but for the very last, whose reply is in the header.
+requests = Table(PREFIX + "requests", metadata, _key("run_id"), _key("id"), _number("at"), _text("reply"))
 
-due = Table(
-    PREFIX + "due",
+timers = Table(
+    PREFIX + "timers",
     metadata,
     _key("run_id"),
     _key("path"),
     _name("namespace"),
-    _number("due"),
-    Index(PREFIX + "due_moment", "namespace", "due"),
+    _number("deadline"),
+    Index(PREFIX + "timers_deadline", "namespace", "deadline"),
     sqlite_with_rowid=False,
     postgresql_with=_FLEETING,
 )
 
-tickers = Table(PREFIX + "tickers", metadata, _key("namespace"), _name("holder"), _number("until"), _number("last"))
+schedulers = Table(
+    PREFIX + "schedulers",
+    metadata,
+    _key("namespace"),
+    _name("holder"),
+    _number("until"),
+    _number("last"),
+    _number("steady_since"),  # since when schedulers have asked without a pause
+    _number("ahead"),  # the moment that the clock had shown when it went back
+)
 workers = Table(PREFIX + "workers", metadata, _key("namespace"), _key("worker"), _number("until"))
 meta = Table(PREFIX + "meta", metadata, _key("name"), _number("value"))

@@ -16,9 +16,9 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import AWAITING, ENDED, ActivationStatus, Phase, Role, StoredStatus
+from orchestrator.rules.model import AWAITING, ENDED, ActivationFields, ActivationStatus, Phase, Role, StoredStatus
 from orchestrator.rules.transitions import TABLE
-from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, an_activation, born
+from orchestrator.testing.contract.kit import LEASE, LONG, Conditions, StartedRun, an_activation, ops_to_create
 
 
 class Bookkeeping(Conditions):
@@ -26,7 +26,7 @@ class Bookkeeping(Conditions):
 
     def test_commits_number_the_run(self, store: Store) -> None:
         """Each one, and each claim, counts once; a repeat and a refusal do not."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         count = run.header.commits
         token = run.claim("0").activation.lease_token
         assert run.header.commits == count + 1
@@ -40,24 +40,24 @@ class Bookkeeping(Conditions):
         assert run.header.commits == count + 2
         assert run.activation("1").seq == count + 2
 
-    def test_a_record_is_stamped_as_its_status_says(self, store: Store) -> None:
-        """The stamps say who holds it, since when, until when, and under which number a message may ask for it."""
+    def test_an_activation_is_stamped_as_its_status_says(self, store: Store) -> None:
+        """The stamps are its lease, its moments, its deadline, and the number under which a message may ask for it."""
         statuses = [
             status for status in TABLE[ActivationStatus.RUNNING].may_follow if status is not ActivationStatus.RUNNING
         ]
-        run = Begun(store, *(an_activation(f"{n}") for n in range(len(statuses))))
+        run = StartedRun(store, *(an_activation(f"{n}") for n in range(len(statuses))))
         for n in range(len(statuses)):
             run.claim(f"{n}", lease=LONG)
-        run.caller(*(UpdateActivation(f"{n}", {"abandoned_attempts": 2}) for n in range(len(statuses))))
+        run.commit_request(*(UpdateActivation(f"{n}", {"abandoned_attempts": 2}) for n in range(len(statuses))))
         before = {activation.path: activation for activation in store.load(run.id)}
         self.advance(store, 2)
         start = store.now()
-        run.caller(
+        run.commit_request(
             *(UpdateActivation(f"{n}", {"status": status}, delay=LONG) for n, status in enumerate(statuses)),
             redelivery_delay=2 * LONG,
         )
         number, updated = run.header.commits, run.header.updated_at
-        held, later = (
+        awaited, later = (
             {ActivationStatus.SUSPENDED, ActivationStatus.WAITING},
             {ActivationStatus.RETRYING, ActivationStatus.SLEEPING, ActivationStatus.WAITING},
         )
@@ -73,16 +73,16 @@ class Bookkeeping(Conditions):
             }
             assert activation.seq == (number if goes_on else old.seq)
             assert activation.queued_at == (updated if status is ActivationStatus.QUEUED else old.queued_at)
-            assert activation.suspended_at == (updated if status in held else 0)
+            assert activation.suspended_at == (updated if status in awaited else 0)
             assert activation.ended_at == (updated if status in ENDED else 0)
             wait = 2 * LONG if status is ActivationStatus.QUEUED else LONG if status in later else 0
             assert activation.deadline == (updated + wait if wait else 0)
             assert activation.abandoned_attempts == (2 if status is ActivationStatus.QUEUED else 0)
         assert start <= updated <= store.now()
 
-    def test_a_record_that_begins_held_back_or_ended_is_stamped(self, store: Store) -> None:
-        """One that is held back has begun nothing; one that counts for nothing begins as it ends."""
-        run = Begun(
+    def test_an_activation_that_begins_paused_or_ended_is_stamped(self, store: Store) -> None:
+        """A paused one has not started; a skipped one starts as it ends."""
+        run = StartedRun(
             store,
             an_activation("0", status=ActivationStatus.PAUSED),
             an_activation("1", status=ActivationStatus.SKIPPED),
@@ -92,15 +92,15 @@ class Bookkeeping(Conditions):
         assert (paused.seq, paused.deadline, paused.started_at, paused.suspended_at) == (number, 0, 0, 0)
         assert (skipped.seq, skipped.deadline, skipped.started_at, skipped.ended_at) == (0, 0, updated, updated)
 
-    def test_a_record_that_goes_on_without_having_run_has_begun_nothing(self, store: Store) -> None:
+    def test_an_activation_that_goes_on_without_having_run_has_no_start(self, store: Store) -> None:
         """Its first run is stamped once, and its number in the order of first runs too."""
-        run = Begun(store, an_activation("0"), an_activation("1", status=ActivationStatus.SUSPENDED))
+        run = StartedRun(store, an_activation("0"), an_activation("1", status=ActivationStatus.SUSPENDED))
         assert (run.activation("0").started_at, run.activation("0").first_seq, run.activation("0").resumed_at) == (
             0,
             0,
             0,
         )
-        run.caller(UpdateActivation("1", {"status": ActivationStatus.QUEUED}))
+        run.commit_request(UpdateActivation("1", {"status": ActivationStatus.QUEUED}))
         assert (run.activation("1").resumed_at, run.activation("1").first_seq) == (run.header.updated_at, 0)
         run.claim("1")
         assert run.activation("1").first_seq == run.header.commits
@@ -108,12 +108,12 @@ class Bookkeeping(Conditions):
         assert run.activation("0").first_seq == 0
 
     def test_what_goes_on_later_is_dispatched_with_its_delay(self, store: Store) -> None:
-        """Of one ms at least: whoever publishes it knows by that that it is not for now."""
-        run = Begun(store)
-        answer = run.caller(
+        """A delay of at least one ms tells the runtime that the dispatch is not for now."""
+        run = StartedRun(store)
+        answer = run.commit_request(
             CreateActivation(an_activation("0", status=ActivationStatus.SLEEPING, route='{"name":"a"}'), delay=LONG),
             CreateActivation(an_activation("1", status=ActivationStatus.RETRYING)),
-            *born(an_activation("2", status=ActivationStatus.WAITING), LONG),
+            *ops_to_create(an_activation("2", status=ActivationStatus.WAITING), LONG),
             CreateActivation(an_activation("3")),
         )
         number = answer.header.commits
@@ -121,9 +121,9 @@ class Bookkeeping(Conditions):
             ("0", number, '{"name":"a"}', LONG), ("1", number, "", 1), ("3", number, "", 0),
         ]  # fmt: skip
 
-    def test_the_header_counts_what_its_records_are(self, store: Store) -> None:
-        """Live, suspended, waiting and paused ones, through every way in and out; the run's own activation never counts."""
-        run = Begun(
+    def test_the_header_counts_activations_by_status(self, store: Store) -> None:
+        """The counts hold through every way in and out. The run's own activation never counts."""
+        run = StartedRun(
             store,
             an_activation("0"),
             an_activation("1"),
@@ -144,45 +144,45 @@ class Bookkeeping(Conditions):
             UpdateActivation("2", {"status": ActivationStatus.RETRYING}, delay=LONG),
         )
         assert run.counts() == (2, 1, 1, 0)
-        run.caller(
+        run.commit_request(
             CreateActivation(an_activation("5", status=ActivationStatus.PAUSED)), UpdateActivation("3", {}, delay=LONG)
         )
         assert run.counts() == (2, 1, 1, 1)
-        run.caller(
+        run.commit_request(
             UpdateActivation("0", {"status": ActivationStatus.QUEUED}),
             CreateActivation(an_activation("1", status=ActivationStatus.SUCCESS)),
         )
         assert run.counts() == (3, 0, 0, 1)
-        run.caller(UpdateActivation("5", {"status": ActivationStatus.QUEUED}))
+        run.commit_request(UpdateActivation("5", {"status": ActivationStatus.QUEUED}))
         assert run.counts() == (4, 0, 0, 0)
         run.commit(
             "5", run.claim("5").activation.lease_token, UpdateActivation("5", {"status": ActivationStatus.FAILED})
         )
         assert run.counts() == (3, 0, 0, 0)
-        run.caller(drop=("0", "2", "3"))
+        run.commit_request(drop=("0", "2", "3"))
         assert run.counts() == (0, 0, 0, 0)
         assert [activation.path for activation in store.load(run.id)] == ["", "1", "4", "5"]
 
-    def test_dropped_records_go_away_with_their_due_entries(self, store: Store) -> None:
+    def test_dropped_activations_go_away_with_their_timers(self, store: Store) -> None:
         """An activation that was dropped and put again in the same commit is a fresh one."""
-        run = Begun(
+        run = StartedRun(
             store, an_activation("0", attempt=3, label="old"), an_activation("1", status=ActivationStatus.SUSPENDED)
         )
         run.claim("0", lease=LONG)
-        run.caller(CreateActivation(an_activation("0")), drop=("0", "1", "7"))  # it is live, but on its way out
+        run.commit_request(CreateActivation(an_activation("0")), drop=("0", "1", "7"))  # it is live, but on its way out
         assert run.counts() == (1, 0, 0, 0)
         assert (run.activation("0").attempt, run.activation("0").label) == (0, "")
-        run.caller(drop=("0",))
+        run.commit_request(drop=("0",))
         self.advance(store, LEASE)
         assert run.due_timers() == []
         assert [activation.path for activation in store.load(run.id)] == [""]
 
     def test_the_last_child_brings_about_what_follows(self, store: Store) -> None:
-        """A counter goes down with each child; the commit that takes it to zero claims the join, and no other does."""
+        """A counter goes down with each child. Only the commit that takes it to zero claims the join."""
         block = an_activation("0", status=ActivationStatus.OPEN, pending_children=3, total=3, next_item=3)
-        run = Begun(store, block, *(an_activation(f"0.{n}") for n in range(3)))
+        run = StartedRun(store, block, *(an_activation(f"0.{n}") for n in range(3)))
         tokens = [run.claim(f"0.{n}").activation.lease_token for n in range(3)]
-        join = {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN}
+        join: ActivationFields = {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN}
         for n in (2, 0):
             down = CountDown("0", UpdateActivation("0", join, claim=f"join {n}"), {"type": "progress", "n": n})
             answer = run.commit(
@@ -196,12 +196,12 @@ class Bookkeeping(Conditions):
         assert answer.claimed.activation == run.activation("0")
         assert (answer.claimed.activation.lease_token, answer.claimed.activation.phase) == ("join 1", Phase.JOIN)
         assert answer.header.live == 1
-        counted = [(event["n"], event["completed"], event["total"]) for event in run.told("progress")]
+        counted = [(event["n"], event["completed"], event["total"]) for event in run.event_docs("progress")]
         assert counted == [(2, 1, 3), (0, 2, 3), (1, 3, 3)]
 
-    def test_what_follows_the_last_child_is_queued_where_nobody_claims_it(self, store: Store) -> None:
+    def test_the_join_is_queued_where_the_last_child_does_not_claim_it(self, store: Store) -> None:
         """Without a token the join is a dispatch like any other."""
-        run = Begun(
+        run = StartedRun(
             store, an_activation("0", status=ActivationStatus.OPEN, pending_children=1, total=1), an_activation("0.0")
         )
         token = run.claim("0.0").activation.lease_token
@@ -211,15 +211,15 @@ class Bookkeeping(Conditions):
         assert run.claim("0").activation.phase == Phase.JOIN
 
     def test_a_block_starts_its_items_one_by_one(self, store: Store) -> None:
-        """Each `Next` puts the template at the counter's next value, below the total, with an input of its own."""
+        """Each `StartNextItem` creates the template at the counter's next value, below the total, and its own input."""
         block = an_activation("0", status=ActivationStatus.OPEN, pending_children=3, total=3, concurrency=2)
-        run = Begun(store, block)
+        run = StartedRun(store, block)
         following = StartNextItem(
             "0", replace(an_activation("0.0", role=Role.ITEM.value, route='{"name":"each"}'), step="each"), "0@@0"
         )
-        answer = run.caller(following, following)
+        answer = run.commit_request(following, following)
         assert [d.path for d in answer.dispatches] == ["0.0", "0.1"]
-        run.caller(following, following)
+        run.commit_request(following, following)
         items = store.load(run.id, [f"0.{n}" for n in range(5)])
         assert [(item.path, item.index, item.input) for item in items] == [
             (f"0.{n}", n, f"0@@0.{n}") for n in range(3)
@@ -231,7 +231,7 @@ class Bookkeeping(Conditions):
 
     def test_a_shut_block_starts_no_further_items(self, store: Store) -> None:
         """Those never begun count as finished, so that the last of the others brings the join about."""
-        run = Begun(
+        run = StartedRun(
             store,
             an_activation("0", status=ActivationStatus.OPEN, pending_children=5, total=5, next_item=2),
             an_activation("0.0"),
@@ -250,51 +250,51 @@ class Bookkeeping(Conditions):
             3,
             ActivationStatus.OPEN,
         )
-        answer = run.caller(StartNextItem("0", an_activation("0.0"), "x"))
+        answer = run.commit_request(StartNextItem("0", an_activation("0.0"), "x"))
         assert answer.dispatches == ()
         run.commit(
             "0.1", second, UpdateActivation("0.1", {"status": ActivationStatus.SUCCESS}), CancelPendingItems("0"), down
         )
         assert run.activation("0").status == ActivationStatus.QUEUED
-        assert [(e["completed"], e["total"]) for e in run.told("progress")] == [(1, 5), (2, 5)]
+        assert [(e["completed"], e["total"]) for e in run.event_docs("progress")] == [(1, 5), (2, 5)]
 
     def test_an_event_about_a_block_gets_its_counts_and_changes_none(self, store: Store) -> None:
         """Items that were never begun are not completed."""
         block = an_activation(
             "0", status=ActivationStatus.OPEN, pending_children=3, total=9, next_item=5, never_started=4
         )
-        run = Begun(store, block)
+        run = StartedRun(store, block)
         seen = run.activation("0")
-        run.caller(EmitProgress("0", {"type": "progress", "text": "grün"}))
-        assert run.told("progress") == [{"type": "progress", "text": "grün", "completed": 2, "total": 9}]
+        run.commit_request(EmitProgress("0", {"type": "progress", "text": "grün"}))
+        assert run.event_docs("progress") == [{"type": "progress", "text": "grün", "completed": 2, "total": 9}]
         assert run.activation("0") == seen
 
     def test_the_header_is_patched_and_a_first_word_stands(self, store: Store) -> None:
         """Fields of the header are set; with `unless` only if that field is empty or 0 after the operations before."""
-        run = Begun(store, an_activation("0"))
-        run.caller(UpdateRun({"failure": "first", "tripwire": True}, unless="failure"))
-        run.caller(UpdateRun({"failure": "second", "tripwire": False}, unless="failure"))
+        run = StartedRun(store, an_activation("0"))
+        run.commit_request(UpdateRun({"failure": "first", "tripwire": True}, unless="failure"))
+        run.commit_request(UpdateRun({"failure": "second", "tripwire": False}, unless="failure"))
         assert (run.header.failure, run.header.tripwire) == ("first", True)
-        run.caller(UpdateRun({"failure": "third"}))
+        run.commit_request(UpdateRun({"failure": "third"}))
         assert run.header.failure == "third"
-        run.caller(UpdateRun({"outcome": "early"}, unless="live"))
+        run.commit_request(UpdateRun({"outcome": "early"}, unless="live"))
         assert run.header.outcome == ""
-        run.caller(
+        run.commit_request(
             UpdateActivation("0", {"status": ActivationStatus.SUSPENDED}), UpdateRun({"outcome": "late"}, unless="live")
         )
         assert run.header.outcome == "late"
 
     def test_the_header_is_stamped_as_its_status_says(self, store: Store) -> None:
-        """A run begins once, and ends when it has ended for good, until somebody lets it go on."""
-        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
+        """A run starts once. It has an end while its status is final."""
+        run = StartedRun(store, an_activation("0", status=ActivationStatus.OPEN))
         begun = run.header.started_at
         assert run.header.created_at <= begun <= run.header.updated_at
         self.advance(store, 2)
-        run.caller(UpdateRun({"status": StoredStatus.SUSPENDED}))
+        run.commit_request(UpdateRun({"status": StoredStatus.SUSPENDED}))
         assert (run.header.started_at, run.header.ended_at) == (begun, 0)
-        run.caller(UpdateRun({"status": StoredStatus.RUNNING}))
-        run.caller(UpdateRun({"status": StoredStatus.FAILED}))
+        run.commit_request(UpdateRun({"status": StoredStatus.RUNNING}))
+        run.commit_request(UpdateRun({"status": StoredStatus.FAILED}))
         assert run.header.started_at == begun
         assert run.header.ended_at == run.header.updated_at > begun
-        run.caller(UpdateRun({"status": StoredStatus.RUNNING, "generation": 1}))
+        run.commit_request(UpdateRun({"status": StoredStatus.RUNNING, "generation": 1}))
         assert (run.header.started_at, run.header.ended_at, run.header.generation) == (begun, 0, 1)

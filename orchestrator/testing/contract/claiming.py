@@ -1,4 +1,4 @@
-"""Claims: the one who gets an activation to run, and the values that come with it."""
+"""Claims: which worker gets an activation, and the values that come with it."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import ActivationStatus, Phase, StoredStatus
-from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, an_activation, claimed_of, each
+from orchestrator.rules.model import ActivationFields, ActivationStatus, Phase, StoredStatus
+from orchestrator.testing.contract.kit import LEASE, LONG, Conditions, StartedRun, an_activation, claimed_of, each
 
 
 class Claiming(Conditions):
-    """Claims: the one who gets an activation to run, and the values that come with it."""
+    """Claims: which worker gets an activation, and the values that come with it."""
 
-    def test_a_queued_record_is_claimed_with_all_that_it_needs(self, store: Store) -> None:
-        """The answer holds the running activation under the caller's token, its values, and the whole state and context."""
+    def test_a_queued_activation_is_claimed_with_all_that_it_needs(self, store: Store) -> None:
+        """The answer has the running activation under the worker's token, its values, and all state and context."""
         activation = an_activation("0", input="i", needs="n1 n2 absent", suspend="s", resume="r", resumed=True)
-        run = Begun(store, activation, an_activation("1"))
+        run = StartedRun(store, activation, an_activation("1"))
         texts = {"i": "=1", "n1": "=2", "n2": '["n1"]', "s": "=3", "r": "=4", "other": "=5"}
-        run.caller(values=texts, state={"k": "=6", "l": "=[]"}, context={"c": "=7"})
+        run.commit_request(values=texts, state={"k": "=6", "l": "=[]"}, context={"c": "=7"})
         queued = run.activation("0")
         before = store.now()
         got = claimed_of(store.claim(ClaimRequest(run.id, "0", queued.seq, "token", LONG)))
@@ -48,27 +48,27 @@ class Claiming(Conditions):
     def test_the_first_claim_tells_that_the_step_has_started(self, store: Store) -> None:
         """Once: a quiet activation, a retry and a takeover tell nothing."""
         retried = an_activation("2", attempt=1)
-        run = Begun(store, an_activation("0", input="i", visit="3"), an_activation("1", quiet=True), retried)
+        run = StartedRun(store, an_activation("0", input="i", visit="3"), an_activation("1", quiet=True), retried)
         for path in ("0", "1", "2"):
             run.claim(path, lease=LEASE)
         told: Doc = {"type": "workflow-step-start", "path": "0", "visit": "3", "step": "s0", "input": "i"}
-        assert run.told() == [told]
+        assert run.event_docs() == [told]
         self.advance(store, LEASE)
-        run.claim("0")
-        assert run.told() == [told]
+        run.take_over("0")
+        assert run.event_docs() == [told]
 
     def test_a_resumption_tells_what_it_goes_on_with(self, store: Store) -> None:
         """By its id; a step that is resumed without anything says so too."""
-        fields = {"status": ActivationStatus.QUEUED, "resumed": True}
-        run = Begun(
+        fields: ActivationFields = {"status": ActivationStatus.QUEUED, "resumed": True}
+        run = StartedRun(
             store,
             an_activation("0", status=ActivationStatus.SUSPENDED),
             an_activation("1", status=ActivationStatus.SUSPENDED),
         )
-        run.caller(UpdateActivation("0", {**fields, "resume": "r"}), UpdateActivation("1", fields))
+        run.commit_request(UpdateActivation("0", {**fields, "resume": "r"}), UpdateActivation("1", fields))
         run.claim("0")
         run.claim("1")
-        assert [(event["path"], event["resume"]) for event in run.told("workflow-step-start")] == [
+        assert [(event["path"], event["resume"]) for event in run.event_docs("workflow-step-start")] == [
             ("0", "r"),
             ("1", ""),
         ]
@@ -76,26 +76,26 @@ class Claiming(Conditions):
     def test_only_what_runs_a_users_code_tells_that_it_has_started(self, store: Store) -> None:
         """A step, the spread of a foreach and the entry of a nested workflow; nothing else that is claimed."""
         phases = list(Phase)
-        run = Begun(store, *(an_activation(f"{n}", phase=phase.value) for n, phase in enumerate(phases)))
+        run = StartedRun(store, *(an_activation(f"{n}", phase=phase.value) for n, phase in enumerate(phases)))
         for n in range(len(phases)):
             run.claim(f"{n}")
-        told = {phases[int(event["path"])] for event in run.told("workflow-step-start")}
+        told = {phases[int(event["path"])] for event in run.event_docs("workflow-step-start")}
         assert told == {Phase.RUN, Phase.FAN_OUT, Phase.VALIDATE_INPUT}
 
-    def test_a_parked_record_is_claimed_without_a_word(self, store: Store) -> None:
-        """Its start was told before it was parked; with the claim the reason goes away."""
-        run = Begun(store, an_activation("0", parked="no such workflow"))
+    def test_a_parked_activation_is_claimed_without_an_event(self, store: Store) -> None:
+        """Its start event was written before it was parked. The claim takes the reason away."""
+        run = StartedRun(store, an_activation("0", parked="no such workflow"))
         assert run.claim("0").activation.parked == run.activation("0").parked == ""
-        assert run.told() == []
+        assert run.event_docs() == []
 
-    def test_a_claim_of_no_record_is_refused(self, store: Store) -> None:
+    def test_a_claim_of_no_activation_is_refused(self, store: Store) -> None:
         """The run is there, the path is not."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         assert run.refused_claim("7", 1) == UNKNOWN
 
     def test_a_stale_message_claims_nothing(self, store: Store) -> None:
-        """Another number than the activation's is of an earlier or a lost life."""
-        run = Begun(store, an_activation("0"))
+        """Another number than the activation's is of a message that has been overtaken."""
+        run = StartedRun(store, an_activation("0"))
         seq = run.activation("0").seq
         assert run.refused_claim("0", seq - 1) == STALE
         assert run.refused_claim("0", seq + 1) == STALE
@@ -103,13 +103,13 @@ class Claiming(Conditions):
 
     def test_a_claim_is_refused_while_another_is_alive(self, store: Store) -> None:
         """A second token does not get in before the lease is over."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         first = run.claim("0", lease=LONG)
         assert run.refused_claim("0", first.activation.seq) == BUSY
         assert run.activation("0") == first.activation
 
     def test_what_is_not_claimable_is_stale(self, store: Store) -> None:
-        """An activation that is open, held or ended is not run by anybody, even under its own number."""
+        """An activation that is open, awaiting or ended is claimed by no worker, even under its own number."""
         states = [
             ActivationStatus.OPEN,
             ActivationStatus.SUSPENDED,
@@ -118,7 +118,7 @@ class Claiming(Conditions):
             ActivationStatus.SUCCESS,
             ActivationStatus.FAILED,
         ]
-        run = Begun(
+        run = StartedRun(
             store, an_activation("0"), *(an_activation(f"1.{n}", status=state) for n, state in enumerate(states))
         )
         for n in range(len(states)):
@@ -130,8 +130,8 @@ class Claiming(Conditions):
             an_activation("0", status=ActivationStatus.SLEEPING),
             an_activation("1", status=ActivationStatus.RETRYING, attempt=1),
         )
-        run = Begun(store)
-        run.caller(*(CreateActivation(activation, delay=LEASE) for activation in asleep))
+        run = StartedRun(store)
+        run.commit_request(*(CreateActivation(activation, delay=LEASE) for activation in asleep))
         seqs = [run.activation(path).seq for path in ("0", "1")]
         assert [run.refused_claim(path, seq) for path, seq in zip("01", seqs, strict=True)] == [EARLY, EARLY]
         self.advance(store, LEASE)
@@ -143,12 +143,16 @@ class Claiming(Conditions):
                 0,
             )
 
-    def test_a_record_is_taken_over_when_its_lease_is_over(self, store: Store) -> None:
-        """The takeover has a number of its own, counts the loss, and leaves the first worker out in the cold."""
-        run = Begun(store, an_activation("0"))
+    def test_an_activation_is_taken_over_when_its_lease_is_over(self, store: Store) -> None:
+        """By a sweep, which knows whether the lease could be renewed, and by no message.
+
+        The takeover has its own number and counts an abandoned attempt. The first worker is refused after it.
+        """
+        run = StartedRun(store, an_activation("0"))
         first = run.claim("0", token="first", lease=LEASE)
         self.advance(store, LEASE)
-        second = run.claim("0", token="second", lease=LONG)
+        assert run.refused_claim("0", first.activation.seq) == BUSY
+        second = run.take_over("0", token="second")
         assert (second.activation.abandoned_attempts, second.activation.restarted, second.activation.lease_token) == (
             1,
             True,
@@ -165,7 +169,7 @@ class Claiming(Conditions):
 
     def test_nothing_is_taken_over_where_that_is_not_wanted(self, store: Store) -> None:
         """A run that is not restarted by itself leaves the activation with its first worker, lease or no lease."""
-        run = Begun(store, an_activation("0"), auto_restart=False)
+        run = StartedRun(store, an_activation("0"), auto_restart=False)
         first = run.claim("0", token="first", lease=LEASE)
         self.advance(store, LEASE)
         assert run.refused_claim("0", first.activation.seq) == BUSY
@@ -173,16 +177,16 @@ class Claiming(Conditions):
         assert run.activation("0").status == ActivationStatus.SUCCESS
 
     def test_a_claim_in_a_run_that_is_not_active_is_refused(self, store: Store) -> None:
-        """Neither in one that has ended nor in one that rests."""
+        """Claims are refused in a run that has ended and in one that has settled."""
         for state in (StoredStatus.CANCELED, StoredStatus.SUCCESS, StoredStatus.SUSPENDED, StoredStatus.PENDING):
-            run = Begun(store, an_activation("0"))
-            run.caller(UpdateRun({"status": state}))
+            run = StartedRun(store, an_activation("0"))
+            run.commit_request(UpdateRun({"status": state}))
             assert run.refused_claim("0", run.activation("0").seq) == ENDED_RUN
 
     def test_a_repeated_claim_gets_the_first_answer_and_changes_nothing(self, store: Store) -> None:
         """Clients resend: the same token is the same worker, even when its lease is over."""
-        run = Begun(store, an_activation("0", input="i"))
-        run.caller(values={"i": "=1"}, state={"s": "=2"})
+        run = StartedRun(store, an_activation("0", input="i"))
+        run.commit_request(values={"i": "=1"}, state={"s": "=2"})
         ask = ClaimRequest(run.id, "0", run.activation("0").seq, "token", LEASE)
         first = store.claim(ask)
         events = store.events(run.id)
@@ -192,8 +196,8 @@ class Claiming(Conditions):
         assert store.events(run.id) == events
 
     def test_a_refusal_tells_how_the_run_stands(self, store: Store) -> None:
-        """Of a claim and of a commit alike; of a run that is not there it can tell nothing."""
-        run = Begun(store, an_activation("0"))
+        """A refused claim and a refused commit bring the header; for a run that is not there it is None."""
+        run = StartedRun(store, an_activation("0"))
         for path, seq in (("0", -1), ("7", 1)):
             answer = store.claim(ClaimRequest(run.id, path, seq, new_token()))
             assert isinstance(answer, Refused)
@@ -207,7 +211,7 @@ class Claiming(Conditions):
 
     def test_one_of_many_claims_at_once_wins(self, store: Store) -> None:
         """The others hear that it is busy."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         seq = run.activation("0").seq
         answers = each(lambda n: store.claim(ClaimRequest(run.id, "0", seq, f"t{n}", LONG)), range(8))
         won = [answer for answer in answers if isinstance(answer, Claimed)]

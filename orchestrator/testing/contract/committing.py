@@ -24,11 +24,11 @@ from orchestrator.testing.contract.kit import (
     EXTRAS,
     LEASE,
     LONG,
-    Begun,
     Conditions,
+    StartedRun,
     an_activation,
-    born,
     committed_of,
+    ops_to_create,
 )
 
 
@@ -36,8 +36,8 @@ class Committing(Conditions):
     """Commits: their writes, their refusals, and the answer to a repeat."""
 
     def test_everything_in_a_commit_becomes_visible(self, store: Store) -> None:
-        """Records, header, values, state, context, events and dispatches, all by one commit."""
-        run = Begun(store, an_activation("0"))
+        """Activations, header, values, state, context, events and dispatches are written by one commit."""
+        run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         change = Change(
             LeaseGuard("0", token),
@@ -62,11 +62,11 @@ class Committing(Conditions):
         assert (run.header.outcome, run.header.output, run.header.live) == ("success", "o", 1)
         assert store.values(run.id, ["o"]) == {"o": "=1"}
         assert (store.state(run.id), store.context(run.id)) == ({"s": "=2"}, {"c": "=3"})
-        assert run.told("told") == [{"type": "told"}]
+        assert run.event_docs("told") == [{"type": "told"}]
 
     def test_a_repeated_commit_gets_the_first_answer_and_changes_nothing(self, store: Store) -> None:
         """Also when the first answer was lost and time has passed: the same dispatches, no second write."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         puts = (
             CreateActivation(an_activation("1", route='{"name":"a"}')),
@@ -87,13 +87,13 @@ class Committing(Conditions):
         again = committed_of(store.commit(run.id, change))
         assert again.dispatches == first.dispatches
         assert (store.load(run.id), run.header) == (activations, header)
-        assert len(run.told("told")) == 1
+        assert len(run.event_docs("told")) == 1
         assert run.refused(Change(RequestGuard(new_token(), ACTIVE), mailbox=MailboxUpdate("m", expect=""))) == MAILBOX
-        run.caller(mailbox=MailboxUpdate("m", expect="1:v"))
+        run.commit_request(mailbox=MailboxUpdate("m", expect="1:v"))
 
     def test_a_commit_is_repeated_even_after_its_successors_have_gone_on(self, store: Store) -> None:
         """The dispatches stay those of the first answer; a message for what has moved on is harmless."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         change = Change(
             LeaseGuard("0", token),
@@ -111,11 +111,11 @@ class Committing(Conditions):
         assert run.activation("1").status == ActivationStatus.SUCCESS
 
     def test_a_commit_by_a_lost_token_writes_nothing(self, store: Store) -> None:
-        """A zombie that wakes after its lease leaves no trace: no value, no key, no event, no letter."""
-        run = Begun(store, an_activation("0"))
+        """A worker that wakes up after its lease leaves no trace: no value, no key, no event, no mailbox entry."""
+        run = StartedRun(store, an_activation("0"))
         run.claim("0", token="zombie", lease=LEASE)
         self.advance(store, LEASE)
-        run.claim("0", token="owner", lease=LONG)
+        run.take_over("0", token="owner")
         seen = run.snapshot()
         change = Change(
             LeaseGuard("0", "zombie"),
@@ -126,16 +126,32 @@ class Committing(Conditions):
         assert run.snapshot() == seen
         assert store.values(run.id, EXTRAS["values"]) == {}
 
+    def test_the_end_of_a_claim_for_its_holder_is_remembered_and_the_holder_refused(self, store: Store) -> None:
+        """It has a token of its own: its repeat gets the first answer, while the holder's outcome comes too late."""
+        run = StartedRun(store, an_activation("0"))
+        token = run.claim("0").activation.lease_token
+        ops = (
+            UpdateActivation("0", {"status": ActivationStatus.FAILED}),
+            CreateActivation(an_activation("1", route='{"name":"a"}')),
+        )
+        ended = Change(LeaseGuard("0", token, ender=new_token()), ops)
+        first = committed_of(store.commit(run.id, ended))
+        seen = run.snapshot()
+        assert committed_of(store.commit(run.id, ended)).dispatches == first.dispatches
+        late = Change(LeaseGuard("0", token), (UpdateActivation("0", {"status": ActivationStatus.SUCCESS}),))
+        assert run.refused(late) == LOST
+        assert run.snapshot() == seen
+
     def test_a_token_that_holds_nothing_commits_nothing(self, store: Store) -> None:
         """Not before a claim, not on another activation, not where there is none."""
-        run = Begun(store, an_activation("0"), an_activation("1"))
+        run = StartedRun(store, an_activation("0"), an_activation("1"))
         token = run.claim("0").activation.lease_token
         for path, wrong in (("1", token), ("0", "other"), ("7", token)):
             assert run.refused_commit(path, wrong, UpdateRun({"outcome": "success"})) == LOST
 
     def test_a_caller_in_another_state_writes_nothing(self, store: Store) -> None:
-        """The status, the life and the count of rests are compared."""
-        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
+        """Status, generation and settle count are compared."""
+        run = StartedRun(store, an_activation("0", status=ActivationStatus.OPEN))
         seen = run.snapshot()
         wrong = [
             RequestGuard(new_token(), frozenset({StoredStatus.SUSPENDED})),
@@ -148,9 +164,9 @@ class Committing(Conditions):
         assert run.snapshot() == seen
         committed_of(store.commit(run.id, Change(RequestGuard(new_token(), ACTIVE, generation=0, settle_count=0))))
 
-    def test_something_that_moved_refuses_the_whole_commit(self, store: Store) -> None:
-        """Status, number and moment of each expected activation are compared, and all of them must fit."""
-        run = Begun(store, an_activation("0"), an_activation("1"))
+    def test_an_activation_that_moved_refuses_the_whole_commit(self, store: Store) -> None:
+        """Status, number and deadline of each expected activation are compared, and all of them must fit."""
+        run = StartedRun(store, an_activation("0"), an_activation("1"))
         zero, one = run.activation("0"), run.activation("1")
         seen = run.snapshot()
         fits = Precondition("0", ActivationStatus.QUEUED, zero.seq, zero.deadline)
@@ -173,13 +189,13 @@ class Committing(Conditions):
             )
         )
 
-    def test_a_fresh_record_is_not_put_over_a_live_one(self, store: Store) -> None:
+    def test_a_fresh_activation_is_not_created_over_a_live_one(self, store: Store) -> None:
         """The whole commit is refused; over one that has ended or waits it is allowed, and the counts follow."""
         states = [ActivationStatus.QUEUED, ActivationStatus.RETRYING, ActivationStatus.SLEEPING]
-        run = Begun(store, *(an_activation(f"{n}", status=state) for n, state in enumerate(states)))
+        run = StartedRun(store, *(an_activation(f"{n}", status=state) for n, state in enumerate(states)))
         run.claim("0", lease=LONG)
-        run.caller(
-            *born(an_activation("3", status=ActivationStatus.SUSPENDED)),
+        run.commit_request(
+            *ops_to_create(an_activation("3", status=ActivationStatus.SUSPENDED)),
             CreateActivation(an_activation("4", status=ActivationStatus.SUCCESS)),
         )
         seen = run.snapshot()
@@ -191,14 +207,14 @@ class Committing(Conditions):
             )
             assert run.refused(change) == TAKEN
         assert run.snapshot() == seen
-        run.caller(CreateActivation(an_activation("3")), CreateActivation(an_activation("4")))
+        run.commit_request(CreateActivation(an_activation("3")), CreateActivation(an_activation("4")))
         assert (run.header.live, run.header.suspended) == (5, 0)
 
     def test_a_mailbox_that_has_changed_refuses_the_whole_commit(self, store: Store) -> None:
-        """Its length is compared with what was read, per name; a letter is pushed and popped with the commit."""
-        run = Begun(store, an_activation("0"))
-        run.caller(mailbox=MailboxUpdate("order", expect="", push="v1"))
-        run.caller(mailbox=MailboxUpdate("order", push="v2"))
+        """Its version is compared with the one that was read. Entries are pushed and popped with the commit."""
+        run = StartedRun(store, an_activation("0"))
+        run.commit_request(mailbox=MailboxUpdate("order", expect="", push="v1"))
+        run.commit_request(mailbox=MailboxUpdate("order", push="v2"))
         seen = run.snapshot()
         for mail in (
             MailboxUpdate("order", expect=""),
@@ -213,15 +229,15 @@ class Committing(Conditions):
         assert run.snapshot() == seen
         assert store.mail(run.id, "order") == ["v1", "v2"]
         assert store.mail(run.id, "other") == []
-        run.caller(mailbox=MailboxUpdate("order", expect="2:v2", pop="v1"))
+        run.commit_request(mailbox=MailboxUpdate("order", expect="2:v2", pop="v1"))
         assert store.mail(run.id, "order") == ["v2"]
-        run.caller(mailbox=MailboxUpdate("order", expect="1:v2", pop="v2"))
-        run.caller(mailbox=MailboxUpdate("order", expect="", pop="v2"))
+        run.commit_request(mailbox=MailboxUpdate("order", expect="1:v2", pop="v2"))
+        run.commit_request(mailbox=MailboxUpdate("order", expect="", pop="v2"))
         assert store.mail(run.id, "order") == []
 
     def test_a_callers_repeated_change_gets_the_first_answer(self, store: Store) -> None:
         """Under the same id nothing is written twice, and upkeep in between does not push the answer out."""
-        run = Begun(store, an_activation("0", status=ActivationStatus.SUSPENDED), an_activation("1"))
+        run = StartedRun(store, an_activation("0", status=ActivationStatus.SUSPENDED), an_activation("1"))
         ops = (UpdateActivation("0", {"status": ActivationStatus.QUEUED, "resume": "r"}),)
         expect = (Precondition("0", ActivationStatus.SUSPENDED, run.activation("0").seq),)
         change = Change(
@@ -236,27 +252,74 @@ class Committing(Conditions):
         activations, header = store.load(run.id), run.header
         assert committed_of(store.commit(run.id, change)).dispatches == first.dispatches
         assert (store.load(run.id), run.header) == (activations, header)
-        run.caller(mailbox=MailboxUpdate("m", expect="1:v"))
+        run.commit_request(mailbox=MailboxUpdate("m", expect="1:v"))
+
+    def test_a_callers_repeated_change_gets_the_first_answer_whoever_came_in_between(self, store: Store) -> None:
+        """Their number does not matter. A change that was refused is no answer: it may be taken when it comes again."""
+        run = StartedRun(store)
+        changes = [
+            Change(
+                RequestGuard(new_token(), ACTIVE),
+                (CreateActivation(an_activation(f"{number}")),),
+                values={f"v{number}": "=1"},
+                events=({"type": "note"},),
+                mailbox=MailboxUpdate("m", push=f"v{number}"),
+            )
+            for number in range(20)
+        ]
+        first = [committed_of(store.commit(run.id, change)) for change in changes]
+        seen = run.snapshot(), store.mail(run.id, "m")
+        for change, answer in zip(changes, first, strict=True):
+            assert committed_of(store.commit(run.id, change)).dispatches == answer.dispatches
+        assert (run.snapshot(), store.mail(run.id, "m")) == seen
+        late = Change(RequestGuard(new_token(), ACTIVE), mailbox=MailboxUpdate("m", expect="", push="v"))
+        assert run.refused(late) == MAILBOX
+
+    def test_a_repeat_tells_the_count_of_rests_of_its_first_answer(self, store: Store) -> None:
+        """Its caller waits for the next rest: one that came in between is the one."""
+        run = StartedRun(store)
+        change = Change(RequestGuard(new_token(), ACTIVE), (CreateActivation(an_activation("0")),))
+        committed_of(store.commit(run.id, change))
+        run.commit_request(UpdateRun({"settle_count": 1, "status": StoredStatus.CANCELED}))
+        again = committed_of(store.commit(run.id, change))
+        assert (again.header.settle_count, again.header.status) == (0, StoredStatus.CANCELED)
+
+    def test_a_repeat_says_how_many_dispatches_it_leaves_out(self, store: Store) -> None:
+        """A first answer has all of them."""
+        run = StartedRun(store, an_activation("0"))
+        creations = [CreateActivation(an_activation(f"1.{number}")) for number in range(60)]
+        by_caller = Change(RequestGuard(new_token(), ACTIVE), tuple(creations))
+        answer = committed_of(store.commit(run.id, by_caller))
+        assert (len(answer.dispatches), answer.left_out) == (60, 0)
+        again = committed_of(store.commit(run.id, by_caller))
+        assert (again.dispatches, again.left_out) == (answer.dispatches[:50], 10)
+        token = run.claim("0").activation.lease_token
+        restart = [UpdateActivation(f"1.{number}", {"status": ActivationStatus.QUEUED}) for number in range(60)]
+        done = UpdateActivation("0", {"status": ActivationStatus.SUCCESS})
+        by_worker = Change(LeaseGuard("0", token), (done, *restart))
+        committed_of(store.commit(run.id, by_worker))
+        again = committed_of(store.commit(run.id, by_worker))
+        assert (len(again.dispatches), again.left_out) == (50, 10)
 
     def test_values_are_written_once(self, store: Store) -> None:
         """A value that exists is left as it is; what a commit names twice is not an error."""
-        run = Begun(store, an_activation("0"))
-        run.caller(values={"a": "=1"})
-        run.caller(values={"a": "=2", "b": "=3"})
+        run = StartedRun(store, an_activation("0"))
+        run.commit_request(values={"a": "=1"})
+        run.commit_request(values={"a": "=2", "b": "=3"})
         assert store.values(run.id, ["a", "b", "c", "a"]) == {"a": "=1", "b": "=3"}
 
     def test_state_and_context_are_patched_key_by_key(self, store: Store) -> None:
         """A key that the patch does not name stays, None deletes, and a key that never was may be deleted too."""
-        run = Begun(store, an_activation("0"))
-        run.caller(state={"a": "=1", "b": "=2"}, context={"a": "=3", "b": "=4"})
-        run.caller(state={"b": None, "c": "=[]", "never": None}, context={"a": "={}", "b": None})
+        run = StartedRun(store, an_activation("0"))
+        run.commit_request(state={"a": "=1", "b": "=2"}, context={"a": "=3", "b": "=4"})
+        run.commit_request(state={"b": None, "c": "=[]", "never": None}, context={"a": "={}", "b": None})
         assert store.state(run.id) == {"a": "=1", "c": "=[]"}
         assert store.context(run.id) == {"a": "={}"}
 
     def test_a_commit_that_claims_returns_what_a_claim_would(self, store: Store) -> None:
         """The successor's activation, its values, and state and context as this very commit leaves them."""
-        run = Begun(store, an_activation("0"))
-        run.caller(state={"a": "=1", "b": "=2"}, context={"c": "=3"}, values={"n": "=4"})
+        run = StartedRun(store, an_activation("0"))
+        run.commit_request(state={"a": "=1", "b": "=2"}, context={"c": "=3"}, values={"n": "=4"})
         token = run.claim("0").activation.lease_token
         change = Change(
             LeaseGuard("0", token),
@@ -277,12 +340,12 @@ class Committing(Conditions):
         assert answer.claimed.state == {"a": "=1", "d": "=6"}
         assert answer.claimed.header == answer.header == run.header
         assert run.refused_claim("1", answer.claimed.activation.seq) == BUSY
-        assert [event["path"] for event in run.told("workflow-step-start")] == ["0", "1"]
+        assert [event["path"] for event in run.event_docs("workflow-step-start")] == ["0", "1"]
         assert committed_of(store.commit(run.id, change)) == answer
 
     def test_a_repeated_commit_hands_out_no_claim_that_another_holds(self, store: Store) -> None:
         """Once the successor's lease was lost and taken over, the first answer comes without it."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         ops = (
             UpdateActivation("0", {"status": ActivationStatus.SUCCESS}),
@@ -291,7 +354,7 @@ class Committing(Conditions):
         change = Change(LeaseGuard("0", token), ops, lease=LEASE)
         assert committed_of(store.commit(run.id, change)).claimed is not None
         self.advance(store, LEASE)
-        run.claim("1", token="another", lease=LONG)
+        run.take_over("1", token="another")
         assert committed_of(store.commit(run.id, change)).claimed is None
         run.commit("1", "another", UpdateActivation("1", {"status": ActivationStatus.SUCCESS}))
         assert committed_of(store.commit(run.id, change)).claimed is None

@@ -20,8 +20,8 @@ from orchestrator.rules.change import (
 from orchestrator.rules.model import ActivationStatus, Phase, Role
 from orchestrator.testing.contract.kit import (
     LONG,
-    Begun,
     Conditions,
+    StartedRun,
     an_activation,
     claimed_of,
     committed_of,
@@ -36,7 +36,7 @@ class Concurrency(Conditions):
 
     def test_two_commits_of_one_claim_are_applied_once(self, store: Store) -> None:
         """One of them is written, whatever they say, and both hear its answer."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         token = run.claim("0").activation.lease_token
         before = run.header.commits
 
@@ -49,16 +49,16 @@ class Concurrency(Conditions):
 
         answers = each(lambda n: committed_of(store.commit(run.id, change(n))), range(1, 5))
         assert run.header.commits == before + 1
-        (told,) = run.told("told")
+        (told,) = run.event_docs("told")
         assert run.activation("0").output == f"o{told['n']}"
         assert {d.path for answer in answers for d in answer.dispatches} == {str(told["n"])}
         assert [activation.path for activation in store.load(run.id)] == ["", "0", str(told["n"])]
 
     def test_children_that_end_together_are_all_counted(self, store: Store) -> None:
-        """However they overlap, the counter reaches zero once, and the join is claimed once."""
+        """The counter reaches zero once and the join is claimed once, however the commits overlap."""
         count = 8
         block = an_activation("0", status=ActivationStatus.OPEN, pending_children=count, total=count, next_item=count)
-        run = Begun(store, block, *(an_activation(f"0.{n}") for n in range(count)))
+        run = StartedRun(store, block, *(an_activation(f"0.{n}") for n in range(count)))
         tokens = [run.claim(f"0.{n}", lease=LONG).activation.lease_token for n in range(count)]
 
         def end(n: int) -> Committed:
@@ -70,7 +70,7 @@ class Concurrency(Conditions):
                 tokens[n],
                 UpdateActivation(f"0.{n}", {"status": ActivationStatus.SUCCESS}),
                 down,
-                settle_token=f"rest {n}",
+                settle_token=f"settle {n}",
             )
 
         answers = each(end, range(count))
@@ -82,12 +82,12 @@ class Concurrency(Conditions):
     def test_items_that_end_together_start_each_item_once(self, store: Store) -> None:
         """No place of the window is lost and none is given twice."""
         total = 12
-        run = Begun(
+        run = StartedRun(
             store, an_activation("0", status=ActivationStatus.OPEN, pending_children=total, total=total, concurrency=4)
         )
         template = replace(an_activation("0.0", role=Role.ITEM.value), step="each")
         following = StartNextItem("0", template, "x")
-        todo = [(d.path, d.seq) for d in run.caller(*[following] * 4).dispatches]
+        todo = [(d.path, d.seq) for d in run.commit_request(*[following] * 4).dispatches]
         ran: list[str] = []
 
         def work(path: str, seq: int) -> None:
@@ -108,8 +108,8 @@ class Concurrency(Conditions):
         assert (run.activation("0").pending_children, run.activation("0").status) == (0, ActivationStatus.QUEUED)
 
     def test_a_read_sees_whole_commits(self, store: Store) -> None:
-        """Records that are always written together are always read together."""
-        run = Begun(
+        """Activations that are always written together are always read together."""
+        run = StartedRun(
             store, an_activation("0", status=ActivationStatus.OPEN), an_activation("1", status=ActivationStatus.OPEN)
         )
         done = threading.Event()
@@ -117,7 +117,9 @@ class Concurrency(Conditions):
         def write() -> None:
             try:
                 for n in range(1, 30):
-                    run.caller(UpdateActivation("0", {"label": str(n)}), UpdateActivation("1", {"label": str(n)}))
+                    run.commit_request(
+                        UpdateActivation("0", {"label": str(n)}), UpdateActivation("1", {"label": str(n)})
+                    )
             finally:
                 done.set()
 
@@ -132,24 +134,24 @@ class Concurrency(Conditions):
         assert all(zero == one for zero, one in pairs)
 
     def test_a_forked_process_uses_the_store_at_once(self, store: Store) -> None:
-        """With connections and locks of its own, whatever threads of the parent are doing; nobody notices the other."""
-        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
+        """A child has connections and locks of its own, and neither process disturbs the other."""
+        run = StartedRun(store, an_activation("0", status=ActivationStatus.OPEN))
         done = threading.Event()
 
         def write() -> int:
             count = 0
             while not done.is_set():
-                run.caller(events=({"type": "note"},))
+                run.commit_request(events=({"type": "note"},))
                 count += 1
             return count
 
         def child() -> None:
-            mine = Begun(store, an_activation("0"))
+            mine = StartedRun(store, an_activation("0"))
             mine.commit(
                 "0", mine.claim("0").activation.lease_token, UpdateActivation("0", {"status": ActivationStatus.SUCCESS})
             )
             assert mine.activation("0").status == ActivationStatus.SUCCESS
-            run.caller(events=({"type": "child"},))
+            run.commit_request(events=({"type": "child"},))
 
         def fork() -> list[str]:
             try:

@@ -1,4 +1,4 @@
-"""The means of the conditions: runs that stand for themselves, short words for the port's verbs, threads."""
+"""Helpers of the contract's tests: runs without a workflow, short forms of the port's verbs, threads."""
 
 from __future__ import annotations
 
@@ -27,7 +27,16 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.model import (
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    Phase,
+    Role,
+    RunHeader,
+    StoredStatus,
+)
+from orchestrator.rules.timers import on_deadline
 from orchestrator.rules.transitions import ABSENT, TABLE
 
 _K = TypeVar("_K")
@@ -78,53 +87,58 @@ EXTRAS: Mapping[str, Any] = {
 
 
 def a_header(**fields: Any) -> RunHeader:
-    """A pending run with an id and a namespace of its own."""
+    """Return a pending run with an id and a namespace of its own."""
     known = {"run_id": new_run_id(), "workflow_id": "contract", "fingerprint": "f", "namespace": new_run_id()}
     return RunHeader(**{**known, "runtime": EVENTED, **fields})
 
 
 def an_activation(path: str, **fields: Any) -> Activation:
-    """A queued activation, unless another status is said."""
+    """Return an activation, queued unless another status is given."""
     status = str(fields.pop("status", ActivationStatus.QUEUED))
     return Activation(path=path, step="s" + path, component="STEP", status=status, **fields)
 
 
-def born(activation: Activation, delay: int = 0) -> tuple[Op, ...]:
-    """Operations that write an activation of any status. A status that none may begin with is come to by way of a claim.
+def ops_to_create(activation: Activation, delay: int = 0) -> tuple[Op, ...]:
+    """Return operations that create an activation of any status.
 
-    Nothing is to be seen of the claim: no event, and no moment.
+    Where no activation may begin with the status, a claim leads there, which leaves neither event nor moment.
     """
     if activation.status in TABLE[ABSENT].may_follow:
         return (CreateActivation(activation, delay=delay),)
     begun = replace(activation, status=ActivationStatus.QUEUED, quiet=True)
-    as_it_is = {
-        name: getattr(activation, name) for name in ("status", "quiet", "flush_seq", "parked", "first_seq", "started_at")
+    as_it_is: ActivationFields = {
+        "status": activation.status,
+        "quiet": activation.quiet,
+        "flush_seq": activation.flush_seq,
+        "parked": activation.parked,
+        "first_seq": activation.first_seq,
+        "started_at": activation.started_at,
     }
     return CreateActivation(begun, new_token()), UpdateActivation(activation.path, as_it_is, delay=delay)
 
 
 def claimed_of(answer: Claimed | Refused) -> Claimed:
-    """The answer, which is no refusal."""
+    """Return the answer, which must be no refusal."""
     assert isinstance(answer, Claimed), answer
     return answer
 
 
 def committed_of(answer: Committed | Refused) -> Committed:
-    """The answer, which is no refusal."""
+    """Return the answer, which must be no refusal."""
     assert isinstance(answer, Committed), answer
     return answer
 
 
 def reason_of(answer: Claimed | Committed | Refused) -> str:
-    """Why it is a refusal."""
+    """Return the reason of the answer, which must be a refusal."""
     assert isinstance(answer, Refused), answer
     return answer.reason
 
 
-class Begun:
+class StartedRun:
     """A run that has begun with these activations, seen through the port.
 
-    Its own activation is not open unless a test asks for it, so that the run does not rest whenever nothing is live.
+    Its own activation is not open unless a test asks for it, so that the run does not settle whenever nothing is live.
     """
 
     def __init__(
@@ -139,7 +153,7 @@ class Begun:
         self.store, self.id, self.namespace, self.workflow = store, header.run_id, header.namespace, header.workflow_id
         store.create(header)
         own = Activation(path="", step="contract", component="RUN", role=Role.BLOCK, phase=Phase.SETTLE, status=root)
-        births = [op for activation in activations for op in born(activation)]
+        births = [op for activation in activations for op in ops_to_create(activation)]
         ops: tuple[Op, ...] = (CreateActivation(own), UpdateRun({"status": StoredStatus.RUNNING}), *births)
         guard = RequestGuard(new_token(), frozenset({StoredStatus.PENDING}))
         committed_of(store.commit(self.id, Change(guard, ops, redelivery_delay=redelivery_delay)))
@@ -152,21 +166,21 @@ class Begun:
         return header
 
     def activation(self, path: str) -> Activation:
-        """The activation at `path` as it is now."""
+        """Return the activation at `path` as it is now."""
         (activation,) = self.store.load(self.id, [path])
         return activation
 
     def counts(self) -> tuple[int, int, int, int]:
-        """The numbers of live, suspended, waiting and paused activations."""
+        """Return the numbers of live, suspended, waiting and paused activations."""
         header = self.header
         return header.live, header.suspended, header.waiting, header.paused
 
     def due_timers(self) -> list[str]:
-        """The paths of due activations of its namespace."""
+        """Return the paths of the activations of its namespace that are due."""
         return [due.activation.path for due in self.store.due_timers(self.namespace)]
 
-    def told(self, kind: str = "") -> list[Mapping[str, Any]]:
-        """Its events, of one type or of all."""
+    def event_docs(self, kind: str = "") -> list[Mapping[str, Any]]:
+        """Return its events, of one type or of all."""
         return [event.doc for event in self.store.events(self.id) if kind in ("", event.doc["type"])]
 
     def claim(self, path: str, token: str = "", lease: int = LONG) -> Claimed:
@@ -174,30 +188,37 @@ class Begun:
         seq = self.activation(path).seq
         return claimed_of(self.store.claim(ClaimRequest(self.id, path, seq, token or new_token(), lease)))
 
+    def take_over(self, path: str, token: str = "", lease: int = LONG) -> Claimed:
+        """Take an activation whose lease is over from its holder, as a sweep does, and claim it."""
+        swept = on_deadline(self.header, self.activation(path), LONG)
+        assert swept is not None
+        committed_of(self.store.commit(self.id, swept.change))
+        return self.claim(path, token, lease)
+
     def refused_claim(self, path: str, seq: int) -> str:
-        """Why the claim of a message with this number is refused."""
+        """Return the reason why the claim of a message with this number is refused."""
         return reason_of(self.store.claim(ClaimRequest(self.id, path, seq, new_token())))
 
     def commit(self, path: str, token: str, *ops: Any, **fields: Any) -> Committed:
-        """Commit as the holder of a claim."""
+        """Commit under the lease of a claim."""
         return committed_of(self.store.commit(self.id, Change(LeaseGuard(path, token), ops, **fields)))
 
     def refused_commit(self, path: str, token: str, *ops: Any) -> str:
-        """Why the commit of a holder is refused."""
+        """Return the reason why a commit under this lease is refused."""
         return self.refused(Change(LeaseGuard(path, token), ops))
 
-    def caller(self, *ops: Any, **fields: Any) -> Committed:
-        """Commit from outside, in whatever state the run is."""
+    def commit_request(self, *ops: Any, **fields: Any) -> Committed:
+        """Commit a change from outside, whatever the run's status is."""
         return committed_of(
             self.store.commit(self.id, Change(RequestGuard(new_token(), frozenset(StoredStatus)), ops, **fields))
         )
 
     def refused(self, change: Change) -> str:
-        """Why the change is refused."""
+        """Return the reason why the change is refused."""
         return reason_of(self.store.commit(self.id, change))
 
     def snapshot(self) -> tuple[Any, ...]:
-        """All that a refused commit, or one that is repeated, must not have touched."""
+        """Return all that a refused or a repeated commit must not have touched."""
         events = [event.doc for event in self.store.events(self.id)]
         texts = self.store.values(self.id, EXTRAS["values"]), self.store.state(self.id), self.store.context(self.id)
         return self.header, self.store.load(self.id), events, texts, self.store.mail(self.id, EXTRAS["mailbox"].name)

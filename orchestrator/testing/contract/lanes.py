@@ -16,7 +16,15 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.model import ActivationStatus
 from orchestrator.rules.timers import SWEPT, Lane, lane_of
-from orchestrator.testing.contract.kit import LEASE, LONG, Begun, Conditions, an_activation, born, reason_of
+from orchestrator.testing.contract.kit import (
+    LEASE,
+    LONG,
+    Conditions,
+    StartedRun,
+    an_activation,
+    ops_to_create,
+    reason_of,
+)
 
 
 class Lanes(Conditions):
@@ -25,10 +33,14 @@ class Lanes(Conditions):
     def test_no_kind_of_timer_hides_another(self, store: Store) -> None:
         """At most so many of each lane, whichever is most overdue; newest first where that is asked for."""
         queued = [an_activation(str(place)) for place in range(3)]
-        run = Begun(store, *queued, redelivery_delay=LEASE)
-        run.caller(CreateActivation(an_activation("3", status=ActivationStatus.RUNNING), new_token()), lease=LEASE + 20)
+        run = StartedRun(store, *queued, redelivery_delay=LEASE)
+        run.commit_request(
+            CreateActivation(an_activation("3", status=ActivationStatus.RUNNING), new_token()), lease=LEASE + 20
+        )
         for place, delay in ((4, LEASE + 40), (5, LEASE + 60), (6, LEASE + 80)):
-            run.caller(CreateActivation(an_activation(str(place), status=ActivationStatus.SLEEPING), delay=delay))
+            run.commit_request(
+                CreateActivation(an_activation(str(place), status=ActivationStatus.SLEEPING), delay=delay)
+            )
         self.advance(store, LEASE + 100)
         assert run.due_timers() == ["0", "1", "2", "3", "4", "5", "6"]
         found = {lane: self._paths(store, run, lane) for lane in Lane}
@@ -38,17 +50,17 @@ class Lanes(Conditions):
         assert self._paths(store, run, Lane.LEASES, newest=True) == ["3"]
 
     @staticmethod
-    def _paths(store: Store, run: Begun, lane: Lane, *, newest: bool = False) -> list[str]:
+    def _paths(store: Store, run: StartedRun, lane: Lane, *, newest: bool = False) -> list[str]:
         due = store.due_timers(run.namespace, 2, newest=newest)
         return [one.activation.path for one in due if lane_of(one.activation) is lane]
 
-    def test_an_entry_changes_its_lane_with_its_record(self, store: Store) -> None:
-        """One entry, wherever it stands."""
-        run = Begun(store)
-        run.caller(CreateActivation(an_activation("0", status=ActivationStatus.SLEEPING), delay=LEASE))
+    def test_a_timer_changes_its_lane_with_its_activation(self, store: Store) -> None:
+        """One timer, wherever it stands."""
+        run = StartedRun(store)
+        run.commit_request(CreateActivation(an_activation("0", status=ActivationStatus.SLEEPING), delay=LEASE))
         self.advance(store, LEASE)
         assert run.due_timers() == ["0"]
-        run.caller(UpdateActivation("0", {"status": "queued"}), redelivery_delay=LEASE)
+        run.commit_request(UpdateActivation("0", {"status": "queued"}), redelivery_delay=LEASE)
         assert run.due_timers() == []
         self.advance(store, LEASE)
         assert run.due_timers() == ["0"]
@@ -61,8 +73,8 @@ class Lanes(Conditions):
 
     def test_what_is_set_aside_comes_again_later(self, store: Store) -> None:
         """In its lane; what is not due any more is left where it is."""
-        run = Begun(store, an_activation("0"), redelivery_delay=LEASE)
-        run.caller(*born(an_activation("1", status=ActivationStatus.SLEEPING), LEASE))
+        run = StartedRun(store, an_activation("0"), redelivery_delay=LEASE)
+        run.commit_request(*ops_to_create(an_activation("1", status=ActivationStatus.SLEEPING), LEASE))
         self.advance(store, LEASE)
         assert sorted(run.due_timers()) == ["0", "1"]
         for path in ("0", "1"):
@@ -78,7 +90,7 @@ class Lanes(Conditions):
 
     def test_changes_of_many_runs_are_committed_each_by_itself(self, store: Store) -> None:
         """Each gets the answer that a commit of its own would get."""
-        runs = [Begun(store, an_activation("0")) for _ in range(3)]
+        runs = [StartedRun(store, an_activation("0")) for _ in range(3)]
         changes = [(run.id, self._change(run)) for run in runs]
         assert store.commit_many([]) == []
         first = store.commit_many([changes[0], (new_run_id(), changes[0][1]), *changes[1:]])
@@ -90,7 +102,7 @@ class Lanes(Conditions):
         assert [answer.reason for answer in again if isinstance(answer, Refused)] == [MOVED] * 3
 
     @staticmethod
-    def _change(run: Begun) -> Change:
+    def _change(run: StartedRun) -> Change:
         """One that is refused the second time, by what it expects."""
         found = run.activation("0")
         expect = Precondition("0", found.status, found.seq, found.deadline)

@@ -14,8 +14,8 @@ from orchestrator.testing.contract.kit import (
     ACTIVE,
     EXTRAS,
     LEASE,
-    Begun,
     Conditions,
+    StartedRun,
     a_header,
     an_activation,
     committed_of,
@@ -24,7 +24,7 @@ from orchestrator.testing.contract.kit import (
 
 
 def listed(store: Store, **query: Any) -> set[str]:
-    """The ids of the runs that the query finds."""
+    """Return the ids of the runs that the query finds."""
     page = store.runs(RunQuery(**query))
     ids = {header.run_id for header in page.headers}
     assert page.total == len(page.headers) == len(ids)
@@ -40,7 +40,7 @@ class Listing(Conditions):
         mine = new_run_id()
         ids: list[str] = []
         for _ in range(5):
-            ids.insert(0, Begun(store, an_activation("0"), workflow_id=mine).id)
+            ids.insert(0, StartedRun(store, an_activation("0"), workflow_id=mine).id)
             self.advance(store, 2)
         page = store.runs(RunQuery(workflow_id=mine, limit=2))
         assert ([header.run_id for header in page.headers], page.total) == (ids[:2], 5)
@@ -55,22 +55,22 @@ class Listing(Conditions):
     def test_what_happens_to_runs_does_not_change_their_order(self, store: Store) -> None:
         """The order goes by the moment of their creation."""
         mine = new_run_id()
-        runs: list[Begun] = []
+        runs: list[StartedRun] = []
         for _ in range(3):
-            runs.insert(0, Begun(store, an_activation("0"), workflow_id=mine))
+            runs.insert(0, StartedRun(store, an_activation("0"), workflow_id=mine))
             self.advance(store, 2)
-        runs[2].caller(UpdateRun({"status": StoredStatus.FAILED}))
+        runs[2].commit_request(UpdateRun({"status": StoredStatus.FAILED}))
         runs[1].claim("0")
         assert [header.run_id for header in store.runs(RunQuery(workflow_id=mine)).headers] == [run.id for run in runs]
 
     def test_runs_are_filtered(self, store: Store) -> None:
         """By workflow, status, resource and last write, and by all of them together; a status is that of the moment."""
         mine, resource = new_run_id(), new_run_id()
-        first = Begun(store, an_activation("0"), workflow_id=mine, resource_id=resource)
+        first = StartedRun(store, an_activation("0"), workflow_id=mine, resource_id=resource)
         self.advance(store, 4)
-        second = Begun(store, an_activation("0"), workflow_id=mine)
-        third = Begun(store, an_activation("0"), workflow_id=new_run_id(), resource_id=resource)
-        second.caller(UpdateRun({"status": StoredStatus.FAILED}))
+        second = StartedRun(store, an_activation("0"), workflow_id=mine)
+        third = StartedRun(store, an_activation("0"), workflow_id=new_run_id(), resource_id=resource)
+        second.commit_request(UpdateRun({"status": StoredStatus.FAILED}))
 
         found = partial(listed, store)
         assert found(workflow_id=mine) == {first.id, second.id}
@@ -87,20 +87,23 @@ class Listing(Conditions):
         """A run may get one with its start, another one later, and none again; pages and totals follow."""
         mine, one, other = new_run_id(), new_run_id(), new_run_id()
         found = partial(listed, store)
-        late, early = Begun(store, an_activation("0"), workflow_id=mine), a_header(workflow_id=mine, resource_id=one)
+        late, early = (
+            StartedRun(store, an_activation("0"), workflow_id=mine),
+            a_header(workflow_id=mine, resource_id=one),
+        )
         store.create(early)
         assert found(resource_id=one) == {early.run_id}
-        late.caller(UpdateRun({"resource_id": one}))
+        late.commit_request(UpdateRun({"resource_id": one}))
         assert found(resource_id=one) == {early.run_id, late.id}
         assert late.header.resource_id == one
-        late.caller(UpdateRun({"resource_id": one, "status": StoredStatus.FAILED}))  # as it is already
+        late.commit_request(UpdateRun({"resource_id": one, "status": StoredStatus.FAILED}))  # as it is already
         assert found(resource_id=one) == {early.run_id, late.id}
-        late.caller(UpdateRun({"resource_id": other}))
+        late.commit_request(UpdateRun({"resource_id": other}))
         assert (found(resource_id=one), found(resource_id=other)) == ({early.run_id}, {late.id})
-        late.caller(UpdateRun({"resource_id": ""}))
+        late.commit_request(UpdateRun({"resource_id": ""}))
         assert (found(resource_id=other), found(workflow_id=mine)) == (set(), {early.run_id, late.id})
         assert found(workflow_id=mine, resource_id="") == {late.id}
-        late.caller(UpdateRun({"resource_id": one}, unless="status"))
+        late.commit_request(UpdateRun({"resource_id": one}, unless="status"))
         assert found(resource_id=one) == {early.run_id}
 
     def test_a_resource_is_one_filter_among_others(self, store: Store) -> None:
@@ -108,12 +111,12 @@ class Listing(Conditions):
         mine, resource = new_run_id(), new_run_id()
         runs = []
         for workflow in (mine, mine, new_run_id(), mine):
-            runs.append(Begun(store, an_activation("0"), workflow_id=workflow))
+            runs.append(StartedRun(store, an_activation("0"), workflow_id=workflow))
             self.advance(store, 2)
         for run in runs:
-            run.caller(UpdateRun({"resource_id": resource}))
+            run.commit_request(UpdateRun({"resource_id": resource}))
             self.advance(store, 2)
-        runs[0].caller(UpdateRun({"status": StoredStatus.FAILED}))
+        runs[0].commit_request(UpdateRun({"status": StoredStatus.FAILED}))
         found = partial(listed, store, resource_id=resource)
         assert found() == {run.id for run in runs}
         assert found(workflow_id=mine) == {runs[0].id, runs[1].id, runs[3].id}
@@ -131,28 +134,28 @@ class Listing(Conditions):
         """One is not found by what another begins with."""
         some = new_run_id()
         names = [some, f"{some}:", f"{some}:1", f"{some} é/'\"", f"{some}\u2028", f"{some}%", some.upper()]
-        runs = {name: Begun(store, an_activation("0")) for name in names}
+        runs = {name: StartedRun(store, an_activation("0")) for name in names}
         for name, run in runs.items():
-            run.caller(UpdateRun({"resource_id": name}))
+            run.commit_request(UpdateRun({"resource_id": name}))
         for name, run in runs.items():
             assert listed(store, resource_id=name) == {run.id}
 
     def test_a_deleted_run_is_listed_no_more(self, store: Store) -> None:
         """Neither as it was created nor as it was last."""
         mine, one, other = new_run_id(), new_run_id(), new_run_id()
-        run = Begun(store, an_activation("0"), workflow_id=mine, resource_id=one)
-        run.caller(UpdateRun({"resource_id": other, "status": StoredStatus.FAILED}))
+        run = StartedRun(store, an_activation("0"), workflow_id=mine, resource_id=one)
+        run.commit_request(UpdateRun({"resource_id": other, "status": StoredStatus.FAILED}))
         assert listed(store, resource_id=other, status="failed") == {run.id}
         assert store.delete(run.id) is True
         queries = ({"workflow_id": mine}, {"resource_id": one}, {"resource_id": other})
         for query in (*queries, {"workflow_id": mine, "status": "failed"}, {"workflow_id": mine, "status": "running"}):
             assert listed(store, **query) == set()
-        Begun(store, an_activation("0"), workflow_id=mine, run_id=run.id)
+        StartedRun(store, an_activation("0"), workflow_id=mine, run_id=run.id)
         assert (listed(store, workflow_id=mine), listed(store, resource_id=other)) == ({run.id}, set())
 
     def test_a_deleted_run_leaves_nothing_behind(self, store: Store) -> None:
-        """No header, activation, value, key, event or due entry, not even for a new run under the same id."""
-        run = Begun(
+        """No header, activation, value, key, event or timer is left, not even for a new run under the same id."""
+        run = StartedRun(
             store, an_activation("0"), an_activation("1", status=ActivationStatus.SUSPENDED), redelivery_delay=LEASE
         )
         committed_of(store.commit(run.id, Change(RequestGuard(new_token(), ACTIVE), **EXTRAS)))
@@ -160,7 +163,7 @@ class Listing(Conditions):
         assert store.delete(run.id) is True
         assert store.delete(run.id) is False
         assert store.header(run.id) is None
-        assert (store.load(run.id), store.load(run.id, held=True)) == ([], [])
+        assert (store.load(run.id), store.load_awaiting(run.id)) == ([], [])
         assert (store.last_event(run.id), store.mail(run.id, "box")) == ("", [])
         self.advance(store, LEASE)
         assert store.due_timers(run.namespace) == []
@@ -169,20 +172,20 @@ class Listing(Conditions):
             == UNKNOWN
         )
         assert store.renew([LeaseRef(run.id, "0", token)], LEASE) == {LeaseRef(run.id, "0", token): UNKNOWN}
-        again = Begun(store, an_activation("0"), run_id=run.id)
+        again = StartedRun(store, an_activation("0"), run_id=run.id)
         assert [activation.path for activation in store.load(run.id)] == ["", "0"]
-        assert store.load(run.id, held=True) == []
+        assert store.load_awaiting(run.id) == []
         assert store.values(run.id, EXTRAS["values"]) == {}
         assert (store.state(run.id), store.context(run.id), store.events(run.id)) == ({}, {}, [])
-        again.caller(mailbox=MailboxUpdate("box", expect=""))
+        again.commit_request(mailbox=MailboxUpdate("box", expect=""))
         assert again.counts() == (1, 0, 0, 0)
 
     def test_a_run_is_deleted_only_in_the_states_that_were_named(self, store: Store) -> None:
         """Status and removal are one step: nothing is removed from under a run that goes on."""
-        run = Begun(store, an_activation("0"), workflow_id=new_run_id())
+        run = StartedRun(store, an_activation("0"), workflow_id=new_run_id())
         assert store.delete(run.id, frozenset({"success", "failed"})) is False
         assert run.header.status == StoredStatus.RUNNING
-        run.caller(UpdateRun({"status": StoredStatus.FAILED}))
+        run.commit_request(UpdateRun({"status": StoredStatus.FAILED}))
         assert store.delete(run.id, frozenset({"success", "failed"})) is True
         assert store.runs(RunQuery(workflow_id=run.workflow)).total == 0
 

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from orchestrator.host import monotonic, new_run_id
-from orchestrator.ports import TRIMMED, Store, StoredEvent
+from orchestrator.ports import Store, StoredEvent
 from orchestrator.rules.change import CountDown, CreateActivation, EmitProgress, UpdateActivation
+from orchestrator.rules.events import EventType
 from orchestrator.rules.model import ActivationStatus, Phase
-from orchestrator.testing.contract.kit import LONG, Begun, Conditions, an_activation, each, is_no_value, together
+from orchestrator.testing.contract.kit import LONG, Conditions, StartedRun, an_activation, each, is_no_value, together
 
 KEEP = 10
 AGE = 60  # ms: short enough to really wait for
@@ -19,19 +20,19 @@ FAR_TOO_MANY = 1_500  # events: a log may be longer than it should, but not with
 
 
 def numbers(events: Sequence[StoredEvent]) -> list[Any]:
-    """The numbers in the events; None stands for what was dropped."""
-    return [None if event.doc["type"] == TRIMMED else event.doc["n"] for event in events]
+    """Return the numbers in the events; None stands for those that were dropped."""
+    return [None if event.doc["type"] == EventType.EVENTS_TRIMMED else event.doc["n"] for event in events]
 
 
-def tell(run: Begun, first: int, count: int, keep: int = 0, max_event_age: int = 0) -> None:
+def tell(run: StartedRun, first: int, count: int, keep: int = 0, max_event_age: int = 0) -> None:
     """Write so many numbered events in one commit."""
-    run.caller(
+    run.commit_request(
         events=tuple({"type": "n", "n": first + k} for k in range(count)), max_events=keep, max_event_age=max_event_age
     )
 
 
 def pages(store: Store, run_id: str, limit: int) -> list[StoredEvent]:
-    """The whole log, read page by page."""
+    """Return the whole log, read page by page."""
     read: list[StoredEvent] = []
     while page := store.events(run_id, read[-1].id if read else "", limit):
         assert len(page) <= limit
@@ -44,28 +45,28 @@ class Logs(Conditions):
 
     def test_events_are_read_in_order_from_a_cursor(self, store: Store) -> None:
         """Ids are cursors: what comes after one is what came later, and nothing is inserted before what was read."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         before = store.now()
         for n in range(12):
-            run.caller(events=tuple({"type": "n", "n": n * 2 + k} for k in range(2)))
+            run.commit_request(events=tuple({"type": "n", "n": n * 2 + k} for k in range(2)))
         events = store.events(run.id)
         assert [event.doc["n"] for event in events] == list(range(24))
         assert len({event.id for event in events}) == 24
         assert all(before <= event.at <= store.now() for event in events)
         assert pages(store, run.id, 5) == events
-        run.caller(events=({"type": "n", "n": 24},))
+        run.commit_request(events=({"type": "n", "n": 24},))
         assert numbers(store.events(run.id, events[-1].id)) == [24]
 
     def test_no_event_is_lost_to_a_reader_that_follows(self, store: Store) -> None:
         """A cursor that runs along with concurrent commits sees each event once."""
-        run = Begun(store, an_activation("0", status=ActivationStatus.OPEN))
+        run = StartedRun(store, an_activation("0", status=ActivationStatus.OPEN))
         count, writers = 10, 4
         read: list[int] = []
         done = threading.Event()
 
         def write(n: int) -> None:
             for k in range(count):
-                run.caller(events=({"type": "n", "n": n * count + k},))
+                run.commit_request(events=({"type": "n", "n": n * count + k},))
 
         def follow() -> None:
             cursor = ""
@@ -88,22 +89,28 @@ class Logs(Conditions):
         assert read == [event.doc["n"] for event in store.events(run.id)]
 
     def test_the_events_of_a_commit_stand_before_those_of_what_it_brings_about(self, store: Store) -> None:
-        """First what it tells itself, then what its operations tell, one after the other."""
-        run = Begun(
+        """The change's own events come first, then those of its operations, one after the other."""
+        run = StartedRun(
             store, an_activation("0"), an_activation("1", status=ActivationStatus.OPEN, pending_children=1, total=1)
         )
         join = UpdateActivation("1", {"status": ActivationStatus.QUEUED, "phase": Phase.JOIN})
-        run.caller(
+        run.commit_request(
             CreateActivation(an_activation("2"), claim="inline"),
             CountDown("1", join, {"type": "down"}),
             EmitProgress("1", {"type": "tell"}),
             events=({"type": "first"}, {"type": "second"}),
         )
-        assert [event["type"] for event in run.told()] == ["first", "second", "workflow-step-start", "down", "tell"]
+        assert [event["type"] for event in run.event_docs()] == [
+            "first",
+            "second",
+            "workflow-step-start",
+            "down",
+            "tell",
+        ]
 
     def test_what_is_no_cursor_is_an_error(self, store: Store) -> None:
-        """A cursor comes from outside, as a browser's header does; whether there is such a run makes no difference."""
-        run = Begun(store, an_activation("0"))
+        """A cursor comes from outside, as a browser's header does. It is refused with and without such a run."""
+        run = StartedRun(store, an_activation("0"))
         tell(run, 0, 1)
         for text in ("nonsense", "-", "1 2", "é", "\0", "½", "٣", " "):
             for id_ in (run.id, new_run_id()):
@@ -114,7 +121,7 @@ class Logs(Conditions):
 
     def test_following_returns_at_once_what_is_there(self, store: Store) -> None:
         """The answer is the page that `events` returns."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         tell(run, 0, 3)
         begun = monotonic()
         found = store.wait_for_events(run.id, "", 30.0)
@@ -125,7 +132,7 @@ class Logs(Conditions):
 
     def test_following_ends_with_its_time(self, store: Store) -> None:
         """With nothing, and not before."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         tell(run, 0, 1)
         last, begun = store.last_event(run.id), monotonic()
         assert store.wait_for_events(run.id, last, 0.05) == []
@@ -134,8 +141,8 @@ class Logs(Conditions):
         assert len(store.wait_for_events(run.id, "", 0.0)) == 1
 
     def test_following_wakes_up_with_the_next_event(self, store: Store) -> None:
-        """A reader wakes up by a change from outside, by a claim and by its holder, and never by another run's."""
-        run, other = Begun(store, an_activation("0")), Begun(store, an_activation("0"))
+        """A change from outside, a claim and a commit under its lease wake a reader; another run's never do."""
+        run, other = StartedRun(store, an_activation("0")), StartedRun(store, an_activation("0"))
         calls: tuple[Callable[[], Any], ...] = (
             lambda: tell(run, 0, 1),
             lambda: run.claim("0", token="token"),
@@ -155,7 +162,7 @@ class Logs(Conditions):
 
     def test_any_number_may_follow(self, store: Store) -> None:
         """Each sees each event once, all in one order, however many write."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         readers, writers, count = 8, 3, 10
 
         def read() -> list[str]:
@@ -176,7 +183,7 @@ class Logs(Conditions):
 
     def test_following_a_run_that_goes_away_ends(self, store: Store) -> None:
         """With its time at the latest, and with nothing."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         tell(run, 0, 1)
         last = store.last_event(run.id)
 
@@ -188,8 +195,8 @@ class Logs(Conditions):
         assert found == []
 
     def test_the_last_event_is_the_cursor_of_all_that_comes(self, store: Store) -> None:
-        """The cursor is empty until something is told, and then it leaves out what has been."""
-        run = Begun(store, an_activation("0"))
+        """The cursor is empty until there is an event, and then it stands behind the newest."""
+        run = StartedRun(store, an_activation("0"))
         assert store.last_event(run.id) == ""
         for count in (1, 7):
             tell(run, 0, count)
@@ -204,9 +211,9 @@ class Logs(Conditions):
 
     # --- logs that have grown too long ----------------------------------------------------------------------------
 
-    def test_a_log_is_whole_where_nobody_wants_it_cut(self, store: Store) -> None:
+    def test_a_log_without_limits_stays_whole(self, store: Store) -> None:
         """A change that keeps 0 events keeps them all."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         for n in range(0, FAR_TOO_MANY, 100):
             tell(run, n, 100)
         assert numbers(store.events(run.id, limit=2 * FAR_TOO_MANY)) == [*range(FAR_TOO_MANY)]
@@ -214,7 +221,7 @@ class Logs(Conditions):
     def test_the_newest_events_are_kept(self, store: Store) -> None:
         """At least so many, besides what stands for the others; and what is left has no gap."""
         for keep, count in ((1, 3), (KEEP, 25), (60, 40), (100, 70)):
-            run, told = Begun(store, an_activation("0")), 0
+            run, told = StartedRun(store, an_activation("0")), 0
             for _ in range(15):
                 tell(run, told, count, keep)
                 told += count
@@ -224,11 +231,11 @@ class Logs(Conditions):
                     assert kept == [*range(told - len(kept), told)]
                     assert len(kept) >= min(keep, told)
                     assert found[0] is None or len(found) == told
-                    run.caller(max_events=keep)  # a change that tells nothing itself
+                    run.commit_request(max_events=keep)  # a change that tells nothing itself
 
     def test_a_log_that_is_far_too_long_is_cut(self, store: Store) -> None:
         """Not each time, but neither does it grow without end."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         for n in range(0, FAR_TOO_MANY, 50):
             tell(run, n, 50, KEEP)
         found = numbers(store.events(run.id, limit=2 * FAR_TOO_MANY))
@@ -236,9 +243,9 @@ class Logs(Conditions):
         assert KEEP < len(found) < FAR_TOO_MANY // 2
 
     def test_a_reader_who_comes_too_late_is_told_so(self, store: Store) -> None:
-        """By one event in the place of all that were dropped after its cursor; who has read on is told nothing."""
+        """One event stands for all that were dropped behind its cursor. A reader that was faster sees no such event."""
         for keep, max_event_age in ((KEEP, 0), (0, AGE)):
-            run = Begun(store, an_activation("0"))
+            run = StartedRun(store, an_activation("0"))
             tell(run, 0, 20)
             early = store.events(run.id)
             tell(run, 20, FAR_TOO_MANY // 2)
@@ -257,8 +264,8 @@ class Logs(Conditions):
             assert store.last_event(run.id) == left[-1].id
 
     def test_a_reader_who_runs_along_misses_nothing(self, store: Store) -> None:
-        """However often the log is cut behind it, its cursors stay what they were."""
-        run, cursor, read = Begun(store, an_activation("0")), "", list[StoredEvent]()
+        """Its cursors stay valid, however often the log is cut behind it."""
+        run, cursor, read = StartedRun(store, an_activation("0")), "", list[StoredEvent]()
         for n in range(0, FAR_TOO_MANY, 6):
             tell(run, n, 6, KEEP)
             read += store.events(run.id, cursor)
@@ -271,7 +278,7 @@ class Logs(Conditions):
     def test_what_is_younger_is_kept(self, store: Store) -> None:
         """By the store's clock, however often the log is cut; and what is left has no gap."""
         for count in (1, 7, 60):
-            run, at = Begun(store, an_activation("0")), list[int]()
+            run, at = StartedRun(store, an_activation("0")), list[int]()
             for _ in range(15):
                 tell(run, len(at), count, max_event_age=AGE)
                 late = store.now()
@@ -287,7 +294,7 @@ class Logs(Conditions):
 
     def test_what_a_change_tells_itself_is_kept(self, store: Store) -> None:
         """The first events of a run, and those that come after others that are too old."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         tell(run, 0, 300, max_event_age=1)
         assert numbers(store.events(run.id)) == [*range(300)]
         for first in range(300, FAR_TOO_MANY, 300):
@@ -300,7 +307,7 @@ class Logs(Conditions):
     def test_what_is_too_old_goes(self, store: Store) -> None:
         """Now and then, while the run goes on, in small steps or large ones; also where so many might stay."""
         for keep, count in ((0, 1), (3 * FAR_TOO_MANY, 3), (0, 50)):
-            run = Begun(store, an_activation("0"))
+            run = StartedRun(store, an_activation("0"))
             tell(run, 0, FAR_TOO_MANY)
             self.advance(store, AGE + 1)
             for n in range(0, 1_000, count):
@@ -310,8 +317,8 @@ class Logs(Conditions):
             assert found[1] > FAR_TOO_MANY // 2
 
     def test_claims_do_not_keep_what_is_too_old(self, store: Store) -> None:
-        """They tell events too, and know of no limits."""
-        run, again = Begun(store, an_activation("0")), UpdateActivation("0", {"status": ActivationStatus.QUEUED})
+        """Claims write events too, and know no limits."""
+        run, again = StartedRun(store, an_activation("0")), UpdateActivation("0", {"status": ActivationStatus.QUEUED})
         tell(run, 0, FAR_TOO_MANY - 1)
         self.advance(store, 2)
         for _ in range(250):  # all round numbers are events of claims
@@ -320,18 +327,18 @@ class Logs(Conditions):
         assert len(store.events(run.id, limit=3 * FAR_TOO_MANY)) < FAR_TOO_MANY + 250
 
     def test_nothing_goes_by_its_age_where_nothing_is_told(self, store: Store) -> None:
-        """The events of a run that tells no more stay as they are."""
-        run = Begun(store, an_activation("0"))
+        """The events of a run that writes no more stay as they are."""
+        run = StartedRun(store, an_activation("0"))
         for first in (0, FAR_TOO_MANY // 2):
             tell(run, first, FAR_TOO_MANY // 2)
             self.advance(store, 2)
         for _ in range(100):
-            run.caller(max_event_age=1)
+            run.commit_request(max_event_age=1)
         assert numbers(store.events(run.id, limit=FAR_TOO_MANY)) == [*range(FAR_TOO_MANY)]
 
     def test_a_log_that_is_young_and_too_long_is_cut(self, store: Store) -> None:
         """Each limit is enough by itself."""
-        run = Begun(store, an_activation("0"))
+        run = StartedRun(store, an_activation("0"))
         for n in range(0, FAR_TOO_MANY, 50):
             tell(run, n, 50, KEEP, LONG)
         assert KEEP < len(store.events(run.id, limit=2 * FAR_TOO_MANY)) < FAR_TOO_MANY // 2

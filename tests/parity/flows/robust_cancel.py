@@ -49,7 +49,7 @@ asleep_until = (
 
 @step(id="gate")
 def gate(ctx: Context) -> Data:
-    """Wait for somebody."""
+    """Wait for a resume."""
     if not ctx.resumed:
         ctx.suspend({"waits": True})
     return {"opened": True}

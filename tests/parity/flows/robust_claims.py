@@ -14,7 +14,7 @@ Data = dict[str, Any]
 
 @step(id="approval")
 def approve(data: Data, ctx: Context) -> Data:
-    """Wait for somebody's word."""
+    """Wait for a resume."""
     note(ctx, "approval", ctx.resume_data)
     if not ctx.resumed:
         ctx.suspend({"reason": "approve"})
@@ -42,7 +42,7 @@ start = Workflow("robust-start").then(work).commit()
 
 
 class Number(BaseModel):
-    """What the checked workflow takes."""
+    """The input of the checked workflow."""
 
     value: int
 

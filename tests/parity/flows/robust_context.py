@@ -73,7 +73,7 @@ carrying = (
 
 @step(id="whose")
 def tell_resource(ctx: Context) -> str | None:
-    """Return whom the run is for, before a suspension and after it."""
+    """Return the user of the run, before a suspension and after it."""
     note(ctx, "whose", ctx.resource_id)
     if not ctx.resumed:
         ctx.suspend({})

@@ -108,15 +108,15 @@ lost_behind = Workflow("robust-items-lost-behind", auto_restart=False).foreach(n
 stranded = Workflow("robust-items-stranded").foreach(noted, concurrency=2).commit()
 
 
-def be_lost_in_the_rest(info: RunInfo) -> None:
+def be_lost_in_settling(info: RunInfo) -> None:
     """Be lost when the run is about to be stored as suspended, once."""
     if info.status == "suspended" and not count(info.run_id, LOST):
         note_for(info.run_id, LOST)
         raise WorkerLost
 
 
-lost_in_rest = Workflow("robust-items-lost-in-rest", auto_restart=False, on_finish=be_lost_in_the_rest)
-lost_in_rest.foreach(hold).commit()
+lost_in_settling = Workflow("robust-items-lost-in-settling", auto_restart=False, on_finish=be_lost_in_settling)
+lost_in_settling.foreach(hold).commit()
 
 
 @step(id="fails")

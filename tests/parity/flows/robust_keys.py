@@ -88,7 +88,7 @@ def fail_too() -> None:
 
 @step(id="held")
 def suspend(ctx: Context) -> Data:
-    """Wait for somebody."""
+    """Wait for a resume."""
     if not ctx.resumed:
         ctx.suspend({"waits": True})
     return {"value": 3}

@@ -1,4 +1,4 @@
-"""Workflows of the entries about what callers do to a run: R-DCR, R-CSF, R-EEW, R-EMR, R-EXO, R-HND, R-LER."""
+"""Workflows of the entries about requests of callers: R-DCR, R-CSF, R-EEW, R-EMR, R-EXO, R-HND, R-LER."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GO = "go"
 
 @step(id="approval")
 def approve(data: Data, ctx: Context) -> Data:
-    """Wait for somebody's word."""
+    """Wait for a resume."""
     note(ctx, "approval", ctx.resume_data)
     if not ctx.resumed:
         ctx.suspend({"reason": "approve"})

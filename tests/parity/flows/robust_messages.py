@@ -20,7 +20,7 @@ def begin(data: Data, ctx: Context) -> Data:
 
 @step(id="gate")
 def gate(data: Data, ctx: Context) -> Data:
-    """Wait for somebody's word."""
+    """Wait for a resume."""
     note(ctx, "gate", ctx.resume_data)
     if not ctx.resumed:
         ctx.suspend({"question": "go on?"})

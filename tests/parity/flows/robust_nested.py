@@ -141,7 +141,7 @@ lost_behind.then(be_lost_inside).then(tell_state).commit()
 
 @step(id="gate")
 def gate(data: Data, ctx: Context) -> Data:
-    """Wait for a word."""
+    """Wait for a resume."""
     note(ctx, "gate", {"run": ctx.run_id, "data": ctx.resume_data})
     if not ctx.resumed:
         ctx.suspend({"question": "approve?"}, label="approval")
@@ -150,7 +150,7 @@ def gate(data: Data, ctx: Context) -> Data:
 
 @step(id="review")
 def review(data: Data, ctx: Context) -> Data:
-    """Wait for another word."""
+    """Wait for another resume."""
     if not ctx.resumed:
         ctx.suspend({"question": "reviewed?"}, label="review")
     return {"reviewed": ctx.resume_data}
@@ -164,7 +164,7 @@ asking_twice = Workflow("robust-nested-asking-twice").then(_asking_twice).commit
 
 @step(id="gate", resume=bool)
 def be_lost_when_resumed(ctx: Context[bool]) -> Data:
-    """Ask for a word, and be lost on the first one."""
+    """Suspend, and be lost on the first resume."""
     if not ctx.resumed:
         ctx.suspend({"question": "approve?"})
     _be_lost_once(ctx)

@@ -29,7 +29,7 @@ def _be_lost_once(ctx: Context[Any]) -> None:
 
 @step(id="gate", resume=bool)
 def gate(ctx: Context[bool]) -> Data:
-    """Ask for a word, and be lost on the first one."""
+    """Suspend, and be lost on the first resume."""
     if not ctx.resumed:
         ctx.suspend({"question": "approve?"})
     _be_lost_once(ctx)
@@ -45,7 +45,7 @@ nested_resume = Workflow("robust-nested-resume", auto_restart=False).then(_neste
 
 
 class Steps(BaseModel):
-    """What the steps leave behind."""
+    """The traces that the steps leave behind."""
 
     first: int = 0
     second: int = 0

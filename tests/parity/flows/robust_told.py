@@ -44,7 +44,7 @@ asking = Workflow("robust-told-asking").then(tell_and_ask).commit()
 
 
 class ApiError(Exception):
-    """What a client of somebody's interface raises."""
+    """The error of a client of another service."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class ApiError(Exception):
 
 
 @step(id="call")
-def call_somebody() -> None:
+def call_a_service() -> None:
     """Fail as a client does."""
     raise ApiError("too many requests")
 
@@ -72,7 +72,7 @@ def fail_with_ours() -> None:
     raise OrchestratorError("the message only", run_id="another")
 
 
-api_error = Workflow("robust-told-api-error").then(call_somebody).commit()
+api_error = Workflow("robust-told-api-error").then(call_a_service).commit()
 FAILING = {
     "plain": Workflow(LOGGED).then(fail).commit(),
     "ours": Workflow("robust-told-failing-ours").then(fail_with_ours).commit(),

@@ -16,7 +16,7 @@ Data = dict[str, Any]
 
 
 class Text(BaseModel):
-    """What the second step says that it wants, and does not get."""
+    """The input that the second step declares, and does not get."""
 
     text: str
 
@@ -94,7 +94,7 @@ def get_input(data: Data) -> Data:
 
 @step(id="prompt-agent")
 def prompt_agent(ctx: Context) -> Data:
-    """Suspend until somebody says what the model says."""
+    """Suspend until a resume brings what the model says."""
     note(ctx, "prompt-agent")
     if not ctx.resumed:
         ctx.suspend({"test_payload": "hello"})
@@ -115,7 +115,7 @@ str_10 = Workflow("str-10").then(get_input).then(prompt_agent).then(improve).com
 
 @step(id="talker")
 def talk_and_wait(ctx: Context) -> Data:
-    """Say something of each kind, then suspend; say the rest when resumed."""
+    """Say something of each kind, then suspend; say the remainder when resumed."""
     if not ctx.resumed:
         ctx.write({"said": "before"})
         ctx.write_event("custom-event", {"n": 1})
@@ -130,7 +130,7 @@ str_11 = Workflow("str-11").then(talk_and_wait).commit()
 
 
 class TooManyRequests(Exception):
-    """What a model's client raises."""
+    """The error of a model's client."""
 
     def __init__(self, message: str, status_code: int, response_headers: Data) -> None:
         super().__init__(message)
@@ -203,7 +203,7 @@ str_22 = Workflow("str-22").then(be_stopped_while_talking).then(_noted("after"))
 
 
 class Article(BaseModel):
-    """What the agent answers with."""
+    """The answer of the agent."""
 
     title: str
     summary: str

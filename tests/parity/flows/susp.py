@@ -1,4 +1,4 @@
-"""Workflows of the catalogue's SUSP entries: steps that wait for somebody, and what they do with the answer."""
+"""Workflows of the catalogue's SUSP entries: steps that wait for a person, and what they do with the answer."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ susp_03 = Workflow("susp-03").then(wait_without_a_word).commit()
 
 
 class ApprovalRequest(BaseModel):
-    """What is asked of the one who approves."""
+    """The question to the person who approves."""
 
     approval_required: bool
     requested_by: str

@@ -129,7 +129,7 @@ tt_06 = (
 
 
 class Step1Result(BaseModel):
-    """What the second step takes."""
+    """The input of the second step."""
 
     step1_result: int
 

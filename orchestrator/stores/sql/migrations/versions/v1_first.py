@@ -36,25 +36,35 @@ def _number(name: str, *, key: bool = False) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger(), primary_key=key, nullable=False, autoincrement=False)
 
 
+def _moment(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger(), nullable=False, server_default=sa.text("0"))
+
+
 def upgrade() -> None:
     """Make the tables."""
     _runs()
-    _records()
+    _activations()
     for table, key in (("values", "id"), ("state", "key"), ("context", "key")):
         op.create_table(f"orchestrator_{table}", _key("run_id"), _key(key), _text("text"))
     op.create_table("orchestrator_events", _key("run_id"), _number("number", key=True), _number("at"), _text("doc"))
-    op.create_table("orchestrator_mail", _key("run_id"), _key("name"), _number("number", key=True), _name("value"))
+    op.create_table("orchestrator_mailboxes", _key("run_id"), _key("name"), _number("number", key=True), _name("value"))
     op.create_table(
-        "orchestrator_due",
+        "orchestrator_timers",
         _key("run_id"),
         _key("path"),
         _name("namespace"),
-        _number("due"),
+        _number("deadline"),
         sqlite_with_rowid=False,
         postgresql_with=_FLEETING,
     )
-    op.create_index("orchestrator_due_moment", "orchestrator_due", ["namespace", "due"])
-    op.create_table("orchestrator_tickers", _key("namespace"), _name("holder"), _number("until"), _number("last"))
+    op.create_index("orchestrator_timers_deadline", "orchestrator_timers", ["namespace", "deadline"])
+    op.create_table("orchestrator_requests", _key("run_id"), _key("id"), _number("at"), _text("reply"))
+    op.create_table(
+        "orchestrator_schedulers",
+        _key("namespace"),
+        _name("holder"),
+        *(_number(name) for name in ("until", "last", "steady_since", "ahead")),
+    )
     op.create_table("orchestrator_workers", _key("namespace"), _key("worker"), _number("until"))
     op.create_table("orchestrator_meta", _key("name"), _number("value"))
 
@@ -64,8 +74,9 @@ def _runs() -> None:
         "orchestrator_runs",
         _key("run_id"),
         *(_name(name) for name in ("namespace", "workflow_id", "resource_id", "status")),
-        *(_number(name) for name in ("created_at", "updated_at", "rests", "events")),
+        *(_number(name) for name in ("created_at", "updated_at", "settle_count", "events")),
         _text("doc"),
+        *(_moment(name) for name in ("followed_until", "settle_awaited_until")),
         postgresql_with=_BUSY,
     )
     op.create_index("orchestrator_runs_created", "orchestrator_runs", ["created_at"])
@@ -74,17 +85,21 @@ def _runs() -> None:
         op.create_index(f"orchestrator_runs_{name}", "orchestrator_runs", [column, "created_at"])
 
 
-def _records() -> None:
+def _activations() -> None:
     op.create_table(
-        "orchestrator_records",
+        "orchestrator_activations",
         _key("run_id"),
         _key("path"),
         _name("status"),
-        sa.Column("held", sa.Integer(), nullable=False),
+        sa.Column("awaiting", sa.Integer(), nullable=False),
         _text("doc"),
         postgresql_with=_BUSY,
     )
-    held = sa.text("held = 1")
+    awaiting = sa.text("awaiting = 1")
     op.create_index(
-        "orchestrator_records_held", "orchestrator_records", ["run_id"], postgresql_where=held, sqlite_where=held
+        "orchestrator_activations_awaiting",
+        "orchestrator_activations",
+        ["run_id"],
+        postgresql_where=awaiting,
+        sqlite_where=awaiting,
     )

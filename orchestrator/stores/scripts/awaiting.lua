@@ -1,5 +1,5 @@
--- The activations that wait for somebody outside, without reading the others.
--- KEYS: activations, held. Answers paths and activations by turns.
+-- Return the activations with an awaiting status, without reading the others.
+-- KEYS: activations, awaiting. Returns paths and activations by turns.
 
 local paths, found = redis.call('SMEMBERS', KEYS[2]), {}
 for _, path in ipairs(paths) do
