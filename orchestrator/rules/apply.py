@@ -3,7 +3,8 @@
 Stores that lock the run (memory, SQL) call these functions with the few activations that the change names. The Redis
 scripts do the same on the server, and a property test compares the two on generated histories (decision 5). Only
 bookkeeping happens here: comparing guards, counting live and awaiting activations, and stamping, as the table of
-`transitions` says. This module must not know graphs: where a run goes is decided in `flow`.
+`transitions` says. This module must not know graphs: where a run goes is decided in `flow`. It has some 400 lines
+because a reader who compares a store with it needs the whole reading of a change in one place.
 """
 
 from __future__ import annotations
