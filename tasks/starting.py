@@ -12,10 +12,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from celery import Celery, Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Reject
 
 from orchestrator.definitions import Workflow
-from orchestrator.errors import StartAlreadyClaimed
+from orchestrator.engine.settings import Settings
+from orchestrator.errors import StartAlreadyClaimed, StoreUnavailable
 
 log = logging.getLogger("orchestrator")
 
@@ -29,8 +30,13 @@ class Launcher(Protocol):
         """Return the workflow that is registered under this id."""
         ...
 
-    def launch(self, workflow: Workflow, input: Any, *, run_id: str | None = None) -> Any:
-        """Create a run and start it."""
+    def launch(self, workflow: Workflow, input: Any, *, run_id: str | None = None, patience: float = 0.0) -> Any:
+        """Create a run and start it. It waits so many seconds for a store that is away."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
         ...
 
 
@@ -53,14 +59,21 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
         if linked := [name for name in _LINKS if getattr(self.request, name, None)]:
             text = f"workflow {workflow_id!r} cannot be followed by others ({', '.join(linked)}): its task ends when "
             raise ValueError(text + "the run has begun. Make what follows a step, or send it from the last step")
-        launcher = launchers[workflow_id]
+        launcher, is_eager = launchers[workflow_id], self.request.is_eager
+        extra = {"run_id": self.request.id, "workflow_id": workflow_id}
+        # As long as a claim waits: a worker that waits takes no further messages.
+        patience = 0.0 if is_eager else launcher.settings.claim_patience
         try:
-            run = launcher.launch(launcher.workflow(workflow_id), input, run_id=self.request.id)
+            run = launcher.launch(launcher.workflow(workflow_id), input, run_id=self.request.id, patience=patience)
         except StartAlreadyClaimed:
-            extra = {"run_id": self.request.id, "workflow_id": workflow.id}
             log.info("run %s has been started before: this message is a repetition", self.request.id, extra=extra)
+        except StoreUnavailable as error:
+            if is_eager:
+                raise
+            log.warning("run %s cannot be started yet: %s; its message goes back", self.request.id, error, extra=extra)
+            raise Reject(error, requeue=True) from error
         else:
-            if self.request.is_eager and run.ready():  # as any other eager task has its result at once
+            if is_eager and run.ready():  # as any other eager task has its result at once
                 return run.wait_until_settled(0, 0, final=True).unwrap()
         raise Ignore
 
@@ -70,7 +83,10 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
             log.error(text, workflow_id, extra={"workflow_id": workflow_id})
 
     start.__doc__ = workflow.description or f"Start a run of the workflow {workflow.id}."
-    app.task(name=workflow.id, bind=True, starts_workflow=True, shared=False)(start)
+    # Unlike a step, which has a timer in the store, a run that is not there yet is in its message alone. So the message
+    # is acknowledged when the run has been started. That makes it come twice at times, and its id is the run's.
+    late = {"acks_late": True, "reject_on_worker_lost": True}
+    app.task(name=workflow.id, bind=True, starts_workflow=True, shared=False, **late)(start)
     on_finalized(app, check)
 
 

@@ -14,18 +14,18 @@ from orchestrator.app.configuration import CeleryApp, check_workflows, read_sett
 from orchestrator.app.run import Run
 from orchestrator.app.runs import Runs
 from orchestrator.definitions import Workflow
-from orchestrator.engine import restart
+from orchestrator.engine import client_ops, restart
 from orchestrator.engine.client_ops import StartOptions
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
-from orchestrator.host import new_run_id
+from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import RunQuery, Store
 from orchestrator.rules.model import RunHeader, StoredStatus
 
-_MAX_RESTARTED = 10_000
+_PAGE = 1_000  # runs that are listed at a time
 _RUN_ID = re.compile(r"[^\s/]{1,200}")
 
 
@@ -92,11 +92,20 @@ class Orchestrator:
         `OrchestratorError` where the id is another workflow's, and RuntimeError where the app has come to be eager.
         """
         self._refuse_late_eagerness()
+        stored, _ = self._create(self._flow_of(workflow), run_id, resource_id)
+        return Run(self.client, stored.run_id, stored.workflow_id)
+
+    def _flow_of(self, workflow: Workflow | str) -> Workflow:
         if isinstance(workflow, Workflow):
             workflow.require_committed()
             if self.registry.get(workflow.id) is not workflow:
                 self.register(workflow)
-        flow = self.workflow(workflow.id if isinstance(workflow, Workflow) else workflow)
+        return self.workflow(workflow.id if isinstance(workflow, Workflow) else workflow)
+
+    def _create(
+        self, flow: Workflow, run_id: str | None, resource_id: str | None, patience: float = 0.0
+    ) -> tuple[RunHeader, bool]:
+        """Create a pending run; returns its header, and False where another call has created it before."""
         if run_id is not None and (not _RUN_ID.fullmatch(run_id) or not run_id.isprintable()):
             raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")
         header = RunHeader(
@@ -108,12 +117,16 @@ class Orchestrator:
             runtime=self.client.runtime.name,
             quiet=not flow.emit_step_events,
             auto_restart=flow.auto_restart,
+            last_request_id=new_token(),
         )
-        stored = self.store.create(header)
+        # A repeat meets its own run, which it knows by the id of the request.
+        stored = self.executor.services.retry_while_unavailable(
+            lambda: self.store.create(header), patience, interruptions=0
+        )
         if stored.workflow_id != flow.id:
             text = f"run {stored.run_id!r} is a run of workflow {stored.workflow_id!r}, not of {flow.id!r}"
             raise OrchestratorError(text, run_id=stored.run_id, workflow_id=flow.id)
-        return Run(self.client, stored.run_id, flow.id)
+        return stored, stored.last_request_id == header.last_request_id
 
     def _refuse_late_eagerness(self) -> None:
         """Raise RuntimeError where the app has become eager since the orchestrator was made."""
@@ -142,26 +155,51 @@ class Orchestrator:
         resource_id: str | None = None,
         request_context: Mapping[str, Any] | None = None,
         state: Mapping[str, Any] | None = None,
+        patience: float = 0.0,
     ) -> Run:
         """Create a run and start it, now, in `countdown` seconds or at `eta`. A start that is refused leaves nothing.
 
-        `workflow.delay` and `apply_async` call it.
+        `workflow.delay` and `apply_async` call it. With `patience` it waits so many seconds for a store that is away,
+        and a broker that is away is left to the scheduler, whatever the settings say.
         """
         delay = round((countdown or 0.0) * 1000)
         if eta is not None:
             moment = eta if eta.tzinfo else eta.astimezone()
             delay = max(0, round(moment.timestamp() * 1000) - self.store.now())
-        is_new = run_id is None or self.store.header(run_id) is None
-        run = self.create_run(workflow, run_id=run_id, resource_id=resource_id)
+        self._refuse_late_eagerness()
+        flow, begin = self._flow_of(workflow), StartOptions(input, state, request_context or {})
+        header = self._launch(flow, run_id, resource_id, begin, delay, patience)
+        self.client.runtime.drive_in_background(header.run_id)
+        return Run(self.client, header.run_id, flow.id)
+
+    def _launch(
+        self,
+        flow: Workflow,
+        run_id: str | None,
+        resource_id: str | None,
+        begin: StartOptions,
+        delay: int,
+        patience: float,
+        looks: int = 3,
+    ) -> RunHeader:
+        header, is_ours = self._create(flow, run_id, resource_id, patience)
         try:
-            run._start(StartOptions(input, state, request_context or {}), delay)
+            return client_ops.start(self.executor, flow, header, begin, delay, patience=patience)
+        except RunNotFound:
+            if looks == 0:
+                raise
         except Exception:  # whatever it is, it is raised again
-            if is_new:
-                with suppress(StoreUnavailable):
-                    self.store.delete(run.run_id, frozenset({StoredStatus.PENDING.value}))
+            if is_ours:
+                self._remove_unstarted(header)
             raise
-        self.client.runtime.drive_in_background(run.run_id)
-        return run
+        # Who had created the run was refused, and has removed it meanwhile.
+        return self._launch(flow, run_id, resource_id, begin, delay, patience, looks - 1)
+
+    def _remove_unstarted(self, header: RunHeader) -> None:
+        # Only what this call has created: a run that another process has made of the same id is that one's to start.
+        with suppress(StoreUnavailable):
+            pending = frozenset({StoredStatus.PENDING.value})
+            self.store.delete(header.run_id, pending, created_at=header.created_at)
 
     def restart_active(self) -> list[str]:
         """Restart every active run of the registered workflows that this runtime owns. Returns the ids of the runs.
@@ -179,17 +217,13 @@ class Orchestrator:
     def _arm_timeouts(self, workflow_id: str) -> None:
         if self.client.runtime.is_shared:
             return  # the schedulers of the workers sweep them
-        query = RunQuery(workflow_id=workflow_id, status=StoredStatus.SUSPENDED.value, limit=_MAX_RESTARTED)
-        for header in self.store.runs(query).headers:
-            if self.client.is_own(header) and header.waiting:
+        for header in self._list_own(workflow_id, StoredStatus.SUSPENDED):
+            if header.waiting:
                 self.client.runtime.arm_timeouts(header.run_id)
 
     def _restart_all(self, workflow_id: str) -> list[str]:
-        query = RunQuery(workflow_id=workflow_id, status=StoredStatus.RUNNING.value, limit=_MAX_RESTARTED)
         restarted = []
-        for header in self.store.runs(query).headers:
-            if not self.client.is_own(header):
-                continue
+        for header in self._list_own(workflow_id, StoredStatus.RUNNING):
             try:
                 restart.restart(self.executor, header)
             except (RestartAlreadyClaimed, RunNotActive):
@@ -197,6 +231,20 @@ class Orchestrator:
             self.client.runtime.drive_in_background(header.run_id)
             restarted.append(header.run_id)
         return restarted
+
+    def _list_own(self, workflow_id: str, status: StoredStatus) -> list[RunHeader]:
+        """List all runs of this application with this status, however many there are."""
+        found: dict[str, RunHeader] = {}
+        known = -1
+        # Runs that end meanwhile move the others to earlier pages. So it is listed until nothing new is found.
+        while len(found) > known:
+            known, offset = len(found), 0
+            while page := self.store.runs(RunQuery(workflow_id, status.value, limit=_PAGE, offset=offset)).headers:
+                found.update((header.run_id, header) for header in page if header.run_id not in found)
+                offset += len(page)
+            if known < 0 and offset <= _PAGE:
+                break  # all of them were read at one moment
+        return [header for header in found.values() if self.client.is_own(header)]
 
     # --- closing -----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from orchestrator.engine.calling import refuse_inside_step
 from orchestrator.engine.client_ops import UNSET, StartOptions
 from orchestrator.engine.read.events import Event
 from orchestrator.engine.read.results import RunResult, RunStatus
+from orchestrator.engine.requests import graph_of
 from orchestrator.errors import RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic
 from orchestrator.rules.addressing import Target, id_path, step_ids
@@ -217,7 +218,7 @@ class Run(RunHandle):
         return self
 
     def _travel(self, step: Any, options: TravelKeywords) -> RunHeader:
-        graph = client_ops.graph_of(self.client.executor, self.header()) if self._scope else None
+        graph = graph_of(self.client.executor, self.header()) if self._scope else None
         ids = [*(id_path(graph, self._scope) if graph else []), *step_ids(step)]
         # For these None means nothing given. For the other options it is a value.
         mappings = {name: options.get(name) or {} for name in ("context", "nested_context", "request_context")}

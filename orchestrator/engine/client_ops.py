@@ -1,14 +1,8 @@
-"""Requests of callers: start, resume, cancel. Each reads the run, calls a command of the rules and commits its change.
-
-Commit first, then publish: a message that came before its commit would find nothing to claim. Where the broker cannot
-be reached, the request is undone, or the caller gets an error which says that its outcome is unknown.
-"""
+"""Requests of callers: start, resume, cancel. Each reads the run, calls a command of the rules, commits its change."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,28 +13,33 @@ from orchestrator.engine.calling import resolve_value
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.declarations import view_of_state
 from orchestrator.engine.executor import Executor
-from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
 from orchestrator.engine.read.value_reader import encode_value
+from orchestrator.engine.requests import (
+    MAX_LOOKS,
+    Undo,
+    add_trace,
+    adopt,
+    arm_adopted,
+    error_context,
+    graph_of,
+    is_final,
+    publish,
+)
 from orchestrator.engine.settlement import report_cancel, started_info
-from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import (
-    BrokerUnavailable,
     GraphChanged,
     InputInvalid,
-    OrchestratorError,
     ResumeAlreadyClaimed,
     ResumeAmbiguous,
     RunNotFound,
     RunNotSuspended,
     StartAlreadyClaimed,
     StepNotSuspended,
-    StoreUnavailable,
-    WorkflowNotRegistered,
 )
 from orchestrator.host import new_token
-from orchestrator.rules import commands
+from orchestrator.rules import commands, undoing
 from orchestrator.rules.addressing import Target, ancestor_paths, select
 from orchestrator.rules.change import Change, Committed, Refused
 from orchestrator.rules.commands import RESUMABLE, STARTABLE
@@ -48,8 +47,6 @@ from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import FINAL, Activation, ActivationStatus, RunHeader
 from orchestrator.rules.value_ids import make_input_id, make_resume_id
-
-log = logging.getLogger("orchestrator")
 
 # A caller may pass None as data, so "no data" needs a value of its own.
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "<unset>"})()
@@ -78,107 +75,38 @@ class StartOptions:
                 raise TypeError(f"{name} is a mapping, not {type(given).__name__}")
 
 
-# --- every request ---------------------------------------------------------------------------------------------------
-
-
-def request(
-    executor: Executor,
-    header: RunHeader,
-    change: Change,
-    refusal: Callable[[Refused], Exception],
-    undo: Callable[[Committed], Sequence[Change]] = lambda answer: (),
-    on_commit: Callable[[], None] = lambda: None,
-) -> RunHeader:
-    """Commit a request and publish its messages; returns the header.
-
-    Raises `refusal(answer)` where the store refuses the change. `undo` makes the changes that undo the request where
-    the broker cannot be reached.
-    """
-    # Not retried: the caller gets the error where the store is away, and decides whether to ask again.
-    answer = executor.store.commit(header.run_id, change)
-    if isinstance(answer, Refused):
-        raise refusal(answer)  # nothing was written: the caller may read the run again
-    on_commit()
-    publish(executor, answer, undo)
-    return answer.header
-
-
-def publish(
-    executor: Executor, answer: Committed, undo: Callable[[Committed], Sequence[Change]] = lambda answer: ()
-) -> None:
-    """Publish the messages of a commit. If that fails, undo the change by the first of `undo` that is accepted.
-
-    If none is accepted, a worker has begun with the run already, and the request stands. Without `undo` the change
-    stands too, and the scheduler will publish.
-    """
-    answer = executor.with_all_dispatches(answer)
-    try:
-        executor.runtime.publish(answer.header, answer.dispatches)
-    except BrokerUnavailable as unsent:
-        changes = undo(answer)
-        if not changes:
-            text = "run %s: the broker does not answer; the scheduler will publish"
-            log.warning(text, answer.header.run_id, extra=log_context(answer.header))
-            delay = executor.settings.retry_delay_of(unsent)
-            note_unsent(executor.store, answer.header, answer.dispatches, delay)
-            return
-        try:
-            # Each is guarded by what the request has left. A message may have arrived although the broker's
-            # answer did not: then a worker has moved the run on, and nothing may be undone.
-            undone = any(
-                isinstance(executor.store.commit(answer.header.run_id, change), Committed) for change in changes
-            )
-        except StoreUnavailable as error:
-            # The change stands, and the scheduler will find its timer. The caller must not take this for a refusal.
-            text = "neither broker nor store can be reached: whether the run goes on is unknown"
-            raise StoreUnavailable(text, run_id=answer.header.run_id) from error
-        if not undone:
-            return
-        raise
-
-
-def add_trace(observed: CallObserver, change: Change) -> Change:
-    """Store the ids of the caller's spans with the change: workers make their own spans below those."""
-    return replace(change, ops=tuple(observed.add_traces(change.ops)))
-
-
-@contextmanager
-def error_context(header: RunHeader) -> Iterator[None]:
-    """Add the ids of run and workflow to the library's own errors."""
-    # The functions that check values raise these errors, and do not know the run.
-    try:
-        yield
-    except OrchestratorError as error:
-        error.details = {"workflow_id": header.workflow_id, "run_id": header.run_id, **error.details}
-        raise
-
-
-def graph_of(executor: Executor, header: RunHeader) -> Graph:
-    """Return the graph of a run's workflow. Raises `WorkflowNotRegistered`."""
-    workflow = executor.registry.get(header.workflow_id)
-    if workflow is None:
-        text = (
-            f"workflow {header.workflow_id!r} of run {header.run_id!r} is not registered here: pass it in `workflows`"
-        )
-        raise WorkflowNotRegistered(text, run_id=header.run_id, workflow_id=header.workflow_id)
-    return workflow.compiled
-
-
 # --- start -----------------------------------------------------------------------------------------------------------
 
 
-def start(executor: Executor, workflow: Workflow, header: RunHeader, begin: StartOptions, delay: int = 0) -> RunHeader:
+def start(
+    executor: Executor,
+    workflow: Workflow,
+    header: RunHeader,
+    begin: StartOptions,
+    delay: int = 0,
+    *,
+    patience: float = 0.0,
+) -> RunHeader:
     """Start a pending run; returns its header. An input that does not fit is refused before anything is written.
+
+    With `patience` it waits so many seconds for a store that is away, and leaves it to the scheduler to publish where
+    the broker is: for callers whom nobody hears.
 
     Raises `InputInvalid`, `PayloadTooLarge`, `ValueNotSerializable`, `StartAlreadyClaimed`, `BrokerUnavailable`.
     """
     with error_context(header), observer.observe_start(header) as observed:
-        return _start(executor, workflow, header, begin, delay, observed)
+        change = add_trace(observed, _start_change(executor, workflow, header, begin, delay))
+        answer = _commit_start(executor, header, change, patience)
+        if isinstance(answer, Refused):
+            raise _start_error(answer, workflow, header)
+        if patience:
+            publish(executor, answer)
+        else:
+            publish(executor, answer, lambda answer: undoing.undo_start(header, change, answer, new_token()))
+        return answer.header
 
 
-def _start(
-    executor: Executor, workflow: Workflow, header: RunHeader, begin: StartOptions, delay: int, observed: CallObserver
-) -> RunHeader:
+def _start_change(executor: Executor, workflow: Workflow, header: RunHeader, begin: StartOptions, delay: int) -> Change:
     settings = executor.settings
     given = begin.input
     if workflow.validate_inputs and workflow.input is not None:
@@ -194,21 +122,28 @@ def _start(
     if header.status in STARTABLE and workflow.on_start is not None:
         resolve_value(workflow.on_start(started_info(executor.owner, workflow, header, given, state, context)))
     key = make_input_id(new_token())
-    # The run's own namespace is that of the process that starts it: there the workers are that look after it.
-    begins = replace(header, namespace=settings.namespace)
+    # The run belongs to the process that starts it: there the workers are that look after it.
+    begins = replace(header, namespace=settings.namespace, runtime=executor.runtime.name)
     texts = StoredTexts(
         {key: text},
         {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()},
         executor.contexts.encode_all(context),
     )
-    change = commands.start(workflow.compiled, begins, key, new_token(), texts, settings.limits, delay=delay)
-    return request(
-        executor,
-        header,
-        add_trace(observed, change),
-        lambda answer: _start_error(answer, workflow, header),
-        lambda answer: [commands.undo_start(change, answer, new_token())],
-    )
+    return commands.start(workflow.compiled, begins, key, new_token(), texts, settings.limits, delay=delay)
+
+
+def _commit_start(executor: Executor, header: RunHeader, change: Change, patience: float) -> Committed | Refused:
+    """Commit a start. Only a start that stands refuses it: one that is being undone leaves the run to this one."""
+    looks = 0
+    while True:
+        answer = executor.services.retry_while_unavailable(
+            lambda: executor.store.commit(header.run_id, change), patience, interruptions=0
+        )
+        looks += 1
+        if isinstance(answer, Committed) or answer.header is None or looks == MAX_LOOKS:
+            return answer
+        if is_final(executor, answer.header, undoing.confirm_start(answer.header)):
+            return answer
 
 
 def _initial_state(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,14 +179,38 @@ def resume(
         # The type alone, because the value may hold secrets.
         raise TypeError(f"`request_context` is a mapping, not {type(context).__name__}")
     graph_of(executor, header)
-    if header.status not in RESUMABLE:
-        text = f"run {header.run_id!r} is {header.status}: only a suspended run can be resumed"
-        raise RunNotSuspended(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
+    header, activations = _find_meant(executor, header, target, per_step)
     graph = executor.graph_if_same(header)
-    if graph is None and not executor.runtime.is_shared:
-        raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
     with error_context(header), observer.observe_call("resume", header) as observed:
-        return _resume(executor, graph, header, data, target, context, per_step, observed)
+        return _resume(executor, graph, header, activations, data, context, per_step, observed)
+
+
+def _find_meant(
+    executor: Executor, header: RunHeader, target: Target, per_step: bool
+) -> tuple[RunHeader, list[Activation]]:
+    """Find the activations that the caller means; with them the header that was read before them."""
+    looks = 0
+    while True:
+        if header.status not in RESUMABLE:
+            raise _not_suspended(header)
+        graph = executor.graph_if_same(header)
+        if graph is None and not executor.runtime.is_shared:
+            raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
+        awaiting = executor.store.load_awaiting(header.run_id)
+        looks += 1
+        try:
+            with error_context(header):
+                return header, _resolve_target(executor, graph, header, awaiting, target, per_step)
+        except (RunNotSuspended, StepNotSuspended):
+            # Perhaps another caller's resume has been seen that is being undone.
+            if looks == MAX_LOOKS or is_final(executor, header, undoing.confirm_all(header)):
+                raise
+        header = executor.store.header(header.run_id) or header
+
+
+def _not_suspended(header: RunHeader) -> RunNotSuspended:
+    text = f"run {header.run_id!r} is {header.status}: only a suspended run can be resumed"
+    return RunNotSuspended(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
 
 
 def _graph_changed(header: RunHeader, what_now: str) -> GraphChanged:
@@ -263,40 +222,46 @@ def _resume(
     executor: Executor,
     graph: Graph | None,
     header: RunHeader,
+    activations: list[Activation],
     data: Any,
-    target: Target,
     context: Mapping[str, Any],
     per_step: bool,
     observed: CallObserver,
 ) -> RunHeader:
-    awaiting = executor.store.load_awaiting(header.run_id)
-    activations = _resolve_target(executor, graph, header, awaiting, target, per_step)
-    limit = executor.settings.max_payload_bytes
     # One value for each activation, though the data is the same: each step checks it against a type of its own. A
     # paused step has not run yet, and so gets no resume data.
-    data_ids = {
-        activation.path: make_resume_id(new_token())
-        for activation in activations
-        if activation.status != ActivationStatus.PAUSED
-    }
+    suspended = [one for one in activations if one.status != ActivationStatus.PAUSED]
+    data_ids = {activation.path: make_resume_id(new_token()) for activation in suspended}
+    limit = executor.settings.max_payload_bytes
     values = {
         data_ids[activation.path]: encode_value(
             _resume_data(graph, activation, data), f"resume data of step {activation.step!r}", limit
         )
-        for activation in activations
-        if activation.path in data_ids
+        for activation in suspended
     }
     texts = StoredTexts(values, context=executor.contexts.encode_all(context))
-    change = commands.resume(
-        header, activations, data_ids, new_token(), texts, executor.settings.limits, per_step=per_step
-    )
-    return request(
-        executor,
-        header,
-        add_trace(observed, change),
-        lambda answer: _resume_error(header, activations),
-        lambda answer: commands.undo_resume(header, activations, awaiting, answer, (new_token(), new_token())),
-    )
+    known = executor.store.context(header.run_id) if texts.context else {}
+    for _ in range(MAX_LOOKS):
+        limits = executor.settings.limits
+        change = commands.resume(header, activations, data_ids, new_token(), texts, limits, per_step=per_step)
+        change = add_trace(observed, adopt(executor, header, change))
+        answer = executor.store.commit(header.run_id, change)
+        if isinstance(answer, Committed):
+            arm_adopted(executor, header)
+            publish(executor, answer, _undo_of(header, activations, known, change))
+            return answer.header
+        # Another caller was first. Its resume may just have been undone: then all is as it was, but for the numbers.
+        found = executor.store.load(header.run_id, [activation.path for activation in activations])
+        header = answer.header or header
+        if len(found) == len(activations) and all(map(undoing.is_same_suspension, activations, found)):
+            activations = found
+        elif is_final(executor, header, undoing.confirm_resume(header, found)):
+            break
+    raise _resume_error(header, activations)
+
+
+def _undo_of(header: RunHeader, activations: list[Activation], context: Mapping[str, str], change: Change) -> Undo:
+    return lambda answer: undoing.undo_resume(header, activations, context, change, answer, new_token())
 
 
 def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception:

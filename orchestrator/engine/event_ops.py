@@ -6,9 +6,9 @@ from typing import Any
 
 from orchestrator.codec import validate
 from orchestrator.definitions.bodies import WaitBody, body_of
-from orchestrator.engine.client_ops import graph_of, publish
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.read.value_reader import encode_value
+from orchestrator.engine.requests import adopt, arm_adopted, graph_of, publish
 from orchestrator.errors import RunNotActive, RunNotFound, StepNotFound
 from orchestrator.host import new_token
 from orchestrator.rules import commands
@@ -45,11 +45,12 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> R
     if header.status in FINAL:
         header = _require_unended(executor, header)
     for _ in range(_MAX_SENDS):
-        change = _send_change(executor, header.run_id, name, key, text)
+        change = _send_change(executor, header, name, key, text)
         answer = executor.store.commit(header.run_id, change)
         if isinstance(answer, Committed) and change.values:
             # Nothing is undone where the broker is away: the event has been taken, and its timer brings the message.
             publish(executor, answer)
+            arm_adopted(executor, header)
             return answer.header
         if isinstance(answer, Committed):  # this change only took a wait that is over out of the mailbox
             continue
@@ -60,16 +61,19 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> R
     )
 
 
-def _send_change(executor: Executor, run_id: str, name: str, key: str, text: str) -> Change:
+def _send_change(executor: Executor, header: RunHeader, name: str, key: str, text: str) -> Change:
     """Read the mailbox and the first wait in it, and make the change."""
     # The change carries the mailbox version that was read here, and is refused where the mailbox has changed since. A
     # count of its entries would not do: one wait that went and one event that came leave the count as it was.
+    run_id = header.run_id
     entries = executor.store.mail(run_id, name)
     first = commands.find_first_waiter(entries)
     found = executor.store.load(run_id, [waiter_path(first)]) if first else []
     waiting = found[0] if found else None
     texts = StoredTexts({key: text})
-    return commands.send_event(name, entries, waiting, key, new_token(), texts, executor.settings.limits)
+    change = commands.send_event(name, entries, waiting, key, new_token(), texts, executor.settings.limits)
+    # An event that is kept lets nothing go on.
+    return adopt(executor, header, change) if change.ops else change
 
 
 def _require_unended(executor: Executor, header: RunHeader) -> RunHeader:

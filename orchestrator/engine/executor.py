@@ -104,7 +104,7 @@ class Executor:
         """Claim an activation, and wait for the store if it is away. Returns None where the claim is refused."""
         # A worker that waits here takes no further messages, which is the back-pressure that a broken store needs. It
         # has no lease yet that could end meanwhile.
-        patience = self.settings.lease_seconds * 10
+        patience = self.settings.claim_patience
         # The token is drawn once for all tries, so that a store which has granted the claim grants it again.
         claim_request = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease)
         answer = self.services.retry_while_unavailable(lambda: self.store.claim(claim_request), patience)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.engine.client_ops import add_trace, graph_of, request
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.observe import observer
+from orchestrator.engine.requests import add_trace, adopt, arm_adopted, graph_of, request
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive
 from orchestrator.host import new_token
 from orchestrator.rules import commands
@@ -32,7 +32,11 @@ def restart(executor: Executor, header: RunHeader) -> RunHeader:
         limits = executor.settings.limits
         # By the store's clock, as the deadlines of sleeps: those keep their moments over the restart.
         change = commands.restart(header, activations, executor.store.now(), new_token(), limits)
-        return request(executor, header, add_trace(observed, change), lambda answer: _refusal(header))
+        # All that was going on begins again here, so no worker keeps any of it.
+        change = add_trace(observed, adopt(executor, header, change, takes_all=True))
+        changed = request(executor, header, change, lambda answer: _refusal(header))
+        arm_adopted(executor, header)
+        return changed
 
 
 def _refusal(header: RunHeader) -> Exception:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from orchestrator.engine.calling import ProcessSigns
 from orchestrator.engine.contexts import Contexts
-from orchestrator.engine.retry import retry_while_unavailable
+from orchestrator.engine.retry import MAX_INTERRUPTIONS, retry_while_unavailable
 from orchestrator.engine.settings import Settings
 from orchestrator.ports import Clock, Store
 
@@ -34,7 +34,10 @@ class Services:
     # tell the end of this process, and time limits, from what a function did
     signs: ProcessSigns = field(default_factory=ProcessSigns)
 
-    def retry_while_unavailable(self, call: Callable[[], _T], seconds: float | None = None) -> _T:
+    def retry_while_unavailable(
+        self, call: Callable[[], _T], seconds: float | None = None, *, interruptions: int = MAX_INTERRUPTIONS
+    ) -> _T:
         """Retry an idempotent store call for so many seconds; by default for the time of a lease."""
         # Longer makes no sense for an attempt: when its lease is over, another worker may have the activation.
-        return retry_while_unavailable(call, self.clock, self.settings.lease_seconds if seconds is None else seconds)
+        patience = self.settings.lease_seconds if seconds is None else seconds
+        return retry_while_unavailable(call, self.clock, patience, interruptions=interruptions)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.rules.envelope import CommitLimits
 
+BROKER_AWAY = ("later", "refuse")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -36,6 +38,9 @@ class Settings:
     secret_key: str | None = field(default=None, repr=False)
     # tells the runs of applications that share a store from one another
     namespace: str = "default"
+    # what a start or a resume does that no message can be sent of, because the broker is away: `later`, it is accepted
+    # and the scheduler sends once the broker is back; `refuse`, it is undone, and `BrokerUnavailable` is raised
+    broker_away: str = "later"
     # the most steps of an inline workflow that run by one message
     inline_steps: int = 100
     # after so long no further step runs inline, so that other messages get their turn
@@ -50,6 +55,9 @@ class Settings:
         for name in ("events_max_per_run", "events_max_age_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"orchestrator_{name} must not be negative, not {getattr(self, name)!r}")
+        if self.broker_away not in BROKER_AWAY:
+            known = " or ".join(map(repr, BROKER_AWAY))
+            raise ValueError(f"orchestrator_broker_away is {known}, not {self.broker_away!r}")
         if not math.isfinite(self.events_max_age_seconds):
             raise ValueError("orchestrator_events_max_age_seconds is a number of seconds; 0 keeps all events")
 
@@ -64,6 +72,11 @@ class Settings:
         return round(self.republish_seconds * 1000)
 
     @property
+    def claim_patience(self) -> float:
+        """The seconds that a worker waits for a store that is away before it has claimed what a message names."""
+        return 10 * self.lease_seconds
+
+    @property
     def tick(self) -> int:
         """The time between two looks of the scheduler, in milliseconds."""
         return max(1, round(self.tick_seconds * 1000))
@@ -74,6 +87,10 @@ class Settings:
         A broker that is away may be back in the next tick. A message that it does not take is no better by then.
         """
         return self.redelivery_delay if error.is_refused else self.tick
+
+    def may_send_later(self, error: BrokerUnavailable) -> bool:
+        """Tell whether a request stands of which no message could be sent. One that is refused is no better later."""
+        return self.broker_away == "later" and not error.is_refused
 
     @property
     def events_max_age(self) -> int:

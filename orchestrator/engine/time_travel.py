@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from orchestrator.engine.client_ops import add_trace, error_context, graph_of, request
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
 from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.requests import add_trace, adopt, arm_adopted, error_context, graph_of, request
 from orchestrator.engine.travel_inputs import TravelInputs, TravelOptions
 from orchestrator.errors import RunStillRunning
 from orchestrator.host import new_token
@@ -55,14 +55,16 @@ def _travel(
     change = commands.time_travel(
         header, travel_plan, stored, reader.activations, new_token(), texts, executor.settings.limits
     )
-    return request(
+    changed = request(
         executor,
         header,
-        add_trace(observed, change),
+        add_trace(observed, adopt(executor, header, change)),
         lambda answer: _refusal(header),
         # Result backends never replace a success: the old result is deleted before the run can come to a new one.
         on_commit=lambda: executor.runtime.discard_result(header.run_id),
     )
+    arm_adopted(executor, header)
+    return changed
 
 
 def _refusal(header: RunHeader) -> Exception:

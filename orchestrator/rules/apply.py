@@ -32,7 +32,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader, StoredStatus
-from orchestrator.rules.replies import make_reply, parse_reply
+from orchestrator.rules.replies import UNDONE, make_reply, parse_reply
 from orchestrator.rules.stamps import Stamps, dispatch_of, start_event
 from orchestrator.rules.transitions import ABSENT, TABLE, Claim, Kind, check_run
 from orchestrator.rules.value_ids import make_item_id
@@ -59,9 +59,9 @@ class Applied:
     claimed: str | None = None  # path of the activation that was claimed
     repeated: bool = False  # the change was applied before: nothing is written, and this is the first answer
     left_out: int = 0  # dispatches that this first answer leaves out
-    # Id of the caller's request before, and the answer to it, for which the header has no room any more. The store
-    # keeps them beside the header, for `REQUEST_MEMORY` from now.
-    displaced: tuple[str, str] | None = None
+    # Answers to callers' requests by their ids, for which the header has no room any more. The store keeps them beside
+    # the header, in the place of what it keeps of the same ids, for `REQUEST_MEMORY` from now.
+    displaced: Mapping[str, str] = field(default_factory=dict)
 
 
 def claim(
@@ -190,24 +190,30 @@ def _guard(
             # Flushes come one after the other, so a lower number is a flush that was sent again.
             if flush_seq and activation is not None and flush_seq <= activation.flush_seq:
                 return Applied(header, {}, repeated=True)
-        case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count):
+        case RequestGuard(id=id_) as guard:
             # Of each caller one answer is enough: it repeats a change before it makes another. But others may come
             # between a change and its repeat, so the header alone does not do.
-            if id_ and header.last_request_id == id_:
-                return _first_answer(header, activations, header.last_reply)
-            if id_ and remembered is not None:
-                return _first_answer(header, activations, remembered)
-            if (
-                header.status not in statuses
-                or generation not in (None, header.generation)
-                or settle_count not in (None, header.settle_count)
-            ):
-                return Refused(ENDED_RUN, header)
+            answer = header.last_reply if id_ and header.last_request_id == id_ else remembered
+            if id_ and answer is not None:
+                return Refused(ENDED_RUN, header) if answer == UNDONE else _first_answer(header, activations, answer)
+            if reason := _request_refusal(guard, header):
+                return Refused(reason, header)
             if id_ and _is_too_late(change, header):
                 return Refused(ENDED_RUN, header)
     if not all(_holds(expect, activations.get(expect.path)) for expect in change.expect):
         return Refused(MOVED, header)
     return None
+
+
+def _request_refusal(guard: RequestGuard, header: RunHeader) -> str:
+    """Return the reason why the run is not as the guard has it; empty where it is."""
+    if (
+        header.status not in guard.statuses
+        or guard.generation not in (None, header.generation)
+        or guard.settle_count not in (None, header.settle_count)
+    ):
+        return ENDED_RUN
+    return "" if guard.commits in (None, header.commits) else MOVED
 
 
 def _is_too_late(change: Change, header: RunHeader) -> bool:
@@ -245,7 +251,7 @@ class _Work:
     events: list[Doc] = field(default_factory=list)
     dispatches: list[Dispatch] = field(default_factory=list)
     claimed: str | None = None
-    displaced: tuple[str, str] | None = None
+    displaced: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
@@ -326,10 +332,13 @@ class _Work:
 
     def _remember(self, guard: LeaseGuard | RequestGuard, answer: str) -> None:
         match guard:
-            case RequestGuard(id=id_):
+            case RequestGuard(id=id_, undoes=undone):
                 if id_:
-                    before = self.header.last_request_id
-                    self.displaced = (before, self.header.last_reply) if before else None
+                    before, reply = self.header.last_request_id, self.header.last_reply
+                    # The request that has created the run is known by its id, and has no answer.
+                    self.displaced = {before: reply} if reply else {}
+                    if undone:
+                        self.displaced[undone] = UNDONE
                     self.header = replace(self.header, last_request_id=id_, last_reply=answer)
             case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
                 activation = self.activations[path]

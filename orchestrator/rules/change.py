@@ -113,6 +113,9 @@ class RequestGuard:
     statuses: frozenset[str]  # the statuses of a run in which the change makes sense
     generation: int | None = None  # None: any
     settle_count: int | None = None  # None: any
+    commits: int | None = None  # the number of the run's last commit: nothing has happened since; None: any
+    # Id of the request that this change undoes. A repeat of that one is refused from now on: nothing is left of it.
+    undoes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,10 @@ class Change:
     events: tuple[Doc, ...] = ()  # appended to the log of the run
     mailbox: MailboxUpdate | None = None
     drop: tuple[str, ...] = ()  # paths of activations to delete
+    drop_values: tuple[str, ...] = ()  # ids of values to delete, before those of this change are written
+    # Empties the log, before the events of this change are appended: for a start that is undone, before which nothing
+    # can have been told. A reader's cursor from before means nothing any more.
+    drop_events: bool = False
     settle_token: str = ""  # the lease token that claims the settling if nothing is live; empty: it is queued
     settle_now: bool = False  # settles the run even while others are live
     lease: int = 30_000  # milliseconds until the deadline of what is running

@@ -1,9 +1,10 @@
-"""The changes of callers: start, resume, cancel, restart, time travel, an event, and the undoing of a start or resume.
+"""The changes of callers: start, resume, cancel, restart, time travel, an event.
 
 A command is a pure function of what a caller has read of the run. It returns the `Change` that the store takes or
 refuses as a whole, so a caller who has read too early changes nothing. This module must not know how a run is read, or
 how a message is sent: reading, encoding, committing and publishing are the engine's (`client_ops`, `restart`,
-`time_travel`). The changes of workers are in `attempt_commands`.
+`time_travel`). `undoing` has the undo of a start or resume, `ownership` to whom a run belongs after a change. The
+changes of workers are in `attempt_commands`.
 
 Every request has an id that is used once. If the answer of the store is lost, the engine asks again under the same id
 and gets the first answer. So no request takes effect twice.
@@ -17,7 +18,6 @@ from dataclasses import replace
 from orchestrator.rules import flow
 from orchestrator.rules.change import (
     Change,
-    Committed,
     CreateActivation,
     MailboxUpdate,
     Op,
@@ -46,7 +46,7 @@ from orchestrator.rules.travel import TravelPlan
 STARTABLE = frozenset({StoredStatus.PENDING.value})
 RESUMABLE = frozenset({StoredStatus.SUSPENDED.value, StoredStatus.PAUSED.value, StoredStatus.RUNNING.value})
 UNENDED = frozenset(status.value for status in StoredStatus if status not in FINAL)
-_ACTIVE = frozenset({StoredStatus.RUNNING.value})
+ACTIVE = frozenset({StoredStatus.RUNNING.value})
 _IDLE = frozenset(status.value for status in StoredStatus if status is not StoredStatus.RUNNING)
 
 
@@ -65,13 +65,14 @@ def start(
 ) -> Change:
     """Start a pending run with the value `input_id`, `delay` milliseconds from now.
 
-    `header` is as the run is to begin: its owner, its namespace, by single steps or not.
+    `header` is as the run is to begin: its owner, its runtime and namespace, by single steps or not.
     """
     plan = flow.start(graph, header, input_id)
     # A run may be created in one process and started in another. The graph that it was started with counts.
     fields: RunHeaderFields = {
         "resource_id": header.resource_id,
         "namespace": header.namespace,
+        "runtime": header.runtime,
         "fingerprint": graph.fingerprint,
     }
     ops: tuple[Op, ...] = (*plan.ops, UpdateRun(fields))
@@ -100,32 +101,6 @@ def _delay_start(op: Op, delay: int) -> Op:
             return replace(op, delay=op.delay + delay)
         case _:
             return op
-
-
-def undo_start(started: Change, answer: Committed, request_id: str) -> Change:
-    """Make the run pending again, because no message of its start could be sent.
-
-    A worker may have claimed its first step all the same: a message can arrive although the answer of the broker did
-    not. Then that step is not queued any more, this change is refused, and the run has begun.
-    """
-    return Change(
-        _guard_as_left(answer, request_id),
-        (UpdateRun({"status": StoredStatus.PENDING.value, "started_at": 0}),),
-        expect=_expect_queued(answer),
-        drop=tuple(op.activation.path for op in started.ops if isinstance(op, CreateActivation)),
-    )
-
-
-def _guard_as_left(answer: Committed, request_id: str) -> RequestGuard:
-    """Guard an undo: the run is as the undone request has left it, and has not settled since."""
-    return RequestGuard(
-        request_id, _ACTIVE, generation=answer.header.generation, settle_count=answer.header.settle_count
-    )
-
-
-def _expect_queued(answer: Committed) -> tuple[Precondition, ...]:
-    # Whatever the request has dispatched is still in the queue under the same seq: no worker has begun with it.
-    return tuple(Precondition(sent.path, ActivationStatus.QUEUED.value, sent.seq) for sent in answer.dispatches)
 
 
 # --- resume ----------------------------------------------------------------------------------------------------------
@@ -159,7 +134,7 @@ def resume(
         RequestGuard(request_id, RESUMABLE, generation=header.generation),
         (*ops, UpdateRun({"per_step": per_step})),
         # The seq tells this suspension from a later one of the same step. Of two callers who saw the same, one wins.
-        expect=_expect_unmoved(activations),
+        expect=expect_unmoved(activations),
         values=texts.values,
         context=texts.context,
         lease=limits.lease,
@@ -167,7 +142,8 @@ def resume(
     )
 
 
-def _expect_unmoved(activations: Iterable[Activation]) -> tuple[Precondition, ...]:
+def expect_unmoved(activations: Iterable[Activation]) -> tuple[Precondition, ...]:
+    """Expect that these activations are as they were read. The number tells a suspension from a later one."""
     return tuple(Precondition(activation.path, activation.status, activation.seq) for activation in activations)
 
 
@@ -175,47 +151,6 @@ def _unpause(activation: Activation) -> list[Op]:
     """Let a paused activation go on. It has no data, because it has not run yet."""
     # The run's own activation is opened too, so a run that was about to settle as paused goes on instead.
     return [*flow.reopen_run(), UpdateActivation(activation.path, {"status": ActivationStatus.QUEUED.value})]
-
-
-def undo_resume(
-    header: RunHeader,
-    activations: Sequence[Activation],
-    awaiting: Iterable[Activation],
-    answer: Committed,
-    request_ids: tuple[str, str],
-) -> tuple[Change, ...]:
-    """Undo a resume, because no message of it could be sent: by the first of these changes that the store takes.
-
-    `header`, `activations` and `awaiting` are as they were read before the resume. If nothing else can have gone on in
-    the meantime, the first change restores everything. The second takes back only what was resumed: others are at work,
-    and the run settles again, with whatever status they lead to.
-    """
-    # Attempt and resume data are restored too. Otherwise the next resume would find a step that was resumed before.
-    back: tuple[Op, ...] = tuple(
-        UpdateActivation(
-            activation.path,
-            {
-                "status": activation.status,
-                "resume": activation.resume,
-                "resumed": activation.resumed,
-                "attempt": activation.attempt,
-            },
-        )
-        for activation in activations
-    )
-    first_id, second_id = request_ids
-    alone = Change(_guard_as_left(answer, second_id), back, expect=_expect_queued(answer))
-    if answer.header.live > len(activations):
-        return (alone,)
-    # The others must still be awaiting. Otherwise the run's former status would hide what another caller made of them.
-    others = _expect_unmoved(activation for activation in awaiting if activation not in activations)
-    whole = replace(
-        alone,
-        guard=_guard_as_left(answer, first_id),
-        ops=(*back, UpdateRun({"status": header.status})),
-        expect=(*alone.expect, *others),
-    )
-    return whole, alone
 
 
 # --- cancel, restart, travel -----------------------------------------------------------------------------------------
@@ -268,10 +203,10 @@ def restart(
     """
     unfinished = select_unfinished(header, activations)
     return Change(
-        RequestGuard(request_id, _ACTIVE, generation=header.generation, settle_count=header.settle_count),
+        RequestGuard(request_id, ACTIVE, generation=header.generation, settle_count=header.settle_count),
         tuple(_restart_activation(activation, now) for activation in unfinished),
         # A step that has moved since proves that a worker is alive, or that another caller restarted the run first.
-        expect=_expect_unmoved(unfinished),
+        expect=expect_unmoved(unfinished),
         lease=limits.lease,
         redelivery_delay=limits.redelivery_delay,
     )
@@ -363,7 +298,7 @@ def send_event(
     return Change(
         guard,
         tuple(flow.deliver_event(waiting, value_id)),
-        expect=_expect_unmoved([waiting]),
+        expect=expect_unmoved([waiting]),
         values=texts.values,
         mailbox=taken,
         redelivery_delay=limits.redelivery_delay,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from orchestrator.rules.change import Dispatch
 
+UNDONE = "undone"  # in the place of an answer: the request was taken, and undone
 REMEMBERED = 50  # dispatches that a remembered answer has; a repeat says how many it leaves out
 # How long a store keeps the answer to a caller's change beside the header, once another caller has come, in ms. A
 # repeat comes from the store's own client, which gives up sooner.

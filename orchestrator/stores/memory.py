@@ -278,6 +278,10 @@ class MemoryStore:
         return Claimed(run.header, activation, values, dict(run.state), dict(run.context))
 
     def _write_extras(self, run: _Run, change: Change) -> None:
+        if change.drop_events:
+            run.events.clear()
+        for key in change.drop_values:
+            run.values.pop(key, None)
         for key, text in change.values.items():
             run.values.setdefault(key, text)
         _patch(run.state, change.state)
@@ -291,8 +295,8 @@ class MemoryStore:
 
     def _write(self, run: _Run, applied: Applied) -> None:
         run.header = applied.header
-        if applied.displaced is not None:
-            _displace(run, *applied.displaced, self._clock.now())
+        for request_id, answer in applied.displaced.items():
+            _displace(run, request_id, answer, self._clock.now())
         now, last = self._clock.now(), int(run.events[-1].id) if run.events else 0
         for number, doc in enumerate(applied.events, last + 1):
             run.events.append(StoredEvent(str(number), now, doc))
@@ -351,6 +355,7 @@ def _remembered(run: _Run, change: Change) -> str | None:
 
 def _displace(run: _Run, request_id: str, answer: str, now: int) -> None:
     """Keep an answer for which the header has no room any more, and forget those that nobody can ask for."""
+    run.requests.pop(request_id, None)
     run.requests[request_id] = now, answer
     while (oldest := next(iter(run.requests))) and run.requests[oldest][0] <= now - REQUEST_MEMORY:
         del run.requests[oldest]

@@ -34,7 +34,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType, make_events_trimmed
 from orchestrator.rules.model import Activation, RunHeader
-from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, parse_reply
+from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, UNDONE, parse_reply
 from orchestrator.rules.stamps import STARTING
 from orchestrator.rules.timers import LANE_OF, SWEPT, UNSWEPT_RUNTIMES
 from orchestrator.rules.transitions import tables
@@ -82,6 +82,7 @@ def rules() -> str:
         "swept": dict.fromkeys(SWEPT, True),
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
         "remembered": REMEMBERED,
+        "undone": UNDONE,
         "request_memory": REQUEST_MEMORY,
         "lane": {deadline.value: lane.offset for deadline, lane in LANE_OF.items() if lane.offset},
     }
@@ -114,7 +115,7 @@ def change_words(change: Change) -> list[str]:
     state, no_state = _patch(change.state)
     context, no_context = _patch(change.context)
     events = [dumps(event) for event in change.events]
-    parts = (values, state, no_state, context, no_context, events)
+    parts = (change.drop_values, values, state, no_state, context, no_context, events)
     doc: dict[str, Any] = {
         "lease": change.lease,
         "redelivery_delay": change.redelivery_delay,
@@ -125,8 +126,8 @@ def change_words(change: Change) -> list[str]:
     match change.guard:
         case LeaseGuard(path=path, token=token, flush_seq=number, ender=ender):
             doc |= {"by_lease": True, "by": [path, token, number, ender] if ender else [path, token, number]}
-        case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count):
-            doc["by"] = [id_, sorted(statuses), generation, settle_count]
+        case RequestGuard(id=id_, statuses=statuses, generation=generation, settle_count=settle_count) as guard:
+            doc["by"] = [id_, sorted(statuses), generation, settle_count, guard.commits, guard.undoes]
         case _:
             assert_never(change.guard)
     if change.expect:
@@ -140,6 +141,8 @@ def change_words(change: Change) -> list[str]:
         doc["max_event_age"] = change.max_event_age
     if change.drop:
         doc["drop"] = change.drop
+    if change.drop_events:
+        doc["drop_events"] = True
     if change.settle_now:
         doc["settle_now"] = True
     if change.mailbox is not None:

@@ -1,6 +1,6 @@
 -- Compare the guards of a change and write it: all or nothing. A repeat gets the first reply.
 -- ARGV: run id, the change as JSON (orchestrator/stores/redis_wire.py says how), then the texts that are not decoded here:
--- values by id, state and context by key, keys that go, events; `change.n` has the number of words of each.
+-- ids of values that go, values by id, state and context by key, keys that go, events; `change.n` has the number of words of each.
 -- Returns {'', header, reply as JSON[, activation, values, state, context]} or {reason[, header]}.
 
 local change = cjson.decode(ARGV[2])
@@ -26,6 +26,7 @@ end
 
 -- The reply of the change when it was applied. A claim that it made is in it while nobody else has taken the activation.
 local function repeat_reply(text)
+  if text == RULES.undone then return {'ended', header_text} end
   local reply = {'', header_text, text}
   if text == '' then return reply end
   local first = cjson.decode(text)
@@ -64,14 +65,16 @@ local function check_guards()
     -- Flushes come one after the other: a lower number is a repeat.
     if by[3] > 0 and by[3] <= activation.flush_seq then return {'', header_text, ''} end
   else
-    local id, statuses, generation, settle_count = by[1], by[2], by[3], by[4]
+    local id, statuses, generation, settle_count, commits = by[1], by[2], by[3], by[4], by[5]
     if id ~= '' and header.last_request_id == id then return repeat_reply(header.last_reply) end
     local remembered = id ~= '' and redis.call('HGET', KEYS[12], id)
     if remembered then return repeat_reply(remembered) end
     local fits = contains(statuses, header.status)
       and (generation == cjson.null or generation == header.generation)
       and (settle_count == cjson.null or settle_count == header.settle_count)
-    if not fits or (id ~= '' and is_too_late()) then return {'ended', header_text} end
+    if not fits then return {'ended', header_text} end
+    if commits ~= cjson.null and commits ~= header.commits then return {'moved', header_text} end
+    if id ~= '' and is_too_late() then return {'ended', header_text} end
   end
   for _, expect in ipairs(change.expect or {}) do
     local activation = find(expect[1])
@@ -222,7 +225,9 @@ local function remember()
       touch(activation)
     end
   elseif change.by[1] ~= '' then
-    if header.last_request_id ~= '' then displace(header.last_request_id, header.last_reply) end
+    -- The request that has created the run is known by its id, and has no answer.
+    if header.last_reply ~= '' then displace(header.last_request_id, header.last_reply) end
+    if change.by[6] ~= '' then displace(change.by[6], RULES.undone) end
     header.last_request_id, header.last_reply = change.by[1], text ~= '' and text or nil
   end
 end
@@ -265,14 +270,19 @@ local function save_extras()
     at = at + number
     return found
   end
-  for _ = 1, change.n[1], 2 do
+  bulk('HDEL', KEYS[3], words(change.n[1]))
+  for _ = 1, change.n[2], 2 do
     redis.call('HSETNX', KEYS[3], ARGV[at], ARGV[at + 1])
     at = at + 2
   end
-  bulk('HSET', KEYS[4], words(change.n[2]))
-  bulk('HDEL', KEYS[4], words(change.n[3]))
-  bulk('HSET', KEYS[5], words(change.n[4]))
-  bulk('HDEL', KEYS[5], words(change.n[5]))
+  bulk('HSET', KEYS[4], words(change.n[3]))
+  bulk('HDEL', KEYS[4], words(change.n[4]))
+  bulk('HSET', KEYS[5], words(change.n[5]))
+  bulk('HDEL', KEYS[5], words(change.n[6]))
+  if change.drop_events then
+    redis.call('XTRIM', KEYS[6], 'MAXLEN', 0)
+    header.trimmed = nil
+  end
   if change.mailbox then save_mailbox() end
 end
 
@@ -305,7 +315,7 @@ if refused then return refused end
 local status, settle_count, resource = header.status, header.settle_count, header.resource_id
 begin()
 for _, path in ipairs(change.drop or {}) do remove(path) end
-for place = #ARGV - change.n[6] + 1, #ARGV do events[#events + 1] = ARGV[place] end
+for place = #ARGV - change.n[7] + 1, #ARGV do events[#events + 1] = ARGV[place] end
 for _, op in ipairs(change.ops) do DO[op[1]](op) end
 settle()
 local reply_text = encode_reply(#dispatches)

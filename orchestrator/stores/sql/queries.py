@@ -42,6 +42,8 @@ PUT_TIMERS = """INSERT INTO {timers} (run_id, path, namespace, deadline) {rows t
     ON CONFLICT (run_id, path) DO UPDATE SET namespace = excluded.namespace, deadline = excluded.deadline"""
 DROP_TIMERS = "DELETE FROM {timers} WHERE run_id = :run AND path {in paths}"
 PUT_VALUES = "INSERT INTO {values} (run_id, id, text) {rows text text text} ON CONFLICT (run_id, id) DO NOTHING"
+DROP_VALUES = "DELETE FROM {values} WHERE run_id = :run AND id {in ids}"
+DROP_LOG = "DELETE FROM {events} WHERE run_id = :run"
 PUT_EVENTS = "INSERT INTO {events} (run_id, number, at, doc) {rows text bigint bigint text}"
 DROP_EVENTS = """DELETE FROM {events} WHERE run_id = :run AND number < :first
     AND (SELECT min(number) FROM {events} WHERE run_id = :run) < CAST(:first AS bigint) - CAST(:slack AS bigint)"""
@@ -61,7 +63,7 @@ PUSH_TO_MAILBOX = """INSERT INTO {mailboxes} (run_id, name, number, value)
 POP_FROM_MAILBOX = """DELETE FROM {mailboxes} WHERE run_id = :run AND name = :name AND number =
     (SELECT min(number) FROM {mailboxes} WHERE run_id = :run AND name = :name AND value = :value)"""
 PUT_REPLY = """INSERT INTO {requests} (run_id, id, at, reply) {rows text text bigint text}
-    ON CONFLICT (run_id, id) DO NOTHING"""
+    ON CONFLICT (run_id, id) DO UPDATE SET at = excluded.at, reply = excluded.reply"""
 DROP_REPLIES = "DELETE FROM {requests} WHERE run_id = :run AND at <= :old"
 DELETE_RUN = tuple(f"DELETE FROM {{{table}}} WHERE run_id = :run" for table in OF_A_RUN)
 

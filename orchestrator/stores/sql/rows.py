@@ -129,11 +129,11 @@ def write(tx: Tx, run: str, locked: Locked, applied: Applied, max_events: int = 
     if applied.events:
         docs = enumerate(applied.events, first)
         tx.put(q.PUT_EVENTS, [(run, number, locked.now, pack(doc)) for number, doc in docs])
-    if applied.displaced is not None:
-        id_, reply = applied.displaced
-        tx.put(q.PUT_REPLY, [(run, encode_name(id_), locked.now, reply)])
-    _write_activations(tx, run, applied.header, list(applied.activations.values()))
-    if applied.displaced is not None and chance() * SLACK < 1:
+    if applied.displaced:
+        tx.put(q.PUT_REPLY, [(run, encode_name(id_), locked.now, reply) for id_, reply in applied.displaced.items()])
+    had_timers = locked.header is not None and is_swept(locked.header)
+    _write_activations(tx, run, applied.header, list(applied.activations.values()), had_timers=had_timers)
+    if applied.displaced and chance() * SLACK < 1:
         tx.send(q.DROP_REPLIES, run=run, old=locked.now - REQUEST_MEMORY)
     if applied.events:  # last, because it looks at what was written: it cannot be one statement with it
         _trim(tx, run, locked, len(applied.events), max_events, max_event_age)
@@ -166,15 +166,15 @@ def write_many(tx: Tx, of_runs: Sequence[tuple[RunHeader, Sequence[Activation]]]
             tx.put(q.PUT_TIMERS, timers)
 
 
-def _write_activations(tx: Tx, run: str, of: RunHeader, activations: Sequence[Activation]) -> None:
+def _write_activations(tx: Tx, run: str, of: RunHeader, activations: Sequence[Activation], *, had_timers: bool) -> None:
     kept = [activation for activation in activations if activation.status]
     gone = [encode_name(activation.path) for activation in activations if not activation.status]
     if kept:
         tx.put(q.PUT_ACTIVATIONS, [_activation_row(run, activation) for activation in kept])
     if gone:
         tx.write(q.DROP_ACTIVATIONS, run=run, paths=gone)
-    if not is_swept(of):
-        return  # its activations have never had timers, so there are none to drop
+    if not (is_swept(of) or had_timers):
+        return  # its activations have no timers, so there are none to drop
     timers = [_timer_row(run, of, activation) for activation in kept if has_timer(of, activation)]
     without = gone + [encode_name(activation.path) for activation in kept if not has_timer(of, activation)]
     if timers:
@@ -198,7 +198,12 @@ def _timer_row(run: str, of: RunHeader, activation: Activation) -> tuple[Any, ..
 
 
 def write_extras(tx: Tx, run: str, change: Change) -> None:
-    """Write the values, the patches and the mailbox of a change."""
+    """Write the values, the patches and the mailbox of a change, after what it drops."""
+    # Not with the writes: on PostgreSQL these are one statement, and one may bring back what is dropped here.
+    if change.drop_events:
+        tx.send(q.DROP_LOG, run=run)
+    if change.drop_values:
+        tx.send(q.DROP_VALUES, run=run, ids=[encode_name(id_) for id_ in change.drop_values])
     if change.values:
         tx.put(q.PUT_VALUES, [(run, encode_name(key), text) for key, text in change.values.items()])
     _patch(tx, run, change.state, q.PUT_STATE, q.DROP_STATE)

@@ -60,7 +60,7 @@ class SqlStore:
     def create(self, header: RunHeader) -> RunHeader:
         run = rows.encode_name(header.run_id)
 
-        def work(tx: Tx) -> Callable[[], RunHeader]:
+        def work(tx: Tx) -> Callable[[], RunHeader | None]:
             found = tx.send(q.HEADER, run=run)
             clock = tx.send(q.CLOCK)
             if stored := found.fetchall():
@@ -68,10 +68,13 @@ class SqlStore:
             now = clock.fetchall()[0][0]
             made = replace(header, created_at=now, updated_at=now)
             tx.send(q.INSERT_RUN, run=run, namespace=rows.encode_name(made.namespace), **rows.columns(made))
-            kept = tx.send(q.HEADER, run=run)
-            return lambda: rows.header(kept.fetchall()[0][0])
+            kept = tx.send(q.HEADER, run=run).fetchall()
+            return lambda: rows.header(kept[0][0]) if kept else None
 
-        return self._connections.change(work)
+        # Another's run may have stood in the way of the insert, and be deleted before it is read: then once more.
+        while (stored := self._connections.change(work)) is None:
+            pass
+        return stored
 
     def claim(self, ask: ClaimRequest) -> Claimed | Refused:
         run = rows.encode_name(ask.run_id)
@@ -109,6 +112,8 @@ class SqlStore:
             is_awaited = rows.must_notify(locked, answer)
             if not answer.repeated:
                 rows.write_extras(tx, run, change)
+                if change.drop_events:
+                    locked = replace(locked, events=0)  # the numbers begin again with the log
                 rows.write(tx, run, locked, answer, change.max_events, change.max_event_age)
             claimed = None
             if answer.claimed is not None:
