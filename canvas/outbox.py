@@ -21,6 +21,8 @@ log = logging.getLogger("orchestrator")
 
 BATCH = 50  # messages that go to the broker together, where its transport can
 
+MESSAGE_ERRORS = (LookupError, TypeError, ValueError)  # an unknown queue, a route that means nothing here
+
 Told = tuple[RunHeader, Sequence[Dispatch]]
 Send = Callable[[Any, RunHeader, Sequence[Dispatch]], None]
 
@@ -73,7 +75,7 @@ class Outbox:
         """Send; return what is wrong with the message itself, raise what may be wrong with the connection."""
         try:
             self._send(producer, header, dispatches)
-        except (LookupError, TypeError, ValueError) as error:  # an unknown queue, a route that means nothing here
+        except MESSAGE_ERRORS as error:
             return broker_error(error, header, is_refused=True)
         return None
 

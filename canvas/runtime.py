@@ -15,7 +15,7 @@ from kombu.exceptions import BatchPublishError, OperationalError
 from orchestrator.background import TimerThread
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
-from orchestrator.canvas.outbox import Outbox, broker_error
+from orchestrator.canvas.outbox import MESSAGE_ERRORS, Outbox, broker_error
 from orchestrator.codec import as_json
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe.observer import use_run_span
@@ -61,15 +61,20 @@ class CeleryRuntime:
         now = self._keep_timers(header, dispatches)
         if not now:
             return
-        try:
-            with use_run_span(header), self._app.producer_or_acquire() as producer:
-                self._send_all(producer, header, now)
-        except SoftTimeLimitExceeded:
-            raise
-        except Exception as error:
-            # Transports raise whatever they come across, and whoever wanted to tell has to know that nobody was told.
-            is_refused = not isinstance(error, OperationalError | OSError)
-            raise broker_error(error, header, is_refused=is_refused) from error
+        for is_last in (False, True):
+            try:
+                with use_run_span(header), self._app.producer_or_acquire() as producer:
+                    self._send_all(producer, header, now)
+                return
+            except SoftTimeLimitExceeded:
+                raise
+            except Exception as error:
+                # Transports raise whatever they come across, and whoever wanted to tell has to know that nobody was
+                # told. A connection that breaks has many faces, so what is not plain is tried once more.
+                is_away = isinstance(error, OperationalError | OSError)
+                if is_last or is_away or isinstance(error, MESSAGE_ERRORS):
+                    raise broker_error(error, header, is_refused=not is_away) from error
+                log.debug("run %s: %r; its messages are sent once more", header.run_id, error)
 
     def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:
         """Send the messages of many runs together, on a connection on which no wait is long."""

@@ -69,7 +69,7 @@ def test_a_delay_that_is_refused_leaves_no_run() -> None:
     flow = shipping()
     app = Celery("away", broker=f"redis://127.0.0.1:{free_port()}/0", set_as_current=False)
     app.conf.broker_transport_options = {"max_retries": 0}
-    with Orchestrator(app, store=MemoryStore(), workflows=[flow]) as orchestrator:
+    with Orchestrator(app, store=MemoryStore(), workflows=[flow], broker_away="refuse") as orchestrator:
         with pytest.raises(InputInvalid):
             flow.delay("many")
         with pytest.raises(InputInvalid):

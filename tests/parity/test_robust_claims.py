@@ -95,6 +95,7 @@ class MutePlace(Place):
         """Build an app that nobody answers, and that does not ask for long."""
         app = make_app("amqp://guest@127.0.0.1:1//", self.backend, task_publish_retry=False)
         app.conf.broker_transport_options = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+        app.conf.orchestrator_broker_away = "refuse"  # else the resume stands, and the scheduler sends
         return app
 
 

@@ -311,14 +311,14 @@ def test_a_callers_repeat_gets_its_first_answer_whoever_comes_in_between() -> No
     """
     put = by_request(CreateActivation(activation()))
     first = applied(put)
-    assert first.displaced is None
+    assert first.displaced == {}
     other = applied(Change(RequestGuard("other", ACTIVE)), first.activations["0"], header=first.header)
-    assert other.displaced == ("caller", first.header.last_reply)
+    assert other.displaced == {"caller": first.header.last_reply}
     now = replace(other.header, settle_count=3, status=StoredStatus.CANCELED)
     again = applied(put, header=now, remembered=first.header.last_reply)
     assert (again.repeated, again.dispatches, again.activations) == (True, first.dispatches, {})
     assert again.header == replace(now, settle_count=0)
-    assert applied(Change(RequestGuard("", ACTIVE)), header=other.header).displaced is None  # upkeep displaces nobody
+    assert applied(Change(RequestGuard("", ACTIVE)), header=other.header).displaced == {}  # upkeep displaces nobody
 
 
 def test_a_memory_of_an_older_release_has_no_count_of_rests() -> None:

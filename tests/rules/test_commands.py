@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.rules import commands, flow, travel
+from orchestrator.rules import commands, flow, ownership, travel, undoing
 from orchestrator.rules.apply import apply
 from orchestrator.rules.change import (
     Committed,
@@ -61,7 +61,7 @@ def test_a_start_writes_what_the_run_begins_with() -> None:
     change = commands.start(STEPS, PENDING, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", frozenset({"pending"}))
     assert [op.activation.path for op in change.ops if isinstance(op, CreateActivation)] == ["", "0"]
-    known = {"resource_id": "me", "namespace": "here", "fingerprint": "fingerprint"}
+    known = {"resource_id": "me", "namespace": "here", "runtime": PENDING.runtime, "fingerprint": "fingerprint"}
     assert run_fields(change) == {"status": "running", "input": "v", "per_step": False, **known}
     assert change.events == ({"type": "workflow-start", "input": "v"},)
     assert (change.values, change.state, change.context) == (TEXTS.values, TEXTS.state, TEXTS.context)
@@ -85,15 +85,40 @@ def test_a_delayed_start_has_timers(of: Any, status: str, delay: int) -> None:
 
 
 def test_an_undone_start_leaves_a_pending_run() -> None:
-    """It is refused if a worker has begun with the first step, or if the run has settled since."""
+    """Nothing of it stays. It is refused if anything has happened since."""
     change = commands.start(STEPS, PENDING, "v", "id", TEXTS, LIMITS)
     answer = answer_to(change, PENDING)
-    undo = commands.undo_start(change, answer, "undo")
-    assert undo.guard == RequestGuard("undo", frozenset({"running"}), generation=0, settle_count=0)
-    assert run_fields(undo) == {"status": "pending", "started_at": 0}
-    assert undo.expect == (Precondition("0", "queued", answer.dispatches[0].seq),)
+    undo = undoing.undo_start(PENDING, change, answer, "undo")
+    assert undo.guard == RequestGuard("undo", frozenset({"running"}), commits=answer.header.commits, undoes="id")
+    before = {name: getattr(PENDING, name) for name in run_fields(change)}
+    assert run_fields(undo) == {**before, "started_at": 0}
     assert undo.drop == ("", "0")
-    assert undo.events == ()
+    assert (undo.state, undo.context) == (dict.fromkeys(change.state), dict.fromkeys(change.context))
+    assert (undo.drop_values, undo.drop_events, undo.events) == (tuple(change.values), True, ())
+    assert (undo.lease, undo.redelivery_delay) == (11, 22)
+
+
+@pytest.mark.parametrize(
+    "of", [graph(step("a")), graph(sleep("nap", 2.0)), graph(parallel("q", step("a"), sleep("n")))]
+)
+@pytest.mark.parametrize("delay", [0, 500])
+def test_a_start_of_whatever_kind_can_be_undone(of: Any, delay: int) -> None:
+    """Also one that is to begin later, and one that begins with a sleep."""
+    change = commands.start(of, PENDING, "v", "id", TEXTS, LIMITS, delay=delay)
+    answer = answer_to(change, PENDING)
+    created = [op.activation for op in change.ops if isinstance(op, CreateActivation)]
+    undone = answer_to(undoing.undo_start(PENDING, change, answer, "undo"), answer.header, *created)
+    assert replace(undone.header, commits=0, updated_at=0, last_request_id="", last_reply="") == PENDING
+
+
+def test_the_undo_of_a_repeated_start_goes_by_the_first_answer() -> None:
+    """The header in the answer to a repeat is the present one: a worker may have begun by then."""
+    change = commands.start(STEPS, PENDING, "v", "id", TEXTS, LIMITS)
+    answer = answer_to(change, PENDING)
+    late = Committed(replace(answer.header, commits=7), answer.dispatches)
+    undo = undoing.undo_start(PENDING, change, late, "undo")
+    assert isinstance(undo.guard, RequestGuard)
+    assert undo.guard.commits == answer.header.commits
 
 
 # --- resume ---------------------------------------------------------------------------------------------------
@@ -111,23 +136,51 @@ def test_a_resume_gives_data_to_suspended_activations_alone() -> None:
     assert (change.values, change.context, change.events) == ({"v": "=1"}, {"c": None}, ())
 
 
-@pytest.mark.parametrize("live, changes", [(1, 2), (2, 1)])
-def test_a_resume_is_undone_as_a_whole_where_nothing_else_can_have_gone_on(live: int, changes: int) -> None:
-    """Otherwise only what was resumed goes back, and the run settles with whatever status results."""
-    other = Activation(path="2", status="waiting", seq=9)
-    answer = Committed(replace(HEADER, live=live), (Dispatch("0", 12, ""),))
-    ids = ("first", "second")
-    undo = commands.undo_resume(replace(HEADER, status="suspended"), [SUSPENDED], [SUSPENDED, other], answer, ids)
-    assert len(undo) == changes
-    alone = undo[-1]
-    assert alone.guard == RequestGuard("second", frozenset({"running"}), generation=2, settle_count=3)
-    assert fields_of(alone, "0") == {"status": "suspended", "resume": "", "resumed": False, "attempt": 1}
-    assert alone.expect == (Precondition("0", "queued", 12),)
-    assert run_fields(alone) == {}
-    for whole in undo[:-1]:
-        assert whole.guard == replace(alone.guard, id="first")
-        assert run_fields(whole) == {"status": "suspended"}
-        assert whole.expect == (*alone.expect, Precondition("2", "waiting", 9))
+def test_an_undone_resume_leaves_what_was_read() -> None:
+    """Context, status and moments are as before, and the run as a whole too."""
+    header = replace(HEADER, status="suspended", suspended=1, commits=11)
+    asked = replace(SUSPENDED, suspended_at=5, queued_at=4)
+    change = commands.resume(header, [asked], {"0": "v"}, "id", TEXTS, LIMITS)
+    answer = Committed(replace(header, status="running", commits=12), (Dispatch("0", 12, ""),))
+    undo = undoing.undo_resume(header, [asked], {"c": "=0"}, change, answer, "undo")
+    assert undo is not None
+    assert undo.guard == RequestGuard("undo", frozenset({"running"}), commits=12, undoes="id")
+    first, second = [op for op in undo.ops if isinstance(op, UpdateActivation)]
+    assert first.fields == {"status": "suspended"}
+    assert "status" not in second.fields
+    known = {"resume": "", "resumed": False, "attempt": 1, "suspended_at": 5, "queued_at": 4, "resumed_at": 0}
+    assert known.items() <= second.fields.items()
+    assert run_fields(undo) == {"status": "suspended", "per_step": False}
+    assert (undo.context, undo.drop_values) == ({"c": "=0"}, ("v",))
+    assert (undo.lease, undo.redelivery_delay) == (11, 22)
+    assert undoing.undo_resume(replace(header, commits=10), [asked], {}, change, answer, "undo") is None
+
+
+# --- to whom a run belongs --------------------------------------------------------------------------------------
+
+
+WAITING = Activation(path="2", status="waiting", deadline=9, seq=9)
+
+
+@pytest.mark.parametrize("before, after", [("local", "celery"), ("celery", "local")])
+def test_who_lets_a_run_go_on_has_all_of_its_timers(before: str, after: str) -> None:
+    """Each is written once more, and nothing may have moved meanwhile."""
+    header = replace(HEADER, status="suspended", runtime=before, namespace="here", live=0, commits=4)
+    change = commands.resume(header, [SUSPENDED], {"0": "v"}, "id", TEXTS, LIMITS)
+    adopted = ownership.adopt(change, header, [SUSPENDED, WAITING], after, "there")
+    assert {"runtime": after, "namespace": "there"}.items() <= run_fields(adopted).items()
+    assert adopted.ops[-1] == UpdateActivation("2", {})
+    assert isinstance(adopted.guard, RequestGuard)
+    assert adopted.guard.commits == 4
+    assert ownership.adopt(change, header, [WAITING], before, "here") is change
+
+
+def test_a_run_on_which_workers_are_busy_stays_theirs() -> None:
+    """A process could not go on with what they do. A restart takes all of it."""
+    header = replace(HEADER, runtime="celery", live=1)
+    change = commands.resume(header, [SUSPENDED], {"0": "v"}, "id", TEXTS, LIMITS)
+    assert ownership.adopt(change, header, [WAITING], "local", "here") is change
+    assert ownership.adopt(change, header, [WAITING], "local", "here", takes_all=True) is not change
 
 
 # --- cancel and restart ---------------------------------------------------------------------------------------

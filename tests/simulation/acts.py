@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.definitions.definition import Definition
@@ -129,15 +129,17 @@ def graph(*flow_: Node) -> Graph:
 # --- a run, from the outside ----------------------------------------------------------------------------------
 
 
-def new_header() -> RunHeader:
-    """The header of a pending evented run."""
-    return RunHeader(run_id=RUN, workflow_id="workflow", fingerprint=FINGERPRINT, namespace=NAMESPACE, runtime="celery")
+def new_header(runtime: str = "celery") -> RunHeader:
+    """The header of a pending run."""
+    return RunHeader(run_id=RUN, workflow_id="workflow", fingerprint=FINGERPRINT, namespace=NAMESPACE, runtime=runtime)
 
 
-def start_change(of: Graph, header: RunHeader, fresh: Fresh, *, delay: int = 0) -> Change:
-    """The run begins, at once or later."""
-    texts = StoredTexts({"input": _text("input")})
-    return commands.start(of, header, "input", fresh(), texts, LIMITS, delay=delay)
+def start_change(of: Graph, header: RunHeader, fresh: Fresh, *, delay: int = 0, by: str = "") -> Change:
+    """The run begins, at once or later. A user of a name begins it with state and context and a resource of its own."""
+    kept = {by: _text(by)} if by else {}
+    texts = StoredTexts({"input": _text("input")}, kept, kept)
+    begins = replace(header, resource_id=by)
+    return commands.start(of, begins, "input", fresh(), texts, LIMITS, delay=delay)
 
 
 def resume_change(header: RunHeader, activation: Activation, fresh: Fresh) -> Change:
@@ -146,11 +148,17 @@ def resume_change(header: RunHeader, activation: Activation, fresh: Fresh) -> Ch
 
 
 def resume_all(
-    header: RunHeader, activations: Sequence[Activation], fresh: Fresh, *, data: str = "data", per_step: bool = False
+    header: RunHeader,
+    activations: Sequence[Activation],
+    fresh: Fresh,
+    *,
+    data: str = "data",
+    per_step: bool = False,
+    context: Mapping[str, str | None] | None = None,
 ) -> Change:
     """A user resumes these activations, which were read together, or lets a paused run go on."""
     data_ids = {activation.path: data for activation in activations if activation.status != ActivationStatus.PAUSED}
-    texts = StoredTexts({data: _text(data)} if data_ids else {})
+    texts = StoredTexts({data: _text(data)} if data_ids else {}, context=context or {})
     return commands.resume(header, activations, data_ids, fresh(), texts, LIMITS, per_step=per_step)
 
 

@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestrator.rules import flow
-from orchestrator.rules.change import Change, Claimed, LeaseGuard, RequestGuard
+from orchestrator.rules.change import Claimed, LeaseGuard, RequestGuard
 from orchestrator.rules.model import Activation, RunHeader
 from tests.simulation import acts
 from tests.simulation.state import (
+    Confirms,
     Finds,
     Holds,
     Insists,
     Local,
+    Looks,
     Means,
     Parent,
     PutsBack,
@@ -35,7 +37,8 @@ def key(state: State, now: int) -> Any:
     header = state.header
     return (
         (header.status, header.outcome, bool(header.failure), header.closed, header.settle_count > 0),
-        (header.generation, header.per_step, header.settle_count > state.awaited),
+        (header.generation, header.per_step, header.settle_count > state.awaited, header.runtime, header.namespace),
+        (state.kept, state.context, state.starts),
         tuple(_activation_key(activation, now, name, asked) for activation in state.activations),
         tuple(sorted((path, name.number(seq)) for path, seq in state.messages)),
         tuple(sorted((_local_key(local, name, now) for local in state.workers), key=repr)),
@@ -170,9 +173,15 @@ def _user_key(user: User, state: State, name: _Names) -> Any:
             return "sends", tuple(map(name.entry, entries)), about, value
         case Means():
             return "means", *_means_key(user, header, name)
-        case Undoes(means=means, changes=changes):
-            undone = tuple(_undo_key(change, header, name) for change in changes)
-            return "undoes", *_means_key(means, header, name), undone
+        case Undoes(means=means, change=change, number=number):
+            may_be = number == header.commits, number in state.told, len(change.ops)
+            return "undoes", *_means_key(means, header, name), *may_be
+        case Looks(means=means):
+            return "looks", *_means_key(means, header, name)
+        case Confirms(means=means, change=change):
+            assert isinstance(change.guard, RequestGuard)
+            read = tuple((expect.path, name.number(expect.seq)) for expect in change.expect)
+            return "confirms", *_means_key(means, header, name), read, change.guard.commits in (None, header.commits)
         case Parent(way=way, activation=activation, change=change):
             read = () if change is None else tuple((e.path, name.number(e.seq), e.deadline) for e in change.expect)
             token = name.token(change.guard.token) if change and isinstance(change.guard, LeaseGuard) else ""
@@ -189,17 +198,14 @@ def _user_key(user: User, state: State, name: _Names) -> Any:
 def _means_key(means: Means, header: RunHeader, name: _Names) -> tuple[Any, ...]:
     """Generation and settle count only ever grow: what matters is whether they still are as they were read."""
     read, ops = means.header, len(means.change.ops)
-    same = read.generation == header.generation, read.settle_count == header.settle_count
+    same: tuple[bool, ...] = read.generation == header.generation, read.settle_count == header.settle_count
+    guard = means.change.guard
+    if isinstance(guard, RequestGuard) and guard.commits is not None:
+        same = *same, guard.commits == header.commits
     activations = tuple(
         (activation.path, activation.status, name.number(activation.seq)) for activation in means.activations
     )
     return means.wish, read.status, same, ops, activations
-
-
-def _undo_key(change: Change, header: RunHeader, name: _Names) -> tuple[Any, ...]:
-    assert isinstance(change.guard, RequestGuard)
-    same = change.guard.generation == header.generation, change.guard.settle_count == header.settle_count
-    return same, len(change.ops), tuple((expect.path, name.number(expect.seq)) for expect in change.expect)
 
 
 def _numbers_of(user: User, state: State) -> Iterator[int]:
@@ -208,9 +214,11 @@ def _numbers_of(user: User, state: State) -> Iterator[int]:
             yield from [waiting.seq] if waiting is not None else []
         case Means(activations=activations):
             yield from (activation.seq for activation in activations)
-        case Undoes(means=means, changes=changes):
+        case Undoes(means=means) | Looks(means=means):
             yield from (activation.seq for activation in means.activations)
-            yield from (expect.seq for change in changes for expect in change.expect)
+        case Confirms(means=means, change=change):
+            yield from (activation.seq for activation in means.activations)
+            yield from (expect.seq for expect in change.expect)
         case Parent(activation=activation, change=change):
             yield activation.seq
             yield from () if change is None else (expect.seq for expect in change.expect)

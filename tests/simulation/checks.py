@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from orchestrator.rules import flow
-from orchestrator.rules.change import Change, Claimed, Doc
+from orchestrator.rules.change import Change, Claimed, Doc, RequestGuard
 from orchestrator.rules.graph import Graph, Nested, Path, Sleep, Step
 from orchestrator.rules.model import (
     AWAITING,
@@ -19,6 +20,7 @@ from orchestrator.rules.model import (
     RunHeader,
     StoredStatus,
 )
+from orchestrator.rules.timers import has_timer
 from orchestrator.rules.value_ids import make_items_prefix
 from tests.simulation import acts
 from tests.simulation.state import SETTLED, Sends, State, Violation
@@ -36,6 +38,7 @@ def in_order(state: State) -> None:
     if (header.live, header.suspended, header.waiting, header.paused) != counts:
         raise Violation(f"the header counts {header.live} live, {header.suspended} suspended; there are {counts}")
     _check_settled(state)
+    _was_started_once(state)
     heard = [activation.output for activation in state.activations if activation.output.startswith("v")]
     if len(heard) != len(set(heard)):
         raise Violation(f"two have heard the same event: {heard}")
@@ -43,6 +46,27 @@ def in_order(state: State) -> None:
     waiting = [activation for activation in state.activations if activation.status == ActivationStatus.WAITING]
     if kept and waiting:
         raise Violation(f"{waiting[0].path} waits although {kept} has been sent")
+
+
+def has_its_timers(header: RunHeader, activations: Iterable[Activation], timers: Collection[str]) -> None:
+    """The schedulers to whom the run belongs find each of its timers, and no others do."""
+    wanted = {activation.path for activation in activations if has_timer(header, activation)}
+    if wanted != timers:
+        raise Violation(f"the timers of {sorted(wanted ^ set(timers))} are not where the run is ({header.runtime!r})")
+
+
+def _was_started_once(state: State) -> None:
+    """The run has what one start has given it, and nothing of one that was undone."""
+    header = state.header
+    starts = 0 if header.status == StoredStatus.PENDING else 1 + header.generation
+    if state.starts != starts and (state.starts or header.status != StoredStatus.CANCELED):
+        raise Violation(f"the log says that the run was started {state.starts} times, and it was {starts}")
+    mine = {header.resource_id} - {""}
+    context = {key for key, _ in state.context} - {"resumed"}
+    if {key for key, _ in state.kept} != mine or context != mine:
+        raise Violation(f"the run of {header.resource_id!r} has the state {state.kept} and the context {state.context}")
+    if header.status == StoredStatus.PENDING and (header.input or header.started_at or mine):
+        raise Violation("the run has not been started, and has something of a start")
 
 
 def _counters(state: State) -> tuple[int, int, int, int]:
@@ -288,6 +312,13 @@ def has_resumed(after: State, activations: Iterable[Activation]) -> None:
             raise Violation(f"{activation.path} is resumed, and is {now and now.status}")
 
 
+def has_gone_over(after: State, change: Change, runtime: str) -> None:
+    """Whoever asked for all timers of the run has it."""
+    guard = change.guard
+    if isinstance(guard, RequestGuard) and guard.commits is not None and after.header.runtime != runtime:
+        raise Violation(f"the run goes on elsewhere, and belongs to {after.header.runtime!r}")
+
+
 def has_restarted(after: State, activations: Iterable[Activation]) -> None:
     """A step that was claimed begins again, and can know it."""
     for activation in activations:
@@ -297,15 +328,11 @@ def has_restarted(after: State, activations: Iterable[Activation]) -> None:
 
 
 def is_as_before(after: State, activations: Iterable[Activation]) -> None:
-    """A request that was taken back has left nothing behind."""
+    """A resume that was undone has left nothing behind but a number."""
     for activation in activations:
         now = after.at(activation.path)
-        if now is None or _wish(now) != _wish(activation):
+        if now is None or replace(now, seq=activation.seq) != activation:
             raise Violation(f"{activation.path} is not as it was before it was resumed")
-
-
-def _wish(activation: Activation) -> tuple[str, str, bool, int]:
-    return activation.status, activation.resume, activation.resumed, activation.attempt
 
 
 def has_sent(before: State, after: State, sends: Sends) -> None:

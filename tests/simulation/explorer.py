@@ -61,6 +61,8 @@ class Explorer(Workers, Users):
     * `race`    a user stops between reading and committing
     * `insist`  the answer to a user's change is lost, and the change is sent again, whoever has come in between
     * `away`    the broker is away when a user resumes, and the resume is taken back
+    * `look`    a user comes to resume what another has resumed of whom nobody could be told
+    * `elsewhere` a user lets the run go on by the other runtime, to which it belongs from then on
     * `unstart` the broker was away when the run was started, and the start is taken back
     * `start`   two users have read the pending run, and both start it
     * `defer`   a worker has another graph, and gives the claim back

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.rules import attempt_commands, commands
+from orchestrator.rules import attempt_commands, commands, ownership, undoing
 from orchestrator.rules.change import Change
 from orchestrator.rules.graph import Graph
 from tests.simulation.explorer import Explorer, Found
 
+COMMANDS = (commands, attempt_commands, undoing, ownership)  # the modules that make changes
 Patch = pytest.MonkeyPatch
 Edit = Callable[[Any], Any]
 _WHOLE: dict[str, Found] = {}
@@ -66,7 +67,7 @@ def commands_are(edit: Edit, *names: str, judges: bool = True, hears: bool = Tru
 
     def mutate(patch: Patch) -> None:
         for name in names:
-            module = commands if hasattr(commands, name) else attempt_commands
+            module = next(module for module in COMMANDS if name in vars(module))
             patch.setattr(module, name, _edited(getattr(module, name), edit))
         patch.setattr(Explorer, "judges", judges)
         patch.setattr(Explorer, "hears", judges and hears)

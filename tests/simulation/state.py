@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from orchestrator.rules.change import Change, Claimed, Dispatch, RequestGuard
@@ -10,6 +11,7 @@ from orchestrator.rules.model import FINAL, Activation, RunHeader, StoredStatus
 Message = tuple[str, int]
 Place = tuple[str, str]  # path and visit of an activation, in the present generation
 Budget = tuple[tuple[str, int], ...]
+OF_WORKERS = frozenset({"kill", "lose", "unsent"})
 SETTLED = FINAL | {StoredStatus.SUSPENDED, StoredStatus.PAUSED}
 
 
@@ -84,7 +86,7 @@ class Means:
     header: RunHeader
     activations: tuple[Activation, ...]  # as they were read: those that the wish means
     change: Change
-    awaiting: tuple[Activation, ...] = ()  # all that awaited something when they were read
+    is_elsewhere: bool = False  # it comes from a process of the other runtime
 
     @property
     def act(self) -> str:
@@ -94,10 +96,38 @@ class Means:
 
 @dataclass(frozen=True)
 class Undoes:
-    """A user's change stands, but the broker was away: it is about to be taken back by the first of these that fits."""
+    """A user's change stands, but the broker was away: it is about to be undone by this one."""
 
     means: Means
-    changes: tuple[Change, ...]
+    change: Change
+    settle_count: int = 0  # as the user's change has left it
+    context: tuple[tuple[str, str], ...] = ()  # the request context before it
+
+    @property
+    def number(self) -> int | None:
+        """The number of the commit that is about to be undone."""
+        assert isinstance(self.change.guard, RequestGuard)
+        return self.change.guard.commits
+
+    def is_of(self, act: str, paths: Collection[str]) -> bool:
+        """Tell whether it is the same that another wants: a start, or a resume of one of these."""
+        mine = {activation.path for activation in self.means.activations}
+        return self.means.act == act and (act == "start" or bool(mine & set(paths)))
+
+
+@dataclass(frozen=True)
+class Looks:
+    """A user was refused because another was first, and is about to look whether that stands."""
+
+    means: Means
+
+
+@dataclass(frozen=True)
+class Confirms:
+    """A user who is refused is about to make final what another has done, before it takes that for an answer."""
+
+    means: Means
+    change: Change
 
 
 @dataclass(frozen=True)
@@ -133,7 +163,7 @@ class PutsBack:
     dispatches: tuple[Dispatch, ...]
 
 
-User = Sends | Means | Undoes | Insists | Parent | PutsBack
+User = Sends | Means | Undoes | Looks | Confirms | Insists | Parent | PutsBack
 
 
 # --- all of it ------------------------------------------------------------------------------------------------
@@ -156,6 +186,10 @@ class State:
     # Replies that the store remembers beside the header: those to users who will ask again.
     requests: tuple[tuple[str, str], ...] = ()
     aside: Local = None  # a second scheduler, whose clock is another
+    kept: tuple[tuple[str, str], ...] = ()  # the run's state
+    context: tuple[tuple[str, str], ...] = ()  # its request context
+    starts: int = 0  # how often its log says that it has been started
+    told: frozenset[int] = frozenset()  # numbers of commits of which others were told that they stand
 
     def at(self, path: str) -> Activation | None:
         """The activation at this path."""
@@ -168,7 +202,9 @@ class State:
         return dict(self.requests).get(user.id)
 
     def may_have(self, fault: str) -> bool:
-        """Tell whether the budget lets this happen once more."""
+        """Tell whether the budget lets this happen once more. In its caller's process a run has no such faults."""
+        if fault in OF_WORKERS and self.header.runtime == "local":
+            return False
         return dict(self.budget).get(fault, 0) > 0
 
     def with_activation(self, activation: Activation) -> State:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.rules import attempt_commands, commands
-from orchestrator.rules.change import UpdateRun
+from orchestrator.rules import attempt_commands, undoing
+from orchestrator.rules.change import Change, Op, RequestGuard, UpdateActivation, UpdateRun
 from orchestrator.rules.graph import Graph
-from tests.simulation.acts import foreach, graph, parallel, sleep, step, wait
+from tests.simulation.acts import foreach, graph, nested, parallel, sleep, step, wait
 from tests.simulation.edits import (
     ANY,
     any_mail,
@@ -35,12 +35,11 @@ from tests.simulation.edits import (
     nothing_goes_away,
     nothing_is_expected,
     one_page_less,
-    only_the_first_is_expected,
     run_is,
     sleeps_now,
     without,
 )
-from tests.simulation.mutants import Edit, Mutant, Patch, commands_are
+from tests.simulation.mutants import COMMANDS, Edit, Mutant, Patch, commands_are
 from tests.simulation.test_guards_of_users import transitions_are_not_checked
 
 ASK = graph(step("a", suspends=1))
@@ -61,12 +60,33 @@ PREPARED = {"delay": 60_000}
 STEPWISE = {"per_step": True}
 TO_A = {"targets": ("a",)}
 
+ASK_THEN = graph(step("a", suspends=1), step("b"))
+FORK = graph(parallel("q", step("a", suspends=1), nested("n", step("b"), step("c"))))
+MIXED = graph(parallel("q", step("a", suspends=1), wait("w", 1.0, step("late"))), step("b"))
+HERE = {"runtime": "local"}
+AWAY, UNSTART = {"away": 1, "race": 1}, {"unstart": 1, "start": 1}
+
 PRECONDITION, CONSEQUENCE, TELLS = "precondition", "consequence", "event"
 
 
 def decides(module: Any, name: str, answer: Callable[..., Any]) -> Callable[[Patch], None]:
     """A decision of the rules comes out otherwise."""
     return lambda patch: patch.setattr(module, name, answer)
+
+
+def confirms(edit: Edit) -> Edit:
+    """The confirmation is another, where there is one."""
+    return lambda change: change and edit(change)
+
+
+def without_guards(change: Change) -> Change:
+    """It is taken whatever has happened since."""
+    return replace(change, guard=RequestGuard("", ANY), expect=())
+
+
+def is_touch(op: Op) -> bool:
+    """Tell whether the operation writes an activation as it is, for its timer."""
+    return isinstance(op, UpdateActivation) and not op.fields
 
 
 @dataclass(frozen=True)
@@ -109,8 +129,62 @@ CASES: dict[str, dict[str, Case]] = {
         TELLS: Case(leave_out("workflow-start"), NAP, {}, NOT_TOLD, PREPARED),
     },
     "undo_start": {
-        PRECONDITION: Case(nothing_is_expected, STEPS, {"unstart": 1, "lose": 1}, "has begun"),
+        PRECONDITION: Case(guard_is(commits=None), STEPS, {"unstart": 1, "lose": 1}, "has begun"),
         CONSEQUENCE: Case(nothing_goes_away, STEPS, {"unstart": 1}, "has not been started, and has activations"),
+        TELLS: Case(lambda change: replace(change, drop_events=False), STEPS, {"unstart": 1}, "the log says"),
+    },
+    "undo_start, its state": {
+        PRECONDITION: Case(guard_is(commits=None), ONE, UNSTART, "has begun"),
+        CONSEQUENCE: Case(lambda change: replace(change, state={}), ONE, {"unstart": 1}, "has the state"),
+        TELLS: Case(lambda change: replace(change, drop_events=False), ONE, UNSTART, "the log says"),
+    },
+    "undo_start, its context": {
+        PRECONDITION: Case(guard_is(commits=None), ONE, UNSTART, "has begun"),
+        CONSEQUENCE: Case(lambda change: replace(change, context={}), ONE, UNSTART, "the context is"),
+        TELLS: Case(lambda change: replace(change, drop_events=False), ONE, UNSTART, "the log says"),
+    },
+    "undo_start, what it was given": {
+        PRECONDITION: Case(guard_is(commits=None), ONE, UNSTART, "has begun"),
+        CONSEQUENCE: Case(fields_without("resource_id", of=UpdateRun), ONE, UNSTART, "has the state"),
+        TELLS: Case(lambda change: replace(change, drop_events=False), ONE, UNSTART, "the log says"),
+    },
+    "confirm_start": {
+        PRECONDITION: Case(confirms(guard_is(statuses=ANY)), ONE, UNSTART, "and it is pending"),
+        CONSEQUENCE: Case(
+            decides(undoing, "confirm_start", lambda header: None), ONE, UNSTART, "was told that it stands"
+        ),
+    },
+    "confirm_resume": {
+        PRECONDITION: Case(
+            confirms(without_guards), ASKS, {"away": 1, "race": 1}, "is told that 0.0 has been resumed"
+        ),
+        CONSEQUENCE: Case(
+            decides(undoing, "confirm_resume", lambda header, activations: None), ASK, AWAY, "was told that it stands"
+        ),
+    },
+    "confirm_all": {
+        PRECONDITION: Case(
+            confirms(without_guards), ASK, {"away": 1, "look": 1}, "is told that 0 has been resumed"
+        ),
+        CONSEQUENCE: Case(
+            decides(undoing, "confirm_all", lambda header: None), ASK, {"away": 1, "look": 1}, "was told that it stands"
+        ),
+    },
+    "is_same_suspension": {
+        PRECONDITION: Case(
+            decides(undoing, "is_same_suspension", lambda before, now: False), ASK, AWAY, "is told that 0 has been"
+        ),
+        CONSEQUENCE: Case(
+            decides(undoing, "is_same_suspension", lambda before, now: True), ASK, AWAY, "is resumed, and is"
+        ),
+    },
+    "adopt": {
+        PRECONDITION: Case(guard_is(commits=None), FORK, {"elsewhere": 1, "race": 1}, "are not where the run is", HERE),
+        CONSEQUENCE: Case(without(is_touch), MIXED, {"elsewhere": 1}, "are not where the run is", HERE),
+    },
+    "adopt, its owner": {
+        PRECONDITION: Case(guard_is(commits=None), FORK, {"elsewhere": 1, "race": 1}, "are not where the run is", HERE),
+        CONSEQUENCE: Case(without(run_is(runtime="celery")), ASK_THEN, {"elsewhere": 1}, "and belongs to", HERE),
     },
     "resume": {
         PRECONDITION: Case(nothing_is_expected, ASK, RACE, FIRST),
@@ -125,8 +199,16 @@ CASES: dict[str, dict[str, Case]] = {
         CONSEQUENCE: Case(without(is_move), STEPS, {}, "is resumed, and is paused", STEPWISE),
     },
     "undo_resume": {
-        PRECONDITION: Case(only_the_first_is_expected, ASKS, {"away": 1}, "suspended while something is live"),
+        PRECONDITION: Case(guard_is(commits=None), ASKS, {"away": 1}, "has begun"),
         CONSEQUENCE: Case(fields_without("resumed", "resume"), ASK, {"away": 1}, "is not as it was"),
+    },
+    "undo_resume, when it was suspended": {
+        PRECONDITION: Case(confirms(guard_is(commits=None)), ASK, AWAY, "has begun"),
+        CONSEQUENCE: Case(fields_without("resumed_at"), ASK, {"away": 1}, "is not as it was"),
+    },
+    "undo_resume, its context": {
+        PRECONDITION: Case(confirms(guard_is(commits=None)), ASK, AWAY, "has begun"),
+        CONSEQUENCE: Case(lambda change: change and replace(change, context={}), ASK, {"away": 1}, "the context is"),
     },
     "cancel": {
         PRECONDITION: Case(guard_is(settle_count=None), ASK, CANCEL, "it has settled since"),
@@ -284,8 +366,12 @@ CASES: dict[str, dict[str, Case]] = {
 
 # Commands that tell nothing of themselves, and why.
 SILENT = {
-    "undo_start": "The log of a run is only ever appended to: the next start tells of itself again.",
     "resume": "The claim that follows tells of it, with the data: a resume that is taken back must not be told.",
+    "confirm_start": "For a reader of the run nothing happens.",
+    "confirm_resume": "The same.",
+    "confirm_all": "The same.",
+    "is_same_suspension": "It is a decision; the resume that follows is told of by the claim.",
+    "adopt": "What it is a part of tells of itself.",
     "undo_resume": "Nothing has been told that would have to be taken back.",
     "restart": "The claims that follow tell of what starts; what had started is not told to start again.",
     "send_event": "The step that waits tells of its result, when it has been claimed.",
@@ -314,7 +400,7 @@ def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
     """A command that is added to the rules is added here."""
     made = {
         name
-        for module in (commands, attempt_commands)
+        for module in COMMANDS
         for name, value in vars(module).items()
         if callable(value) and value.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -325,6 +411,7 @@ def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
         "find_retry_pause",
         "is_claim",
         "is_claim_of",
+        "expect_unmoved",
         "may_delete",
         "must_give_up",
     }

@@ -212,7 +212,7 @@ MUTANTS = {
     "resume, repeated, what to wait for": Mutant(
         a_repeat_waits_for_another_rest, ASK, {"insist": 1, "cancel": 1}, "of another rest to wait for"
     ),
-    "undo, expects": Mutant(commands_are(nothing_is_expected, "undo_resume"), ASK, {"away": 1}, "has begun"),
+    "undo, commits": Mutant(commands_are(guard_is(commits=None), "undo_resume"), ASK, {"away": 1}, "has begun"),
     # cancel
     "cancel, settle count": Mutant(
         commands_are(guard_is(settle_count=None), "cancel"), ASK, {"race": 1, "cancel": 1}, "it has settled since"

@@ -13,8 +13,8 @@ import pytest
 
 from orchestrator import Orchestrator, Workflow
 from orchestrator import step as as_step
-from orchestrator.rules import commands
-from orchestrator.rules.apply import LOST
+from orchestrator.rules import commands, undoing
+from orchestrator.rules.apply import LOST, MOVED
 from orchestrator.rules.change import Committed
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Graph
@@ -22,12 +22,14 @@ from orchestrator.rules.model import Activation, ActivationStatus, StoredStatus
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, callers
-from tests.simulation.acts import RUN, foreach, graph, parallel, sleep, step
+from tests.simulation.acts import RUN, foreach, graph, parallel, sleep, step, wait
 from tests.simulation.explorer import Explorer
 from tests.simulation.play import Play
 from tests.simulation.test_histories import reason
 
 BAIL = graph(parallel("q", step("a"), step("b", closes="bail")))
+ASK_THEN = graph(step("a", suspends=1), step("b"))
+MIXED = graph(parallel("q", step("a", suspends=1), wait("w", 1.0, step("late"))), step("b"))
 ASKS = graph(parallel("q", step("a", suspends=1), step("b", suspends=1)))
 
 
@@ -57,20 +59,32 @@ def test_a_sleep_that_was_paused_is_slept_after_its_resume() -> None:
     assert clock.now() - before >= 60_000
 
 
-@pytest.mark.parametrize("fails", [0, 1])
-def test_a_resume_that_is_taken_back_does_not_hide_what_others_did_meanwhile(fails: int) -> None:
-    """Another step was resumed and has ended: the run settles anew, and users who wait hear of it."""
-    play = Play(graph(parallel("q", step("a", suspends=1), step("b", suspends=1, fails=fails))))
-    before, awaiting = play.through(), play.store.load_awaiting(RUN)
-    resumed = play.resume("0.0")
+def test_a_resume_stands_on_which_others_have_built() -> None:
+    """Another step was resumed, and has ended: nothing of that may be undone, so the scheduler sends."""
+    play = Play(graph(parallel("q", step("a", suspends=1), step("b", suspends=1))))
+    before = play.through()
+    change = acts.resume_change(before, play.activation("0.0"), play.fresh)
+    resumed = play.send(change)
     assert isinstance(resumed, Committed)
     other = play.resume("0.1")
     assert isinstance(other, Committed)
     play.go_on(play.claim("0.1"))
-    undo = commands.undo_resume(before, awaiting[:1], awaiting, resumed, (play.fresh(), play.fresh()))
-    assert any(isinstance(play.send(change), Committed) for change in undo)
-    assert play.through().status == (StoredStatus.FAILED if fails else StoredStatus.SUSPENDED)
-    assert play.header.settle_count > other.header.settle_count
+    suspended = play.store.load_awaiting(RUN)
+    undo = undoing.undo_resume(before, suspended, {}, change, resumed, play.fresh())
+    assert undo is not None
+    assert reason(play.send(undo)) == MOVED
+    assert play.through().status == StoredStatus.SUCCESS
+
+
+def test_a_resume_is_not_undone_where_nobody_knows_how_it_was_before() -> None:
+    """Something had happened between the caller's look and its resume."""
+    play = Play(graph(parallel("q", step("a", suspends=1), step("b", suspends=1))))
+    before, first = play.through(), play.activation("0.0")
+    play.resume("0.1")
+    change = acts.resume_change(before, first, play.fresh)
+    resumed = play.send(change)
+    assert isinstance(resumed, Committed)
+    assert undoing.undo_resume(before, [first], {}, change, resumed, play.fresh()) is None
 
 
 class Moving(MemoryStore):
@@ -102,7 +116,7 @@ def test_a_cancel_that_meets_the_end_of_a_start_still_cancels() -> None:
         start = commands.start(workflow.compiled, header, "input", "start", texts, CommitLimits())
         started = store.commit(run.run_id, start)
         assert isinstance(started, Committed)
-        store.then = lambda: store.commit(run.run_id, commands.undo_start(start, started, "undo"))
+        store.then = lambda: store.commit(run.run_id, undoing.undo_start(header, start, started, "undo"))
         run.cancel()
         assert run.status == "canceled"
     assert store.load(run.run_id) == []
@@ -138,6 +152,9 @@ SEARCHES = {
     ),
     "a sleep step by step": Search(graph(step("a"), sleep("nap"), step("b")), {"kill": 1}, {"per_step": True}),
     "a resume that is taken back": Search(ASKS, {"away": 1}),
+    "a resume that is taken back, and another who wants the same": Search(
+        graph(step("a", suspends=1)), {"away": 1, "race": 1, "look": 1}
+    ),
     "a resume that is taken back, beside a failure": Search(
         graph(parallel("q", step("a", suspends=1), step("b", suspends=1, fails=1))), {"away": 1}
     ),
@@ -145,6 +162,16 @@ SEARCHES = {
         graph(step("a"), parallel("q", step("b"), step("c"))), {"away": 1}, {"per_step": True}
     ),
     "a start that is taken back": Search(graph(step("a")), {"unstart": 1, "cancel": 1, "race": 1}),
+    "a start that is taken back, and another with other state": Search(
+        graph(step("a")), {"unstart": 1, "start": 1, "kill": 1}
+    ),
+    "a run of this process that goes on elsewhere": Search(MIXED, {"elsewhere": 1, "kill": 1}, {"runtime": "local"}),
+    "a run of this process that goes on elsewhere, raced": Search(
+        ASK_THEN, {"elsewhere": 1, "race": 1, "lose": 1}, {"runtime": "local"}
+    ),
+    "a run of workers that goes on in a process": Search(MIXED, {"elsewhere": 1}),
+    "a run that is restarted elsewhere": Search(ASK_THEN, {"elsewhere": 1, "restart": 1, "kill": 1}),
+    "a run that travels elsewhere": Search(ASK_THEN, {"elsewhere": 1, "travel": 1}, {"targets": ("a",)}),
     "a restart after a bail": Search(BAIL, {"restart": 1, "race": 1}),
     "a restart after a bail, by nobody else": Search(BAIL, {"kill": 1}, {"auto_restart": False}),
 }

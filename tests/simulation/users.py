@@ -10,44 +10,69 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from orchestrator.errors import GraphChanged, ResumeAmbiguous, RunNotSuspended, StepNotSuspended
-from orchestrator.rules import attempt_commands, commands, flow, travel
+from orchestrator.rules import attempt_commands, commands, flow, ownership, travel, undoing
 from orchestrator.rules.addressing import Target
 from orchestrator.rules.apply import ENDED_RUN
 from orchestrator.rules.change import Change, Claimed, Committed, Refused, RequestGuard
-from orchestrator.rules.model import AWAITING, ENDED, FINAL, Activation, ActivationStatus, StoredStatus
+from orchestrator.rules.model import ENDED, FINAL, Activation, ActivationStatus, StoredStatus
 from orchestrator.rules.timers import on_unsent
 from tests.simulation import acts, callers, checks
 from tests.simulation.acts import RUN
-from tests.simulation.state import Insists, Means, Parent, Place, PutsBack, Sends, State, Undoes, Violation
-from tests.simulation.world import Move, World
+from tests.simulation.state import (
+    Confirms,
+    Insists,
+    Looks,
+    Means,
+    Parent,
+    Place,
+    PutsBack,
+    Sends,
+    State,
+    Undoes,
+    User,
+    Violation,
+)
+from tests.simulation.undoers import Undoers
+from tests.simulation.world import Move
 
 
-class Users(World):
+class Users(Undoers):
     """The users' moves, and which of them must win. Their changes come from the commands; a mutant gets those wrong."""
 
     def _users(self, state: State) -> Iterator[Move]:
-        for means, cost in self._wishes(state):
+        for means, cost in self._wishes_everywhere(state):
             paid = replace(state, budget=state.spend(cost))
+            if means.is_elsewhere:
+                paid = replace(paid, budget=paid.spend("elsewhere"))
             yield from self._changes(paid, means)
             if state.may_have("race"):
                 late = replace(paid, budget=paid.spend("race"), users=(*paid.users, means))
                 yield f"a user reads, to {means.wish}", False, late
         for number, user in enumerate(state.users):
             others = replace(state, users=(*state.users[:number], *state.users[number + 1 :]))
-            match user:
-                case Means():
-                    yield from self._changes(others, user)
-                case Undoes():
-                    yield self._takes_back(others, user)
-                case Insists():
-                    yield from self._insists(others, user)
-                case Sends():
-                    yield from self._sends(others, user)
-                case Parent():
-                    yield from self._ends_claim(others, user)
-                case PutsBack():
-                    yield self._puts_back(others, user)
+            yield from self._goes_on(others, user)
         yield from self._reads_mail(state)
+        yield from self._finds_nothing(state)
+
+    def _goes_on(self, state: State, user: User) -> Iterator[Move]:
+        """Let a user who is in the middle of something do the next of it."""
+        match user:
+            case Means():
+                yield from self._changes(state, user)
+            case Undoes():
+                yield self._takes_back(state, user)
+            case Looks():
+                yield self._looks(state, user)
+            case Confirms():
+                yield self._confirms(state, user)
+            case Insists():
+                yield from self._insists(state, user)
+            case Sends():
+                yield from self._sends(state, user)
+            case Parent():
+                yield from self._ends_claim(state, user)
+            case PutsBack():
+                yield self._puts_back(state, user)
 
     def _puts_back(self, state: State, user: PutsBack) -> Move:
         """What could not be published is looked at again soon, unless it was taken or taken away meanwhile."""
@@ -68,6 +93,17 @@ class Users(World):
         return (name if isinstance(answer, Committed) else f"{name}: refused ({answer.reason})"), True, done
 
     # --- what users want --------------------------------------------------------------------------------------
+
+    def _wishes_everywhere(self, state: State) -> Iterator[tuple[Means, str]]:
+        """Give what users may want, here or by the other runtime: there the run goes on from then on."""
+        for means, cost in self._wishes(state):
+            yield means, cost
+            if state.may_have("elsewhere") and means.act != "cancel":
+                there = "local" if self.runtime == "celery" else "celery", "elsewhere"
+                change = ownership.adopt(
+                    means.change, state.header, state.activations, *there, takes_all=means.act == "restart"
+                )
+                yield replace(means, change=change, is_elsewhere=True), cost
 
     def _wishes(self, state: State) -> Iterator[tuple[Means, str]]:
         """Give what users may want of the run as it is now, and the budget it costs."""
@@ -98,9 +134,9 @@ class Users(World):
 
     def _resume(self, state: State, activations: tuple[Activation, ...], how: str, data: str, per_step: bool) -> Means:
         wish = f"resume {', '.join(activation.path for activation in activations)}{how}"
-        awaiting = tuple(activation for activation in state.activations if activation.status in AWAITING)
-        change = acts.resume_all(state.header, activations, self.fresh, data=data, per_step=per_step)
-        return Means(wish, state.header, activations, change, awaiting)
+        context = {"resumed": "=1"} if "away" in self.budget else {}
+        change = acts.resume_all(state.header, activations, self.fresh, data=data, per_step=per_step, context=context)
+        return Means(wish, state.header, activations, change)
 
     def _meant(self, state: State) -> Iterator[tuple[Activation, ...]]:
         """Give each set of activations that users may mean by a resume, once."""
@@ -138,11 +174,13 @@ class Users(World):
         why = _why_not(state, means)
         if isinstance(answer, Refused):
             again = means.act == "cancel" and state.header.status not in FINAL
-            if self.judges and not why and not (again and state.header != means.header):
+            if self.judges and not why and not (again and state.header != means.header) and not _is_late(state, means):
                 raise Violation(f"a user may not {means.wish}, although all is as it was read ({answer.reason})")
             if again:  # a user who cancels does not give up
                 means = replace(means, header=state.header, change=self._cancel(state))
                 state = replace(state, users=(*state.users, means))
+            elif self.may_be_undone and means.act in ("start", "resume"):
+                state = replace(state, users=(*state.users, Looks(means)))
             yield f"a user may not {means.wish} ({answer.reason})", False, state
             return
         if self.judges and why:
@@ -153,6 +191,8 @@ class Users(World):
         waits = means.act in ("resume", "restart", "travel")
         awaited = max(state.awaited, answer.header.settle_count) if waits else state.awaited
         done = self.take(state, awaited=awaited)
+        if means.is_elsewhere:
+            checks.has_gone_over(done, means.change, "local" if self.runtime == "celery" else "celery")
         if means.act == "resume":
             checks.has_resumed(done, means.activations)
         if means.act == "restart":
@@ -176,29 +216,18 @@ class Users(World):
             if done.may_have("kill"):
                 yield f"{name} and dies", False, replace(done, budget=done.spend("kill"))
         if done.may_have("away") and means.act == "resume":
-            ids = self.fresh(), self.fresh()
-            undo = commands.undo_resume(means.header, means.activations, means.awaiting, answer, ids)
-            users = (*done.users, Undoes(means, undo))
-            alone = replace(done, awaited=before.awaited, budget=done.spend("away"), users=users)
-            yield f"{name}, but the broker is away", False, alone
+            undo = undoing.undo_resume(
+                means.header, means.activations, dict(before.context), means.change, answer, self.fresh()
+            )
+            spent = done.spend("away")
+            if undo is not None:
+                users = (*done.users, Undoes(means, undo, answer.header.settle_count, before.context))
+                away = replace(done, awaited=before.awaited, budget=spent, users=users)
+                yield f"{name}, but the broker is away", False, away
+            else:
+                yield f"{name}, and it stands although the broker is away", False, replace(done, budget=spent)
         if done.may_have("insist"):
             yield f"{name}, but hears nothing", False, _will_insist(done, means, answer)
-
-    def _takes_back(self, state: State, user: Undoes) -> Move:
-        self.load(state)
-        answers = (self.store.commit(RUN, change) for change in user.changes)
-        if any(isinstance(answer, Committed) for answer in answers):
-            of = state.activations if user.means.act == "start" else user.means.activations
-            begun = next((activation.path for activation in of if _is_claimed(state, activation)), None)
-            if begun is not None:
-                raise Violation(f"the wish to {user.means.wish} is taken back, although {begun} has begun")
-            done = self.take(state, undone=True)
-            checks.is_as_before(done, user.means.activations)
-            return f"a user takes it back, to {user.means.wish}", False, done
-        guard = user.changes[0].guard
-        assert isinstance(guard, RequestGuard)
-        awaited = max(state.awaited, guard.settle_count or 0)  # as if the user had been told that the run goes on
-        return f"a user cannot take it back, to {user.means.wish}", False, replace(state, awaited=awaited)
 
     def _insists(self, state: State, user: Insists) -> Iterator[Move]:
         self.load(state)
@@ -317,14 +346,15 @@ def _why_not(state: State, means: Means) -> str:
     return "" if _outcomes(state.activations) == _outcomes(means.activations) else "the run has moved"
 
 
+def _is_late(state: State, means: Means) -> bool:
+    """Tell whether the run has moved since it was read by whoever wants all of its timers."""
+    guard = means.change.guard
+    return isinstance(guard, RequestGuard) and guard.commits not in (None, state.header.commits)
+
+
 def _unmoved(state: State, means: Means) -> bool:
     """Tell whether what is meant is still in the very claim, queue or suspension in which it was read."""
     return all(_present(state.at(activation.path)) == _present(activation) for activation in means.activations)
-
-
-def _is_claimed(state: State, activation: Activation) -> bool:
-    now = state.at(activation.path)
-    return now is not None and bool(now.lease_token)
 
 
 def _present(activation: Activation | None) -> tuple[str, int, str, str] | None:

@@ -106,7 +106,7 @@ class Workers(World):
         if local.unheard is not None:
             self.load(state)
             self.commit(state, local.unheard, claimed)
-            if self.store._runs[RUN].events:
+            if self.new_events():
                 raise Violation("what a step has streamed is appended twice")
             heard = self._worker(state, number, replace(local, unheard=None))
             yield f"W{number} repeats its flush", True, replace(state, workers=heard)
@@ -128,7 +128,7 @@ class Workers(World):
         if isinstance(answer, Refused):
             yield f"W{number} flushes: refused ({answer.reason})", False, state
             return
-        if not self.store._runs[RUN].events:
+        if not self.new_events():
             raise Violation("what a step has streamed is not in the log")
         flushed = replace(local, flushed=local.flushed + 1)
         done = self.take(state, workers=self._worker(state, number, flushed))
@@ -258,7 +258,7 @@ class Workers(World):
         match getattr(state, which):
             case None:
                 self.load(state)
-                for due in self.store.due_timers(acts.NAMESPACE):
+                for due in self.store.due_timers(state.header.namespace):
                     yield from self._sweeps(state, due.header, due.activation, which, who)
                     if state.may_have("glance"):
                         late = _at(which, Finds(due.activation.path), budget=state.spend("glance"))

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.rules import commands
+from orchestrator.ports import StoredEvent
+from orchestrator.rules import undoing
 from orchestrator.rules.addressing import Target
 from orchestrator.rules.change import Committed, Dispatch
+from orchestrator.rules.events import EventType, make_workflow_start
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import AWAITING, ENDED
+from orchestrator.rules.timers import has_timer
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock
 from tests.simulation import acts, checks
@@ -24,7 +27,8 @@ class World:
     """One graph, how its run is set up, and how much may happen to it.
 
     `wishes` are the ways in which users name what they resume (else each suspended activation is resumed), `targets`
-    the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early.
+    the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early,
+    `runtime` to whom it belongs at first.
     """
 
     judges = True  # it is a violation by itself if a user wins, or loses, who must not
@@ -41,8 +45,10 @@ class World:
         wishes: Sequence[Target] = (),
         targets: Sequence[str] = (),
         delay: int = 0,
+        runtime: str = "celery",
         **budget: int,
     ) -> None:
+        self.runtime = runtime
         self.graph, self.inline, self.budget = graph, inline, budget
         self.workers = workers
         self.per_step, self.auto_restart = per_step, auto_restart
@@ -50,16 +56,18 @@ class World:
         self.clock = VirtualClock()
         self.store = MemoryStore(self.clock)
         self.tokens = 0
+        self.told: list[StoredEvent] = []
 
     def first(self) -> State:
         """The run has been started, and the start was published, or could not be."""
-        self.tokens = 0
+        self.tokens, self.told = 0, []
         self.store._runs.clear()
         self.store._timers.clear()
-        header = self.store.create(replace(acts.new_header(), auto_restart=self.auto_restart))
+        header = self.store.create(replace(acts.new_header(self.runtime), auto_restart=self.auto_restart))
         self.run = self.store._runs[RUN]
         begins = replace(header, per_step=self.per_step)
-        change = acts.start_change(self.graph, begins, self.fresh, delay=self.delay)
+        by = "first" if "unstart" in self.budget else ""
+        change = acts.start_change(self.graph, begins, self.fresh, delay=self.delay, by=by)
         answer = self.store.commit(RUN, change)
         assert isinstance(answer, Committed)
         budget = tuple(sorted(self.budget.items()))
@@ -68,11 +76,12 @@ class World:
             checks.is_delayed(self.graph, state, self.clock.now() + self.delay)
         users: list[User] = []
         if state.may_have("start"):
-            users.append(Means("start", header, (), acts.start_change(self.graph, begins, self.fresh)))
+            second = acts.start_change(self.graph, begins, self.fresh, by="second" if by else "")
+            users.append(Means("start", header, (), second))
             state = replace(state, users=tuple(users), budget=state.spend("start"))
         if state.may_have("unstart"):
             means = Means("start", header, (), change)
-            users.append(Undoes(means, (commands.undo_start(change, answer, self.fresh()),)))
+            users.append(Undoes(means, undoing.undo_start(header, change, answer, self.fresh())))
             return replace(state, users=tuple(users), budget=state.spend("unstart"))
         messages = frozenset((d.path, d.seq) for d in answer.dispatches if not d.delay)
         return replace(state, messages=messages)
@@ -88,15 +97,23 @@ class World:
         activations = {activation.path: activation for activation in state.activations}
         awaiting = {activation.path for activation in state.activations if activation.status in AWAITING}
         requests = {id_: (self.clock.now(), reply) for id_, reply in state.requests}
-        fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": [], "requests": requests}
+        self.told = [StoredEvent(str(n + 1), 0, make_workflow_start("input")) for n in range(state.starts)]
+        fresh: dict[str, Any] = {"values": {}, "requests": requests, "events": list(self.told)}
+        fresh |= {"state": dict(state.kept), "context": dict(state.context)}
         mail = {acts.EVENT: list(state.mail)}
         run = replace(
             self.run, header=state.header, activations=activations, awaiting=awaiting, mailboxes=mail, **fresh
         )
         self.store._runs = {RUN: run}
         self.store._timers = {
-            (RUN, activation.path): activation.deadline for activation in state.activations if activation.deadline
+            (RUN, activation.path): activation.deadline
+            for activation in state.activations
+            if has_timer(state.header, activation)
         }
+
+    def new_events(self) -> list[Any]:
+        """What has been told since the store was made to hold a state."""
+        return [event.doc for event in self.store._runs[RUN].events if not any(event is old for old in self.told)]
 
     def take(self, state: State, *, undone: bool = False, **changes: Any) -> State:
         """The state with what the store holds now. Values of an earlier moment come back where something is undone."""
@@ -105,12 +122,15 @@ class World:
         mail = tuple(run.mailboxes.get(acts.EVENT, ()))
         asked = {user.id for user in state.users if isinstance(user, Insists)}
         requests = tuple((id_, reply) for id_, (_, reply) in sorted(run.requests.items()) if id_ in asked)
-        found = {"header": run.header, "activations": activations, "mail": mail, "requests": requests}
+        found: dict[str, Any] = {"header": run.header, "activations": activations, "mail": mail, "requests": requests}
+        found |= {"kept": tuple(sorted(run.state.items())), "context": tuple(sorted(run.context.items()))}
+        found["starts"] = sum(event.doc["type"] == EventType.WORKFLOW_START for event in run.events)
+        checks.has_its_timers(run.header, activations, {path for _, path in self.store._timers})
         taken = replace(state, **{**found, **changes})
         moved = checks.find_moved(state, taken)
         checks.follows(state.header, run.header, moved, self.clock.now())
         if self.hears:
-            checks.has_told(state.header, run.header, moved, [event.doc for event in run.events])
+            checks.has_told(state.header, run.header, moved, self.new_events())
         checks.counts_attempts(self.graph, moved)
         if not undone:
             checks.has_values(state, run.header, moved, run.values)

@@ -24,11 +24,12 @@ from orchestrator.testing.contract.logs import Logs
 from orchestrator.testing.contract.reading import Reading
 from orchestrator.testing.contract.settling import Settling
 from orchestrator.testing.contract.timing import Timing
+from orchestrator.testing.contract.undoing import Undoing
 
 __all__ = ["StoreContract"]
 
 
 class StoreContract(
-    Concurrency, Listing, Lanes, Timing, Settling, Logs, Flushes, Bookkeeping, Committing, Claiming, Reading
+    Concurrency, Listing, Lanes, Timing, Settling, Logs, Flushes, Bookkeeping, Committing, Claiming, Reading, Undoing
 ):
     """The conditions of a store, one test for each. The subclass gives the fixture `store`."""
