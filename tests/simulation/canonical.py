@@ -197,7 +197,7 @@ def _user_key(user: User, state: State, name: _Names) -> Any:
 
 def _means_key(means: Means, header: RunHeader, name: _Names) -> tuple[Any, ...]:
     """Generation and settle count only ever grow: what matters is whether they still are as they were read."""
-    read, ops = means.header, len(means.change.ops)
+    read, ops = means.header, tuple(getattr(op, "path", "") for op in means.change.ops)
     same: tuple[bool, ...] = read.generation == header.generation, read.settle_count == header.settle_count
     guard = means.change.guard
     if isinstance(guard, RequestGuard) and guard.commits is not None:
