@@ -103,6 +103,13 @@ class RunStore(Protocol):
         the next one came. One with a `LeaseGuard.flush_seq`, which lets its claim go on, is a
         repeat if that number has been reached.
 
+        What the change drops (`drop`, `drop_values`, `drop_events`) goes before the rest is written. An emptied log
+        begins anew: a cursor from before means nothing any more. A request that another has undone
+        (`RequestGuard.undoes`) is no repeat any more, and is refused.
+
+        The timer of an activation is written as the header says after the change: where a change gives the run another
+        runtime or namespace, the timers of the activations that it names go there, or away.
+
         After `StoreUnavailable` the outcome is unknown, and the same change may be sent again.
         """
         ...
@@ -324,7 +331,7 @@ class Runtime(Protocol):
     The runtimes differ in this and in nothing else: code that needs to know where runs are executed asks `is_shared`.
     """
 
-    # The name that is stored in the headers of its runs: a run stays with the runtime that it was created on.
+    # The name that is stored in the headers of its runs: a run belongs to the runtime that has last let it go on.
     name: str
     # True if processes share the work: any worker takes any dispatch, a scheduler sweeps the timers, and runs outlive
     # this process. False if this process alone executes them, keeps their timers, and takes them along when it ends.

@@ -24,5 +24,7 @@ The modules, in the order in which they may import each other, lowest first:
 * `addressing`       the suspended steps that a caller means by a resume
 * `attempt_commands` the changes of a worker: outcome, retry, wait, flush, release
 * `travel`           the plan of a time travel: what is carried over, what starts anew
+* `ownership`        the runtime and namespace to which a run belongs, with its timers
 * `commands`         the changes of callers: start, resume, cancel, restart, time travel, events
+* `undoing`          the undo of a start or resume, and what makes such a request final
 """

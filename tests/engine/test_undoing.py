@@ -255,6 +255,22 @@ def test_a_launch_creates_anew_what_another_has_removed() -> None:
         assert counting.apply_async((1,), run_id="again").result(20).result == 1
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 6])
+def test_all_active_runs_are_restarted_however_many(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are listed by pages; none is passed over."""
+    monkeypatch.setattr("orchestrator.app.orchestrator._PAGE", 2)
+    store = MemoryStore(VirtualClock())
+    with Orchestrator(store=store, workflows=FLOWS) as orchestrator:
+        runs = [orchestrator.create_run(counting).run_id for _ in range(count)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orchestrator.local.LocalRuntime.drive_in_background", lambda self, run_id: None)
+            for run_id in runs:
+                orchestrator.get_run(run_id).submit(1)
+    with Orchestrator(store=store, workflows=FLOWS) as orchestrator:
+        assert sorted(orchestrator.restart_active()) == sorted(runs)
+        assert all(orchestrator.get_run(run_id).result(20).result == 1 for run_id in runs)
+
+
 # --- runs of the other runtime ----------------------------------------------------------------------------------------
 
 

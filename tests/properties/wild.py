@@ -188,6 +188,12 @@ class Wild(Pair):
             self.at.pop(path, None)
         return gone
 
+    def draw_drop_events(self) -> bool:
+        return self.rarely()
+
+    def draw_drop_values(self) -> tuple[str, ...]:
+        return tuple(self.draw(st.lists(st.sampled_from(["v1", "v2", "none"]), max_size=1)))
+
     def draw_mailbox(self) -> MailboxUpdate | None:
         mailbox = self.memory.mail(self.run_id, "event")
         expect, pop = self.pick([None, None, mailbox_version(mailbox), "1:x"]), self.pick(["", "é/", *mailbox])
@@ -316,6 +322,8 @@ class Wild(Pair):
             statuses=statuses,
             generation=generation,
             settle_count=settle_count,
+            commits=self.pick([None, None, None, header.commits]),
+            undoes=self.pick(["", "", "other", header.last_request_id]),
         )
         return self.pick([request_guard, *lease_guards])  # type: ignore[no-any-return]
 

@@ -761,3 +761,19 @@ def test_sweeps_clear_dead_timers_away(place: Place, word: dict[str, Any]) -> No
     place.execute(f"UPDATE orchestrator_timers SET deadline = 2 WHERE run_id = '{active}'")
     assert [due.header.run_id for due in store.due_timers("n", limit=5)] == [active]
     assert place.execute("SELECT count(*) FROM orchestrator_timers") == [(1,)]
+
+
+def test_a_run_that_stood_in_the_way_and_is_gone_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the insert that was in vain and the next look another process deletes it."""
+    insert, columns = queries.INSERT_RUN, rows.columns
+
+    def columns_and_insert(header: RunHeader) -> dict[str, Any]:
+        monkeypatch.setattr(queries, "INSERT_RUN", insert)
+        return columns(header)
+
+    monkeypatch.setattr(rows, "columns", columns_and_insert)
+    monkeypatch.setattr(queries, "INSERT_RUN", "DELETE FROM {runs} WHERE run_id = :run")
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    assert store.create(RunHeader(run_id="r", workflow_id="w")).run_id == "r"
+    assert store.header("r") is not None
+    store.close()
