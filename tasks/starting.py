@@ -56,26 +56,7 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
     workflow_id = workflow.id
 
     def start(self: Task, input: Any = None) -> Any:
-        if linked := [name for name in _LINKS if getattr(self.request, name, None)]:
-            text = f"workflow {workflow_id!r} cannot be followed by others ({', '.join(linked)}): its task ends when "
-            raise ValueError(text + "the run has begun. Make what follows a step, or send it from the last step")
-        launcher, is_eager = launchers[workflow_id], self.request.is_eager
-        extra = {"run_id": self.request.id, "workflow_id": workflow_id}
-        # As long as a claim waits: a worker that waits takes no further messages.
-        patience = 0.0 if is_eager else launcher.settings.claim_patience
-        try:
-            run = launcher.launch(launcher.workflow(workflow_id), input, run_id=self.request.id, patience=patience)
-        except StartAlreadyClaimed:
-            log.info("run %s has been started before: this message is a repetition", self.request.id, extra=extra)
-        except StoreUnavailable as error:
-            if is_eager:
-                raise
-            log.warning("run %s cannot be started yet: %s; its message goes back", self.request.id, error, extra=extra)
-            raise Reject(error, requeue=True) from error
-        else:
-            if is_eager and run.ready():  # as any other eager task has its result at once
-                return run.wait_until_settled(0, 0, final=True).unwrap()
-        raise Ignore
+        return _start(self.request, launchers[workflow_id], workflow_id, input)
 
     def check() -> None:
         if not getattr(app.tasks.get(workflow_id), "starts_workflow", False):
@@ -88,6 +69,29 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
     late = {"acks_late": True, "reject_on_worker_lost": True}
     app.task(name=workflow.id, bind=True, starts_workflow=True, shared=False, **late)(start)
     on_finalized(app, check)
+
+
+def _start(request: Any, launcher: Launcher, workflow_id: str, input: Any) -> Any:
+    """Start the run that a message asks for, under the message's id."""
+    if linked := [name for name in _LINKS if getattr(request, name, None)]:
+        text = f"workflow {workflow_id!r} cannot be followed by others ({', '.join(linked)}): its task ends when "
+        raise ValueError(text + "the run has begun. Make what follows a step, or send it from the last step")
+    extra = {"run_id": request.id, "workflow_id": workflow_id}
+    # As long as a claim waits: a worker that waits takes no further messages.
+    patience = 0.0 if request.is_eager else launcher.settings.claim_patience
+    try:
+        run = launcher.launch(launcher.workflow(workflow_id), input, run_id=request.id, patience=patience)
+    except StartAlreadyClaimed:
+        log.info("run %s has been started before: this message is a repetition", request.id, extra=extra)
+    except StoreUnavailable as error:
+        if request.is_eager:
+            raise
+        log.warning("run %s cannot be started yet: %s; its message goes back", request.id, error, extra=extra)
+        raise Reject(error, requeue=True) from error
+    else:
+        if request.is_eager and run.ready():  # as any other eager task has its result at once
+            return run.wait_until_settled(0, 0, final=True).unwrap()
+    raise Ignore
 
 
 def on_finalized(app: Celery, act: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What requests of callers have in common: commit, publish, undo or let stand.
+"""The parts that requests of callers share: commit, publish, undo or let stand.
 
 Commit first, then publish: a message that came before its commit would find nothing to claim. Where the broker cannot
 be reached, the request stands and the scheduler publishes, or it is undone and the caller gets an error.

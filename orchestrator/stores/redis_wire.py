@@ -139,12 +139,9 @@ def change_words(change: Change) -> list[str]:
         doc["max_events"] = change.max_events
     if change.max_event_age:
         doc["max_event_age"] = change.max_event_age
-    if change.drop:
-        doc["drop"] = change.drop
-    if change.drop_events:
-        doc["drop_events"] = True
-    if change.settle_now:
-        doc["settle_now"] = True
+    for name in ("drop", "drop_events", "settle_now"):  # left out where they say nothing
+        if value := getattr(change, name):
+            doc[name] = value
     if change.mailbox is not None:
         doc["mailbox"] = [change.mailbox.name, change.mailbox.expect, change.mailbox.push, change.mailbox.pop]
     words = [dumps(doc)]

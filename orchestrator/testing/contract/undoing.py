@@ -1,4 +1,4 @@
-"""What the undo of a request needs of a store, and runs that come to belong to others."""
+"""The needs of an undo, and of runs that come to belong to others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestrator.testing.contract.kit import (
 
 
 class Undoing(Conditions):
-    """What the undo of a request needs of a store, and runs that come to belong to others."""
+    """The needs of an undo, and of runs that come to belong to others."""
 
     def test_a_change_of_a_run_in_which_nothing_may_have_happened_is_refused_after_anything(self, store: Store) -> None:
         """Also after upkeep, which is counted too."""
@@ -58,7 +58,7 @@ class Undoing(Conditions):
         assert store.values(run.id, ["a", "b", "c"]) == {"b": "=4", "c": "=3"}
 
     def test_a_log_that_is_emptied_begins_anew(self, store: Store) -> None:
-        """What the same change appends is the first of it, and nothing marks a gap."""
+        """The events of the same change are the first of it, and nothing marks a gap."""
         run = StartedRun(store)
         run.commit_request(events=({"type": "old"}, {"type": "older"}))
         run.commit_request(drop_events=True)
