@@ -33,6 +33,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
+from orchestrator.rules.mailbox import make_waiter
 from orchestrator.rules.model import (
     Activation,
     ActivationFields,
@@ -407,18 +408,9 @@ def on_sleep_over(claim: ClaimedNode) -> Plan:
     return on_result(claim, _input_of(claim))
 
 
-WAITER = "?"  # the first character of the entry of a wait; no value id begins with it
-
-
-def waiter(activation: Activation) -> str:
-    """Name a wait in the mailbox of its event."""
-    # With the lease token of the claim that begins to wait, so that a later wait at the same path has another entry.
-    return f"{WAITER}{activation.path}#{activation.lease_token}"
-
-
-def waiter_path(entry: str) -> str:
-    """Return the path of the wait that `waiter` has named."""
-    return entry[len(WAITER) :].partition("#")[0]
+def waiter_of(claim: ClaimedNode) -> str:
+    """Name the wait that this claim begins, in the mailbox of its event."""
+    return make_waiter(claim.path, claim.activation.lease_token)
 
 
 def on_await(claim: ClaimedNode) -> Plan:
@@ -427,7 +419,7 @@ def on_await(claim: ClaimedNode) -> Plan:
     node = claim.node
     if not isinstance(node, Wait):
         raise TypeError(f"{claim.activation.path} is not a wait")
-    fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter(claim.activation)}
+    fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter_of(claim)}
     delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean no timeout
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     plan.emit(claim.activation, events.make_step_waiting(claim.activation))

@@ -8,7 +8,6 @@ Redis 6.2 or later.
 from __future__ import annotations
 
 import heapq
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -21,7 +20,7 @@ from orchestrator.rules.timers import SweepGrant
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import list_header, matches, read_header
 from orchestrator.stores.redis_connections import BLOCK, Call, RedisConnections
-from orchestrator.stores.redis_keys import Layout, index_prefix
+from orchestrator.stores.redis_keys import Layout, index_prefix, mail_range
 from orchestrator.stores.redis_timers import TimerIndex
 
 _REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; after a longer gap, there was never a sweep
@@ -112,10 +111,10 @@ class RedisStore:
     def _hash(self, key: str) -> dict[str, str]:
         return {name.decode(): text.decode() for name, text in self._connections.call("HGETALL", key).items()}
 
-    def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._connections.call("HGET", self._keys.run(run_id).mailboxes, name)
-        entries: list[str] = json.loads(found) if found else []
-        return entries
+    def mail(self, run_id: str, name: str, limit: int = 1) -> list[str]:
+        first, low, high = mail_range(name)
+        found = self._connections.call("ZRANGEBYLEX", self._keys.run(run_id).mailboxes, low, high, "LIMIT", 0, limit)
+        return [member[len(first) :].decode() for member in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
         keys = self._keys.run(run_id)

@@ -26,7 +26,7 @@ class RunKeys:
     events: str  # stream of events as JSON
     timers: str  # of the shard: sorted set of namespace, run id and path, by deadline
     awaiting: str  # set of the paths of activations with an awaiting status
-    mailboxes: str  # hash of lists as JSON, by event name
+    mailboxes: str  # sorted set of equal scores: the entries of all mailboxes, each behind its event's name
     settled: str  # stream with the last settling alone, for blocking reads
     index: str  # of the shard: see `index_prefix`
     requests: str  # hash of replies by request id: those for which the header has no room any more
@@ -78,7 +78,7 @@ class Layout:
             events=f"{tag}:events:{run_id}",
             timers=f"{tag}:timers",
             awaiting=f"{tag}:awaiting:{run_id}",
-            mailboxes=f"{tag}:mailboxes:{run_id}",
+            mailboxes=f"{tag}:mail:{run_id}",
             settled=f"{tag}:settled:{run_id}",
             index=f"{tag}:index",
             requests=f"{tag}:requests:{run_id}",
@@ -118,6 +118,12 @@ def parse_timer(member: str, namespace: str) -> tuple[str, str]:
 
 def _part(text: str) -> str:
     return f"{len(text.encode())}:{text}:"
+
+
+def mail_range(name: str) -> tuple[bytes, bytes, bytes]:
+    """Return the beginning of the members of a mailbox, and the bounds between which they stand."""
+    first = _part(name).encode()
+    return first, b"[" + first, b"(" + first + b"@"  # entries begin with a digit or `?`
 
 
 def index_prefix(query: RunQuery) -> tuple[str, bool]:

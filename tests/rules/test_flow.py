@@ -17,6 +17,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.graph import Graph, Route
+from orchestrator.rules.mailbox import waiter_path
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result
 from orchestrator.rules.value_ids import make_items_prefix
@@ -298,7 +299,7 @@ def test_a_wait_begins_gets_its_event_or_times_out() -> None:
     waiting = flow.on_await(claim(of, "0", phase=Phase.AWAIT_EVENT))
     assert ops(waiting) == ["set 0 waiting+2000"]
     (waits,) = (op.fields["waiter"] for op in waiting.ops if isinstance(op, UpdateActivation))
-    assert flow.waiter_path(waits) == "0"
+    assert waiter_path(waits) == "0"
     assert ops(flow.on_event(claim(of, "0"), "v")) == ["set 0 success", "run outcome=success output=v"]
     assert ops(flow.on_timeout(claim(of, "0"), "e")) == ["set 0 open", "put 0.0 queued run"]
     assert ops(flow.on_result(claim(of, "0.0"), Done("o")))[-2:] == ["set 0 success", "run outcome=success output=o"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from orchestrator.rules import flow
 from orchestrator.rules.change import Change, Claimed, Doc
 from orchestrator.rules.graph import Graph, Nested, Path, Sleep, Step
+from orchestrator.rules.mailbox import event_of, is_waiter
 from orchestrator.rules.model import (
     AWAITING,
     ENDED,
@@ -39,10 +39,14 @@ def in_order(state: State) -> None:
     heard = [activation.output for activation in state.activations if activation.output.startswith("v")]
     if len(heard) != len(set(heard)):
         raise Violation(f"two have heard the same event: {heard}")
-    kept = [entry for entry in state.mail if not entry.startswith(flow.WAITER)]
+    kept = _events_in(state)
     waiting = [activation for activation in state.activations if activation.status == ActivationStatus.WAITING]
     if kept and waiting:
         raise Violation(f"{waiting[0].path} waits although {kept} has been sent")
+
+
+def _events_in(state: State) -> list[str]:
+    return [event_of(entry) for entry in state.mail if not is_waiter(entry)]
 
 
 def _counters(state: State) -> tuple[int, int, int, int]:
@@ -165,7 +169,7 @@ def has_values(before: State, header: RunHeader, moved: Moved, written: Collecti
     if header.generation != before.header.generation:
         return
     found = {id_ for each in (header, *(activation for _, activation in moved)) for id_ in _values_of(each)}
-    fresh = {id_ for id_ in found.difference(written, before.mail) if id_ and "@" not in id_}
+    fresh = {id_ for id_ in found.difference(written, _events_in(before)) if id_ and "@" not in id_}
     if fresh:
         fresh -= {id_ for each in (before.header, *before.activations) for id_ in _values_of(each)}
     if fresh:
@@ -310,7 +314,7 @@ def _wish(activation: Activation) -> tuple[str, str, bool, int]:
 
 def has_sent(before: State, after: State, sends: Sends) -> None:
     """The event is with the first that waits, or in the mailbox."""
-    if sends.value in after.mail:
+    if sends.value in _events_in(after):
         return
     heard = [activation for activation in after.activations if activation.resume == sends.value]
     if not heard:
@@ -329,15 +333,11 @@ def has_sent(before: State, after: State, sends: Sends) -> None:
 
 def has_cleared(after: State, entries: Sequence[str]) -> None:
     """A waiter that had gone is out of the mailbox."""
-    gone = min((entry for entry in entries if entry.startswith(flow.WAITER)), key=_number_of, default="")
-    if not gone:
+    gone = next(iter(entries), "")
+    if not is_waiter(gone):
         raise Violation("nobody waits, and the event is lost")
     if gone in after.mail:
         raise Violation("a waiter that has gone stands in the mailbox for ever")
-
-
-def _number_of(entry: str) -> tuple[int, ...]:
-    return tuple(map(int, flow.waiter_path(entry).split(".")))
 
 
 def holds_back(before: State, after: State, claimed: Claimed) -> None:

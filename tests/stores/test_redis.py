@@ -28,13 +28,13 @@ from orchestrator.rules.change import (
     Committed,
     CreateActivation,
     LeaseGuard,
-    MailboxUpdate,
     RequestGuard,
     StartNextItem,
     UpdateActivation,
     UpdateRun,
 )
 from orchestrator.rules.events import EventType
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
@@ -522,7 +522,7 @@ def test_another_number_of_shards_is_refused(redis_server: RedisServer, store: R
 def test_another_format_is_refused(redis_server: RedisServer, client: redis.Redis, stored: int) -> None:
     """Also that of a development version before the first release, whose documents have other field names."""
     client.set(Layout("orchestrator", 16).format, f'{{"format":{stored},"shards":16}}')
-    with pytest.raises(StoreUnavailable, match=f"its format is {stored}, and this version reads format 2 alone"):
+    with pytest.raises(StoreUnavailable, match=f"its format is {stored}, and this version reads format {FORMAT} alone"):
         RedisStore(redis_server.url(DB)).header("run")
 
 
