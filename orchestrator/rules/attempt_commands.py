@@ -118,7 +118,7 @@ def await_event(claim: ClaimedNode, first: str) -> tuple[Plan, MailboxUpdate]:
 def time_out_event(claim: ClaimedNode, error_id: str) -> tuple[Plan, MailboxUpdate]:
     """End a wait whose time is over, and remove its entry from the mailbox."""
     # A caller who sends an event now finds the activation queued, and removes the entry itself.
-    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.waiter)
+    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.waiter, anywhere=True)
 
 
 def _event_of(claim: ClaimedNode) -> str:

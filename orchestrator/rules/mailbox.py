@@ -30,7 +30,8 @@ class MailboxUpdate:
 
     name: str
     push: str = ""  # what comes in: the id of an event's value, or the entry of a wait
-    pop: str = ""  # the entry to take away
+    pop: str = ""  # the entry to take away, which has to be the first
+    anywhere: bool = False  # a wait that is over leaves, wherever it stands; and it may have left already
     size: int = 0  # bytes of the event that comes in
     max_events: int = 0  # an event is refused where the mailbox has so many; 0: no limit
     max_bytes: int = 0  # an event is refused where all of them together would have more bytes; 0: no limit
@@ -86,13 +87,13 @@ def find_refusal(update: MailboxUpdate, mailbox: Mailbox) -> str:
 
     The sender of an event and the step that begins to wait each look first, and then write. So an event comes in only
     while nobody waits, and a wait only while there is no event: whoever is second finds what the other has written, and
-    neither misses the other. An event is taken only as the first. A wait may leave at any time. Two senders never get
-    into each other's way, nor do two waits that begin.
+    neither misses the other. An event is taken only as the first, and given only to the first that waits. Two
+    senders whose events are kept never get into each other's way, nor do two waits that begin.
     """
     waits = is_waiter(mailbox.first)
     if update.push and mailbox.first and waits is not is_waiter(update.push):
         return MAILBOX_CHANGED
-    if update.pop and not is_waiter(update.pop) and mailbox.first != update.pop:
+    if update.pop and mailbox.first != update.pop and not (update.anywhere and is_waiter(update.pop)):
         return MAILBOX_CHANGED
     if update.push and not is_waiter(update.push):
         count, size = _measure(mailbox)

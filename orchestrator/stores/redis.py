@@ -2,7 +2,7 @@
 
 The scripts (`scripts/*.lua`) read a change as `rules.apply` does; a test compares the two on generated histories. A
 failover takes runs back by up to a second: their steps run again, and changes accepted in that second are gone. Needs
-Redis 6.2 or later.
+Redis 6.2 or later, and no cluster.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from orchestrator.rules.model import Activation, RunHeader, parse_path
 from orchestrator.rules.timers import SweepGrant
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import list_header, matches, read_header
-from orchestrator.stores.redis_connections import BLOCK, Call, RedisConnections
+from orchestrator.stores.redis_connections import Call, RedisConnections
 from orchestrator.stores.redis_keys import Layout, index_prefix, mail_range
+from orchestrator.stores.redis_streams import StreamWatch
 from orchestrator.stores.redis_timers import TimerIndex
 
 _REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; after a longer gap, there was never a sweep
@@ -51,6 +52,7 @@ class RedisStore:
         self._keys = Layout(prefix, shards)
         self._connections = RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
         self._timers = TimerIndex(self._connections, self._keys)
+        self._streams = StreamWatch(self._connections, self._keys)
 
     def create(self, header: RunHeader) -> RunHeader:
         keys = self._keys.run(header.run_id)
@@ -122,13 +124,11 @@ class RedisStore:
         return wire.events_of(self._connections.script("events", (keys.header, keys.events), (first, limit)))
 
     def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        key, end = self._keys.run(run_id).events, monotonic() + timeout
-        while (left := end - monotonic()) > 0:
-            block = max(1, round(min(left, BLOCK) * 1000))
-            cursor = _cursor(after) if after else "0-0"
-            if self._connections.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", key, cursor, blocking=True):
-                break
-        return self.events(run_id, after, limit)
+        end = monotonic() + timeout
+        # The first look needs no other connection than the last one: most readers find something at once.
+        while not (found := self.events(run_id, after, limit)) and (left := end - monotonic()) > 0:
+            self._streams.wait(self._keys.run(run_id).events, after, left)
+        return found
 
     def last_event(self, run_id: str) -> str:
         found = self._connections.call("XREVRANGE", self._keys.run(run_id).events, "+", "-", "COUNT", 1)
@@ -145,9 +145,7 @@ class RedisStore:
             left = end - monotonic()
             if header is None or header.settle_count > settle_count or left <= 0:
                 return header
-            block = max(1, round(min(left, BLOCK) * 1000))
-            cursor = last[0][0] if last else "0-0"
-            self._connections.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", keys.settled, cursor, blocking=True)
+            self._streams.wait(keys.settled, last[0][0].decode() if last else "", left)
 
     def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
         return self._timers.due(namespace, limit, newest)
@@ -242,6 +240,7 @@ class RedisStore:
         return int(seconds) * 1000 + int(micros) // 1000
 
     def close(self) -> None:
+        self._streams.close()
         self._connections.close()
 
 

@@ -101,6 +101,10 @@ class Layout:
         """Return the key of a namespace's workers."""
         return f"{self.tag(self.shard(namespace))}:workers:{namespace}"
 
+    def bell(self, token: str) -> str:
+        """Return the key by which a process ends a blocking read of its own."""
+        return f"{self.tag(0)}:bell:{token}"
+
     @property
     def format(self) -> str:
         """The key of the format and the number of shards that the store was first used with.

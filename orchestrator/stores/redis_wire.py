@@ -148,7 +148,7 @@ def change_words(change: Change) -> list[str]:
         doc["settle_now"] = True
     if change.mailbox is not None:
         mail = change.mailbox
-        doc["mailbox"] = [mail.name, mail.push, mail.pop, mail.size, mail.max_events, mail.max_bytes]
+        doc["mailbox"] = [mail.name, mail.push, mail.pop, mail.size, mail.max_events, mail.max_bytes, mail.anywhere]
     words = [dumps(doc)]
     for part in parts:
         words += part

@@ -209,7 +209,9 @@ class History(Pair):
         pop = self.pick(["", "unknown", *entries[:1] * 4, *entries])
         waits = [make_waiter((index,), "t") for index in (0, 12, 3)]
         push, size = self.pick(["", "in", "é/", *waits]), self.draw(st.integers(0, 20))
-        return MailboxUpdate("event", push, pop, size, self.pick([0, 0, 3]), self.pick([0, 0, 30]))
+        return MailboxUpdate(
+            "event", push, pop, self.draw(st.booleans()), size, self.pick([0, 0, 3]), self.pick([0, 0, 30])
+        )
 
     def travel(self) -> None:
         """Activations go away and are created afresh, in a run that has ended or has not."""

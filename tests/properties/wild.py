@@ -190,7 +190,11 @@ class Wild(Pair):
     def draw_mailbox(self) -> MailboxUpdate | None:
         mailbox = self.memory.mail(self.run_id, "event", 1000)
         pop, push = self.pick(["", "é/", "?x", *mailbox]), self.pick(["", "v1", "é/", "?a0#t", "?b10#é"])
-        bounds = {"max_events": self.pick([0, 0, 2]), "max_bytes": self.pick([0, 0, 20])}
+        bounds = {
+            "max_events": self.pick([0, 0, 2]),
+            "max_bytes": self.pick([0, 0, 20]),
+            "anywhere": self.draw(st.booleans()),
+        }
         size = self.draw(st.integers(0, 12))
         update = self.build(MailboxUpdate, name="event", push=push, pop=pop, size=size, **bounds)
         return self.pick([None, update])  # type: ignore[no-any-return]

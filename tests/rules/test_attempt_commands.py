@@ -128,7 +128,7 @@ def test_a_wait_that_times_out_leaves_the_mailbox() -> None:
     """Whatever else is in it."""
     activation = replace(CLAIM, waiter="?a0#older")
     plan, mail = attempts.time_out_event(claim(graph(wait("w", 1.0)), activation), "e")
-    assert mail == MailboxUpdate(EVENT, pop="?a0#older")
+    assert mail == MailboxUpdate(EVENT, pop="?a0#older", anywhere=True)
     assert plan.ops[0] == UpdateActivation("0", {"status": "failed", "error": "e", "tripwire": False})
 
 

@@ -108,10 +108,10 @@ end
 
 -- The reference reading is orchestrator/rules/mailbox.py.
 local function find_mailbox_refusal()
-  local push, pop, bytes, max_events, max_bytes = unpack(change.mailbox, 2)
+  local push, pop, bytes, max_events, max_bytes, anywhere = unpack(change.mailbox, 2)
   local waits = is_waiter(mailbox.first)
   if push ~= '' and mailbox.first ~= '' and waits ~= is_waiter(push) then return RULES.mailbox_changed end
-  if pop ~= '' and not is_waiter(pop) and mailbox.first ~= pop then return RULES.mailbox_changed end
+  if pop ~= '' and mailbox.first ~= pop and not (anywhere and is_waiter(pop)) then return RULES.mailbox_changed end
   if push == '' or is_waiter(push) then return nil end
   local first, before, size = numbers_of(mailbox.first)
   local last, total = numbers_of(mailbox.last)

@@ -43,7 +43,7 @@ class Mailing(Conditions):
         assert run.mail("order") == ["again"]
 
     def test_waits_stand_in_the_order_of_their_paths(self, store: Store) -> None:
-        """As numbers: item 2 comes before item 10. Any of them may leave."""
+        """As numbers: item 2 comes before item 10. An event goes to the first. Any of them may leave."""
         run = StartedRun(store)
         paths = [(0, 10), (0, 2), (10,), (0, 2, 0), (9, 5)]
         for path in paths:
@@ -51,8 +51,9 @@ class Mailing(Conditions):
         ordered = [make_waiter(path, "token") for path in sorted(paths)]
         assert run.mail("e") == ordered
         assert store.mail(run.id, "e") == ordered[:1]
-        run.push("e", pop=ordered[2])
-        run.push("e", pop=ordered[2])
+        assert _refused(run, MailboxUpdate("e", pop=ordered[2])) == MAILBOX_CHANGED
+        run.push("e", pop=ordered[2], anywhere=True)
+        run.push("e", pop=ordered[2], anywhere=True)
         assert run.mail("e") == [*ordered[:2], *ordered[3:]]
 
     def test_an_event_and_a_wait_do_not_stand_side_by_side(self, store: Store) -> None:
