@@ -122,6 +122,11 @@ def fan_out(attempt: Attempt) -> StepOutcome:
     return outcome
 
 
+def start_items(attempt: Attempt) -> StepOutcome:
+    """Start further items of a foreach."""
+    return StepOutcome(flow.on_items_left(attempt.as_claimed_node()))
+
+
 def _write_items(attempt: Attempt, items: list[Any]) -> None:
     activation, header, services = attempt.activation, attempt.header, attempt.services
     prefix = make_items_prefix(activation.path, activation.visit, header.generation)
@@ -234,6 +239,7 @@ CONTROLS: dict[Phase, Callable[[Attempt], StepOutcome]] = {
     Phase.VALIDATE_INPUT: validate_input,
     Phase.EVALUATE_BRANCH: evaluate_branch,
     Phase.FAN_OUT: fan_out,
+    Phase.START_ITEMS: start_items,
     Phase.EVALUATE_LOOP: evaluate_loop,
     Phase.JOIN: join,
     Phase.COMPUTE_SLEEP: compute_sleep,

@@ -23,6 +23,8 @@ from orchestrator.rules.timers import on_deadline
 # worker per lease, for ever. A lower one would fail steps that meet two deployments in a row.
 MAX_ABANDONED_ATTEMPTS = 3
 
+_TRIED_FOR_EVER = frozenset({Phase.SETTLE, Phase.START_ITEMS})
+
 MAX_DEFERRAL = 300_000  # milliseconds; a worker that can run the step may come at any time
 
 
@@ -89,9 +91,10 @@ def retry(claim: ClaimedNode, seconds: float) -> Plan:
 def must_give_up(activation: Activation) -> bool:
     """Tell whether a claim must fail without another attempt: too many in a row were abandoned.
 
-    The settling of a run is tried for ever, because a run must end.
+    What runs no code of the user is tried for ever: it has not killed its workers. A run must settle, and a foreach
+    that has items at work already cannot fail without them.
     """
-    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS and activation.phase != Phase.SETTLE
+    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS and activation.phase not in _TRIED_FOR_EVER
 
 
 def give_up(claim: ClaimedNode, error_id: str) -> Plan:
@@ -196,9 +199,10 @@ def is_claim_of(activation: Activation, mark: str) -> bool:
 def may_fail_claim(activation: Activation, seq: int) -> bool:
     """Tell whether the main process may end a claim of this number as failed, on behalf of the child that had it.
 
-    The settling of a run cannot fail, whatever time limit it ran into. The end of its lease brings it back.
+    The settling of a run cannot fail, whatever time limit it ran into, nor the start of further items. The end of the
+    lease brings it back.
     """
-    return is_claim(activation, seq) and activation.path != ""
+    return is_claim(activation, seq) and activation.phase not in _TRIED_FOR_EVER
 
 
 def release(

@@ -61,6 +61,7 @@ from orchestrator.rules.plan import (
     item_template,
     new_activation,
     root_activation,
+    start_items,
 )
 from orchestrator.rules.value_ids import make_items_prefix, make_outcome_id
 
@@ -364,6 +365,20 @@ def on_items(claim: ClaimedNode, count: int, concurrency: int) -> Plan:
     }
     plan.ops.append(UpdateActivation(claim.activation.path, fields))
     begin_items(plan, node, claim.path, visits(claim.activation), progress, concurrency)
+    return plan
+
+
+def on_items_left(claim: ClaimedNode) -> Plan:
+    """Start further items of a foreach that may run at once: more than one commit starts."""
+    plan, block, node = _plan(claim), claim.activation, claim.node
+    if not isinstance(node, Foreach):
+        raise TypeError(f"{block.path} is not a foreach")
+    plan.ops.append(UpdateActivation(block.path, {"status": ActivationStatus.OPEN.value}))
+    # An item that ends starts the next one in its place. So the number of places that are taken does not change while
+    # this plan is made, though items may end meanwhile; and a worker that takes this over finds it in the counters.
+    ended = block.total - block.pending_children - block.never_started
+    free = min(block.concurrency - (block.next_item - ended), block.total - block.next_item)
+    start_items(plan, node, claim.path, visits(block), max(0, free))
     return plan
 
 

@@ -236,3 +236,12 @@ def test_nothing_goes_on_under_the_limit_of_a_step(limits: dict[str, float]) -> 
     assert flow.on_result(claim(graph(STEP, sleep("nap", None))), Done("v")).ops[-1].claim == "next"  # type: ignore[union-attr]
     plan = flow.on_result(claim(graph(STEP)), Done("v"))
     assert attempts.commit_outcome(limited, plan, StoredTexts(), LIMITS, settle_token="t").settle_token == ""
+
+
+def test_what_runs_no_code_of_the_user_is_tried_for_ever() -> None:
+    """A foreach that has items at work cannot fail without them, nor a run without its settling."""
+    for phase, path in ((Phase.START_ITEMS, "0"), (Phase.SETTLE, "")):
+        lost = replace(CLAIM, phase=phase, path=path, abandoned_attempts=9, status="running", seq=5)
+        assert not attempts.must_give_up(lost)
+        assert not attempts.may_fail_claim(lost, 5)
+        assert attempts.must_give_up(replace(lost, phase=Phase.RUN))

@@ -257,6 +257,8 @@ def _plan(claim: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
             return flow.on_input_valid(claim, Done(activation.input, tuple(activation.needs.split())))
         case Phase.EVALUATE_BRANCH, Arms(chosen=chosen):
             return flow.on_branch_chosen(claim, chosen[:1] if claim.header.per_step else chosen)
+        case Phase.START_ITEMS, _:
+            return flow.on_items_left(claim)
         case Phase.EVALUATE_LOOP, Times(count=count):
             assert isinstance(node, Loop)
             return flow.on_loop_checked(claim, (activation.iteration < count) is not node.until)

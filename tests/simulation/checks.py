@@ -36,6 +36,7 @@ def in_order(state: State) -> None:
     if (header.live, header.suspended, header.waiting, header.paused) != counts:
         raise Violation(f"the header counts {header.live} live, {header.suspended} suspended; there are {counts}")
     _check_settled(state)
+    _check_widths(state)
     heard = [activation.output for activation in state.activations if activation.output.startswith("v")]
     if len(heard) != len(set(heard)):
         raise Violation(f"two have heard the same event: {heard}")
@@ -43,6 +44,18 @@ def in_order(state: State) -> None:
     waiting = [activation for activation in state.activations if activation.status == ActivationStatus.WAITING]
     if kept and waiting:
         raise Violation(f"{waiting[0].path} waits although {kept} has been sent")
+
+
+def _check_widths(state: State) -> None:
+    """An open foreach has as many items at a time as it may have, while there are any to come."""
+    for block in state.activations:
+        if block.component != "FOREACH" or block.status not in (ActivationStatus.OPEN, ActivationStatus.RUNNING):
+            continue
+        taken = block.next_item - (block.total - block.pending_children)
+        if block.next_item < block.total and taken != block.concurrency and block.status == ActivationStatus.OPEN:
+            raise Violation(f"{block.path} has {taken} items at a time, and may have {block.concurrency}")
+        if taken > max(block.concurrency, 1) and not block.never_started and state.header.generation == 0:
+            raise Violation(f"{block.path} has {taken} items at a time, and may have {block.concurrency}")
 
 
 def _events_in(state: State) -> list[str]:
