@@ -29,7 +29,7 @@ from orchestrator.rules.pending_resumes import NO_PENDING_RESUMES, PendingResume
 from orchestrator.rules.value_ids import make_item_id, make_items_prefix
 
 # Items that one commit starts. While a store works on a commit, the run waits; on Redis, everybody does.
-MAX_STARTED = 500
+MAX_STARTED = 200
 MAX_NEEDS = 500  # value ids that an activation lists for its claim to bring; the step itself reads more
 
 

@@ -225,7 +225,7 @@ MUTANTS = {
     "settling needs nothing live": Mutant(settling_is_claimed_while_something_is_live, JOIN, {}, NOTHING),
     "some worker settles the run": Mutant(settling_is_claimed_by_nobody, SEQUENCE, {}, "hangs"),
     "one commit, join": Mutant(what_follows_is_a_commit_of_its_own, JOIN, {"kill": 1}, NOTHING),
-    "one commit, window": Mutant(what_follows_is_a_commit_of_its_own, WINDOW, {"kill": 1}, NOTHING),
+    "one commit, window": Mutant(what_follows_is_a_commit_of_its_own, WINDOW, {"kill": 1}, "0 items at a time"),
     "resume takes the settling": Mutant(
         a_resume_leaves_the_settling, SEQUENCE, {}, "suspended while something is live"
     ),
