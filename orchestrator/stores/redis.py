@@ -171,8 +171,8 @@ class RedisStore:
     def runs(self, query: RunQuery) -> RunPageOf:
         """Return one page of headers.
 
-        The index does not know `before`, nor a resource together with something else. A query for those reads the
-        headers of all runs that the index finds, and compares them one by one.
+        The index does not know `before`. A query for it reads the headers of all runs that the index finds, and
+        compares them one by one.
         """
         prefix, exact = index_prefix(query)
         if not exact:

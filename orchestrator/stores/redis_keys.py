@@ -133,17 +133,13 @@ def mail_range(name: str) -> tuple[bytes, bytes, bytes]:
 def index_prefix(query: RunQuery) -> tuple[str, bool]:
     """Return the beginning of the index members of these runs, and True where nothing else has to be compared.
 
-    Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status,
-    one by both and one by resource. Other conditions are compared with the headers.
+    Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status
+    and one by both; and one more by its resource with each of these. `before` is compared with the headers.
     """
-    exact = query.before is None
-    if query.resource_id:
-        return "r" + _part(query.resource_id), exact and query.workflow_id is None and query.status is None
-    exact = exact and query.resource_id is None
-    if query.workflow_id is not None and query.status is not None:
-        return "b" + _part(query.workflow_id) + _part(query.status), exact
-    if query.workflow_id is not None:
-        return "w" + _part(query.workflow_id), exact
-    if query.status is not None:
-        return "s" + _part(query.status), exact
-    return "a", exact
+    workflow = "" if query.workflow_id is None else _part(query.workflow_id)
+    status = "" if query.status is None else _part(query.status)
+    kind = {(False, False): "a", (True, False): "w", (False, True): "s", (True, True): "b"}
+    resource = "r" + _part(query.resource_id) if query.resource_id else ""
+    prefix = resource + kind[query.workflow_id is not None, query.status is not None] + workflow + status
+    # A run without a resource has no member that says so.
+    return prefix, query.before is None and query.resource_id != ""

@@ -304,26 +304,16 @@ local function save_extras()
   if change.mailbox then save_mailbox() end
 end
 
-local function save_resource(before)
-  local now_of = header.resource_id
-  if now_of == before then return end
-  local tail = string.format('%015d:%s', header.created_at, run_id)
-  if before ~= '' then redis.call('ZREM', KEYS[11], string.format('r%d:%s:', #before, before) .. tail) end
-  if now_of ~= '' then redis.call('ZADD', KEYS[11], 0, string.format('r%d:%s:', #now_of, now_of) .. tail) end
-end
-
-local function save_index(before)
-  if header.status == before then return end
-  local workflow = header.workflow_id
-  local both = string.format('b%d:%s:', #workflow, workflow)
-  local tail = string.format('%015d:%s', header.created_at, run_id)
-  local function place(status)
-    local size = string.format('%d:', #status) .. status .. ':' .. tail
-    return 's' .. size, both .. size
+local function save_index(status, resource)
+  if header.status == status and header.resource_id == resource then return end
+  local before = setmetatable({status = status, resource_id = resource}, {__index = header})
+  local words = {}
+  for _, member in ipairs(index_members(header)) do
+    words[#words + 1] = 0
+    words[#words + 1] = member
   end
-  local one, two = place(header.status)
-  redis.call('ZREM', KEYS[11], place(before))
-  redis.call('ZADD', KEYS[11], 0, one, 0, two)
+  redis.call('ZREM', KEYS[11], unpack(index_members(before)))
+  redis.call('ZADD', KEYS[11], unpack(words))
 end
 
 if not load_header() then return {'unknown'} end
@@ -341,8 +331,7 @@ remember()
 save_extras()
 trim()
 save()
-save_index(status)
-save_resource(resource)
+save_index(status, resource)
 if header.settle_count > settle_count then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.settle_count) end
 local reply = {'', header_text, reply_text}
 return claimed and package(reply, claimed) or reply
