@@ -202,7 +202,7 @@ def may_fail_claim(activation: Activation, seq: int) -> bool:
     The settling of a run cannot fail, whatever time limit it ran into, nor the start of further items. The end of the
     lease brings it back.
     """
-    return is_claim(activation, seq) and activation.phase not in _TRIED_FOR_EVER
+    return is_claim(activation, seq) and activation.path != "" and activation.phase != Phase.START_ITEMS
 
 
 def release(

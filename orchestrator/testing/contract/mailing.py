@@ -57,7 +57,7 @@ class Mailing(Conditions):
         assert run.mail("e") == [*ordered[:2], *ordered[3:]]
 
     def test_an_event_and_a_wait_do_not_stand_side_by_side(self, store: Store) -> None:
-        """Whoever comes second is refused as a whole, finds the other and goes on from there."""
+        """The second is refused as a whole, finds the other and goes on from there."""
         run, wait = StartedRun(store, an_activation("0")), make_waiter((0,), "token")
         run.push("e", push="v1")
         assert _refused(run, MailboxUpdate("e", push=wait)) == MAILBOX_CHANGED
