@@ -9,6 +9,7 @@ from typing import Any
 
 from celery import Celery, states
 from celery.backends.base import DisabledBackend
+from celery.backends.rpc import RPCBackend
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError
 from kombu.exceptions import BatchPublishError, OperationalError
 
@@ -41,6 +42,7 @@ class CeleryRuntime:
     def __init__(self, app: Celery, settings: Settings, on_register: Callable[[Any], None], monitor: Monitor) -> None:
         self._app = app
         self._monitor = monitor
+        self._has_warned_of_rpc = False
         self._on_register = on_register
         self._near = 2 * settings.tick_seconds * 1000
         self._outbox = Outbox(app, self._send_traced)
@@ -137,6 +139,9 @@ class CeleryRuntime:
         backend = self._app.backend
         if isinstance(backend, DisabledBackend):
             return
+        if isinstance(backend, RPCBackend):
+            self._warn_of_rpc()
+            return
         match StoredStatus(header.status):
             case StoredStatus.SUCCESS:
                 backend.store_result(header.run_id, as_json(result()), states.SUCCESS)
@@ -145,6 +150,16 @@ class CeleryRuntime:
             case _:
                 failure = error() or RuntimeError(f"run {header.run_id} has failed")
                 backend.store_result(header.run_id, failure, states.FAILURE)
+
+    def _warn_of_rpc(self) -> None:
+        """Say once that an `rpc://` backend cannot have results of runs: it answers the sender of one message."""
+        if not self._has_warned_of_rpc:
+            self._has_warned_of_rpc = True
+            log.warning(
+                "an rpc:// result backend gets no results of runs, so AsyncResult(run_id).get() waits in vain: it "
+                "answers the sender of a message, and the message that ends a run is a worker's. Read them by "
+                "orchestrator.get_run(run_id).result(), or set another result_backend"
+            )
 
     # --- no-ops: workers execute the runs, and the scheduler sweeps their timers -----------------------------------
 

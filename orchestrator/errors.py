@@ -222,6 +222,13 @@ class RunNotActive(OrchestratorError):
     code = "WORKFLOW_RUN_NOT_ACTIVE"
 
 
+class MailboxFull(OrchestratorError):
+    """The run keeps as many events of this name as it may: the steps that wait for them have to take some first.
+
+    `details` has the name of the event as `event`, and the bounds as `max_events` and `max_bytes`.
+    """
+
+
 class RunStillRunning(OrchestratorError):
     """The run is still running."""
 

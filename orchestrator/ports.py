@@ -151,8 +151,11 @@ class RunStore(Protocol):
         """Return the run's request context, key by key, as stored texts."""
         ...
 
-    def mail(self, run_id: str, name: str) -> list[str]:
-        """Return the entries of the mailbox of this event name, oldest first."""
+    def mail(self, run_id: str, name: str, limit: int = 1) -> list[str]:
+        """Return the first entries of the mailbox of this event name, in the order of their bytes.
+
+        However many there are, reading the first and committing a change of the mailbox cost the same.
+        """
         ...
 
     def wait_until_settled(self, run_id: str, settle_count: int, timeout: float) -> RunHeader | None:

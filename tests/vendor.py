@@ -199,11 +199,11 @@ def _ready(process: LocalProcess, prompt: str, seconds: float = START_SECONDS) -
 class LocalRedis(RedisContainer):  # type: ignore[misc]
     """An own redis-server on a free port, kept over restarts: it writes an append-only file into its folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         command = [redis_command(), "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(folder)]
-        command += ["--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction"]
+        command += ["--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction", *options]
         self.process = LocalProcess(
             "redis-server", command, cwd=folder, env=_environment({}), log=folder / "redis-server.log"
         )

@@ -122,6 +122,11 @@ def fan_out(attempt: Attempt) -> StepOutcome:
     return outcome
 
 
+def start_items(attempt: Attempt) -> StepOutcome:
+    """Start further items of a foreach."""
+    return StepOutcome(flow.on_items_left(attempt.as_claimed_node()))
+
+
 def _write_items(attempt: Attempt, items: list[Any]) -> None:
     activation, header, services = attempt.activation, attempt.header, attempt.services
     prefix = make_items_prefix(activation.path, activation.visit, header.generation)
@@ -199,10 +204,9 @@ def end_sleep(attempt: Attempt) -> StepOutcome:
 
 def await_event(attempt: Attempt) -> StepOutcome:
     """Take the event if it has been sent already, else begin to wait for it."""
-    # The change carries the mailbox version that was read here, and is refused where it has changed since. So an event
-    # that is sent between the reading and the commit is never missed.
-    entries = attempt.store.mail(attempt.header.run_id, _wait(attempt).event)
-    plan, mail = attempt_commands.await_event(attempt.as_claimed_node(), entries)
+    # The commit is refused where an event has come between the reading and the commit, so none is ever missed.
+    first = next(iter(attempt.store.mail(attempt.header.run_id, _wait(attempt).event)), "")
+    plan, mail = attempt_commands.await_event(attempt.as_claimed_node(), first)
     return StepOutcome(plan, Writes(mailbox=mail))
 
 
@@ -235,6 +239,7 @@ CONTROLS: dict[Phase, Callable[[Attempt], StepOutcome]] = {
     Phase.VALIDATE_INPUT: validate_input,
     Phase.EVALUATE_BRANCH: evaluate_branch,
     Phase.FAN_OUT: fan_out,
+    Phase.START_ITEMS: start_items,
     Phase.EVALUATE_LOOP: evaluate_loop,
     Phase.JOIN: join,
     Phase.COMPUTE_SLEEP: compute_sleep,

@@ -9,24 +9,24 @@ from orchestrator.definitions.bodies import WaitBody, body_of
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.read.value_reader import encode_value
 from orchestrator.engine.requests import adopt, arm_adopted, graph_of, publish
-from orchestrator.errors import RunNotActive, RunNotFound, StepNotFound
-from orchestrator.host import new_token
+from orchestrator.errors import MailboxFull, RunNotActive, RunNotFound, StepNotFound, StoreUnavailable
+from orchestrator.host import monotonic, new_token
 from orchestrator.rules import commands
 from orchestrator.rules.change import Change, Committed
 from orchestrator.rules.envelope import StoredTexts
-from orchestrator.rules.flow import waiter_path
 from orchestrator.rules.graph import Wait
+from orchestrator.rules.mailbox import MAILBOX_FULL, is_waiter, waiter_path
 from orchestrator.rules.model import FINAL, RunHeader
 from orchestrator.rules.value_ids import make_event_id
 
-_MAX_SENDS = 50  # tries to put one event into a mailbox that others change meanwhile
+_PATIENCE = 60.0  # seconds in which an event is tried again that meets waits which come and go
 
 
 def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> RunHeader:
     """Give `data` to the first wait for the event, in path order. Without one, keep it in the mailbox for the next.
 
     One wait receives each event. Raises `InputInvalid` where the data does not fit, `StepNotFound` where the workflow
-    waits for no such event, `RunNotActive` where the run has ended.
+    waits for no such event, `RunNotActive` where the run has ended, `MailboxFull` where it keeps too many already.
     """
     graph = graph_of(executor, header)
     waits = [node for node in graph.walk() if isinstance(node, Wait) and node.event == name]
@@ -44,7 +44,8 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> R
     text = encode_value(fitted, f"event {name!r}", executor.settings.max_payload_bytes)
     if header.status in FINAL:
         header = _require_unended(executor, header)
-    for _ in range(_MAX_SENDS):
+    end = monotonic() + _PATIENCE
+    while True:
         change = _send_change(executor, header, name, key, text)
         answer = executor.store.commit(header.run_id, change)
         if isinstance(answer, Committed) and change.values:
@@ -54,24 +55,43 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> R
             return answer.header
         if isinstance(answer, Committed):  # this change only took a wait that is over out of the mailbox
             continue
-        # Refused: the mailbox has changed, or the run has ended. Only the first is worth another try.
+        if answer.reason == MAILBOX_FULL:
+            raise _full(executor, name, **log_context)
+        # Refused: a wait has begun or ended meanwhile, or the run has ended. Only the first is worth another try. It
+        # means that the run goes on, so with all who send at once each has its turn.
         header = _require_unended(executor, header)
-    raise RunNotActive(
-        f"run {header.run_id!r} moves too fast: the event {name!r} was not taken; send it again", **log_context
+        if monotonic() > end:
+            raise StoreUnavailable(
+                f"the event {name!r} was not taken: waits of run {header.run_id!r} came and went for {_PATIENCE:.0f} s "
+                "between each look and each write; send it again",
+                **log_context,
+            )
+
+
+def _full(executor: Executor, name: str, **log_context: str) -> MailboxFull:
+    """Say which bound was met, and what can be done."""
+    settings = executor.settings
+    return MailboxFull(
+        f"run {log_context['run_id']!r} has no room for another event {name!r}: of those of one name that no step has "
+        f"taken yet, a run keeps {settings.mailbox_max_events} (`orchestrator_mailbox_max_events`) and "
+        f"{settings.mailbox_max_bytes} bytes (`orchestrator_mailbox_max_bytes`). Send it again once the run has taken "
+        "some, or raise the bound",
+        event=name,
+        max_events=settings.mailbox_max_events,
+        max_bytes=settings.mailbox_max_bytes,
+        **log_context,
     )
 
 
 def _send_change(executor: Executor, header: RunHeader, name: str, key: str, text: str) -> Change:
-    """Read the mailbox and the first wait in it, and make the change."""
-    # The change carries the mailbox version that was read here, and is refused where the mailbox has changed since. A
-    # count of its entries would not do: one wait that went and one event that came leave the count as it was.
+    """Read the first entry of the mailbox, and the wait that it names, and make the change."""
+    # Refused where what was read is no longer so: an event does not join a mailbox in which a wait has begun.
     run_id = header.run_id
-    entries = executor.store.mail(run_id, name)
-    first = commands.find_first_waiter(entries)
-    found = executor.store.load(run_id, [waiter_path(first)]) if first else []
+    first = next(iter(executor.store.mail(run_id, name)), "")
+    found = executor.store.load(run_id, [waiter_path(first)]) if is_waiter(first) else []
     waiting = found[0] if found else None
     texts = StoredTexts({key: text})
-    change = commands.send_event(name, entries, waiting, key, new_token(), texts, executor.settings.limits)
+    change = commands.send_event(name, first, waiting, key, new_token(), texts, executor.settings.limits)
     # An event that is kept lets nothing go on.
     return adopt(executor, header, change) if change.ops else change
 

@@ -26,10 +26,10 @@ from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
 from orchestrator.host import delivery_mark, monotonic, new_token
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands
-from orchestrator.rules.apply import MAILBOX
 from orchestrator.rules.change import Claimed, ClaimRequest, Committed, Dispatch, Refused, UpdateActivation
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
+from orchestrator.rules.mailbox import MAILBOX_CHANGED
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import Plan
 from orchestrator.rules.timers import find_left_out
@@ -189,7 +189,7 @@ class Executor:
         # as it did the first.
         answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
         # The mailbox has changed between the reading and the commit. The lease still holds, so read it again.
-        if isinstance(answer, Refused) and answer.reason == MAILBOX:
+        if isinstance(answer, Refused) and answer.reason == MAILBOX_CHANGED:
             return self._finish(attempt, CONTROLS[Phase(activation.phase)](attempt))
         if isinstance(answer, Refused):
             # A resume may take the settling away, which is nothing to warn of.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.rules.change import MailboxUpdate
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.plan import Plan
 
 

@@ -30,6 +30,10 @@ class Settings:
     # older events of a run are trimmed now and then while the run goes on. The events of a run that goes on no more
     # stay until it is purged. 0 keeps all
     events_max_age_seconds: float = 0
+    # the events of one name that a run keeps for waits to come, and their bytes; further ones are refused with
+    # `MailboxFull`. 0: no limit
+    mailbox_max_events: int = 10_000
+    mailbox_max_bytes: int = 64 * 1024 * 1024
     # publish each event of the runs on workers to the broker too, for other systems
     publish_events: bool = False
     # keys of the request context that are stored encrypted, with `secret_key`
@@ -52,7 +56,7 @@ class Settings:
                 raise ValueError(f"orchestrator_{name} must be positive, not {getattr(self, name)!r}")
         if isinstance(self.secret_context_keys, str):
             raise TypeError("orchestrator_secret_context_keys is a list of keys, not one string")
-        for name in ("events_max_per_run", "events_max_age_seconds"):
+        for name in ("events_max_per_run", "events_max_age_seconds", "mailbox_max_events", "mailbox_max_bytes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"orchestrator_{name} must not be negative, not {getattr(self, name)!r}")
         if self.broker_away not in BROKER_AWAY:
@@ -100,4 +104,11 @@ class Settings:
     @property
     def limits(self) -> CommitLimits:
         """The limits that every change is committed with."""
-        return CommitLimits(self.lease, self.redelivery_delay, self.events_max_per_run, self.events_max_age)
+        return CommitLimits(
+            self.lease,
+            self.redelivery_delay,
+            self.events_max_per_run,
+            self.events_max_age,
+            self.mailbox_max_events,
+            self.mailbox_max_bytes,
+        )

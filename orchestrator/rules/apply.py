@@ -31,6 +31,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.mailbox import Mailbox, find_refusal, make_entry
 from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.replies import UNDONE, make_reply, parse_reply
 from orchestrator.rules.stamps import Stamps, dispatch_of, start_event
@@ -44,7 +45,6 @@ EARLY = "early"  # its delay is not over
 BUSY = "busy"  # a claim has it
 LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
-MAILBOX = "mail"  # the mailbox has changed since it was read
 TAKEN = "taken"  # a live activation stands where a fresh one was to be created
 
 
@@ -62,6 +62,7 @@ class Applied:
     # Answers to callers' requests by their ids, for which the header has no room any more. The store keeps them beside
     # the header, in the place of what it keeps of the same ids, for `REQUEST_MEMORY` from now.
     displaced: Mapping[str, str] = field(default_factory=dict)
+    posted: str = ""  # the entry that comes into the mailbox of the change; empty: none
 
 
 def claim(
@@ -140,13 +141,13 @@ def apply(
     change: Change,
     header: RunHeader | None,
     activations: Mapping[str, Activation],
-    mail: str,
+    mail: Mailbox,
     now: int,
     remembered: str | None = None,
 ) -> Applied | Refused:
     """Compare the guards of `change` and return what to write, or the reason why it is refused.
 
-    `activations` has what exists of `change.reads()`; `mail` is the version of the mailbox that the change names;
+    `activations` has what exists of `change.reads()`; `mail` is what the mailbox that the change names has in it;
     `remembered` is what the store keeps beside the header as the answer to this very request, if it keeps any.
     """
     if header is None:
@@ -154,10 +155,8 @@ def apply(
     guarded = _guard(change, header, activations, remembered)
     if guarded is not None:
         return guarded
-    # The sender of an event and the step that begins to wait each read the mailbox before they write. Without the
-    # version both could find it empty: the event would go into the mailbox, and the step would wait for ever.
-    if change.mailbox is not None and change.mailbox.expect not in (None, mail):
-        return Refused(MAILBOX, header)
+    if change.mailbox is not None and (reason := find_refusal(change.mailbox, mail)):
+        return Refused(reason, header)
     # A fresh activation over a live one would leave two claims of one activation, or count it twice.
     standing = activations.keys() - set(change.drop)
     if any(
@@ -172,7 +171,8 @@ def apply(
     for op in change.ops:
         work.do(op)
     work.settle(change.settle_token, change.settle_now)
-    return work.result(change.guard)
+    made = work.result(change.guard)
+    return made if change.mailbox is None else replace(made, posted=make_entry(change.mailbox, mail))
 
 
 def _guard(

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.rules import flow
-from orchestrator.rules.change import Change, Doc, LeaseGuard, MailboxUpdate, UpdateActivation, mailbox_version
+from orchestrator.rules.change import Change, Doc, LeaseGuard, UpdateActivation
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Step, Wait
+from orchestrator.rules.mailbox import MailboxUpdate, event_of, is_waiter
 from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import ClaimedNode, Failed, Plan
 from orchestrator.rules.timers import on_deadline
@@ -21,6 +22,8 @@ from orchestrator.rules.timers import on_deadline
 # Attempts in a row whose lease ended without a commit. Without a limit, a step that kills its worker would kill one
 # worker per lease, for ever. A lower one would fail steps that meet two deployments in a row.
 MAX_ABANDONED_ATTEMPTS = 3
+
+_TRIED_FOR_EVER = frozenset({Phase.SETTLE, Phase.START_ITEMS})
 
 MAX_DEFERRAL = 300_000  # milliseconds; a worker that can run the step may come at any time
 
@@ -55,7 +58,7 @@ def commit_outcome(
         state=texts.state,
         context=texts.context,
         events=(*chunks, *plan.events),
-        # The mailbox is compared in the same commit, so an event that has come since it was read is not overlooked.
+        # Compared in the same commit, so an event that has come since the mailbox was read is not overlooked.
         mailbox=mail,
         # Neither do hooks run under the time limit of the step that was the last.
         settle_token="" if activation.where.has_limit else settle_token,
@@ -88,9 +91,10 @@ def retry(claim: ClaimedNode, seconds: float) -> Plan:
 def must_give_up(activation: Activation) -> bool:
     """Tell whether a claim must fail without another attempt: too many in a row were abandoned.
 
-    The settling of a run is tried for ever, because a run must end.
+    What runs no code of the user is tried for ever: it has not killed its workers. A run must settle, and a foreach
+    that has items at work already cannot fail without them.
     """
-    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS and activation.phase != Phase.SETTLE
+    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS and activation.phase not in _TRIED_FOR_EVER
 
 
 def give_up(claim: ClaimedNode, error_id: str) -> Plan:
@@ -102,22 +106,22 @@ def give_up(claim: ClaimedNode, error_id: str) -> Plan:
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-def await_event(claim: ClaimedNode, entries: Sequence[str]) -> tuple[Plan, MailboxUpdate]:
-    """Take the oldest event that has been sent already; without one, begin to wait. `entries` is the mailbox as read.
+def await_event(claim: ClaimedNode, first: str) -> tuple[Plan, MailboxUpdate]:
+    """Take the oldest event that has been sent already; without one, begin to wait.
 
-    The mailbox version is the counterpart of the one in `commands.send_event`: neither side can miss the other.
+    `first` is the first entry of the mailbox as read. An event that has come since is the counterpart of a wait that
+    has begun since `commands.send_event` has looked: `mailbox.find_refusal` lets neither side miss the other.
     """
     name = _event_of(claim)
-    sent = next((entry for entry in entries if not entry.startswith(flow.WAITER)), None)
-    if sent is not None:
-        return flow.on_event(claim, sent), MailboxUpdate(name, mailbox_version(entries), pop=sent)
-    return flow.on_await(claim), MailboxUpdate(name, mailbox_version(entries), push=flow.waiter(claim.activation))
+    if first and not is_waiter(first):
+        return flow.on_event(claim, event_of(first)), MailboxUpdate(name, pop=first)
+    return flow.on_await(claim), MailboxUpdate(name, push=flow.waiter_of(claim))
 
 
 def time_out_event(claim: ClaimedNode, error_id: str) -> tuple[Plan, MailboxUpdate]:
     """End a wait whose time is over, and remove its entry from the mailbox."""
-    # No version is expected. A caller who sends an event now finds the activation queued, and removes the entry itself.
-    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.waiter)
+    # A caller who sends an event now finds the activation queued, and removes the entry itself.
+    return flow.on_timeout(claim, error_id), MailboxUpdate(_event_of(claim), pop=claim.activation.waiter, anywhere=True)
 
 
 def _event_of(claim: ClaimedNode) -> str:
@@ -195,9 +199,10 @@ def is_claim_of(activation: Activation, mark: str) -> bool:
 def may_fail_claim(activation: Activation, seq: int) -> bool:
     """Tell whether the main process may end a claim of this number as failed, on behalf of the child that had it.
 
-    The settling of a run cannot fail, whatever time limit it ran into. The end of its lease brings it back.
+    The settling of a run cannot fail, whatever time limit it ran into, nor the start of further items. The end of the
+    lease brings it back.
     """
-    return is_claim(activation, seq) and activation.path != ""
+    return is_claim(activation, seq) and activation.path != "" and activation.phase != Phase.START_ITEMS
 
 
 def release(

@@ -8,10 +8,11 @@ lose it. Durations are milliseconds; the store's clock makes the moments.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationFields, RunHeader, RunHeaderFields
 
 Doc = dict[str, Any]
@@ -116,29 +117,6 @@ class RequestGuard:
     commits: int | None = None  # the number of the run's last commit: nothing has happened since; None: any
     # Id of the request that this change undoes. A repeat of that one is refused from now on: nothing is left of it.
     undoes: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MailboxUpdate:
-    """A change of the mailbox of one event name.
-
-    A mailbox has either events that no wait has received (ids of values) or waits that have received nothing (see
-    `flow.waiter`), never both.
-    """
-
-    name: str
-    expect: str | None = None  # the version as read; None: any
-    push: str = ""  # the entry to add at the end
-    pop: str = ""  # the entry to take away
-
-
-def mailbox_version(entries: Sequence[str]) -> str:
-    """Return the version of a mailbox: another one means that the mailbox has changed since it was read.
-
-    Entries never come back, and they stand in the order of their arrival. So their number and the newest of them say it
-    all. The number alone does not: a wait may have gone and an event come.
-    """
-    return f"{len(entries)}:{entries[-1]}" if entries else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,15 @@ from orchestrator.rules import flow
 from orchestrator.rules.change import (
     Change,
     CreateActivation,
-    MailboxUpdate,
     Op,
     Precondition,
     RequestGuard,
     UpdateActivation,
     UpdateRun,
-    mailbox_version,
 )
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Graph, Path
+from orchestrator.rules.mailbox import MailboxUpdate, is_waiter
 from orchestrator.rules.model import (
     FINAL,
     LIVE,
@@ -38,7 +37,6 @@ from orchestrator.rules.model import (
     RunHeader,
     RunHeaderFields,
     StoredStatus,
-    parse_path,
 )
 from orchestrator.rules.travel import TravelPlan
 
@@ -259,18 +257,9 @@ def time_travel(
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-def find_first_waiter(entries: Iterable[str]) -> str:
-    """Find the entry of the first waiter in the order of the paths; the empty text where there is none.
-
-    Paths are compared as numbers: item 2 comes before item 10.
-    """
-    waiters = (entry for entry in entries if entry.startswith(flow.WAITER))
-    return min(waiters, key=lambda entry: parse_path(flow.waiter_path(entry)), default="")
-
-
 def send_event(
     name: str,
-    entries: Sequence[str],
+    first: str,
     waiting: Activation | None,
     value_id: str,
     request_id: str,
@@ -279,19 +268,18 @@ def send_event(
 ) -> Change:
     """Give an event to the first waiter; without one, keep it in the mailbox for the next.
 
-    `entries` is the mailbox as it was read, and `waiting` the activation at the path of its first waiter. An entry
-    whose wait is over is only removed. Such a change writes no values, and the caller reads again.
+    `first` is the first entry of the mailbox as it was read, and `waiting` the activation at the path of that waiter.
+    An entry whose wait is over is only removed. Such a change writes no values, and the caller reads again.
     """
     guard = RequestGuard(request_id, UNENDED)
-    first = find_first_waiter(entries)
-    # A caller may send at the moment at which a step begins to wait. Each commits only if the mailbox has the version
-    # that it has read, so one of them sees what the other did. The length would not do: a wait that has gone and an
-    # event that has come leave it as it was.
-    read = mailbox_version(entries)
-    if not first:
-        kept = MailboxUpdate(name, read, push=value_id)
+    if not is_waiter(first):
+        # Refused where a step has begun to wait meanwhile. Other events that have come are no obstacle.
+        size = len(texts.values[value_id].encode())
+        kept = MailboxUpdate(
+            name, push=value_id, size=size, max_events=limits.max_mailbox_events, max_bytes=limits.max_mailbox_bytes
+        )
         return Change(guard, values=texts.values, mailbox=kept, redelivery_delay=limits.redelivery_delay)
-    taken = MailboxUpdate(name, read, pop=first)
+    taken = MailboxUpdate(name, pop=first)
     # The entry has the lease token of the claim that began to wait, so a later wait at the same path is another waiter.
     if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.waiter != first:
         return Change(guard, mailbox=taken)

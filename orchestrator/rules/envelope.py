@@ -21,6 +21,9 @@ class CommitLimits:
     max_events: int = 0
     # the age in milliseconds from which on events may go; 0 keeps all
     max_event_age: int = 0
+    # the events, and their bytes, that one mailbox keeps for waits to come; 0: no limit
+    max_mailbox_events: int = 0
+    max_mailbox_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
+from orchestrator.rules.mailbox import make_waiter
 from orchestrator.rules.model import (
     Activation,
     ActivationFields,
@@ -60,6 +61,7 @@ from orchestrator.rules.plan import (
     item_template,
     new_activation,
     root_activation,
+    start_items,
 )
 from orchestrator.rules.value_ids import make_items_prefix, make_outcome_id
 
@@ -366,6 +368,20 @@ def on_items(claim: ClaimedNode, count: int, concurrency: int) -> Plan:
     return plan
 
 
+def on_items_left(claim: ClaimedNode) -> Plan:
+    """Start further items of a foreach that may run at once: more than one commit starts."""
+    plan, block, node = _plan(claim), claim.activation, claim.node
+    if not isinstance(node, Foreach):
+        raise TypeError(f"{block.path} is not a foreach")
+    plan.ops.append(UpdateActivation(block.path, {"status": ActivationStatus.OPEN.value}))
+    # An item that ends starts the next one in its place. So the number of places that are taken does not change while
+    # this plan is made, though items may end meanwhile; and a worker that takes this over finds it in the counters.
+    ended = block.total - block.pending_children - block.never_started
+    free = min(block.concurrency - (block.next_item - ended), block.total - block.next_item)
+    start_items(plan, node, claim.path, visits(block), max(0, free))
+    return plan
+
+
 def on_children_done(claim: ClaimedNode, children: Sequence[Activation]) -> Plan:
     """All children of a block have ended: join them, and end the block with the result.
 
@@ -407,18 +423,9 @@ def on_sleep_over(claim: ClaimedNode) -> Plan:
     return on_result(claim, _input_of(claim))
 
 
-WAITER = "?"  # the first character of the entry of a wait; no value id begins with it
-
-
-def waiter(activation: Activation) -> str:
-    """Name a wait in the mailbox of its event."""
-    # With the lease token of the claim that begins to wait, so that a later wait at the same path has another entry.
-    return f"{WAITER}{activation.path}#{activation.lease_token}"
-
-
-def waiter_path(entry: str) -> str:
-    """Return the path of the wait that `waiter` has named."""
-    return entry[len(WAITER) :].partition("#")[0]
+def waiter_of(claim: ClaimedNode) -> str:
+    """Name the wait that this claim begins, in the mailbox of its event."""
+    return make_waiter(claim.path, claim.activation.lease_token)
 
 
 def on_await(claim: ClaimedNode) -> Plan:
@@ -427,7 +434,7 @@ def on_await(claim: ClaimedNode) -> Plan:
     node = claim.node
     if not isinstance(node, Wait):
         raise TypeError(f"{claim.activation.path} is not a wait")
-    fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter(claim.activation)}
+    fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter_of(claim)}
     delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean no timeout
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     plan.emit(claim.activation, events.make_step_waiting(claim.activation))

@@ -47,6 +47,7 @@ class Phase(StrEnum):
     VALIDATE_INPUT = "validate_input"  # validate the input of a nested workflow
     EVALUATE_BRANCH = "evaluate_branch"  # evaluate the conditions of a branch
     FAN_OUT = "fan_out"  # spread the items of a foreach
+    START_ITEMS = "start_items"  # start further items of a foreach that may run at once
     EVALUATE_LOOP = "evaluate_loop"  # evaluate the condition of a loop
     JOIN = "join"  # gather the children of a block
     COMPUTE_SLEEP = "compute_sleep"  # compute how long to sleep

@@ -28,6 +28,8 @@ from orchestrator.rules.model import (
 from orchestrator.rules.pending_resumes import NO_PENDING_RESUMES, PendingResumes, Progress
 from orchestrator.rules.value_ids import make_item_id, make_items_prefix
 
+# Items that one commit starts. While a store works on a commit, the run waits; on Redis, everybody does.
+MAX_STARTED = 200
 MAX_NEEDS = 500  # value ids that an activation lists for its claim to bring; the step itself reads more
 
 
@@ -262,12 +264,24 @@ def begin_items(plan: Plan, node: Foreach, path: Path, visit: Path, progress: Pr
 
     Those that had begun and not succeeded start again, and as many more as may run at once.
     """
-    where, when = format_path(path), format_path(visit)
-    template, prefix = item_template(plan, node, path, visit), make_items_prefix(where, when, plan.generation)
+    where = format_path(path)
+    template = item_template(plan, node, path, visit)
+    prefix = make_items_prefix(where, format_path(visit), plan.generation)
     # Items that had begun get their old places. The others are created by the block's counter, like any item.
     again = progress.unfinished_items()
     for index in again:
         item = replace(template, path=f"{where}.{index}", index=index, input=make_item_id(prefix, index))
         plan.ops.append(CreateActivation(plan.pending_resumes.apply_to(item)))
-    free = max(0, min(width - len(again), progress.total - progress.begun))
-    plan.ops.extend([StartNextItem(where, template, prefix)] * free)
+    start_items(plan, node, path, visit, min(width - len(again), progress.total - progress.begun))
+
+
+def start_items(plan: Plan, node: Foreach, path: Path, visit: Path, free: int) -> None:
+    """Start so many further items of a foreach whose block is open, in this commit or in some that follow."""
+    where = format_path(path)
+    item = StartNextItem(
+        where, item_template(plan, node, path, visit), make_items_prefix(where, format_path(visit), plan.generation)
+    )
+    plan.ops.extend([item] * min(free, MAX_STARTED))
+    # The block is claimed, or queued, for the rest. So the rest has a timer, like any work that somebody has to do.
+    if free > MAX_STARTED:
+        plan.ops.append(plan.reopen_block(where, {"phase": Phase.START_ITEMS.value}))

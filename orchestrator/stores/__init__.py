@@ -27,6 +27,11 @@ def open_store(url: str) -> Store:
             from orchestrator.stores.redis import RedisStore
 
             return RedisStore(url)
+        case "redis+cluster" | "rediss+cluster" | "redis+sentinel" | "sentinel":
+            raise ValueError(
+                f"no store for {scheme}:// URLs: use redis:// or rediss:// with the address of a single primary (it "
+                "may move at a failover), or PostgreSQL"
+            )
         case _ if scheme.partition("+")[0] in ("sqlite", "postgresql"):
             from orchestrator.stores.sql import SqlStore
 

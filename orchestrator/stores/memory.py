@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -17,9 +18,10 @@ from typing import TypeVar
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.ports import Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
 from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
-from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, RequestGuard, mailbox_version
+from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, RequestGuard
 from orchestrator.rules.commands import may_delete
 from orchestrator.rules.events import make_events_trimmed
+from orchestrator.rules.mailbox import Mailbox
 from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
 from orchestrator.rules.replies import REQUEST_MEMORY
 from orchestrator.rules.timers import (
@@ -47,7 +49,7 @@ class _Run:
     state: dict[str, str] = field(default_factory=dict)  # stored texts, by key
     context: dict[str, str] = field(default_factory=dict)  # the same
     events: list[StoredEvent] = field(default_factory=list)  # those that have not been dropped
-    mailboxes: dict[str, list[str]] = field(default_factory=dict)  # entries by event name, oldest first
+    mailboxes: dict[str, list[str]] = field(default_factory=dict)  # sorted entries, by event name
     awaiting: set[str] = field(default_factory=set)  # paths of the activations with an awaiting status
     # Moments and replies, by request, in the order of the moments: those for which the header has no room any more.
     requests: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -102,13 +104,14 @@ class MemoryStore:
             if run is None:
                 return Refused(UNKNOWN)
             activations = {path: run.activations[path] for path in change.reads() if path in run.activations}
-            mailbox = mailbox_version(run.mailboxes.get(change.mailbox.name, ())) if change.mailbox else ""
+            entries = run.mailboxes.get(change.mailbox.name) if change.mailbox else None
+            mailbox = Mailbox(entries[0], entries[-1]) if entries else Mailbox()
             remembered = _remembered(run, change)
             answer = apply(change, run.header, activations, mailbox, self._clock.now(), remembered)
             if isinstance(answer, Refused):
                 return answer
             if not answer.repeated:
-                self._write_extras(run, change)
+                self._write_extras(run, change, answer.posted)
                 self._write(run, answer)
                 _trim_to_length(run, change.max_events)
                 _trim_by_age(run, change.max_event_age if answer.events else 0)
@@ -143,8 +146,8 @@ class MemoryStore:
     def context(self, run_id: str) -> dict[str, str]:
         return self._read(run_id, lambda run: dict(run.context), {})
 
-    def mail(self, run_id: str, name: str) -> list[str]:
-        return self._read(run_id, lambda run: list(run.mailboxes.get(name, ())), [])
+    def mail(self, run_id: str, name: str, limit: int = 1) -> list[str]:
+        return self._read(run_id, lambda run: run.mailboxes.get(name, [])[:limit], [])
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
         seen = number_of(after)
@@ -277,7 +280,7 @@ class MemoryStore:
         values = {key: run.values[key] for key in wanted if key in run.values}
         return Claimed(run.header, activation, values, dict(run.state), dict(run.context))
 
-    def _write_extras(self, run: _Run, change: Change) -> None:
+    def _write_extras(self, run: _Run, change: Change, posted: str) -> None:
         if change.drop_events:
             run.events.clear()
         for key in change.drop_values:
@@ -288,10 +291,12 @@ class MemoryStore:
         _patch(run.context, change.context)
         if change.mailbox is not None:
             mailbox = run.mailboxes.setdefault(change.mailbox.name, [])
-            if change.mailbox.push:
-                mailbox.append(change.mailbox.push)
-            if change.mailbox.pop in mailbox:
-                mailbox.remove(change.mailbox.pop)
+            place = bisect_left(mailbox, posted)
+            if posted and mailbox[place : place + 1] != [posted]:
+                mailbox.insert(place, posted)
+            place = bisect_left(mailbox, change.mailbox.pop)
+            if mailbox[place : place + 1] == [change.mailbox.pop]:
+                del mailbox[place]
 
     def _write(self, run: _Run, applied: Applied) -> None:
         run.header = applied.header

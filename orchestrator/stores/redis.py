@@ -2,13 +2,12 @@
 
 The scripts (`scripts/*.lua`) read a change as `rules.apply` does; a test compares the two on generated histories. A
 failover takes runs back by up to a second: their steps run again, and changes accepted in that second are gone. Needs
-Redis 6.2 or later.
+Redis 6.2 or later, and no cluster.
 """
 
 from __future__ import annotations
 
 import heapq
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -20,8 +19,9 @@ from orchestrator.rules.model import Activation, RunHeader, parse_path
 from orchestrator.rules.timers import SweepGrant
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import list_header, matches, read_header
-from orchestrator.stores.redis_connections import BLOCK, Call, RedisConnections
-from orchestrator.stores.redis_keys import Layout, index_prefix
+from orchestrator.stores.redis_connections import Call, RedisConnections
+from orchestrator.stores.redis_keys import Layout, index_prefix, mail_range
+from orchestrator.stores.redis_streams import StreamWatch
 from orchestrator.stores.redis_timers import TimerIndex
 
 _REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; after a longer gap, there was never a sweep
@@ -52,6 +52,7 @@ class RedisStore:
         self._keys = Layout(prefix, shards)
         self._connections = RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
         self._timers = TimerIndex(self._connections, self._keys)
+        self._streams = StreamWatch(self._connections, self._keys)
 
     def create(self, header: RunHeader) -> RunHeader:
         keys = self._keys.run(header.run_id)
@@ -112,10 +113,10 @@ class RedisStore:
     def _hash(self, key: str) -> dict[str, str]:
         return {name.decode(): text.decode() for name, text in self._connections.call("HGETALL", key).items()}
 
-    def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._connections.call("HGET", self._keys.run(run_id).mailboxes, name)
-        entries: list[str] = json.loads(found) if found else []
-        return entries
+    def mail(self, run_id: str, name: str, limit: int = 1) -> list[str]:
+        first, low, high = mail_range(name)
+        found = self._connections.call("ZRANGEBYLEX", self._keys.run(run_id).mailboxes, low, high, "LIMIT", 0, limit)
+        return [member[len(first) :].decode() for member in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
         keys = self._keys.run(run_id)
@@ -123,13 +124,11 @@ class RedisStore:
         return wire.events_of(self._connections.script("events", (keys.header, keys.events), (first, limit)))
 
     def wait_for_events(self, run_id: str, after: str, timeout: float, limit: int = 500) -> list[StoredEvent]:
-        key, end = self._keys.run(run_id).events, monotonic() + timeout
-        while (left := end - monotonic()) > 0:
-            block = max(1, round(min(left, BLOCK) * 1000))
-            cursor = _cursor(after) if after else "0-0"
-            if self._connections.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", key, cursor, blocking=True):
-                break
-        return self.events(run_id, after, limit)
+        end = monotonic() + timeout
+        # The first look needs no other connection than the last one: most readers find something at once.
+        while not (found := self.events(run_id, after, limit)) and (left := end - monotonic()) > 0:
+            self._streams.wait(self._keys.run(run_id).events, after, left)
+        return found
 
     def last_event(self, run_id: str) -> str:
         found = self._connections.call("XREVRANGE", self._keys.run(run_id).events, "+", "-", "COUNT", 1)
@@ -146,9 +145,7 @@ class RedisStore:
             left = end - monotonic()
             if header is None or header.settle_count > settle_count or left <= 0:
                 return header
-            block = max(1, round(min(left, BLOCK) * 1000))
-            cursor = last[0][0] if last else "0-0"
-            self._connections.call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", keys.settled, cursor, blocking=True)
+            self._streams.wait(keys.settled, last[0][0].decode() if last else "", left)
 
     def due_timers(self, namespace: str, limit: int = 100, *, newest: bool = False) -> list[DueTimer]:
         return self._timers.due(namespace, limit, newest)
@@ -174,8 +171,8 @@ class RedisStore:
     def runs(self, query: RunQuery) -> RunPageOf:
         """Return one page of headers.
 
-        The index does not know `before`, nor a resource together with something else. A query for those reads the
-        headers of all runs that the index finds, and compares them one by one.
+        The index does not know `before`. A query for it reads the headers of all runs that the index finds, and
+        compares them one by one.
         """
         prefix, exact = index_prefix(query)
         if not exact:
@@ -243,6 +240,7 @@ class RedisStore:
         return int(seconds) * 1000 + int(micros) // 1000
 
     def close(self) -> None:
+        self._streams.close()
         self._connections.close()
 
 

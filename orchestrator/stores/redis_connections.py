@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from redis import Redis
+from redis import BlockingConnectionPool, Redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.connection import Connection, parse_url
+from redis.exceptions import AskError, MasterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from orchestrator.errors import StoreUnavailable
+from orchestrator.host import SystemClock, monotonic
 from orchestrator.rules.transitions import IllegalTransition
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url
 
-FORMAT = 2  # of keys and documents; another one is not read, neither an older nor a newer
+FORMAT = 3  # of keys and documents; another one is not read, neither an older nor a newer
 BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
-_MAX_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
+_MAX_CONNECTIONS = (
+    32  # of one process, besides that of its blocking read; `?max_connections=` in the URL says otherwise
+)
+_ROLE_INTERVAL = 5.0  # seconds after which a connection asks again whether its server is still a primary
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries
+_CLUSTER = (
+    "it is a Redis Cluster, over whose nodes the keys of a store would be spread: use a single primary (with replicas, "
+    "if you like), or PostgreSQL"
+)
 
 # Behind the message, some servers add where in the script it was raised.
 _ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
@@ -31,14 +45,24 @@ logger = logging.getLogger("orchestrator")
 _warned: set[str] = set()
 
 Client = Any  # redis.Redis, whose commands have no types of their own
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    pid: int  # of the process that made them
+    client: Client
+    patient: Client  # for the one blocking read of the process
+
+
 Call = tuple[Any, ...]  # a command and its arguments; `("name.lua", keys, arguments)` is a script
 
 
 class RedisConnections:
     """Connections of this process to one server, checked at first use.
 
-    After a fork the child opens its own and leaves the parent's alone. A request that got no answer is sent again a few
-    times, because every script answers a repeat as it answered first.
+    After a fork the child opens its own and leaves the parent's alone. A request that got no answer, or is refused
+    by a server that is a primary no more, is sent again a few times, because every script answers a repeat as it
+    answered first. Threads share a bounded number of connections.
     """
 
     def __init__(self, url: str, keys: Layout, *, strict: bool, timeout: float, retries: int) -> None:
@@ -49,7 +73,7 @@ class RedisConnections:
         self._timeout = timeout
         self._retries = retries
         # Replaced as a whole and never locked: a lock held by another thread at a fork would stay locked in the child.
-        self._connected: tuple[int, Client, Client] | None = None
+        self._connected: _Clients | None = None
 
     def call(self, *call: Any, blocking: bool = False) -> Any:
         """Run one command, in one round trip."""
@@ -66,9 +90,9 @@ class RedisConnections:
     def close(self) -> None:
         """Close the connections that this process made."""
         made, self._connected = self._connected, None
-        if made and made[0] == os.getpid():
-            made[1].close()
-            made[2].close()
+        if made and made.pid == os.getpid():
+            made.client.close()
+            made.patient.close()
 
     def _run(self, client: Client, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
         script = wire.script(name)
@@ -100,40 +124,64 @@ class RedisConnections:
         raise AssertionError("unreachable")
 
     def _ask(self, ask: Callable[[Client], Any], *, blocking: bool = False) -> Any:
-        try:
-            _, client, patient = self._clients()
-            return ask(patient if blocking else client)
-        except ResponseError as error:
-            if found := _ILLEGAL.match(str(error)):
-                raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
-            raise self._unavailable(str(error)) from error
-        except RedisError as error:
-            raise self._unavailable(str(error)) from error
+        tries = 0
+        while True:
+            made: _Clients | None = None
+            try:
+                made = self._clients()
+                return ask(made.patient if blocking else made.client)
+            except ResponseError as error:
+                if found := _ILLEGAL.match(str(error)):
+                    raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
+                if not _is_replicas(error) or tries >= self._retries:
+                    raise self._unavailable(_reason(error)) from error
+            except RedisError as error:
+                raise self._unavailable(str(error)) from error
+            # It was refused, so nothing of it was written. The address may lead to another server by now.
+            self._leave(made)
+            SystemClock().sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tries))
+            tries += 1
 
     def _unavailable(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"The store at {self._shown} cannot be used: {why}", url=self._shown)
 
-    def _clients(self) -> tuple[int, Client, Client]:
+    def _leave(self, made: _Clients | None) -> None:
+        """Use these connections no more, unless others have taken their place already.
+
+        Nobody closes them from outside while another thread is reading: they close when the last has let them go.
+        """
+        if self._connected is made:
+            self._connected = None
+
+    def _clients(self) -> _Clients:
         made = self._connected
-        if made is None or made[0] != os.getpid():
-            made = os.getpid(), self._client(self._timeout), self._client(self._timeout + BLOCK)
-            self._check(made[1])
+        if made is None or made.pid != os.getpid():
+            client = self._client(self._timeout, _MAX_CONNECTIONS)
+            made = _Clients(os.getpid(), client, self._client(self._timeout + BLOCK, 1))
+            self._check(made.client)
             self._connected = made
         return made
 
-    def _client(self, timeout: float) -> Client:
-        return Redis.from_url(
-            self._url,
-            protocol=2,
-            socket_timeout=timeout,
-            socket_connect_timeout=self._timeout,
-            max_connections=_MAX_CONNECTIONS,
-            retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), self._retries),
-            health_check_interval=0,
-        )
+    def _client(self, timeout: float, connections: int) -> Client:
+        options: dict[str, Any] = {
+            "connection_class": Connection,
+            "protocol": 2,
+            "socket_timeout": timeout,
+            "socket_connect_timeout": self._timeout,
+            "max_connections": connections,
+            "retry": Retry(ExponentialBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), self._retries),
+            "health_check_interval": 0,
+            **parse_url(self._url),  # type: ignore[no-untyped-call]
+        }
+        options["connection_class"] = _to_primary(options["connection_class"])
+        # Where all connections are at work, a caller waits for one of them, as long as it would for an answer.
+        pool = BlockingConnectionPool(**{"timeout": self._timeout, **options})  # type: ignore[no-untyped-call]
+        return Redis.from_pool(pool)
 
     def _check(self, client: Client) -> None:
         """Compare format and shards with those of the first use, and look at how the server keeps its data."""
+        if _is_cluster(client):
+            raise self._unavailable(_CLUSTER)
         mine = json.dumps({"format": FORMAT, "shards": self._keys.shards})
         with client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.format, mine, nx=True)
@@ -152,6 +200,61 @@ class RedisConnections:
         if doubts and self._shown not in _warned:
             _warned.add(self._shown)
             logger.warning("The store at %s may lose runs: %s", self._shown, "; ".join(doubts))
+
+
+def _is_replicas(error: ResponseError) -> bool:
+    """Tell whether a server answers so that was a primary and is one no more, or is about to be none.
+
+    Older servers say it in the middle of what a script has come to.
+    """
+    return (
+        isinstance(error, ReadOnlyError | MasterDownError)
+        or re.search(r"^UNBLOCKED |-READONLY |-MASTERDOWN ", str(error)) is not None
+    )
+
+
+def _reason(error: ResponseError) -> str:
+    return _CLUSTER if isinstance(error, AskError) else str(error)
+
+
+def _is_cluster(client: Client) -> bool:
+    try:
+        return bool(client.info("cluster").get("cluster_enabled"))
+    except ResponseError:  # we may not ask: then the first key of another node says it
+        return False
+
+
+@cache
+def _to_primary(kind: type[Any]) -> type[Any]:
+    """Return a kind of connection that leaves a server which is no primary, before it reads anything there.
+
+    After a failover behind one address, the old primary goes on as a replica, and old connections stay with it. A write
+    is refused there. A read is not, and would find what the run was some time ago, for ever.
+    """
+
+    class ToPrimary(kind):  # type: ignore[misc]
+        _look_at = 0.0
+
+        def disconnect(self, *args: Any) -> None:
+            self._look_at = 0.0  # the next server is another one, perhaps
+            super().disconnect(*args)
+
+        def check_health(self) -> None:
+            super().check_health()
+            if monotonic() < self._look_at:
+                return
+            self._look_at = monotonic() + _ROLE_INTERVAL
+            try:
+                self.send_command("ROLE", check_health=False)
+                role = self.read_response()
+            except ResponseError:  # we may not ask
+                self._look_at = math.inf
+                return
+            if role[0] == b"slave":
+                self.disconnect()
+                raise RedisConnectionError("the server is a replica: is a failover under way?")
+
+    return ToPrimary
 
 
 def _doubts(client: Client) -> list[str]:

@@ -26,7 +26,7 @@ class RunKeys:
     events: str  # stream of events as JSON
     timers: str  # of the shard: sorted set of namespace, run id and path, by deadline
     awaiting: str  # set of the paths of activations with an awaiting status
-    mailboxes: str  # hash of lists as JSON, by event name
+    mailboxes: str  # sorted set of equal scores: the entries of all mailboxes, each behind its event's name
     settled: str  # stream with the last settling alone, for blocking reads
     index: str  # of the shard: see `index_prefix`
     requests: str  # hash of replies by request id: those for which the header has no room any more
@@ -78,7 +78,7 @@ class Layout:
             events=f"{tag}:events:{run_id}",
             timers=f"{tag}:timers",
             awaiting=f"{tag}:awaiting:{run_id}",
-            mailboxes=f"{tag}:mailboxes:{run_id}",
+            mailboxes=f"{tag}:mail:{run_id}",
             settled=f"{tag}:settled:{run_id}",
             index=f"{tag}:index",
             requests=f"{tag}:requests:{run_id}",
@@ -101,6 +101,10 @@ class Layout:
         """Return the key of a namespace's workers."""
         return f"{self.tag(self.shard(namespace))}:workers:{namespace}"
 
+    def bell(self, token: str) -> str:
+        """Return the key by which a process ends a blocking read of its own."""
+        return f"{self.tag(0)}:bell:{token}"
+
     @property
     def format(self) -> str:
         """The key of the format and the number of shards that the store was first used with.
@@ -120,20 +124,22 @@ def _part(text: str) -> str:
     return f"{len(text.encode())}:{text}:"
 
 
+def mail_range(name: str) -> tuple[bytes, bytes, bytes]:
+    """Return the beginning of the members of a mailbox, and the bounds between which they stand."""
+    first = _part(name).encode()
+    return first, b"[" + first, b"(" + first + b"@"  # entries begin with a digit or `?`
+
+
 def index_prefix(query: RunQuery) -> tuple[str, bool]:
     """Return the beginning of the index members of these runs, and True where nothing else has to be compared.
 
-    Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status,
-    one by both and one by resource. Other conditions are compared with the headers.
+    Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status
+    and one by both; and one more by its resource with each of these. `before` is compared with the headers.
     """
-    exact = query.before is None
-    if query.resource_id:
-        return "r" + _part(query.resource_id), exact and query.workflow_id is None and query.status is None
-    exact = exact and query.resource_id is None
-    if query.workflow_id is not None and query.status is not None:
-        return "b" + _part(query.workflow_id) + _part(query.status), exact
-    if query.workflow_id is not None:
-        return "w" + _part(query.workflow_id), exact
-    if query.status is not None:
-        return "s" + _part(query.status), exact
-    return "a", exact
+    workflow = "" if query.workflow_id is None else _part(query.workflow_id)
+    status = "" if query.status is None else _part(query.status)
+    kind = {(False, False): "a", (True, False): "w", (False, True): "s", (True, True): "b"}
+    resource = "r" + _part(query.resource_id) if query.resource_id else ""
+    prefix = resource + kind[query.workflow_id is not None, query.status is not None] + workflow + status
+    # A run without a resource has no member that says so.
+    return prefix, query.before is None and query.resource_id != ""

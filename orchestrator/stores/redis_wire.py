@@ -33,6 +33,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.events import EventType, make_events_trimmed
+from orchestrator.rules.mailbox import MAILBOX_CHANGED, MAILBOX_FULL, WAITER
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, UNDONE, parse_reply
 from orchestrator.rules.stamps import STARTING
@@ -78,6 +79,9 @@ def rules() -> str:
         "activation": {field.name: field.default for field in fields(Activation)},
         "header": {field.name: field.default for field in fields(RunHeader)},
         "step_start": EventType.STEP_START.value,
+        "waiter": WAITER,
+        "mailbox_changed": MAILBOX_CHANGED,
+        "mailbox_full": MAILBOX_FULL,
         "starting": dict.fromkeys(STARTING, True),
         "swept": dict.fromkeys(SWEPT, True),
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
@@ -143,7 +147,8 @@ def change_words(change: Change) -> list[str]:
         if value := getattr(change, name):
             doc[name] = value
     if change.mailbox is not None:
-        doc["mailbox"] = [change.mailbox.name, change.mailbox.expect, change.mailbox.push, change.mailbox.pop]
+        mail = change.mailbox
+        doc["mailbox"] = [mail.name, mail.push, mail.pop, mail.size, mail.max_events, mail.max_bytes, mail.anywhere]
     words = [dumps(doc)]
     for part in parts:
         words += part

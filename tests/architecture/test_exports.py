@@ -7,7 +7,7 @@ import orchestrator.testing
 
 EXPORTED = """
 AsyncRunStream BrokerUnavailable CancelReport Context Event FlowNotCommitted FlowNotDefined GraphChanged GraphInvalid
-InputInvalid NoConsumer Orchestrator OrchestratorError PayloadTooLarge RemoteError RestartAlreadyClaimed
+InputInvalid MailboxFull NoConsumer Orchestrator OrchestratorError PayloadTooLarge RemoteError RestartAlreadyClaimed
 ResumeAlreadyClaimed ResumeAmbiguous Run RunCanceled RunFailed RunInfo RunNotActive RunNotFinished RunNotFound
 RunNotSuspended RunPage RunRecord RunResult RunStatus RunStillRunning RunStream SecretUnavailable StartAlreadyClaimed
 Step StepNotFound StepNotSuspended StepResult StepStatus StoreUnavailable TripWire ValueNotSerializable Workflow

@@ -29,6 +29,7 @@ QUOTED = {
     "RestartAlreadyClaimed": "WORKFLOW_RESTART_ALREADY_CLAIMED",
     "RunNotSuspended": "WORKFLOW_RUN_NOT_SUSPENDED",
     "RunNotActive": "WORKFLOW_RUN_NOT_ACTIVE",
+    "MailboxFull": "MAILBOX_FULL",
     "RunStillRunning": "WORKFLOW_RUN_STILL_RUNNING",
     "RunNotFound": "WORKFLOW_SNAPSHOT_NOT_FOUND",
     "NoConsumer": "EVENTED_WORKFLOW_NO_EVENT_CONSUMER",

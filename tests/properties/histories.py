@@ -14,14 +14,13 @@ from orchestrator.rules.change import (
     Claimed,
     CreateActivation,
     LeaseGuard,
-    MailboxUpdate,
     Precondition,
     RequestGuard,
     UpdateActivation,
     UpdateRun,
-    mailbox_version,
 )
 from orchestrator.rules.graph import Branch, Graph
+from orchestrator.rules.mailbox import MailboxUpdate, make_waiter
 from orchestrator.rules.model import AWAITING, Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
 from orchestrator.rules.timers import on_deadline
@@ -71,7 +70,7 @@ class History(Pair):
         more = {
             "state": patch,
             "values": {"o" + activation.lease_token: "=1", "in": "=another"},
-            "mailbox": self.mailbox_update([None]),
+            "mailbox": self.mailbox_update(),
         }
         return self.commit(
             self.change(LeaseGuard(activation.path, activation.lease_token), self.plan(claimed_node), **more)
@@ -202,13 +201,17 @@ class History(Pair):
 
     def mail(self) -> None:
         """An entry is pushed to the mailbox, or taken away."""
-        queued = self.memory.mail(self.run_id, "event")
-        update = self.mailbox_update([None, mailbox_version(queued), "1:other"])
+        update = self.mailbox_update()
         self.commit(Change(RequestGuard(self.token(), ACTIVE), mailbox=update))
 
-    def mailbox_update(self, expect: list[str | None]) -> MailboxUpdate:
-        pop = self.pick(["", "unknown", *self.memory.mail(self.run_id, "event")])
-        return MailboxUpdate("event", self.pick(expect), self.pick(["", "in", "é/"]), pop)
+    def mailbox_update(self) -> MailboxUpdate:
+        entries = self.memory.mail(self.run_id, "event", 1000)
+        pop = self.pick(["", "unknown", *entries[:1] * 4, *entries])
+        waits = [make_waiter((index,), "t") for index in (0, 12, 3)]
+        push, size = self.pick(["", "in", "é/", *waits]), self.draw(st.integers(0, 20))
+        return MailboxUpdate(
+            "event", push, pop, self.draw(st.booleans()), size, self.pick([0, 0, 3]), self.pick([0, 0, 30])
+        )
 
     def travel(self) -> None:
         """Activations go away and are created afresh, in a run that has ended or has not."""
@@ -246,7 +249,7 @@ class History(Pair):
             more = {
                 "state": {"k": self.pick([None, "=flush"])},
                 "context": {"c": "=flush"},
-                "mailbox": self.mailbox_update([None]),
+                "mailbox": self.mailbox_update(),
             }
             more |= {
                 "values": {f"flush{activation.lease_token}": "=1"},

@@ -198,7 +198,7 @@ class Pair:
             "values": store.values(self.run_id, self.ids),
             "state": store.state(self.run_id),
             "context": store.context(self.run_id),
-            "mail": store.mail(self.run_id, "event"),
+            "mail": store.mail(self.run_id, "event", 1000),
             "timers": sorted(due.activation.path for due in store.due_timers(self.run_id)),
             "timers as created": [due.activation.path for due in store.due_timers(f"{self.run_id}/old")],
             "listed": [store.runs(RunQuery(**query)).total for query in queries],

@@ -8,7 +8,8 @@ from typing import get_args
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from orchestrator.rules.change import Change, MailboxUpdate, Op, Precondition
+from orchestrator.rules.change import Change, Op, Precondition
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import VirtualClock

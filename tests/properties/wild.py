@@ -23,14 +23,13 @@ from orchestrator.rules.change import (
     Claimed,
     CreateActivation,
     LeaseGuard,
-    MailboxUpdate,
     Op,
     Precondition,
     RequestGuard,
     UpdateActivation,
     UpdateRun,
-    mailbox_version,
 )
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import AWAITING, Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.rules.transitions import ABSENT, RUN_TABLE, TABLE
 from tests.properties.pair import AGES, KEEPS, Pair
@@ -195,9 +194,15 @@ class Wild(Pair):
         return tuple(self.draw(st.lists(st.sampled_from(["v1", "v2", "none"]), max_size=1)))
 
     def draw_mailbox(self) -> MailboxUpdate | None:
-        mailbox = self.memory.mail(self.run_id, "event")
-        expect, pop = self.pick([None, None, mailbox_version(mailbox), "1:x"]), self.pick(["", "é/", *mailbox])
-        update = self.build(MailboxUpdate, name="event", expect=expect, push=self.pick(["", "v1", "é/"]), pop=pop)
+        mailbox = self.memory.mail(self.run_id, "event", 1000)
+        pop, push = self.pick(["", "é/", "?x", *mailbox]), self.pick(["", "v1", "é/", "?a0#t", "?b10#é"])
+        bounds = {
+            "max_events": self.pick([0, 0, 2]),
+            "max_bytes": self.pick([0, 0, 20]),
+            "anywhere": self.draw(st.booleans()),
+        }
+        size = self.draw(st.integers(0, 12))
+        update = self.build(MailboxUpdate, name="event", push=push, pop=pop, size=size, **bounds)
         return self.pick([None, update])  # type: ignore[no-any-return]
 
     def draw_unless(self) -> str:

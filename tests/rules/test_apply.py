@@ -13,7 +13,6 @@ from orchestrator.rules.apply import (
     EARLY,
     ENDED_RUN,
     LOST,
-    MAILBOX,
     MOVED,
     STALE,
     TAKEN,
@@ -30,7 +29,6 @@ from orchestrator.rules.change import (
     CountDown,
     CreateActivation,
     LeaseGuard,
-    MailboxUpdate,
     Precondition,
     Refused,
     RequestGuard,
@@ -38,6 +36,7 @@ from orchestrator.rules.change import (
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.mailbox import MAILBOX_CHANGED, Mailbox, MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 
 NOW = 1_000_000
@@ -52,6 +51,9 @@ def activation(status: ActivationStatus = ActivationStatus.QUEUED, **fields: Any
     return Activation(**{"path": "0", "step": "a", "status": status, "seq": 5, "deadline": NOW + 1, **fields})
 
 
+NO_MAIL = Mailbox()
+
+
 def claimed(
     of: Activation | None, header: RunHeader | None = HEADER, seq: int = 5, token: str = "new"
 ) -> Applied | Refused:
@@ -63,7 +65,7 @@ def applied(
     change: Change,
     *activations: Activation,
     header: RunHeader = HEADER,
-    mail: str = "",
+    mail: Mailbox = NO_MAIL,
     remembered: str | None = None,
 ) -> Applied:
     """Apply a change that must be taken."""
@@ -72,9 +74,11 @@ def applied(
     return answer
 
 
-def refused(change: Change, *activations: Activation, header: RunHeader | None = HEADER, mail: str = "") -> str:
+def refused(
+    change: Change, *activations: Activation, header: RunHeader | None = HEADER, mail: Mailbox = NO_MAIL
+) -> str:
     """Return the reason why a change is not taken."""
-    answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, mail, NOW)
+    answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, NO_MAIL, NOW)
     assert isinstance(answer, Refused), answer
     return answer.reason
 
@@ -215,7 +219,7 @@ CLOSED = replace(HEADER, closed=True)
         (Change(GUARD, expect=(Precondition("0", "running", 6),)), MINE, HEADER, MOVED),
         (Change(GUARD, expect=(Precondition("0", "running", 5, NOW),)), MINE, HEADER, MOVED),
         (Change(GUARD, expect=(Precondition("7", "running", 5),)), MINE, HEADER, MOVED),
-        (Change(GUARD, mailbox=MailboxUpdate("m", expect="1:v")), MINE, HEADER, MAILBOX),
+        (Change(GUARD, mailbox=MailboxUpdate("m", pop="1:1:1:v")), MINE, HEADER, MAILBOX_CHANGED),
         (Change(GUARD, (CreateActivation(activation()),)), MINE, HEADER, TAKEN),
     ],
 )  # fmt: skip
@@ -232,7 +236,7 @@ def test_a_change_is_refused(change: Change, of: Activation, header: RunHeader |
         (Change(RequestGuard("", ACTIVE), expect=(Precondition("0", "running", 5),)), CLOSED),
         (Change(RequestGuard("c", ACTIVE), expect=(Precondition("", "success", 0),)), CLOSED),
         (Change(GUARD, (CreateActivation(activation()),), drop=("0",)), HEADER),
-        (Change(GUARD, mailbox=MailboxUpdate("m", expect="")), HEADER),
+        (Change(GUARD, mailbox=MailboxUpdate("m", push="v")), HEADER),
     ],
 )
 def test_a_change_whose_guards_hold_is_taken(change: Change, header: RunHeader) -> None:

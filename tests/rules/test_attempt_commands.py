@@ -11,14 +11,13 @@ from orchestrator.rules import attempt_commands as attempts
 from orchestrator.rules import flow
 from orchestrator.rules.change import (
     LeaseGuard,
-    MailboxUpdate,
     Precondition,
     RequestGuard,
     UpdateActivation,
-    mailbox_version,
 )
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Graph, Retry, Route, Step
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, Phase, RunHeader, pack_route
 from orchestrator.rules.plan import ClaimedNode, Done
 from tests.simulation.acts import EVENT, graph, sleep, step, wait
@@ -109,27 +108,27 @@ def test_a_step_that_is_given_up_has_failed() -> None:
 # --- events ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("entries", [[], ["?1#other"]])
-def test_a_wait_that_finds_no_event_begins(entries: list[str]) -> None:
+@pytest.mark.parametrize("first", ["", "?a1#other"])
+def test_a_wait_that_finds_no_event_begins(first: str) -> None:
     """Other waits in the mailbox do not matter."""
-    plan, mail = attempts.await_event(claim(graph(wait("w", 2.0))), entries)
-    assert mail == MailboxUpdate(EVENT, mailbox_version(entries), push="?0#mine")
-    assert plan.ops == [UpdateActivation("0", {"status": "waiting", "waiter": "?0#mine"}, delay=2000)]
+    plan, mail = attempts.await_event(claim(graph(wait("w", 2.0))), first)
+    assert mail == MailboxUpdate(EVENT, push="?a0#mine")
+    assert plan.ops == [UpdateActivation("0", {"status": "waiting", "waiter": "?a0#mine"}, delay=2000)]
     assert [event["type"] for event in plan.events] == ["workflow-step-waiting"]
 
 
 def test_a_wait_takes_the_oldest_event() -> None:
     """The event is the output of the wait."""
-    plan, mail = attempts.await_event(claim(graph(wait("w"))), ["v1", "v2"])
-    assert mail == MailboxUpdate(EVENT, mailbox_version(["v1", "v2"]), pop="v1")
+    plan, mail = attempts.await_event(claim(graph(wait("w"))), "000000000004:30:10:v1")
+    assert mail == MailboxUpdate(EVENT, pop="000000000004:30:10:v1")
     assert plan.ops[0] == UpdateActivation("0", {"status": "success", "output": "v1"})
 
 
 def test_a_wait_that_times_out_leaves_the_mailbox() -> None:
-    """No mailbox version is expected."""
-    activation = replace(CLAIM, waiter="?0#older")
+    """Whatever else is in it."""
+    activation = replace(CLAIM, waiter="?a0#older")
     plan, mail = attempts.time_out_event(claim(graph(wait("w", 1.0)), activation), "e")
-    assert mail == MailboxUpdate(EVENT, pop="?0#older")
+    assert mail == MailboxUpdate(EVENT, pop="?a0#older", anywhere=True)
     assert plan.ops[0] == UpdateActivation("0", {"status": "failed", "error": "e", "tripwire": False})
 
 
@@ -237,3 +236,12 @@ def test_nothing_goes_on_under_the_limit_of_a_step(limits: dict[str, float]) -> 
     assert flow.on_result(claim(graph(STEP, sleep("nap", None))), Done("v")).ops[-1].claim == "next"  # type: ignore[union-attr]
     plan = flow.on_result(claim(graph(STEP)), Done("v"))
     assert attempts.commit_outcome(limited, plan, StoredTexts(), LIMITS, settle_token="t").settle_token == ""
+
+
+def test_what_runs_no_code_of_the_user_is_tried_for_ever() -> None:
+    """A foreach that has items at work cannot fail without them, nor a run without its settling."""
+    for phase, path in ((Phase.START_ITEMS, "0"), (Phase.SETTLE, "")):
+        lost = replace(CLAIM, phase=phase, path=path, abandoned_attempts=9, status="running", seq=5)
+        assert not attempts.must_give_up(lost)
+        assert not attempts.may_fail_claim(lost, 5)
+        assert attempts.must_give_up(replace(lost, phase=Phase.RUN))

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from orchestrator.rules import commands, flow, ownership, travel, undoing
+from orchestrator.rules import commands, ownership, travel, undoing
 from orchestrator.rules.apply import apply
 from orchestrator.rules.change import (
     Committed,
     CreateActivation,
     Dispatch,
-    MailboxUpdate,
     Precondition,
     RequestGuard,
     UpdateActivation,
     UpdateRun,
-    mailbox_version,
 )
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.mailbox import MailboxUpdate, make_waiter
+from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus, parse_path
 from tests.simulation.acts import graph, nested, parallel, sleep, step
 
 LIMITS = CommitLimits(lease=11, redelivery_delay=22, max_events=33, max_event_age=44)
@@ -265,41 +263,26 @@ def test_a_time_travel_deletes_what_is_behind_the_target_and_what_earlier_iterat
 
 def waiter(path: str, token: str = "t") -> str:
     """Name a wait as its mailbox does."""
-    return flow.waiter(Activation(path=path, lease_token=token))
-
-
-@pytest.mark.parametrize(
-    "entries, first",
-    [
-        ([], ""),
-        (["v1", "v2"], ""),
-        ([waiter("0.10"), waiter("0.2")], waiter("0.2")),
-        ([waiter("0.2.0"), waiter("0.2"), waiter("0.10")], waiter("0.2")),
-        ([waiter("10"), waiter("9.5")], waiter("9.5")),
-    ],
-)
-def test_the_first_waiter_is_first_by_numbers(entries: Sequence[str], first: str) -> None:
-    """Item 2 comes before item 10, though its text does not."""
-    assert commands.find_first_waiter(entries) == first
+    return make_waiter(parse_path(path), token)
 
 
 def test_an_event_goes_to_the_first_waiter() -> None:
     """The entry leaves the mailbox, and the wait goes on with the event."""
-    entries = [waiter("0.10"), waiter("0.2")]
     waits = Activation(path="0.2", status="waiting", waiter=waiter("0.2"), seq=5)
-    change = commands.send_event("e", entries, waits, "v", "id", TEXTS, LIMITS)
+    change = commands.send_event("e", waiter("0.2"), waits, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", commands.UNENDED)
-    assert change.mailbox == MailboxUpdate("e", mailbox_version(entries), pop=waiter("0.2"))
+    assert change.mailbox == MailboxUpdate("e", pop=waiter("0.2"))
     assert change.expect == (Precondition("0.2", "waiting", 5),)
     assert fields_of(change, "0.2") == {"status": "queued", "phase": "event_received", "resume": "v", "attempt": 0}
     assert (change.values, change.redelivery_delay, change.events) == ({"v": "=1"}, 22, ())
 
 
-@pytest.mark.parametrize("entries", [[], ["v0"]])
-def test_an_event_without_a_waiter_is_kept(entries: list[str]) -> None:
-    """It stands at the end of the mailbox."""
-    change = commands.send_event("e", entries, None, "v", "id", TEXTS, LIMITS)
-    assert change.mailbox == MailboxUpdate("e", mailbox_version(entries), push="v")
+@pytest.mark.parametrize("first", ["", "000000000001:2:2:v0"])
+def test_an_event_without_a_waiter_is_kept(first: str) -> None:
+    """With its size, so that the bounds can be compared."""
+    limits = replace(LIMITS, max_mailbox_events=4, max_mailbox_bytes=50)
+    change = commands.send_event("e", first, None, "v", "id", TEXTS, limits)
+    assert change.mailbox == MailboxUpdate("e", push="v", size=2, max_events=4, max_bytes=50)
     assert (change.ops, change.expect, change.values) == ((), (), {"v": "=1"})
 
 
@@ -313,7 +296,6 @@ def test_an_event_without_a_waiter_is_kept(entries: list[str]) -> None:
 )
 def test_the_entry_of_a_wait_that_is_over_is_removed(found: Activation | None) -> None:
     """Nothing else is written: the sender reads again."""
-    entries = [waiter("0")]
-    change = commands.send_event("e", entries, found, "v", "id", TEXTS, LIMITS)
-    assert change.mailbox == MailboxUpdate("e", mailbox_version(entries), pop=waiter("0"))
+    change = commands.send_event("e", waiter("0"), found, "v", "id", TEXTS, LIMITS)
+    assert change.mailbox == MailboxUpdate("e", pop=waiter("0"))
     assert (change.ops, change.values) == ((), {})

@@ -17,8 +17,9 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.graph import Graph, Route
+from orchestrator.rules.mailbox import waiter_path
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
-from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan, Result
+from orchestrator.rules.plan import MAX_STARTED, ClaimedNode, Done, Failed, Plan, Result
 from orchestrator.rules.value_ids import make_items_prefix
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
@@ -224,6 +225,24 @@ def test_a_foreach_starts_as_many_items_as_it_may(count: int, concurrency: int, 
     )
 
 
+def test_a_wide_foreach_starts_in_pieces() -> None:
+    """Each commit starts some, and claims the block for the rest; the last one leaves it open."""
+    of = graph(foreach("f", 1300, 1200, step("a")))
+    plan = flow.on_items(claim(of, "0", visit="3"), 1300, 1200)
+    assert ops(plan) == ["set 0 open", *["next 0"] * MAX_STARTED, "set 0 queued start_items!"]
+    counts = {"total": 1300, "concurrency": 1200, "phase": Phase.START_ITEMS}
+    # 40 items have ended meanwhile, and each has started another.
+    plan = flow.on_items_left(claim(of, "0", visit="3", next_item=540, pending_children=1260, **counts))
+    assert ops(plan) == ["set 0 open", *["next 0"] * MAX_STARTED, "set 0 queued start_items!"]
+    plan = flow.on_items_left(claim(of, "0", visit="3", next_item=1100, pending_children=1200, **counts))
+    assert ops(plan) == ["set 0 open", *["next 0"] * 200]
+    (first, *_) = (op for op in plan.ops if isinstance(op, StartNextItem))
+    assert first.prefix == make_items_prefix("0", "3", 0)
+    # One has failed: no further item starts.
+    plan = flow.on_items_left(claim(of, "0", next_item=1300, pending_children=400, never_started=800, **counts))
+    assert ops(plan) == ["set 0 open"]
+
+
 def test_a_block_without_children_is_a_success() -> None:
     """No item gives an empty list, and no arm an empty dict."""
     each = flow.on_items(claim(graph(foreach("f", 0, 1, step("a"))), "0"), 0, 1)
@@ -298,7 +317,7 @@ def test_a_wait_begins_gets_its_event_or_times_out() -> None:
     waiting = flow.on_await(claim(of, "0", phase=Phase.AWAIT_EVENT))
     assert ops(waiting) == ["set 0 waiting+2000"]
     (waits,) = (op.fields["waiter"] for op in waiting.ops if isinstance(op, UpdateActivation))
-    assert flow.waiter_path(waits) == "0"
+    assert waiter_path(waits) == "0"
     assert ops(flow.on_event(claim(of, "0"), "v")) == ["set 0 success", "run outcome=success output=v"]
     assert ops(flow.on_timeout(claim(of, "0"), "e")) == ["set 0 open", "put 0.0 queued run"]
     assert ops(flow.on_result(claim(of, "0.0"), Done("o")))[-2:] == ["set 0 success", "run outcome=success output=o"]

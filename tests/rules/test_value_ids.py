@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from orchestrator.host import new_token
 from orchestrator.rules import value_ids
-from orchestrator.rules.flow import WAITER
+from orchestrator.rules.mailbox import WAITER
 
 
 def _ids_of(token: str) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.definitions.definition import Definition
 from orchestrator.ports import Store
 from orchestrator.rules import attempt_commands, commands, flow, values
-from orchestrator.rules.change import Change, Claimed, MailboxUpdate
+from orchestrator.rules.change import Change, Claimed
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import (
     Branch,
@@ -31,6 +31,7 @@ from orchestrator.rules.graph import (
     Step,
     Wait,
 )
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
 from orchestrator.rules.value_ids import make_items_prefix
@@ -168,9 +169,9 @@ def cancel_change(header: RunHeader, fresh: Fresh, *, begun: bool = True) -> Cha
 
 
 def send_change(entries: Sequence[str], waiting: Activation | None, value: str, fresh: Fresh) -> Change:
-    """A user sends an event, having read the mailbox and the first activation that waits in it, if there is one."""
+    """A user sends an event, having read the first of the mailbox, and the activation if that is a wait."""
     texts = StoredTexts({value: _text(value)})
-    return commands.send_event(EVENT, entries, waiting, value, fresh(), texts, LIMITS)
+    return commands.send_event(EVENT, next(iter(entries), ""), waiting, value, fresh(), texts, LIMITS)
 
 
 def _text(value: Any) -> str:
@@ -185,7 +186,7 @@ def changes(
 ) -> list[Change]:
     """The commits of one claimed activation, in order: pages of item values, then its outcome.
 
-    `entries` is the mailbox as the worker has read it, if the activation awaits an event.
+    `entries` is the first of the mailbox as the worker has read it, if the activation awaits an event.
     """
     activation, header = claimed.activation, claimed.header
     claim = ClaimedNode(of, header, activation, fresh(), inline)
@@ -198,7 +199,7 @@ def changes(
     elif activation.phase == Phase.FAN_OUT:
         plan = _split(claim, store, pages)
     elif activation.phase == Phase.AWAIT_EVENT:
-        plan, mail = attempt_commands.await_event(claim, entries)
+        plan, mail = attempt_commands.await_event(claim, next(iter(entries), ""))
     elif activation.phase == Phase.EVENT_TIMEOUT:
         plan, mail = attempt_commands.time_out_event(claim, "late")
         written["late"] = _text("late")
@@ -264,6 +265,8 @@ def _plan(claim: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
             return flow.on_input_valid(claim, Done(activation.input, tuple(activation.needs.split())))
         case Phase.EVALUATE_BRANCH, Arms(chosen=chosen):
             return flow.on_branch_chosen(claim, chosen[:1] if claim.header.per_step else chosen)
+        case Phase.START_ITEMS, _:
+            return flow.on_items_left(claim)
         case Phase.EVALUATE_LOOP, Times(count=count):
             assert isinstance(node, Loop)
             return flow.on_loop_checked(claim, (activation.iteration < count) is not node.until)

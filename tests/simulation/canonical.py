@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.rules import flow
 from orchestrator.rules.change import Claimed, LeaseGuard, RequestGuard
+from orchestrator.rules.mailbox import event_of, is_waiter, waiter_path
 from orchestrator.rules.model import Activation, RunHeader
 from tests.simulation import acts
 from tests.simulation.state import (
@@ -80,9 +80,9 @@ class _Names:
 
     def entry(self, entry: str) -> str:
         """An entry of the mailbox: a value, or whether this waiter still waits."""
-        if not entry.startswith(flow.WAITER):
-            return entry
-        return f"{flow.waiter_path(entry)} {'waits' if entry in self.waiters else 'has gone'}"
+        if not is_waiter(entry):
+            return event_of(entry)
+        return f"{waiter_path(entry)} {'waits' if entry in self.waiters else 'has gone'}"
 
     def token(self, token: str) -> str:
         """The path that the token is the lease of; tokens of no lease are alike."""

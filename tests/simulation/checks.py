@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from orchestrator.rules import flow
 from orchestrator.rules.change import Change, Claimed, Doc, RequestGuard
 from orchestrator.rules.graph import Graph, Nested, Path, Sleep, Step
+from orchestrator.rules.mailbox import event_of, is_waiter
 from orchestrator.rules.model import (
     AWAITING,
     ENDED,
@@ -39,10 +39,11 @@ def in_order(state: State) -> None:
         raise Violation(f"the header counts {header.live} live, {header.suspended} suspended; there are {counts}")
     _check_settled(state)
     _was_started_once(state)
+    _check_widths(state)
     heard = [activation.output for activation in state.activations if activation.output.startswith("v")]
     if len(heard) != len(set(heard)):
         raise Violation(f"two have heard the same event: {heard}")
-    kept = [entry for entry in state.mail if not entry.startswith(flow.WAITER)]
+    kept = _events_in(state)
     waiting = [activation for activation in state.activations if activation.status == ActivationStatus.WAITING]
     if kept and waiting:
         raise Violation(f"{waiting[0].path} waits although {kept} has been sent")
@@ -67,6 +68,22 @@ def _was_started_once(state: State) -> None:
         raise Violation(f"the run of {header.resource_id!r} has the state {state.kept} and the context {state.context}")
     if header.status == StoredStatus.PENDING and (header.input or header.started_at or mine):
         raise Violation("the run has not been started, and has something of a start")
+
+
+def _check_widths(state: State) -> None:
+    """An open foreach has as many items at a time as it may have, while there are any to come."""
+    for block in state.activations:
+        if block.component != "FOREACH" or block.status not in (ActivationStatus.OPEN, ActivationStatus.RUNNING):
+            continue
+        taken = block.next_item - (block.total - block.pending_children)
+        if block.next_item < block.total and taken != block.concurrency and block.status == ActivationStatus.OPEN:
+            raise Violation(f"{block.path} has {taken} items at a time, and may have {block.concurrency}")
+        if taken > max(block.concurrency, 1) and not block.never_started and state.header.generation == 0:
+            raise Violation(f"{block.path} has {taken} items at a time, and may have {block.concurrency}")
+
+
+def _events_in(state: State) -> list[str]:
+    return [event_of(entry) for entry in state.mail if not is_waiter(entry)]
 
 
 def _counters(state: State) -> tuple[int, int, int, int]:
@@ -189,7 +206,7 @@ def has_values(before: State, header: RunHeader, moved: Moved, written: Collecti
     if header.generation != before.header.generation:
         return
     found = {id_ for each in (header, *(activation for _, activation in moved)) for id_ in _values_of(each)}
-    fresh = {id_ for id_ in found.difference(written, before.mail) if id_ and "@" not in id_}
+    fresh = {id_ for id_ in found.difference(written, _events_in(before)) if id_ and "@" not in id_}
     if fresh:
         fresh -= {id_ for each in (before.header, *before.activations) for id_ in _values_of(each)}
     if fresh:
@@ -337,7 +354,7 @@ def is_as_before(after: State, activations: Iterable[Activation]) -> None:
 
 def has_sent(before: State, after: State, sends: Sends) -> None:
     """The event is with the first that waits, or in the mailbox."""
-    if sends.value in after.mail:
+    if sends.value in _events_in(after):
         return
     heard = [activation for activation in after.activations if activation.resume == sends.value]
     if not heard:
@@ -356,15 +373,11 @@ def has_sent(before: State, after: State, sends: Sends) -> None:
 
 def has_cleared(after: State, entries: Sequence[str]) -> None:
     """A waiter that had gone is out of the mailbox."""
-    gone = min((entry for entry in entries if entry.startswith(flow.WAITER)), key=_number_of, default="")
-    if not gone:
+    gone = next(iter(entries), "")
+    if not is_waiter(gone):
         raise Violation("nobody waits, and the event is lost")
     if gone in after.mail:
         raise Violation("a waiter that has gone stands in the mailbox for ever")
-
-
-def _number_of(entry: str) -> tuple[int, ...]:
-    return tuple(map(int, flow.waiter_path(entry).split(".")))
 
 
 def holds_back(before: State, after: State, claimed: Claimed) -> None:

@@ -9,12 +9,12 @@ from typing import Any
 from orchestrator.rules.change import (
     Change,
     CreateActivation,
-    MailboxUpdate,
     Op,
     RequestGuard,
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.rules.plan import Plan
 from tests.simulation.mutants import Edit
@@ -96,11 +96,6 @@ def nothing_goes_away(change: Change) -> Change:
 
 def no_mail(change: Change) -> Change:
     return replace(change, mailbox=None)
-
-
-def any_mail(change: Change) -> Change:
-    """The version of the mailbox is not compared."""
-    return replace(change, mailbox=change.mailbox and replace(change.mailbox, expect=None))
 
 
 def one_page_less(change: Change) -> Change:

@@ -28,7 +28,7 @@ class Holds:
 
     claimed: Claimed
     at: int = 0
-    mail: tuple[str, ...] | None = None  # the mailbox as it has read it
+    mail: tuple[str, ...] | None = None  # the first of the mailbox as it has read it
     flushed: int = 0  # how often it has appended to its stream
     unheard: Change | None = None  # the last flush, if its answer got lost: it will be sent again
 

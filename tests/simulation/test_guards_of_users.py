@@ -87,7 +87,7 @@ def numbers_are_not_compared(patch: Patch) -> None:
 
 
 def upkeep_expects_nothing(patch: Patch) -> None:
-    def lax(change: Change, header: Any, activations: Any, mail: str, now: int, *more: Any) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: Any, now: int, *more: Any) -> Any:
         upkeep = isinstance(change.guard, RequestGuard) and not change.guard.id
         return apply(replace(change, expect=()) if upkeep else change, header, activations, mail, now, *more)
 
@@ -97,7 +97,7 @@ def upkeep_expects_nothing(patch: Patch) -> None:
 def requests_are_not_remembered(patch: Patch) -> None:
     """A change that is repeated is taken for a new one; its guards are all there is."""
 
-    def lax(change: Change, header: Any, activations: Any, mail: str, now: int, *more: Any) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: Any, now: int, *more: Any) -> Any:
         return apply(change, replace(header, last_request_id=""), activations, mail, now)
 
     patch.setattr(memory, "apply", lax)
@@ -107,7 +107,7 @@ def requests_are_not_remembered(patch: Patch) -> None:
 def one_caller_is_remembered(patch: Patch) -> None:
     """The last of them, in the header: whoever comes next takes its place."""
 
-    def lax(change: Change, header: Any, activations: Any, mail: str, now: int, *_: Any) -> Any:
+    def lax(change: Change, header: Any, activations: Any, mail: Any, now: int, *_: Any) -> Any:
         return apply(change, header, activations, mail, now)
 
     patch.setattr(memory, "apply", lax)

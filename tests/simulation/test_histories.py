@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.ports import LeaseRef
-from orchestrator.rules.apply import BUSY, EARLY, ENDED_RUN, LOST, MAILBOX, MOVED, STALE
+from orchestrator.rules.apply import BUSY, EARLY, ENDED_RUN, LOST, MOVED, STALE
 from orchestrator.rules.change import Claimed, Committed, Refused
+from orchestrator.rules.mailbox import MAILBOX_CHANGED
 from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.rules.timers import on_deadline
 from tests.simulation import acts
@@ -467,7 +468,7 @@ def test_an_event_and_a_wait_of_the_same_moment_cannot_miss_each_other() -> None
         listening = acts.changes(play.graph, play.store, claimed, play.fresh, entries=())[-1]
         sending = acts.send_change((), None, "v", play.fresh)
         assert isinstance(play.send(listening if first == "wait" else sending), Committed)
-        assert reason(play.send(sending if first == "wait" else listening)) == MAILBOX
+        assert reason(play.send(sending if first == "wait" else listening)) == MAILBOX_CHANGED
         entries = play.store.mail(RUN, EVENT)
         again = acts.send_change(entries, play.activation("0"), "v", play.fresh)
         if first == "send":

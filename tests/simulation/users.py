@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from orchestrator.errors import GraphChanged, ResumeAmbiguous, RunNotSuspended, StepNotSuspended
-from orchestrator.rules import attempt_commands, commands, flow, ownership, travel, undoing
+from orchestrator.rules import attempt_commands, commands, ownership, travel, undoing
 from orchestrator.rules.addressing import Target
 from orchestrator.rules.apply import ENDED_RUN
 from orchestrator.rules.change import Change, Claimed, Committed, Refused, RequestGuard
+from orchestrator.rules.mailbox import is_waiter, waiter_path
 from orchestrator.rules.model import ENDED, FINAL, Activation, ActivationStatus, StoredStatus
 from orchestrator.rules.timers import on_unsent
 from tests.simulation import acts, callers, checks
@@ -248,9 +249,9 @@ class Users(Undoers):
         if any(isinstance(user, Sends) for user in state.users):
             return
         if state.may_have("send") and state.header.status not in FINAL:
-            first = commands.find_first_waiter(state.mail)
-            waiting = state.at(flow.waiter_path(first)) if first else None
-            sends = Sends(state.mail, waiting, f"v{dict(state.budget)['send']}")
+            read = state.mail[:1]
+            waiting = state.at(waiter_path(read[0])) if any(map(is_waiter, read)) else None
+            sends = Sends(read, waiting, f"v{dict(state.budget)['send']}")
             late = replace(state, users=(*state.users, sends), budget=state.spend("send"))
             yield "a user reads the mailbox", False, late
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.rules import timers
-from orchestrator.rules.apply import MAILBOX
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, LeaseGuard, Refused
+from orchestrator.rules.mailbox import MAILBOX_CHANGED
 from orchestrator.rules.model import FINAL, LIVE, Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import on_deadline
 from tests.simulation import acts, checks
@@ -81,7 +81,7 @@ class Workers(World):
             yield from self._on_the_way(state, number, local)
         match local:
             case Holds(claimed=claimed, mail=None) if claimed.activation.phase == Phase.AWAIT_EVENT:
-                read = self._worker(state, number, replace(local, mail=state.mail))
+                read = self._worker(state, number, replace(local, mail=state.mail[:1]))
                 yield f"W{number} reads the mailbox", True, replace(state, workers=read)
             case Holds(claimed=claimed, at=at, mail=mail):
                 yield from self._commits(state, number, claimed, at, mail or ())
@@ -171,7 +171,7 @@ class Workers(World):
         answer = self.commit(state, change, claimed)
         name = f"W{number} commits {claimed.activation.path or 'the settling'} ({claimed.activation.phase})"
         if isinstance(answer, Refused):
-            again = Holds(claimed) if answer.reason == MAILBOX else None  # then it looks again
+            again = Holds(claimed) if answer.reason == MAILBOX_CHANGED else None  # then it looks again
             left = self.take(state, workers=self._worker(state, number, again))
             yield f"{name}: refused ({answer.reason})", True, left
             return
@@ -200,7 +200,7 @@ class Workers(World):
         )
         if isinstance(answer, Refused):
             goes_on = state.header.status == StoredStatus.RUNNING and not (state.header.closed and mine.path)
-            if self.judges and is_owner and goes_on and answer.reason != MAILBOX:
+            if self.judges and is_owner and goes_on and answer.reason != MAILBOX_CHANGED:
                 raise Violation(
                     f"a commit of {mine.path!r} is refused to the worker that holds its lease ({answer.reason})"
                 )

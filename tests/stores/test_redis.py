@@ -28,13 +28,13 @@ from orchestrator.rules.change import (
     Committed,
     CreateActivation,
     LeaseGuard,
-    MailboxUpdate,
     RequestGuard,
     StartNextItem,
     UpdateActivation,
     UpdateRun,
 )
 from orchestrator.rules.events import EventType
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
@@ -407,6 +407,19 @@ def test_every_shard_is_used_and_listed(client: redis.Redis, store: RedisStore) 
     assert store.runs(RunQuery(resource_id="r", status="running", before=store.now() + 10_000)).total == 100
 
 
+@pytest.mark.parametrize(
+    "more", [{}, {"status": "running"}, {"workflow_id": "w"}, {"status": "running", "workflow_id": "w"}]
+)
+def test_a_page_reads_no_more_headers_than_it_has(client: redis.Redis, store: RedisStore, more: dict[str, str]) -> None:
+    """Whatever the runs are chosen by: the resource together with the others, too."""
+    for number in range(60):
+        _Walk(store, f"run {number}")
+    client.config_resetstat()
+    page = store.runs(RunQuery(resource_id="r", limit=10, **more))
+    assert (len(page.headers), page.total) == (10, 60)
+    assert client.info("commandstats")["cmdstat_get"]["calls"] == 10
+
+
 def test_ids_with_the_signs_of_the_index_are_not_taken_for_others(store: RedisStore) -> None:
     """Lengths stand before names, so no name is the beginning of another."""
     for workflow in ("w", "w:", "w:1:x", "ü:", "1:w"):
@@ -474,7 +487,7 @@ def test_a_log_of_one_node_stays_until_all_of_it_is_too_old(store: RedisStore, m
 def test_a_wait_wakes_at_a_settling_and_not_at_every_step(wire: Wire, wired: RedisStore, store: RedisStore) -> None:
     """It blocks on the server: one request, and the header when the run has settled."""
     walk = _Walk(store)
-    wired.wait_until_settled(walk.run_id, 0, 0.01)
+    wired.wait_until_settled(walk.run_id, 0, 0.5)  # by then the blocking read of the process is under way
     wire.reset()
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(wired.wait_until_settled, walk.run_id, 0, 20.0)
@@ -522,7 +535,9 @@ def test_another_number_of_shards_is_refused(redis_server: RedisServer, store: R
 def test_another_format_is_refused(redis_server: RedisServer, client: redis.Redis, stored: int) -> None:
     """Also that of a development version before the first release, whose documents have other field names."""
     client.set(Layout("orchestrator", 16).format, f'{{"format":{stored},"shards":16}}')
-    with pytest.raises(StoreUnavailable, match=f"its format is {stored}, and this version reads format 2 alone"):
+    with pytest.raises(
+        StoreUnavailable, match=f"its format is {stored}, and this version reads format {module.FORMAT} alone"
+    ):
         RedisStore(redis_server.url(DB)).header("run")
 
 

@@ -51,6 +51,10 @@ class Wire:
         """Count from 0 again."""
         self.turns = self.sent = self.received = 0
 
+    def points_to(self, port: int) -> None:
+        """Lead new connections to another server; those that are open stay where they are."""
+        self._target = (self._target[0], port)
+
     def lose_answer(self, to: bytes = b"") -> None:
         """Break the connection instead of answering the next request (with this in it): the server has done it."""
         self._lose = to

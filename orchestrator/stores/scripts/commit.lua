@@ -86,15 +86,49 @@ local function check_guards()
   return nil
 end
 
-local mailbox = nil -- of the name in the change: its entries in the order of arrival
+local mailbox = nil -- of the name in the change: the beginning of its members, its first and its last entry
+
+local function load_mailbox()
+  local name = change.mailbox[1]
+  local start = #name .. ':' .. name .. ':'
+  local low, high = '[' .. start, '(' .. start .. '@'
+  local first = redis.call('ZRANGEBYLEX', KEYS[9], low, high, 'LIMIT', 0, 1)[1]
+  local last = first and redis.call('ZREVRANGEBYLEX', KEYS[9], high, low, 'LIMIT', 0, 1)[1]
+  mailbox = {
+    start = start, first = first and string.sub(first, #start + 1) or '', last = last and string.sub(last, #start + 1) or '',
+  }
+end
+
+local function is_waiter(entry)
+  return string.sub(entry, 1, 1) == RULES.waiter
+end
+
+-- The number of an event's entry, the bytes of the events up to it, and its own; zeros where there is none.
+local function numbers_of(entry)
+  local number, total, size = string.match(entry, '^(%d+):(%d+):(%d+):')
+  return tonumber(number or 0), tonumber(total or 0), tonumber(size or 0)
+end
+
+-- The reference reading is orchestrator/rules/mailbox.py.
+local function find_mailbox_refusal()
+  local push, pop, bytes, max_events, max_bytes, anywhere = unpack(change.mailbox, 2)
+  local waits = is_waiter(mailbox.first)
+  if push ~= '' and mailbox.first ~= '' and waits ~= is_waiter(push) then return RULES.mailbox_changed end
+  if pop ~= '' and mailbox.first ~= pop and not (anywhere and is_waiter(pop)) then return RULES.mailbox_changed end
+  if push == '' or is_waiter(push) then return nil end
+  local first, before, size = numbers_of(mailbox.first)
+  local last, total = numbers_of(mailbox.last)
+  local kept = mailbox.first ~= '' and last - first + 1 or 0
+  if max_events ~= 0 and kept >= max_events then return RULES.mailbox_full end
+  if max_bytes ~= 0 and total - before + size + bytes > max_bytes then return RULES.mailbox_full end
+  return nil
+end
 
 local function find_obstacle()
   if change.mailbox then
-    local text = redis.call('HGET', KEYS[9], change.mailbox[1])
-    mailbox = text and cjson.decode(text) or {}
-    -- Sender and waiter each read the mailbox first. Without this comparison both could find it empty and miss each other.
-    local version, expected = #mailbox > 0 and #mailbox .. ':' .. mailbox[#mailbox] or '', change.mailbox[2]
-    if expected ~= cjson.null and expected ~= version then return {'mail', header_text} end
+    load_mailbox()
+    local refusal = find_mailbox_refusal()
+    if refusal then return {refusal, header_text} end
   end
   for _, op in ipairs(change.ops) do
     if op[1] == 'p' then
@@ -247,19 +281,13 @@ local function trim()
 end
 
 local function save_mailbox()
-  local name, push, pop = change.mailbox[1], change.mailbox[3], change.mailbox[4]
-  if push ~= '' then mailbox[#mailbox + 1] = push end
-  for place, entry in ipairs(mailbox) do
-    if entry == pop then
-      table.remove(mailbox, place)
-      break
-    end
+  local push, pop, bytes = change.mailbox[2], change.mailbox[3], change.mailbox[4]
+  if push ~= '' and not is_waiter(push) then
+    local number, total = numbers_of(mailbox.last)
+    push = string.format('%012d:%d:%d:', number + 1, total + bytes, bytes) .. push
   end
-  if #mailbox > 0 then
-    redis.call('HSET', KEYS[9], name, cjson.encode(mailbox))
-  else
-    redis.call('HDEL', KEYS[9], name)
-  end
+  if push ~= '' then redis.call('ZADD', KEYS[9], 0, mailbox.start .. push) end
+  if pop ~= '' then redis.call('ZREM', KEYS[9], mailbox.start .. pop) end
 end
 
 local function save_extras()
@@ -286,26 +314,16 @@ local function save_extras()
   if change.mailbox then save_mailbox() end
 end
 
-local function save_resource(before)
-  local now_of = header.resource_id
-  if now_of == before then return end
-  local tail = string.format('%015d:%s', header.created_at, run_id)
-  if before ~= '' then redis.call('ZREM', KEYS[11], string.format('r%d:%s:', #before, before) .. tail) end
-  if now_of ~= '' then redis.call('ZADD', KEYS[11], 0, string.format('r%d:%s:', #now_of, now_of) .. tail) end
-end
-
-local function save_index(before)
-  if header.status == before then return end
-  local workflow = header.workflow_id
-  local both = string.format('b%d:%s:', #workflow, workflow)
-  local tail = string.format('%015d:%s', header.created_at, run_id)
-  local function place(status)
-    local size = string.format('%d:', #status) .. status .. ':' .. tail
-    return 's' .. size, both .. size
+local function save_index(status, resource)
+  if header.status == status and header.resource_id == resource then return end
+  local before = setmetatable({status = status, resource_id = resource}, {__index = header})
+  local words = {}
+  for _, member in ipairs(index_members(header)) do
+    words[#words + 1] = 0
+    words[#words + 1] = member
   end
-  local one, two = place(header.status)
-  redis.call('ZREM', KEYS[11], place(before))
-  redis.call('ZADD', KEYS[11], 0, one, 0, two)
+  redis.call('ZREM', KEYS[11], unpack(index_members(before)))
+  redis.call('ZADD', KEYS[11], unpack(words))
 end
 
 if not load_header() then return {'unknown'} end
@@ -323,8 +341,7 @@ remember()
 save_extras()
 trim()
 save()
-save_index(status)
-save_resource(resource)
+save_index(status, resource)
 if header.settle_count > settle_count then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.settle_count) end
 local reply = {'', header_text, reply_text}
 return claimed and package(reply, claimed) or reply

@@ -10,13 +10,5 @@ header.updated_at = header.created_at
 local text = cjson.encode(header)
 redis.call('SET', KEYS[1], text)
 
-local function part(value)
-  return string.format('%d:%s:', #value, value)
-end
-
-local tail = string.format('%015d:%s', header.created_at, header.run_id)
-local workflow, status, resource = part(header.workflow_id), part(header.status), header.resource_id
-redis.call('ZADD', KEYS[2], 0, 'a' .. tail, 0, 'w' .. workflow .. tail, 0, 's' .. status .. tail,
-  0, 'b' .. workflow .. status .. tail)
-if resource ~= '' then redis.call('ZADD', KEYS[2], 0, 'r' .. part(resource) .. tail) end
+for _, member in ipairs(index_members(header)) do redis.call('ZADD', KEYS[2], 0, member) end
 return text

@@ -13,10 +13,6 @@ allowed = allowed and (ARGV[2] == '' or (readable and header.created_at == tonum
 allowed = allowed and (ARGV[3] == '' or (readable and header.updated_at < tonumber(ARGV[3])))
 if not allowed then return 0 end
 
-local function part(value)
-  return string.format('%d:%s:', #value, value)
-end
-
 local function unlink()
   redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[8], KEYS[9], KEYS[10],
     KEYS[12], KEYS[13])
@@ -50,8 +46,5 @@ for from = 1, #paths, 4000 do
   for place = from, math.min(from + 3999, #paths) do members[#members + 1] = mine .. paths[place] end
   redis.call('ZREM', KEYS[7], unpack(members))
 end
-local tail = string.format('%015d:%s', header.created_at, ARGV[1])
-local workflow, in_status = part(header.workflow_id), part(status)
-redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. in_status .. tail,
-  'b' .. workflow .. in_status .. tail, 'r' .. part(header.resource_id) .. tail)
+redis.call('ZREM', KEYS[11], unpack(index_members(header)))
 return unlink()

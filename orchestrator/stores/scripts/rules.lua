@@ -75,3 +75,17 @@ local function is_timer_live(header, activation)
   if header.status == 'running' then return not is_shut(header, activation.path) end
   return RULES.swept[header.status] and STATUS[activation.status].deadline == 'timeout'
 end
+
+-- The members of a run in the listing index of its shard: see `index_prefix` of orchestrator/stores/redis_keys.py.
+local function index_members(header)
+  local function part(value)
+    return #value .. ':' .. value .. ':'
+  end
+  local tail = string.format('%015d:', header.created_at) .. header.run_id
+  local workflow, status = part(header.workflow_id), part(header.status)
+  local members = {'a' .. tail, 'w' .. workflow .. tail, 's' .. status .. tail, 'b' .. workflow .. status .. tail}
+  if header.resource_id ~= '' then
+    for place = 1, 4 do members[place + 4] = 'r' .. part(header.resource_id) .. members[place] end
+  end
+  return members
+end

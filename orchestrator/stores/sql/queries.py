@@ -57,11 +57,9 @@ PUT_STATE = """INSERT INTO {state} (run_id, key, text) {rows text text text}
 DROP_STATE = "DELETE FROM {state} WHERE run_id = :run AND key {in keys}"
 PUT_CONTEXT = PUT_STATE.replace("{state}", "{context}")
 DROP_CONTEXT = DROP_STATE.replace("{state}", "{context}")
-PUSH_TO_MAILBOX = """INSERT INTO {mailboxes} (run_id, name, number, value)
-    SELECT CAST(:run AS TEXT), CAST(:name AS TEXT), coalesce(max(number), 0) + 1, CAST(:value AS TEXT)
-    FROM {mailboxes} WHERE run_id = :run AND name = :name"""
-POP_FROM_MAILBOX = """DELETE FROM {mailboxes} WHERE run_id = :run AND name = :name AND number =
-    (SELECT min(number) FROM {mailboxes} WHERE run_id = :run AND name = :name AND value = :value)"""
+PUSH_TO_MAILBOX = """INSERT INTO {mailboxes} (run_id, name, entry) {rows text text text}
+    ON CONFLICT (run_id, name, entry) DO NOTHING"""
+POP_FROM_MAILBOX = "DELETE FROM {mailboxes} WHERE run_id = :run AND name = :name AND entry = :entry"
 PUT_REPLY = """INSERT INTO {requests} (run_id, id, at, reply) {rows text text bigint text}
     ON CONFLICT (run_id, id) DO UPDATE SET at = excluded.at, reply = excluded.reply"""
 DROP_REPLIES = "DELETE FROM {requests} WHERE run_id = :run AND at <= :old"
@@ -76,7 +74,10 @@ ACTIVATIONS = "SELECT doc FROM {activations} WHERE run_id = :run"
 ACTIVATIONS_AT = "SELECT doc FROM {activations} WHERE run_id = :run AND path {in paths}"
 AWAITING_ACTIVATIONS = "SELECT doc FROM {activations} WHERE run_id = :run AND awaiting = 1"
 VALUES = "SELECT id, text FROM {values} WHERE run_id = :run AND id {in ids}"
-MAILBOX = "SELECT value FROM {mailboxes} WHERE run_id = :run AND name = :name ORDER BY number"
+# Each is one step in the index: together in one SELECT, SQLite would read the whole mailbox.
+MAILBOX = """SELECT (SELECT min(entry) FROM {mailboxes} WHERE run_id = :run AND name = :name),
+    (SELECT max(entry) FROM {mailboxes} WHERE run_id = :run AND name = :name)"""
+MAIL = "SELECT entry FROM {mailboxes} WHERE run_id = :run AND name = :name ORDER BY entry LIMIT :limit"
 REPLY = "SELECT reply FROM {requests} WHERE run_id = :run AND id = :id"
 STATE = "SELECT key, text FROM {state} WHERE run_id = :run"
 CONTEXT = "SELECT key, text FROM {context} WHERE run_id = :run"

@@ -14,8 +14,9 @@ from typing import Any
 from orchestrator.host import chance
 from orchestrator.ports import DueTimer
 from orchestrator.rules.apply import Applied
-from orchestrator.rules.change import Change, Claimed, RequestGuard, mailbox_version
+from orchestrator.rules.change import Change, Claimed, RequestGuard
 from orchestrator.rules.events import make_events_trimmed
+from orchestrator.rules.mailbox import Mailbox
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
 from orchestrator.rules.replies import REQUEST_MEMORY
 from orchestrator.rules.timers import has_timer, is_swept, place_of
@@ -31,7 +32,7 @@ class Locked:
     header: RunHeader | None  # None where there is no such run
     events: int  # number of its newest event
     activations: Mapping[str, Activation]  # by path: those of the paths asked for that exist
-    mailbox_version: str  # of the mailbox asked for
+    mailbox: Mailbox  # the mailbox asked for
     now: int  # the store's clock, in ms
     followed_until: int  # ms; readers follow its events until then
     settle_awaited_until: int  # ms; callers wait for it to settle until then
@@ -101,13 +102,13 @@ def lock(tx: Tx, run: str, paths: Sequence[str], change: Change | None = None) -
     replies = tx.send(q.REPLY, run=run, id=encode_name(request)) if request else None
     found = locked.fetchall()
     (_, _, now), *activations = read.fetchall()
-    version = mailbox_version([decode_name(value) for (value,) in entries.fetchall()]) if entries else ""
+    mailbox = Mailbox(*map(decode_name, filter(None, entries.fetchall()[0]))) if entries else Mailbox()
     doc, events, followed_until, settle_awaited_until = found[0] if found else ("", 0, 0, 0)
     stored = header(doc) if found else None
     by_path = {one.path: one for one in (activation(doc) for _, _, doc in activations)}
     reply = replies.fetchall() if replies else []
     remembered = reply[0][0] if reply else None
-    return Locked(stored, events, by_path, version, int(now), followed_until, settle_awaited_until, remembered)
+    return Locked(stored, events, by_path, mailbox, int(now), followed_until, settle_awaited_until, remembered)
 
 
 def must_notify(locked: Locked, applied: Applied) -> bool:
@@ -197,8 +198,8 @@ def _timer_row(run: str, of: RunHeader, activation: Activation) -> tuple[Any, ..
     return run, encode_name(activation.path), encode_name(of.namespace), place_of(activation)
 
 
-def write_extras(tx: Tx, run: str, change: Change) -> None:
-    """Write the values, the patches and the mailbox of a change, after what it drops."""
+def write_extras(tx: Tx, run: str, change: Change, posted: str) -> None:
+    """Write values, patches and mailbox of a change, after what it drops: `posted` is the entry that comes in."""
     # Not with the writes: on PostgreSQL these are one statement, and one may bring back what is dropped here.
     if change.drop_events:
         tx.send(q.DROP_LOG, run=run)
@@ -210,13 +211,11 @@ def write_extras(tx: Tx, run: str, change: Change) -> None:
     _patch(tx, run, change.context, q.PUT_CONTEXT, q.DROP_CONTEXT)
     if change.mailbox is not None:
         mailbox = encode_name(change.mailbox.name)
-        if change.mailbox.push:
-            # An entry that the same change takes away must have been written by then.
-            (tx.send if change.mailbox.pop else tx.write)(
-                q.PUSH_TO_MAILBOX, run=run, name=mailbox, value=encode_name(change.mailbox.push)
-            )
+        # The writes of a change may travel as one statement, in which the second would not find what the first wrote.
+        if posted and posted != change.mailbox.pop:
+            tx.put(q.PUSH_TO_MAILBOX, [(run, mailbox, encode_name(posted))])
         if change.mailbox.pop:
-            tx.write(q.POP_FROM_MAILBOX, run=run, name=mailbox, value=encode_name(change.mailbox.pop))
+            tx.write(q.POP_FROM_MAILBOX, run=run, name=mailbox, entry=encode_name(change.mailbox.pop))
 
 
 def _patch(tx: Tx, run: str, patch: Mapping[str, str | None], put: str, drop: str) -> None:

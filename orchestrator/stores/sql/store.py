@@ -104,16 +104,14 @@ class SqlStore:
         def work(tx: Tx) -> Callable[[], Committed | Refused]:
             nonlocal is_awaited
             locked = rows.lock(tx, run, paths, change)
-            answer = apply(
-                change, locked.header, locked.activations, locked.mailbox_version, locked.now, locked.remembered
-            )
+            answer = apply(change, locked.header, locked.activations, locked.mailbox, locked.now, locked.remembered)
             if isinstance(answer, Refused):
                 return lambda: answer
             is_awaited = rows.must_notify(locked, answer)
             if not answer.repeated:
-                rows.write_extras(tx, run, change)
                 if change.drop_events:
                     locked = replace(locked, events=0)  # the numbers begin again with the log
+                rows.write_extras(tx, run, change, answer.posted)
                 rows.write(tx, run, locked, answer, change.max_events, change.max_event_age)
             claimed = None
             if answer.claimed is not None:
@@ -154,9 +152,9 @@ class SqlStore:
     def context(self, run_id: str) -> dict[str, str]:
         return {rows.decode_name(key): text for key, text in self._rows(q.CONTEXT, run=rows.encode_name(run_id))}
 
-    def mail(self, run_id: str, name: str) -> list[str]:
-        found = self._rows(q.MAILBOX, run=rows.encode_name(run_id), name=rows.encode_name(name))
-        return [rows.decode_name(value) for (value,) in found]
+    def mail(self, run_id: str, name: str, limit: int = 1) -> list[str]:
+        found = self._rows(q.MAIL, run=rows.encode_name(run_id), name=rows.encode_name(name), limit=limit)
+        return [rows.decode_name(entry) for (entry,) in found]
 
     def events(self, run_id: str, after: str = "", limit: int = 500) -> list[StoredEvent]:
         found = self._rows(q.EVENTS, run=rows.encode_name(run_id), after=number_of(after), limit=limit)

@@ -95,9 +95,7 @@ values = Table(PREFIX + "values", metadata, _key("run_id"), _key("id"), _text("t
 state = Table(PREFIX + "state", metadata, _key("run_id"), _key("key"), _text("text"))
 context = Table(PREFIX + "context", metadata, _key("run_id"), _key("key"), _text("text"))
 events = Table(PREFIX + "events", metadata, _key("run_id"), _number("number", key=True), _number("at"), _text("doc"))
-mailboxes = Table(
-    PREFIX + "mailboxes", metadata, _key("run_id"), _key("name"), _number("number", key=True), _name("value")
-)
+mailboxes = Table(PREFIX + "mailboxes", metadata, _key("run_id"), _key("name"), _key("entry"))
 # Replies to the requests of callers, but for the very last, whose reply is in the header.
 requests = Table(PREFIX + "requests", metadata, _key("run_id"), _key("id"), _number("at"), _text("reply"))
 

@@ -21,6 +21,7 @@ from orchestrator.testing.contract.flushes import Flushes
 from orchestrator.testing.contract.lanes import Lanes
 from orchestrator.testing.contract.listing import Listing
 from orchestrator.testing.contract.logs import Logs
+from orchestrator.testing.contract.mailing import Mailing
 from orchestrator.testing.contract.reading import Reading
 from orchestrator.testing.contract.settling import Settling
 from orchestrator.testing.contract.timing import Timing
@@ -30,6 +31,18 @@ __all__ = ["StoreContract"]
 
 
 class StoreContract(
-    Concurrency, Listing, Lanes, Timing, Settling, Logs, Flushes, Bookkeeping, Committing, Claiming, Reading, Undoing
+    Concurrency,
+    Listing,
+    Lanes,
+    Timing,
+    Settling,
+    Logs,
+    Flushes,
+    Bookkeeping,
+    Committing,
+    Claiming,
+    Mailing,
+    Reading,
+    Undoing,
 ):
     """The conditions of a store, one test for each. The subclass gives the fixture `store`."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from orchestrator.host import new_token
 from orchestrator.ports import Store
-from orchestrator.rules.apply import BUSY, ENDED_RUN, LOST, MAILBOX, MOVED, TAKEN
+from orchestrator.rules.apply import BUSY, ENDED_RUN, LOST, MOVED, TAKEN
 from orchestrator.rules.change import (
     Change,
     ClaimRequest,
     CreateActivation,
     LeaseGuard,
-    MailboxUpdate,
     Precondition,
     RequestGuard,
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.testing.contract.kit import (
     ACTIVE,
@@ -88,8 +86,7 @@ class Committing(Conditions):
         assert again.dispatches == first.dispatches
         assert (store.load(run.id), run.header) == (activations, header)
         assert len(run.event_docs("told")) == 1
-        assert run.refused(Change(RequestGuard(new_token(), ACTIVE), mailbox=MailboxUpdate("m", expect=""))) == MAILBOX
-        run.commit_request(mailbox=MailboxUpdate("m", expect="1:v"))
+        assert run.mail("m") == ["v"]
 
     def test_a_commit_is_repeated_even_after_its_successors_have_gone_on(self, store: Store) -> None:
         """The dispatches stay those of the first answer; a message for what has moved on is harmless."""
@@ -210,31 +207,6 @@ class Committing(Conditions):
         run.commit_request(CreateActivation(an_activation("3")), CreateActivation(an_activation("4")))
         assert (run.header.live, run.header.suspended) == (5, 0)
 
-    def test_a_mailbox_that_has_changed_refuses_the_whole_commit(self, store: Store) -> None:
-        """Its version is compared with the one that was read. Entries are pushed and popped with the commit."""
-        run = StartedRun(store, an_activation("0"))
-        run.commit_request(mailbox=MailboxUpdate("order", expect="", push="v1"))
-        run.commit_request(mailbox=MailboxUpdate("order", push="v2"))
-        seen = run.snapshot()
-        for mail in (
-            MailboxUpdate("order", expect=""),
-            MailboxUpdate("order", expect="2:v1", pop="v1"),
-            MailboxUpdate("other", expect="2:v2"),
-        ):
-            change = replace(
-                Change(RequestGuard(new_token(), ACTIVE), (CreateActivation(an_activation("1")),), **EXTRAS),
-                mailbox=mail,
-            )
-            assert run.refused(change) == MAILBOX
-        assert run.snapshot() == seen
-        assert store.mail(run.id, "order") == ["v1", "v2"]
-        assert store.mail(run.id, "other") == []
-        run.commit_request(mailbox=MailboxUpdate("order", expect="2:v2", pop="v1"))
-        assert store.mail(run.id, "order") == ["v2"]
-        run.commit_request(mailbox=MailboxUpdate("order", expect="1:v2", pop="v2"))
-        run.commit_request(mailbox=MailboxUpdate("order", expect="", pop="v2"))
-        assert store.mail(run.id, "order") == []
-
     def test_a_callers_repeated_change_gets_the_first_answer(self, store: Store) -> None:
         """Under the same id nothing is written twice, and upkeep in between does not push the answer out."""
         run = StartedRun(store, an_activation("0", status=ActivationStatus.SUSPENDED), an_activation("1"))
@@ -252,7 +224,7 @@ class Committing(Conditions):
         activations, header = store.load(run.id), run.header
         assert committed_of(store.commit(run.id, change)).dispatches == first.dispatches
         assert (store.load(run.id), run.header) == (activations, header)
-        run.commit_request(mailbox=MailboxUpdate("m", expect="1:v"))
+        assert run.mail("m") == ["v"]
 
     def test_a_callers_repeated_change_gets_the_first_answer_whoever_came_in_between(self, store: Store) -> None:
         """Their number does not matter. A change that was refused is no answer: it may be taken when it comes again."""
@@ -268,12 +240,11 @@ class Committing(Conditions):
             for number in range(20)
         ]
         first = [committed_of(store.commit(run.id, change)) for change in changes]
-        seen = run.snapshot(), store.mail(run.id, "m")
+        seen = run.snapshot(), run.mail("m")
         for change, answer in zip(changes, first, strict=True):
             assert committed_of(store.commit(run.id, change)).dispatches == answer.dispatches
-        assert (run.snapshot(), store.mail(run.id, "m")) == seen
-        late = Change(RequestGuard(new_token(), ACTIVE), mailbox=MailboxUpdate("m", expect="", push="v"))
-        assert run.refused(late) == MAILBOX
+        assert (run.snapshot(), run.mail("m")) == seen
+        assert run.mail("m") == [f"v{number}" for number in range(20)]
 
     def test_a_repeat_tells_the_count_of_rests_of_its_first_answer(self, store: Store) -> None:
         """Its caller waits for the next rest: one that came in between is the one."""

@@ -46,7 +46,7 @@ class Flushes(Conditions):
         assert answer.header == run.header
         assert run.activation("0") == replace(claimed, flush_seq=1)
         assert (store.values(run.id, ["extra"]), store.state(run.id)) == (EXTRAS["values"], EXTRAS["state"])
-        assert (store.context(run.id), store.mail(run.id, "box")) == (EXTRAS["context"], ["extra"])
+        assert (store.context(run.id), run.mail("box")) == (EXTRAS["context"], ["extra"])
         run.commit("0", claimed.lease_token, UpdateActivation("0", {"status": ActivationStatus.SUCCESS}))
         assert run.activation("0").status == ActivationStatus.SUCCESS
 

@@ -20,13 +20,13 @@ from orchestrator.rules.change import (
     Committed,
     CreateActivation,
     LeaseGuard,
-    MailboxUpdate,
     Op,
     Refused,
     RequestGuard,
     UpdateActivation,
     UpdateRun,
 )
+from orchestrator.rules.mailbox import MailboxUpdate, event_of, is_waiter
 from orchestrator.rules.model import (
     Activation,
     ActivationFields,
@@ -217,11 +217,20 @@ class StartedRun:
         """Return the reason why the change is refused."""
         return reason_of(self.store.commit(self.id, change))
 
+    def mail(self, name: str) -> list[str]:
+        """Return what is in the mailbox of this name: ids of events, or entries of waits."""
+        found = self.store.mail(self.id, name, 1000)
+        return [entry if is_waiter(entry) else event_of(entry) for entry in found]
+
+    def push(self, name: str, **update: Any) -> Committed:
+        """Change a mailbox in a commit of its own."""
+        return self.commit_request(mailbox=MailboxUpdate(name, **update))
+
     def snapshot(self) -> tuple[Any, ...]:
         """Return all that a refused or a repeated commit must not have touched."""
         events = [event.doc for event in self.store.events(self.id)]
         texts = self.store.values(self.id, EXTRAS["values"]), self.store.state(self.id), self.store.context(self.id)
-        return self.header, self.store.load(self.id), events, texts, self.store.mail(self.id, EXTRAS["mailbox"].name)
+        return self.header, self.store.load(self.id), events, texts, self.mail(EXTRAS["mailbox"].name)
 
 
 def is_no_value(call: Callable[[], object]) -> bool:

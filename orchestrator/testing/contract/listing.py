@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import LeaseRef, RunQuery, Store
 from orchestrator.rules.apply import UNKNOWN
-from orchestrator.rules.change import Change, LeaseGuard, MailboxUpdate, RequestGuard, UpdateRun
+from orchestrator.rules.change import Change, LeaseGuard, RequestGuard, UpdateRun
 from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.testing.contract.kit import (
     ACTIVE,
@@ -177,7 +177,8 @@ class Listing(Conditions):
         assert store.load_awaiting(run.id) == []
         assert store.values(run.id, EXTRAS["values"]) == {}
         assert (store.state(run.id), store.context(run.id), store.events(run.id)) == ({}, {}, [])
-        again.commit_request(mailbox=MailboxUpdate("box", expect=""))
+        assert again.mail("box") == []
+        again.commit_request()
         assert again.counts() == (1, 0, 0, 0)
 
     def test_a_run_is_deleted_only_in_the_states_that_were_named(self, store: Store) -> None:

@@ -47,7 +47,7 @@ def upgrade() -> None:
     for table, key in (("values", "id"), ("state", "key"), ("context", "key")):
         op.create_table(f"orchestrator_{table}", _key("run_id"), _key(key), _text("text"))
     op.create_table("orchestrator_events", _key("run_id"), _number("number", key=True), _number("at"), _text("doc"))
-    op.create_table("orchestrator_mailboxes", _key("run_id"), _key("name"), _number("number", key=True), _name("value"))
+    op.create_table("orchestrator_mailboxes", _key("run_id"), _key("name"), _key("entry"))
     op.create_table(
         "orchestrator_timers",
         _key("run_id"),

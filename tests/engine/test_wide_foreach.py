@@ -1,0 +1,60 @@
+"""A foreach that may run very many items at a time: no commit starts all of them, and all of them run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from orchestrator import Orchestrator, Workflow, step
+from orchestrator.rules.change import StartNextItem
+from orchestrator.rules.plan import MAX_STARTED
+from orchestrator.stores.memory import MemoryStore
+
+COUNT = 3 * MAX_STARTED + 50
+
+
+class Counting(MemoryStore):
+    """A store that counts the items that each commit starts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started: list[int] = []
+
+    def commit(self, run_id: str, change: Any) -> Any:
+        self.started.append(sum(isinstance(op, StartNextItem) for op in change.ops))
+        return super().commit(run_id, change)
+
+
+@step
+def double(x: int) -> int:
+    return 2 * x
+
+
+@step
+def fail_on_ten(x: int) -> int:
+    if x == 10:
+        raise ValueError("ten")
+    return x
+
+
+@pytest.mark.parametrize("concurrency", [COUNT - 20, 10 * COUNT])
+def test_a_wide_foreach_starts_its_items_in_pieces(concurrency: int) -> None:
+    """Its result is what it would be otherwise."""
+    flow = Workflow("wide", input=list[int]).foreach(double, concurrency=concurrency).commit()
+    store = Counting()
+    with Orchestrator(store=store, workflows=[flow]) as orchestrator:
+        result = orchestrator.create_run(flow).start(list(range(COUNT)), timeout=60)
+    assert result.result == [2 * x for x in range(COUNT)]
+    pieces = Counter(count for count in store.started if count > 1)
+    assert set(pieces) <= {MAX_STARTED, (min(concurrency, COUNT)) % MAX_STARTED}
+    assert pieces[MAX_STARTED] == min(concurrency, COUNT) // MAX_STARTED
+
+
+def test_an_item_that_fails_ends_a_wide_foreach() -> None:
+    """Whichever piece it belongs to."""
+    flow = Workflow("wide", input=list[int]).foreach(fail_on_ten, concurrency=COUNT).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        result = orchestrator.create_run(flow).start(list(range(COUNT)), timeout=60)
+    assert result.status == "failed"
