@@ -180,14 +180,14 @@ class Orchestrator:
         if self.client.runtime.is_shared:
             return  # the schedulers of the workers sweep them
         query = RunQuery(workflow_id=workflow_id, status=StoredStatus.SUSPENDED.value, limit=_MAX_RESTARTED)
-        for header in self.store.runs(query).headers:
+        for header in self.store.runs(query):
             if self.client.is_own(header) and header.waiting:
                 self.client.runtime.arm_timeouts(header.run_id)
 
     def _restart_all(self, workflow_id: str) -> list[str]:
         query = RunQuery(workflow_id=workflow_id, status=StoredStatus.RUNNING.value, limit=_MAX_RESTARTED)
         restarted = []
-        for header in self.store.runs(query).headers:
+        for header in self.store.runs(query):
             if not self.client.is_own(header):
                 continue
             try:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from orchestrator.host import monotonic
-from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
 from orchestrator.rules.model import Activation, RunHeader, parse_path
 from orchestrator.rules.timers import SweepGrant
@@ -171,34 +171,44 @@ class RedisStore:
         words = [word for ref in refs for word in (ref.path, ref.token)]
         return "renew.lua", (keys.header, keys.activations, keys.timers), (run_id, lease, *words)
 
-    def runs(self, query: RunQuery) -> RunPageOf:
+    def runs(self, query: RunQuery) -> list[RunHeader]:
         """Return one page of headers.
 
-        The index does not know `before`, nor a resource together with something else. A query for those reads the
-        headers of all runs that the index finds, and compares them one by one.
+        The index does not know a resource together with something else. A query for those reads the headers of all runs
+        that the index finds, and compares them one by one.
         """
         prefix, exact = index_prefix(query)
-        if not exact:
-            matching = [header for page in self._pages(prefix, query) for header in page if matches(header, query)]
-            return RunPageOf(matching[query.offset : query.offset + query.limit], len(matching))
-        low, high = f"[{prefix}0", f"({prefix};"
-        shards = [self._keys.index(shard) for shard in range(self._keys.shards)]
         last = query.offset + query.limit
-        counts = [("ZLEXCOUNT", key, low, high) for key in shards]
+        if not exact:
+            return list(islice(self._matching(prefix, query), query.offset, last))
+        low, high = f"[{prefix}0", f"({prefix};"
         found = self._connections.calls(
-            [*counts, *(("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, last) for key in shards)]
+            [("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, last) for key in self._keys.indexes()]
         )
-        members = islice(heapq.merge(*found[len(shards) :], reverse=True), query.offset, last)
-        return RunPageOf(self._headers(prefix, list(members)), sum(found[: len(shards)]))
+        return self._headers(prefix, list(islice(heapq.merge(*found, reverse=True), query.offset, last)))
 
-    def _pages(self, prefix: str, query: RunQuery) -> Iterator[list[RunHeader]]:
-        """Give all runs below an index prefix, newest first. A run created after `before` was also written after it."""
-        high = f"({prefix};" if query.before is None else f"({prefix}{query.before:015d}"
-        keys = [self._keys.index(shard) for shard in range(self._keys.shards)]
-        found = self._connections.calls([("ZREVRANGEBYLEX", key, high, f"[{prefix}0") for key in keys])
-        members = heapq.merge(*found, reverse=True)
+    def count_runs(self, query: RunQuery) -> int:
+        prefix, exact = index_prefix(query)
+        if not exact:
+            return sum(1 for _ in self._matching(prefix, query))
+        calls = [("ZLEXCOUNT", key, f"[{prefix}0", f"({prefix};") for key in self._keys.indexes()]
+        return sum(self._connections.calls(calls))
+
+    def _matching(self, prefix: str, query: RunQuery) -> Iterator[RunHeader]:
+        """Give the runs below an index prefix that match, newest first."""
+        calls = [("ZREVRANGEBYLEX", key, f"({prefix};", f"[{prefix}0") for key in self._keys.indexes()]
+        members = heapq.merge(*self._connections.calls(calls), reverse=True)
         while page := list(islice(members, _PAGE)):
-            yield self._headers(prefix, page)
+            yield from (header for header in self._headers(prefix, page) if matches(header, query))
+
+    def stale_runs(self, status: str, before: int, after: str = "", limit: int = 100) -> StalePage:
+        prefix, _ = index_prefix(RunQuery(status=status))
+        low, high = f"({prefix}{after}" if after else f"[{prefix}0", f"({prefix}{before:015d}"
+        calls = [("ZRANGEBYLEX", key, low, high, "LIMIT", 0, limit) for key in self._keys.indexes()]
+        members = list(islice(heapq.merge(*self._connections.calls(calls)), limit))
+        found = self._headers(prefix, members)
+        cursor = members[-1].decode()[len(prefix) :] if len(members) == limit else ""
+        return StalePage([each for each in found if each.status == status and each.updated_at < before], cursor)
 
     def _headers(self, prefix: str, members: list[bytes]) -> list[RunHeader]:
         skip = len(prefix.encode()) + 16  # digits of the moment and a colon

@@ -93,6 +93,10 @@ class Layout:
         """Return the listing index of a shard: one sorted set of equal scores, in the order of its members' bytes."""
         return f"{self.tag(shard)}:index"
 
+    def indexes(self) -> list[str]:
+        """Return the listing indexes of all shards."""
+        return [self.index(shard) for shard in range(self.shards)]
+
     def sweep(self, namespace: str) -> str:
         """Return the key of the right to sweep a namespace."""
         return f"{self.tag(self.shard(namespace))}:sweep:{namespace}"
@@ -126,10 +130,9 @@ def index_prefix(query: RunQuery) -> tuple[str, bool]:
     Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status,
     one by both and one by resource. Other conditions are compared with the headers.
     """
-    exact = query.before is None
     if query.resource_id:
-        return "r" + _part(query.resource_id), exact and query.workflow_id is None and query.status is None
-    exact = exact and query.resource_id is None
+        return "r" + _part(query.resource_id), query.workflow_id is None and query.status is None
+    exact = query.resource_id is None
     if query.workflow_id is not None and query.status is not None:
         return "b" + _part(query.workflow_id) + _part(query.status), exact
     if query.workflow_id is not None:

@@ -17,7 +17,7 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from orchestrator.host import monotonic
-from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent, WakeupChannel
+from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent, WakeupChannel
 from orchestrator.rules.apply import apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
 from orchestrator.rules.commands import may_delete
@@ -264,15 +264,22 @@ class SqlStore:
         rows.write_many(tx, [(headers[run_id], activations) for run_id, activations in kept.items()])
         return lambda: reasons
 
-    def runs(self, query: RunQuery) -> RunPageOf:
-        where, parameters = _filter(query)
+    def runs(self, query: RunQuery) -> list[RunHeader]:
+        wanted = _filter(query)
+        page = {"limit": query.limit, "offset": query.offset, "last": query.limit + query.offset}
+        return [rows.listed_header(*row) for row in self._rows(q.list_runs(tuple(wanted)), **wanted, **page)]
 
-        def work(tx: Tx) -> Callable[[], RunPageOf]:
-            page = tx.send(q.RUNS % where, limit=query.limit, offset=query.offset, **parameters)
-            total = tx.send(q.COUNT % where, **parameters)
-            return lambda: RunPageOf([rows.listed_header(*row) for row in page.fetchall()], total.fetchall()[0][0])
+    def count_runs(self, query: RunQuery) -> int:
+        wanted = _filter(query)
+        count: int = self._rows(q.count_runs(tuple(wanted)), **wanted)[0][0]
+        return count
 
-        return self._connections.read(work)
+    def stale_runs(self, status: str, before: int, after: str = "", limit: int = 100) -> StalePage:
+        moment, run = after.split(":", 1) if after else ("-1", "")
+        found = self._rows(q.STALE_RUNS, status=status, before=before, moment=int(moment), run=run, limit=limit)
+        headers = [rows.listed_header(run_id, doc) for run_id, _, updated_at, doc in found if updated_at < before]
+        cursor = "{1}:{0}".format(*found[-1]) if len(found) == limit else ""
+        return StalePage([header for header in headers if header.status == status], cursor)
 
     def delete(
         self,
@@ -374,14 +381,10 @@ def _open(url: URL, shown: str, schema: str | None) -> Connections:
             raise ValueError(f"a store in {other} is not supported: use sqlite:///… or postgresql://…")
 
 
-def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
-    wanted: dict[str, Any] = {
+def _filter(query: RunQuery) -> dict[str, str]:
+    """Return the columns that are given, with their values."""
+    return {
         key: rows.encode_name(value)
         for key in ("workflow_id", "status", "resource_id")
         if (value := getattr(query, key)) is not None
     }
-    where = [f"{key} = :{key}" for key in wanted]
-    if query.before is not None:
-        wanted["before"] = query.before
-        where.append("updated_at < :before")
-    return " AND ".join(where) or "true", wanted
