@@ -124,10 +124,13 @@ class RunStore(Protocol):
         """
         ...
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
         """Return the activations with an awaiting status, in the same order and at one moment.
 
-        The store finds them without reading the others: a run may have ten thousand that have ended.
+        Of all of them: those at or below one of the paths `below`, or those with this label. The store finds them
+        without reading any others: a run may have ten thousand that have ended, and as many that wait.
         """
         ...
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,7 +41,7 @@ from orchestrator.errors import (
 )
 from orchestrator.host import new_token
 from orchestrator.rules import commands
-from orchestrator.rules.addressing import Target, ancestor_paths, select
+from orchestrator.rules.addressing import Target, ancestor_paths, paths_below_which, select
 from orchestrator.rules.change import Change, Committed, Refused
 from orchestrator.rules.commands import RESUMABLE, STARTABLE
 from orchestrator.rules.envelope import StoredTexts
@@ -115,14 +115,8 @@ def publish(
     try:
         executor.runtime.publish(answer.header, answer.dispatches)
     except BrokerUnavailable as unsent:
-        changes = undo(answer)
-        if not changes:
-            text = "run %s: the broker does not answer; the scheduler will publish"
-            log.warning(text, answer.header.run_id, extra=log_context(answer.header))
-            delay = executor.settings.retry_delay_of(unsent)
-            note_unsent(executor.store, answer.header, answer.dispatches, delay)
-            return
         try:
+            changes = undo(answer)
             # Each is guarded by what the request has left. A message may have arrived although the broker's
             # answer did not: then a worker has moved the run on, and nothing may be undone.
             undone = any(
@@ -132,9 +126,12 @@ def publish(
             # The change stands, and the scheduler will find its timer. The caller must not take this for a refusal.
             text = "neither broker nor store can be reached: whether the run goes on is unknown"
             raise StoreUnavailable(text, run_id=answer.header.run_id) from error
-        if not undone:
-            return
-        raise
+        if undone:
+            raise
+        if not changes:
+            text = "run %s: the broker does not answer; the scheduler will publish"
+            log.warning(text, answer.header.run_id, extra=log_context(answer.header))
+            note_unsent(executor.store, answer.header, answer.dispatches, executor.settings.retry_delay_of(unsent))
 
 
 def add_trace(observed: CallObserver, change: Change) -> Change:
@@ -269,8 +266,7 @@ def _resume(
     per_step: bool,
     observed: CallObserver,
 ) -> RunHeader:
-    awaiting = executor.store.load_awaiting(header.run_id)
-    activations = _resolve_target(executor, graph, header, awaiting, target, per_step)
+    activations = _find_meant(executor, graph, header, target, per_step)
     limit = executor.settings.max_payload_bytes
     # One value for each activation, though the data is the same: each step checks it against a type of its own. A
     # paused step has not run yet, and so gets no resume data.
@@ -295,8 +291,16 @@ def _resume(
         header,
         add_trace(observed, change),
         lambda answer: _resume_error(header, activations),
-        lambda answer: commands.undo_resume(header, activations, awaiting, answer, (new_token(), new_token())),
+        lambda answer: _undo_resume(executor, header, activations, answer),
     )
+
+
+def _undo_resume(
+    executor: Executor, header: RunHeader, activations: list[Activation], answer: Committed
+) -> Sequence[Change]:
+    # Read only now: a resume that can be told of need not know what else awaits something.
+    awaiting = executor.store.load_awaiting(header.run_id)
+    return commands.undo_resume(header, activations, awaiting, answer, (new_token(), new_token()))
 
 
 def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception:
@@ -304,6 +308,24 @@ def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception
     names = ", ".join(sorted({activation.step for activation in activations}))
     text = f"{'run' if paused else 'step'} {names} of run {header.run_id!r} has been resumed by another caller"
     return ResumeAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)
+
+
+def _find_meant(
+    executor: Executor, graph: Graph | None, header: RunHeader, target: Target, per_step: bool
+) -> list[Activation]:
+    """Find the activations that the caller means, and read no others that await something."""
+    store, run_id = executor.store, header.run_id
+    below = paths_below_which(graph, target) if graph is not None else None
+    if target.label is not None or below is not None:
+        some = (
+            store.load_awaiting(run_id, label=target.label)
+            if target.label
+            else store.load_awaiting(run_id, below=below)
+        )
+        with suppress(StepNotSuspended, RunNotSuspended, GraphChanged):
+            return _resolve_target(executor, graph, header, some, target, per_step)
+    # Also where nothing was found: the error names what could have been meant.
+    return _resolve_target(executor, graph, header, store.load_awaiting(run_id), target, per_step)
 
 
 def _resolve_target(
@@ -314,7 +336,7 @@ def _resolve_target(
     target: Target,
     per_step: bool,
 ) -> list[Activation]:
-    """Find the activations that the caller means."""
+    """Select the activations that the caller means."""
     # By the step ids that the activations store, and not by the graph: this process may not have the run's graph.
     inside = len(target.scope)
     awaiting = [found for found in awaiting if found.at[:inside] == target.scope]

@@ -186,9 +186,9 @@ def undo_resume(
 ) -> tuple[Change, ...]:
     """Undo a resume, because no message of it could be sent: by the first of these changes that the store takes.
 
-    `header`, `activations` and `awaiting` are as they were read before the resume. If nothing else can have gone on in
-    the meantime, the first change restores everything. The second takes back only what was resumed: others are at work,
-    and the run settles again, with whatever status they lead to.
+    `header` and `activations` are as they were read before the resume, `awaiting` what awaits something since. If
+    nothing else has gone on in the meantime, the first change restores everything. The second takes back only what was
+    resumed: others are at work, and the run settles again, with whatever status they lead to.
     """
     # Attempt and resume data are restored too. Otherwise the next resume would find a step that was resumed before.
     back: tuple[Op, ...] = tuple(
@@ -205,15 +205,17 @@ def undo_resume(
     )
     first_id, second_id = request_ids
     alone = Change(_guard_as_left(answer, second_id), back, expect=_expect_queued(answer))
-    if answer.header.live > len(activations):
+    # The others must be awaiting what they were. Otherwise the run's former status would hide what another caller made
+    # of them. What has gone on since has a newer number, and what has ended is missing.
+    others = [activation for activation in awaiting if activation.path not in {one.path for one in activations}]
+    are_all = len(others) + len(activations) == header.suspended + header.waiting + header.paused
+    if answer.header.live > len(activations) or not are_all or any(one.seq > header.commits for one in others):
         return (alone,)
-    # The others must still be awaiting. Otherwise the run's former status would hide what another caller made of them.
-    others = _expect_unmoved(activation for activation in awaiting if activation not in activations)
     whole = replace(
         alone,
         guard=_guard_as_left(answer, first_id),
         ops=(*back, UpdateRun({"status": header.status})),
-        expect=(*alone.expect, *others),
+        expect=(*alone.expect, *_expect_unmoved(others)),
     )
     return whole, alone
 

@@ -131,8 +131,16 @@ class MemoryStore:
 
         return self._read(run_id, pick, [])
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
-        return self._read(run_id, lambda run: _in_path_order(run, run.awaiting), [])
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
+        def pick(run: _Run) -> list[Activation]:
+            places = None if below is None else tuple(f"{path}." for path in below)
+            wanted = run.awaiting if places is None else {at for at in run.awaiting if f"{at}.".startswith(places)}
+            found = _in_path_order(run, wanted)
+            return [each for each in found if label in (None, each.label)]
+
+        return self._read(run_id, pick, [])
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         return self._read(run_id, lambda run: {key: run.values[key] for key in ids if key in run.values}, {})

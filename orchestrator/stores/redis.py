@@ -16,12 +16,12 @@ from itertools import islice
 from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
-from orchestrator.rules.model import Activation, RunHeader, parse_path
+from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
 from orchestrator.rules.timers import SweepGrant
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import list_header, matches, read_header
 from orchestrator.stores.redis_connections import BLOCK, Call, RedisConnections
-from orchestrator.stores.redis_keys import Layout, index_prefix
+from orchestrator.stores.redis_keys import Layout, awaiting_ranges, index_prefix
 from orchestrator.stores.redis_timers import TimerIndex
 
 _REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; after a longer gap, there was never a sweep
@@ -88,10 +88,13 @@ class RedisStore:
             _in_path_order(dict(zip(names, self._connections.call("HMGET", key, *names), strict=True))) if names else []
         )
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
-        keys = self._keys.run(run_id)
-        words = self._connections.script("awaiting", (keys.activations, keys.awaiting), ())
-        return _in_path_order({words[at].decode(): words[at + 1] for at in range(0, len(words), 2)})
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
+        keys, ranges = self._keys.run(run_id), awaiting_ranges(below, label)
+        words = self._connections.script("awaiting", (keys.activations, keys.awaiting), ranges)
+        found = _in_path_order({words[at].decode(): words[at + 1] for at in range(0, len(words), 2)})
+        return [each for each in found if each.status in AWAITING and label in (None, each.label)]
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         key, names = self._keys.run(run_id).values, list(dict.fromkeys(ids))

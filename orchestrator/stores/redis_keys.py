@@ -7,6 +7,7 @@ node of a cluster, and each name follows from shard and run alone.
 from __future__ import annotations
 
 from binascii import crc32
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.ports import RunQuery
@@ -25,7 +26,7 @@ class RunKeys:
     context: str  # the same
     events: str  # stream of events as JSON
     timers: str  # of the shard: sorted set of namespace, run id and path, by deadline
-    awaiting: str  # set of the paths of activations with an awaiting status
+    awaiting: str  # sorted set of equal scores: the activations with an awaiting status (`awaiting_ranges`)
     mailboxes: str  # hash of lists as JSON, by event name
     settled: str  # stream with the last settling alone, for blocking reads
     index: str  # of the shard: see `index_prefix`
@@ -118,6 +119,20 @@ def parse_timer(member: str, namespace: str) -> tuple[str, str]:
     """Return run and path of a timer's member, of this namespace."""
     run_id, _, path = member[len(namespace) + 1 :].rpartition(SEPARATOR)
     return run_id, path
+
+
+def awaiting_ranges(below: Sequence[str] | None, label: str | None) -> tuple[str, ...]:
+    """Return the ranges of awaiting activations at or below these paths, or with this label; else of all.
+
+    Each is three words: the beginning of its members, which the path follows, and the ends of the range. An activation
+    has one member by its path alone, and one by its label if it has one.
+    """
+    if label is not None:
+        first = f"l{_part(label)}"
+        return first, f"[{first}", f"({first};"
+    if below is None:
+        return "p", "[p", "(q"
+    return tuple(word for path in dict.fromkeys(below) for word in ("p", f"[p{path}", f"(p{path}/"))
 
 
 def _part(text: str) -> str:

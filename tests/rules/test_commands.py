@@ -117,8 +117,11 @@ def test_a_resume_is_undone_as_a_whole_where_nothing_else_can_have_gone_on(live:
     other = Activation(path="2", status="waiting", seq=9)
     answer = Committed(replace(HEADER, live=live), (Dispatch("0", 12, ""),))
     ids = ("first", "second")
-    undo = commands.undo_resume(replace(HEADER, status="suspended"), [SUSPENDED], [SUSPENDED, other], answer, ids)
+    before = replace(HEADER, status="suspended", suspended=1, waiting=1, commits=11)
+    undo = commands.undo_resume(before, [SUSPENDED], [other], answer, ids)
     assert len(undo) == changes
+    for moved in ([], [replace(other, seq=13)]):  # it has ended, or has gone on and waits again
+        assert commands.undo_resume(before, [SUSPENDED], moved, answer, ids) == undo[-1:]
     alone = undo[-1]
     assert alone.guard == RequestGuard("second", frozenset({"running"}), generation=2, settle_count=3)
     assert fields_of(alone, "0") == {"status": "suspended", "resume": "", "resumed": False, "attempt": 1}

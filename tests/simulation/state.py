@@ -84,7 +84,6 @@ class Means:
     header: RunHeader
     activations: tuple[Activation, ...]  # as they were read: those that the wish means
     change: Change
-    awaiting: tuple[Activation, ...] = ()  # all that awaited something when they were read
 
     @property
     def act(self) -> str:

@@ -67,7 +67,8 @@ def test_a_resume_that_is_taken_back_does_not_hide_what_others_did_meanwhile(fai
     other = play.resume("0.1")
     assert isinstance(other, Committed)
     play.go_on(play.claim("0.1"))
-    undo = commands.undo_resume(before, awaiting[:1], awaiting, resumed, (play.fresh(), play.fresh()))
+    left = play.store.load_awaiting(RUN)
+    undo = commands.undo_resume(before, awaiting[:1], left, resumed, (play.fresh(), play.fresh()))
     assert any(isinstance(play.send(change), Committed) for change in undo)
     assert play.through().status == (StoredStatus.FAILED if fails else StoredStatus.SUSPENDED)
     assert play.header.settle_count > other.header.settle_count

@@ -98,9 +98,8 @@ class Users(World):
 
     def _resume(self, state: State, activations: tuple[Activation, ...], how: str, data: str, per_step: bool) -> Means:
         wish = f"resume {', '.join(activation.path for activation in activations)}{how}"
-        awaiting = tuple(activation for activation in state.activations if activation.status in AWAITING)
         change = acts.resume_all(state.header, activations, self.fresh, data=data, per_step=per_step)
-        return Means(wish, state.header, activations, change, awaiting)
+        return Means(wish, state.header, activations, change)
 
     def _meant(self, state: State) -> Iterator[tuple[Activation, ...]]:
         """Give each set of activations that users may mean by a resume, once."""
@@ -177,7 +176,8 @@ class Users(World):
                 yield f"{name} and dies", False, replace(done, budget=done.spend("kill"))
         if done.may_have("away") and means.act == "resume":
             ids = self.fresh(), self.fresh()
-            undo = commands.undo_resume(means.header, means.activations, means.awaiting, answer, ids)
+            awaiting = [activation for activation in done.activations if activation.status in AWAITING]
+            undo = commands.undo_resume(means.header, means.activations, awaiting, answer, ids)
             users = (*done.users, Undoes(means, undo))
             alone = replace(done, awaited=before.awaited, budget=done.spend("away"), users=users)
             yield f"{name}, but the broker is away", False, alone

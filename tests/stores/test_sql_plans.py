@@ -66,6 +66,7 @@ _GIVEN: dict[str, Any] = {
     "before": 1_000_000 + 200,
     "moment": 1_000_000 + 50,
     "doc": "{}",
+    "label": "l77",
     "workflow_id": "w3",
     "resource_id": "r3",
     "status": "tripwire",
@@ -98,9 +99,9 @@ def _fill(connection: psycopg.Connection[Any]) -> None:
     for table, columns, narrow, wide in (
         (
             "activations",
-            "run_id, path, status, awaiting, doc",
-            "'0', 'success', 0, '{}'",
-            "'0.' || g, 'queued', 0, '{}'",
+            "run_id, path, status, awaiting, label, doc",
+            "'0', 'success', 0, '', '{}'",
+            "'0.' || g, 'queued', 0, '', '{}'",
         ),
         ("values", "run_id, id, text", "'a', '=1'", "'0@@0.' || g, '=1'"),
         ("events", "run_id, number, at, doc", "1, 1, '{}'", "g, 1, '{}'"),
@@ -117,7 +118,10 @@ def _fill(connection: psycopg.Connection[Any]) -> None:
         into = f"INSERT INTO orchestrator_{table} ({columns}) SELECT"
         connection.execute(f"{into} g::text, {narrow} FROM generate_series(1, {_RUNS}) g".encode())
         connection.execute(f"{into} 'wide', {wide} FROM generate_series(1, {_WIDE}) g".encode())
-    connection.execute("UPDATE orchestrator_activations SET awaiting = 1 WHERE run_id = 'wide' AND path LIKE '0.%7'")
+    connection.execute(
+        "UPDATE orchestrator_activations SET awaiting = 1, label = 'l' || substr(path, 3) "
+        "WHERE run_id = 'wide' AND path LIKE '0.%7'"
+    )
     for table in ("state", "context"):  # a claim brings all of it
         connection.execute(f"DELETE FROM orchestrator_{table} WHERE run_id = 'wide' AND length(key) > 3".encode())
     connection.execute("VACUUM ANALYZE")

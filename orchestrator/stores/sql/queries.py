@@ -5,6 +5,7 @@ A statement stands here once, with words in braces where the databases differ:
 * `{runs}`: a table's full name; `{now}`: the store's clock, in ms; `{lock}`: locks the row until the transaction ends;
 * `{in paths}`: is one of the list in the parameter;
 * `{find activations path paths}`: the rows `t` of this table and run whose `path` is one of the list in the parameter;
+* `{below activations paths awaiting}`: those whose `awaiting` is 1, and whose path is, or is below, one of the list;
 * `{pairs activations runs paths}`: the rows `t` with these runs and paths, which are two lists side by side;
 * `{of activations a run_id=t.run_id path=t.path}`: the one row `a` that has these keys, for each row before it;
 * `{rows text int}`: the rows that the statement is given, all in one message.
@@ -43,9 +44,9 @@ UPDATE_RUN = """UPDATE {runs} SET workflow_id = :workflow_id, resource_id = :res
 INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at,
     settle_count, events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at,
     :settle_count, 0, :doc) ON CONFLICT (run_id) DO NOTHING"""
-PUT_ACTIVATIONS = """INSERT INTO {activations} (run_id, path, status, awaiting, doc) {rows text text text int text}
-    ON CONFLICT (run_id, path)
-    DO UPDATE SET status = excluded.status, awaiting = excluded.awaiting, doc = excluded.doc"""
+PUT_ACTIVATIONS = """INSERT INTO {activations} (run_id, path, status, awaiting, label, doc)
+    {rows text text text int text text} ON CONFLICT (run_id, path)
+    DO UPDATE SET status = excluded.status, awaiting = excluded.awaiting, label = excluded.label, doc = excluded.doc"""
 DROP_ACTIVATIONS = "DELETE FROM {activations} WHERE run_id = :run AND path {in paths}"
 PUT_TIMERS = """INSERT INTO {timers} (run_id, path, namespace, deadline) {rows text text text bigint}
     ON CONFLICT (run_id, path) DO UPDATE SET namespace = excluded.namespace, deadline = excluded.deadline"""
@@ -82,6 +83,9 @@ SETTLE_COUNT = "SELECT settle_count FROM {runs} WHERE run_id = :run"
 ACTIVATIONS = "SELECT doc FROM {activations} WHERE run_id = :run"
 ACTIVATIONS_AT = "SELECT t.doc FROM {find activations path paths}"
 AWAITING_ACTIVATIONS = "SELECT doc FROM {activations} WHERE run_id = :run AND awaiting = 1"
+AWAITING_WITH_LABEL = """SELECT doc FROM {activations}
+    WHERE run_id = :run AND label = :label AND label <> '' AND awaiting = 1"""
+AWAITING_BELOW = "SELECT DISTINCT t.doc FROM {below activations paths awaiting}"
 VALUES = "SELECT t.id, t.text FROM {find values id ids}"
 MAILBOX = "SELECT value FROM {mailboxes} WHERE run_id = :run AND name = :name ORDER BY number"
 REPLY = "SELECT reply FROM {requests} WHERE run_id = :run AND id = :id"
@@ -207,6 +211,8 @@ class Dialect(ABC):
                 return self.one_of(arguments[0])
             case "find":
                 return self.find(self.table(arguments[0]), *arguments[1:])
+            case "below":
+                return self.find_below(self.table(arguments[0]), *arguments[1:])
             case "pairs":
                 return self.find_pairs(self.table(arguments[0]), *arguments[1:])
             case "of":
@@ -236,6 +242,10 @@ class Dialect(ABC):
         """The rows `t` of the table whose `run_id` is the parameter `run`, and `column` one of the parameter's list."""
 
     @abstractmethod
+    def find_below(self, table: str, name: str, flag: str) -> str:
+        """The rows `t` of the run in the parameter `run` with this flag, at or below one of the paths in the list."""
+
+    @abstractmethod
     def find_pairs(self, table: str, runs: str, paths: str) -> str:
         """The rows `t` of the table with these pairs of run and path, from two lists of equal length."""
 
@@ -262,6 +272,9 @@ class Sqlite(Dialect):
 
     def find(self, table: str, column: str, name: str) -> str:
         return f"{table} t WHERE t.run_id = :run AND t.{column} {self.one_of(name)}"
+
+    def find_below(self, table: str, name: str, flag: str) -> str:
+        return f"json_each(:{name}) w CROSS JOIN {table} t ON {_below('t', 'w.value', flag)}"
 
     def find_pairs(self, table: str, runs: str, paths: str) -> str:
         lists = f"json_each(:{runs}) x JOIN json_each(:{paths}) y ON y.key = x.key"
@@ -318,6 +331,12 @@ class Postgres(Dialect):
         keys = f"unnest(CAST(:{name} AS text[])) AS w(key)"
         return f"{keys} {_one(table, 't', {'run_id': ':run', column: 'w.key'})}"
 
+    def find_below(self, table: str, name: str, flag: str) -> str:
+        rows = (
+            f"SELECT * FROM {table} r WHERE {_below('r', 'w.key', flag)} OFFSET 0"  # else it would read them all once
+        )
+        return f"unnest(CAST(:{name} AS text[])) AS w(key) CROSS JOIN LATERAL ({rows}) t"
+
     def find_pairs(self, table: str, runs: str, paths: str) -> str:
         pairs = f"unnest(CAST(:{runs} AS text[]), CAST(:{paths} AS text[])) AS w(run, path)"
         return f"{pairs} {_one(table, 't', {'run_id': 'w.run', 'path': 'w.path'})}"
@@ -333,3 +352,8 @@ def _one(table: str, name: str, keys: Mapping[str, str]) -> str:
     """Look one row up for each row before it, by an index that has all the keys. A plain join would not: see above."""
     where = " AND ".join(f"{key} = {of}" for key, of in keys.items())
     return f"CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {where} LIMIT 1) {name}"
+
+
+def _below(row: str, path: str, flag: str) -> str:
+    """The condition that a row is at this path or below it. Paths are digits and dots, and "/" comes after the dot."""
+    return f"{row}.run_id = :run AND {row}.{flag} = 1 AND {row}.path >= {path} AND {row}.path < {path} || '/'"

@@ -189,6 +189,7 @@ def _activation_row(run: str, activation: Activation) -> tuple[Any, ...]:
         encode_name(activation.path),
         activation.status,
         int(activation.status in AWAITING),
+        encode_name(activation.label),
         pack(activation.doc()),
     )
 

@@ -135,8 +135,15 @@ class SqlStore:
             return _in_path_order(self._rows(q.ACTIVATIONS, run=run))
         return _in_path_order(self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
-        return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=rows.encode_name(run_id)))
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
+        run = rows.encode_name(run_id)
+        if label is not None:
+            return _in_path_order(self._rows(q.AWAITING_WITH_LABEL, run=run, label=rows.encode_name(label)))
+        if below is None:
+            return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=run))
+        return _in_path_order(self._rows(q.AWAITING_BELOW, run=run, paths=sorted(set(below))))
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))

@@ -85,6 +85,7 @@ activations = Table(
     _name("status"),
     # 1 for an awaiting status. A column of its own: every step would write to an index that named the status.
     Column("awaiting", Integer, nullable=False),
+    _name("label"),
     _text("doc"),
     Index(
         PREFIX + "activations_awaiting",
@@ -92,6 +93,13 @@ activations = Table(
         "path",
         postgresql_where=text("awaiting = 1"),
         sqlite_where=text("awaiting = 1"),
+    ),
+    Index(
+        PREFIX + "activations_label",
+        "run_id",
+        "label",
+        postgresql_where=text("awaiting = 1 AND label <> ''"),
+        sqlite_where=text("awaiting = 1 AND label <> ''"),
     ),
     postgresql_with=_BUSY,
 )

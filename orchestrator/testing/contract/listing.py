@@ -168,7 +168,7 @@ class Listing(Conditions):
         assert rest == wanted[3:]
 
     def test_stale_runs_are_none_of_another_status(self, store: Store) -> None:
-        """Where none has the status, or none is old enough, nothing is found."""
+        """Nothing is found where none has the status, or none is old enough."""
         run = StartedRun(store, an_activation("0"))
         self.advance(store, 2)
         now = store.now()

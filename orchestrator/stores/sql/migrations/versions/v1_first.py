@@ -95,14 +95,16 @@ def _activations() -> None:
         _key("path"),
         _name("status"),
         sa.Column("awaiting", sa.Integer(), nullable=False),
+        _name("label"),
         _text("doc"),
         postgresql_with=_BUSY,
     )
-    awaiting = sa.text("awaiting = 1")
-    op.create_index(
-        "orchestrator_activations_awaiting",
-        "orchestrator_activations",
-        ["run_id", "path"],
-        postgresql_where=awaiting,
-        sqlite_where=awaiting,
-    )
+    awaiting, labeled = sa.text("awaiting = 1"), sa.text("awaiting = 1 AND label <> ''")
+    for name, column, where in (("awaiting", "path", awaiting), ("label", "label", labeled)):
+        op.create_index(
+            f"orchestrator_activations_{name}",
+            "orchestrator_activations",
+            ["run_id", column],
+            postgresql_where=where,
+            sqlite_where=where,
+        )
