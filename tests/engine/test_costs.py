@@ -203,3 +203,21 @@ def test_a_hook_reads_what_it_looks_at(orchestrator: Orchestrator) -> None:
     ]
     assert (seen[0].run_id, seen[0].state, seen[0].execution_path[:1]) == (run.run_id, {}, ["items"])
     assert repr(seen[0]) == f"RunInfo({run.run_id!r}, suspended)"
+
+
+# --- resume data of a time travel -------------------------------------------------------------------------------------
+
+
+def test_resume_data_that_is_pending_makes_no_commit_larger(orchestrator: Orchestrator, store: CountingStore) -> None:
+    """The header is as long for three hundred items that had suspended as for three, and all of them go on."""
+    flow, lengths, results = crowd(), [], []
+    for size in (3, 300):
+        run = started(orchestrator, flow, size)
+        run.cancel()
+        run.time_travel("items.listed", resume_data="yes")
+        header = store.header(run.run_id)
+        assert header is not None
+        lengths.append(len(str(header.doc())))
+        results.append(run.result(timeout=20).steps["items"].output)
+    assert abs(lengths[0] - lengths[1]) < 20
+    assert results == [["yes"] * 3, ["yes"] * 300]
