@@ -3,6 +3,7 @@
 A statement stands here once, with words in braces where the databases differ:
 
 * `{runs}`: a table's full name; `{now}`: the store's clock, in ms; `{lock}`: locks the row until the transaction ends;
+* `{lock free}`: the same, without those rows that are locked;
 * `{in paths}`: is one of the list in the parameter;
 * `{find activations path paths}`: the rows `t` of this table and run whose `path` is one of the list in the parameter;
 * `{below activations paths awaiting}`: those whose `awaiting` is 1, and whose path is, or is below, one of the list;
@@ -29,6 +30,9 @@ from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
 # -- changes ----------------------------------------------------------------------------------------------------------
 
 LOCK = "SELECT doc, events, followed_until, settle_awaited_until FROM {runs} WHERE run_id = :run {lock}"
+# Those that nobody else is busy with: a batch waits for no run.
+LOCK_FREE = """SELECT run_id, doc, events, followed_until, settle_awaited_until FROM {runs} WHERE run_id {in runs}
+    ORDER BY run_id {lock free}"""
 LOCK_MANY = "SELECT run_id, doc FROM {runs} WHERE run_id {in runs} ORDER BY run_id {lock}"
 # A statement of its own after the lock: only then does it see what the last holder wrote, and is its clock not behind.
 READ = """SELECT 'clock', '', CAST({now} AS TEXT)
@@ -44,6 +48,11 @@ UPDATE_RUN = """UPDATE {runs} SET workflow_id = :workflow_id, resource_id = :res
 INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at,
     settle_count, events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at,
     :settle_count, 0, :doc) ON CONFLICT (run_id) DO NOTHING"""
+PUT_RUNS = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at,
+    settle_count, events, doc) {rows text text text text text bigint bigint bigint bigint text} ON CONFLICT (run_id)
+    DO UPDATE SET workflow_id = excluded.workflow_id, resource_id = excluded.resource_id, status = excluded.status,
+    updated_at = excluded.updated_at, settle_count = excluded.settle_count, events = excluded.events,
+    doc = excluded.doc"""
 PUT_ACTIVATIONS = """INSERT INTO {activations} (run_id, path, status, awaiting, label, doc)
     {rows text text text int text text} ON CONFLICT (run_id, path)
     DO UPDATE SET status = excluded.status, awaiting = excluded.awaiting, label = excluded.label, doc = excluded.doc"""
@@ -187,6 +196,7 @@ class Dialect(ABC):
 
     now: str
     lock: str
+    lock_free: str
 
     def __init__(self, schema: str | None = None) -> None:
         self._place = f"{quoted(schema)}." if schema else ""
@@ -206,7 +216,7 @@ class Dialect(ABC):
             case "now":
                 return self.now
             case "lock":
-                return self.lock
+                return self.lock_free if arguments else self.lock
             case "in":
                 return self.one_of(arguments[0])
             case "find":
@@ -263,6 +273,7 @@ class Sqlite(Dialect):
 
     now = "orchestrator_now()"
     lock = ""
+    lock_free = ""
 
     def parameter(self, name: str) -> str:
         return f":{name}"
@@ -293,6 +304,7 @@ class Postgres(Dialect):
 
     now = "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"
     lock = "FOR UPDATE"
+    lock_free = "FOR UPDATE SKIP LOCKED"
 
     def __init__(self, schema: str | None = None) -> None:
         super().__init__(schema)

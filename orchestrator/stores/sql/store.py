@@ -26,6 +26,7 @@ from orchestrator.rules.timers import LANE, Lane, SweepGrant, SweepRight, is_str
 from orchestrator.stores.common import in_order, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
+from orchestrator.stores.sql.batches import commit_upkeep
 from orchestrator.stores.sql.link import Connections, Tx
 from orchestrator.stores.sql.polling import PollingWait
 
@@ -122,7 +123,11 @@ class SqlStore:
         return answer
 
     def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
-        return [self.commit(run_id, change) for run_id, change in changes]
+        answers, awaited = commit_upkeep(self._connections, changes)
+        for run_id in awaited:
+            self._notify(run_id, True)
+        # In the order of the changes: those of a run that was left out come one after the other, too.
+        return [answers.get(place) or self.commit(*change) for place, change in enumerate(changes)]
 
     def header(self, run_id: str) -> RunHeader | None:
         run = rows.encode_name(run_id)
