@@ -71,13 +71,13 @@ def find_beginning(prefix: str, ops: Iterable[Op]) -> list[str]:
 def begin_resumed(prefix: str, ops: Sequence[Op], texts: Mapping[str, str]) -> list[Op]:
     """Let the steps for which resume data is pending begin as resumed ones. `texts` has the values that exist."""
 
-    def resumed(op: Op) -> Op:
+    def resume(op: Op) -> Op:
         if not _begins_step(op) or not (text := texts.get(make_pending_id(prefix, _key_of(op.activation)))):
             return op
-        resume, suspend = json.loads(text)
-        return replace(op, activation=with_fields(op.activation, resume=resume, resumed=True, suspend=suspend))
+        data, payload = json.loads(text)
+        return replace(op, activation=with_fields(op.activation, resume=data, resumed=True, suspend=payload))
 
-    return [resumed(op) for op in ops]
+    return [resume(op) for op in ops]
 
 
 def _begins_step(op: Op) -> TypeGuard[CreateActivation]:

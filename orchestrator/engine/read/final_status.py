@@ -61,7 +61,7 @@ class FinalStatus:
                 return StepStatus(status)
 
     def _open_status(self, activation: Activation) -> StepStatus:
-        below = {found.status for found in self._tree.below(activation.at)}
+        below = {found.status for found in self._tree.find_below(activation.at)}
         # In the order in which a run settles: a block at work is running, whatever else waits in it.
         if below & _AT_WORK:
             return StepStatus.RUNNING

@@ -95,7 +95,7 @@ class StepView:
         It is the first that is suspended, else the first that was resumed and runs, else the block itself.
         """
         # A block has no suspension of its own, but its reader wants to know what it waits for.
-        below = (activation, *self._tree.below(activation.at))
+        below = (activation, *self._tree.find_below(activation.at))
         awaiting = [found for found in below if found.status in AWAITING and found.status != ActivationStatus.PAUSED]
         resumed = [found for found in below if found.status in LIVE and found.resumed]
         return (awaiting or resumed or [activation])[0]
@@ -130,7 +130,7 @@ class StepView:
     def _items_of(self, foreach: Activation) -> dict[int, Activation]:
         # The items alone, without the activations inside them: an item may be a block.
         depth = len(foreach.at) + 1
-        return {found.index: found for found in self._tree.below(foreach.at) if len(found.at) == depth}
+        return {found.index: found for found in self._tree.find_below(foreach.at) if len(found.at) == depth}
 
     def _item(self, item: Activation, leaf: Activation) -> dict[str, Any]:
         shown: dict[str, Any] = {"status": str(self._final.step_status(item))}

@@ -19,7 +19,7 @@ class Tree:
         self._activations = activations
         self._paths = sorted(activations)
 
-    def below(self, path: Path) -> list[Activation]:
+    def find_below(self, path: Path) -> list[Activation]:
         """Return the activations inside the one at `path`, in the order of their paths."""
         first = bisect_left(self._paths, (*path, 0))
         end = bisect_left(self._paths, (*path[:-1], path[-1] + 1)) if path else len(self._paths)

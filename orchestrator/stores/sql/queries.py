@@ -140,11 +140,13 @@ MAKE_SCHEDULER = """INSERT INTO {schedulers} (namespace, holder, until, last, st
     ON CONFLICT (namespace) DO NOTHING"""
 LOCK_SCHEDULER = """SELECT holder, until, last, steady_since, ahead FROM {schedulers}
     WHERE namespace = :namespace {lock}"""
+SCHEDULER = "SELECT {now}, holder, until, last, steady_since, ahead FROM {schedulers} WHERE namespace = :namespace"
 TAKE_SWEEP = """UPDATE {schedulers} SET holder = :holder, until = :until, last = :last, steady_since = :steady_since,
     ahead = :ahead WHERE namespace = :namespace"""
 HEARTBEAT = """INSERT INTO {workers} (namespace, worker, until) VALUES (:namespace, :worker, {now} + :ttl)
     ON CONFLICT (namespace, worker) DO UPDATE SET until = excluded.until"""
-FORGET_WORKERS = "DELETE FROM {workers} WHERE namespace = :namespace AND until < (SELECT {now}) - 3600000"
+FORGET_WORKERS = """DELETE FROM {workers} WHERE namespace = :namespace AND worker <> :worker
+    AND until < (SELECT {now}) - 3600000"""
 WORKERS = """SELECT worker FROM {workers} WHERE namespace = :namespace AND until > (SELECT {now})
     ORDER BY worker"""
 

@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent, WakeupChannel
 from orchestrator.rules.apply import apply, claim, renew
@@ -27,10 +24,10 @@ from orchestrator.stores.common import in_order, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.batches import commit_upkeep
-from orchestrator.stores.sql.link import Connections, Tx
+from orchestrator.stores.sql.link import Tx
 from orchestrator.stores.sql.polling import PollingWait
+from orchestrator.stores.sql.urls import hide_secrets, open_connections, parse_url
 
-_SECRETS = frozenset({"password", "sslpassword"})
 _PAGE = 200  # runs of one renewal that are locked together
 _NOTIFY_SECONDS = 60.0  # seconds for which changes of a run are notified once a reader has asked
 _MAX_DEAD_PAGES = 10  # pages of dead timers that one sweep clears away
@@ -44,11 +41,12 @@ class SqlStore:
     """
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
-        parsed = _parse(url)
-        self.url = _shown(parsed)
-        self._connections = _open(parsed, self.url, schema)
+        parsed = parse_url(url)
+        self.url = hide_secrets(parsed)
+        self._connections = open_connections(parsed, self.url, schema)
         self._wakeups: WakeupChannel | None = None
         self._asked_at: dict[tuple[str, str], float] = {}
+        self._sweeping: set[tuple[str, str]] = set()  # namespaces and holders that had the right when they last asked
         weakref.finalize(self, self._connections.close)
 
     def __repr__(self) -> str:
@@ -321,6 +319,11 @@ class SqlStore:
 
     def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
         space, mine = rows.encode_name(namespace), rows.encode_name(holder)
+        # Nearly all that ask only look whether another still sweeps: that takes one statement, which locks nothing.
+        if (space, mine) not in self._sweeping:
+            for now, *seen in self._rows(q.SCHEDULER, namespace=space):
+                if take_sweep_right(SweepRight(*seen), mine, lease, pause, now) == (None, None):
+                    return None
 
         def work(tx: Tx) -> Callable[[], SweepGrant | None]:
             tx.send(q.MAKE_SCHEDULER, namespace=space)
@@ -332,12 +335,15 @@ class SqlStore:
                 tx.send(q.TAKE_SWEEP, namespace=space, **asdict(noted))
             return lambda: grant
 
-        return self._connections.change(work)
+        granted = self._connections.change(work)
+        (self._sweeping.add if granted is not None else self._sweeping.discard)((space, mine))
+        return granted
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(q.HEARTBEAT, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
-            tx.send(q.FORGET_WORKERS, namespace=rows.encode_name(namespace))
+            space, mine = rows.encode_name(namespace), rows.encode_name(worker)
+            tx.write(q.HEARTBEAT, namespace=space, worker=mine, ttl=ttl)
+            tx.write(q.FORGET_WORKERS, namespace=space, worker=mine)
             return lambda: None
 
         self._connections.change(work)
@@ -363,34 +369,6 @@ class SqlStore:
 
 def _in_path_order(found: Sequence[Any]) -> list[Activation]:
     return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
-
-
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        raise ValueError("the store's URL cannot be read (it is not shown: it may hold a password)") from None
-
-
-def _shown(url: URL) -> str:
-    query = {key: "***" if key in _SECRETS else value for key, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
-
-
-def _open(url: URL, shown: str, schema: str | None) -> Connections:
-    match url.get_backend_name():
-        case "sqlite":
-            from orchestrator.stores.sql.sqlite import SqliteConnections
-
-            if schema:
-                raise ValueError("SQLite has no schemas: name another file")
-            return SqliteConnections(url, shown)
-        case "postgresql":
-            from orchestrator.stores.sql.postgres import PostgresConnections
-
-            return PostgresConnections(url, shown, schema)
-        case other:
-            raise ValueError(f"a store in {other} is not supported: use sqlite:///… or postgresql://…")
 
 
 def _filter(query: RunQuery) -> dict[str, str]:
