@@ -55,17 +55,16 @@ class RunQuery:
     workflow_id: str | None = None
     status: str | None = None
     resource_id: str | None = None
-    before: int | None = None  # ms; keeps the runs that were last written earlier
     limit: int = 100
     offset: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class RunPageOf:
-    """One page of headers."""
+class StalePage:
+    """One page of headers of runs that were written last before a moment."""
 
-    headers: Sequence[RunHeader]
-    total: int  # runs that match, on all pages
+    headers: Sequence[RunHeader]  # perhaps none, although more follow
+    after: str  # the cursor behind what was looked at; empty where nothing follows
 
 
 class RunStore(Protocol):
@@ -132,10 +131,13 @@ class RunStore(Protocol):
         """
         ...
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
         """Return the activations with an awaiting status, in the same order and at one moment.
 
-        The store finds them without reading the others: a run may have ten thousand that have ended.
+        Of all of them: those at or below one of the paths `below`, or those with this label. The store finds them
+        without reading any others: a run may have ten thousand that have ended, and as many that wait.
         """
         ...
 
@@ -212,10 +214,22 @@ class EventLog(Protocol):
 class RunIndex(Protocol):
     """Finds runs."""
 
-    def runs(self, query: RunQuery) -> RunPageOf:
-        """Return one page of the headers that match, newest first, and how many match in all.
+    def runs(self, query: RunQuery) -> list[RunHeader]:
+        """Return one page of the headers that match, newest first. The store finds them without reading the others.
 
         One that cannot be read is a header of status `UNREADABLE` that holds its run's id.
+        """
+        ...
+
+    def count_runs(self, query: RunQuery) -> int:
+        """Return how many runs match, on all pages. May cost as much as there are."""
+        ...
+
+    def stale_runs(self, status: str, before: int, after: str = "", limit: int = 100) -> StalePage:
+        """Return runs of this status that were last written before that moment (ms), behind the cursor.
+
+        Page by page it finds each of them once, the oldest first by their creation. The store looks at `limit` runs at
+        most for a page, and at none that was created later. Runs that cannot be read are left out.
         """
         ...
 

@@ -239,7 +239,7 @@ class Orchestrator:
         # Runs that end meanwhile move the others to earlier pages. So it is listed until nothing new is found.
         while len(found) > known:
             known, offset = len(found), 0
-            while page := self.store.runs(RunQuery(workflow_id, status.value, limit=_PAGE, offset=offset)).headers:
+            while page := self.store.runs(RunQuery(workflow_id, status.value, limit=_PAGE, offset=offset)):
                 found.update((header.run_id, header) for header in page if header.run_id not in found)
                 offset += len(page)
             if known < 0 and offset <= _PAGE:

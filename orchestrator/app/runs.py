@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 
 from orchestrator.app.client import Client
 from orchestrator.engine.contexts import resource_text
@@ -17,14 +18,18 @@ _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_la
 _NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunPage:
     """One page of runs. Listed runs have no steps and no values."""
 
     # newest first
     runs: list[RunRecord]
-    # the number of runs that match, on all pages
-    total: int
+    _count: Callable[[], int] = field(repr=False, compare=False)
+
+    @cached_property
+    def total(self) -> int:
+        """The number of runs that match, on all pages. The store counts them when this is first read."""
+        return self._count()
 
 
 class Runs:
@@ -47,12 +52,12 @@ class Runs:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
-            return RunPage([], 0)  # a status of nested workflows only; a run that sleeps is running
+            return RunPage([], lambda: 0)  # a status of nested workflows only; a run that sleeps is running
         wanted_status = None if status is None else str(RunStatus(status))
         resource = None if resource_id is None else resource_text(resource_id)
-        found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
-        readers = (self._client.reader(header) for header in found.headers)
-        return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
+        query, store = RunQuery(workflow_id, wanted_status, resource, limit, offset), self._client.store
+        readers = (self._client.reader(header) for header in store.runs(query))
+        return RunPage([reader.run_record({}, nested=False) for reader in readers], lambda: store.count_runs(query))
 
     def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
         """Read one stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
@@ -103,19 +108,20 @@ class Runs:
         age = older_than.total_seconds() if isinstance(older_than, timedelta) else float(older_than)
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
-        store = self._client.store
+        before = self._client.store.now() - round(age * 1000)
+        return sum(self._purge(header, before) for header in self.purgeable(before, status))
+
+    def purgeable(self, before: int, status: str | None = None) -> Iterator[RunHeader]:
+        """The headers of the runs that `purge` removes, those last written before that moment (ms), page by page."""
         statuses = [StoredStatus(status)] if status is not None else sorted(FINAL)
         if StoredStatus.RUNNING in statuses:
             raise ValueError("running runs are not purged: cancel them first")
-        before, removed = store.now() - round(age * 1000), 0
         for each in statuses:
-            # Runs of another app stay in the list, and are skipped by the offset of the next page.
-            skipped = 0
-            while page := store.runs(RunQuery(status=each.value, before=before, offset=skipped)).headers:
-                ours = [header for header in page if self._client.may_purge(header)]
-                removed += sum(self._purge(header, before) for header in ours)
-                skipped += len(page) - len(ours)
-        return removed
+            after: str | None = ""
+            while after is not None:
+                page = self._client.store.stale_runs(each.value, before, after)
+                yield from (header for header in page.headers if self._client.may_purge(header))
+                after = page.after or None
 
     def _purge(self, header: RunHeader, before: int) -> bool:
         """Remove a run unless it has gone on since it was listed (then it is listed no more). True if it is gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import click
@@ -18,10 +19,10 @@ from orchestrator.definitions import Workflow, svg
 from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunRecord, moment
 from orchestrator.engine.read.run_reader import Reader
-from orchestrator.ports import RunQuery
 from orchestrator.rules.model import FINAL, ActivationStatus, RunHeader
 
 _MAX_PAYLOAD = 120
+_MAX_COUNTED = 1000  # runs that are counted before they are removed: a store reads each of them for that
 _URGENT = (
     "failed",
     "suspended",
@@ -210,11 +211,12 @@ def _confirm(at: Session, older_than: timedelta, status: str | None) -> bool:
     store = at.orchestrator.store
     before = store.now() - round(older_than.total_seconds() * 1000)
     states = [status] if status is not None else sorted(FINAL)
-    count = sum(store.runs(RunQuery(status=str(state), before=before, limit=1)).total for state in states)
+    found = islice(at.orchestrator.runs.purgeable(before, status), _MAX_COUNTED + 1)
+    count = sum(1 for _ in found)
     if not count:
         return True
-    runs = "run" if count == 1 else "runs"
-    question = f"Remove {count} {runs} ({', '.join(states)}) last written before {time_text(moment(before))}?"
+    runs = "1 run" if count == 1 else f"{count} runs" if count <= _MAX_COUNTED else f"more than {_MAX_COUNTED} runs"
+    question = f"Remove {runs} ({', '.join(states)}) last written before {time_text(moment(before))}?"
     try:
         return click.confirm(question, err=True)
     except click.Abort:

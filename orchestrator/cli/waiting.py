@@ -77,9 +77,7 @@ def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | N
     seen: set[str] = set()
     for state in _STATES:
         offset = 0
-        while page := orchestrator.store.runs(
-            RunQuery(workflow, state.value, resource, limit=_PAGE, offset=offset)
-        ).headers:
+        while page := orchestrator.store.runs(RunQuery(workflow, state.value, resource, limit=_PAGE, offset=offset)):
             offset += len(page)
             for header in page:
                 if header.run_id not in seen and header.suspended + header.waiting + header.paused:

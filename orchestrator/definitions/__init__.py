@@ -5,7 +5,8 @@ its shape, and starting a workflow is asked of whatever it is bound to.
 """
 
 from orchestrator.definitions.clone import clone_step, clone_workflow
-from orchestrator.definitions.context import Context, RunInfo
+from orchestrator.definitions.context import Context
+from orchestrator.definitions.run_info import RunInfo
 from orchestrator.definitions.sources import constant, from_context, from_input, from_step, template
 from orchestrator.definitions.step import Step, step
 from orchestrator.definitions.workflow import Launcher, Workflow

@@ -242,36 +242,3 @@ def id_of(step: Any) -> str:
     if isinstance(step, str):
         return step
     return str(getattr(step, "id", None) or step.name.rsplit(".", 1)[-1])
-
-
-@dataclass(frozen=True, slots=True)
-class RunInfo:
-    """A run as `on_start`, `on_finish` and `on_error` see it."""
-
-    # One of `RunStatus`, as text.
-    status: str
-    # The run's result, None unless it has ended well.
-    result: Any
-    # The run's error, None unless it has failed.
-    error: BaseException | None
-    # A `StepResult` for each step that has begun, by its id.
-    steps: Mapping[str, Any]
-    # The reason and metadata of the `TripWire` that ended the run, else None.
-    tripwire: Any
-    # The run's state.
-    state: Mapping[str, Any]
-    # Of the outermost workflow, as is `workflow_id`: hooks are called for whole runs.
-    run_id: str
-    workflow_id: str
-    # The resource that the run belongs to, as its caller said.
-    resource_id: str | None
-    # The run's input.
-    init_data: Any
-    # The request context as the last step left it.
-    request_context: Mapping[str, Any]
-    # Its records carry the run's ids.
-    logger: logging.Logger | logging.LoggerAdapter[Any]
-    # The `Orchestrator` that runs the workflow.
-    orchestrator: Any
-    # Ids of the steps in the order in which they began.
-    execution_path: list[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,7 +41,7 @@ from orchestrator.errors import (
 )
 from orchestrator.host import new_token
 from orchestrator.rules import commands, undoing
-from orchestrator.rules.addressing import Target, ancestor_paths, select
+from orchestrator.rules.addressing import Target, ancestor_paths, paths_below_which, select
 from orchestrator.rules.change import Change, Committed, Refused
 from orchestrator.rules.commands import RESUMABLE, STARTABLE
 from orchestrator.rules.envelope import StoredTexts
@@ -196,11 +197,10 @@ def _find_meant(
         graph = executor.graph_if_same(header)
         if graph is None and not executor.runtime.is_shared:
             raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
-        awaiting = executor.store.load_awaiting(header.run_id)
         looks += 1
         try:
             with error_context(header):
-                return header, _resolve_target(executor, graph, header, awaiting, target, per_step)
+                return header, _select_meant(executor, graph, header, target, per_step)
         except (RunNotSuspended, StepNotSuspended):
             # Perhaps another caller's resume has been seen that is being undone.
             if looks == MAX_LOOKS or is_final(executor, header, undoing.confirm_all(header)):
@@ -271,6 +271,24 @@ def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception
     return ResumeAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)
 
 
+def _select_meant(
+    executor: Executor, graph: Graph | None, header: RunHeader, target: Target, per_step: bool
+) -> list[Activation]:
+    """Read the activations that the caller means, and no others that await something."""
+    store, run_id = executor.store, header.run_id
+    below = paths_below_which(graph, target) if graph is not None else None
+    if target.label is not None or below is not None:
+        some = (
+            store.load_awaiting(run_id, label=target.label)
+            if target.label
+            else store.load_awaiting(run_id, below=below)
+        )
+        with suppress(StepNotSuspended, RunNotSuspended, GraphChanged):
+            return _resolve_target(executor, graph, header, some, target, per_step)
+    # Also where nothing was found: the error names what could have been meant.
+    return _resolve_target(executor, graph, header, store.load_awaiting(run_id), target, per_step)
+
+
 def _resolve_target(
     executor: Executor,
     graph: Graph | None,
@@ -279,7 +297,7 @@ def _resolve_target(
     target: Target,
     per_step: bool,
 ) -> list[Activation]:
-    """Find the activations that the caller means."""
+    """Select the activations that the caller means."""
     # By the step ids that the activations store, and not by the graph: this process may not have the run's graph.
     inside = len(target.scope)
     awaiting = [found for found in awaiting if found.at[:inside] == target.scope]

@@ -25,6 +25,7 @@ from orchestrator.definitions.context import Context
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import AbortRequested, Outcome, Raised, Returned, outcome_of, resolve_value
 from orchestrator.engine.outcome import StepOutcome, Writes
+from orchestrator.engine.pending import read_progress
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.step_calls import fail
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
@@ -112,8 +113,10 @@ def fan_out(attempt: Attempt) -> StepOutcome:
             raise ValueError(f"concurrency of foreach {attempt.activation.step!r} must be 1 or more, not {wish!r}")
         return wish
 
+    progress = read_progress(attempt, len(items))
+
     def make_plan(concurrency: int) -> Plan:
-        return flow.on_items(attempt.as_claimed_node(), len(items), concurrency)
+        return flow.on_items(attempt.as_claimed_node(), progress, concurrency)
 
     outcome = _evaluate(attempt, work, make_plan)
     # Before the outcome's commit and under the same lease: an item that is claimed finds its value there. After an

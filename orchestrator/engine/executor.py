@@ -16,6 +16,7 @@ from orchestrator.engine.controls import CONTROLS
 from orchestrator.engine.lease import LeaseKeeper
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.outcome import AttemptOutcome, StepOutcome, Writes
+from orchestrator.engine.pending import resume_beginning
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
@@ -171,6 +172,7 @@ class Executor:
         # all. There is no moment at which a crash could leave half of it (decision 1).
         plan, written = outcome.plan, outcome.writes
         chunks = self.services.retry_while_unavailable(attempt.chunks.close)
+        resume_beginning(attempt, plan)
         change = attempt_commands.commit_outcome(
             activation,
             plan,

@@ -20,8 +20,12 @@ __all__ = ["Scheduler", "SweepReport"]
 
 log = logging.getLogger("orchestrator")
 
-# Ticks that a scheduler waits which could send nothing of what it should. Others ask for the right more often.
-_STAND_BACK = 1.5
+# Ticks between two looks of a scheduler whether another still sweeps: there may be many of them.
+_MIN_LOOK, _MAX_LOOK = 1.0, 2.0
+# Ticks that a scheduler waits which could send nothing of what it should: by then another has looked.
+_STAND_BACK = _MAX_LOOK
+_ANNOUNCE = 2.0  # ticks between two announcements
+_REMEMBERED = 6.0  # ticks for which one counts: two may be missed before blocking calls raise `NoConsumer`
 
 
 class Scheduler:
@@ -75,13 +79,12 @@ class Scheduler:
 
     def announce(self) -> None:
         """Note in the store that this worker lives."""
-        # Five announcements may be missed before blocking calls raise `NoConsumer`.
-        ttl = max(5.0, 5 * self._settings.tick_seconds)
+        ttl = _REMEMBERED * max(1.0, self._settings.tick_seconds)
         self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
 
     def _announce_now_and_then(self) -> None:
-        """Announce once in a tick, while one round follows the other."""
-        if monotonic() - self._announced >= self._settings.tick_seconds / 2:
+        # Half a tick less, for the next round may come a little later than a tick after this one.
+        if monotonic() - self._announced >= (_ANNOUNCE - 0.5) * self._settings.tick_seconds:
             self.announce()
             self._announced = monotonic()
 
@@ -111,6 +114,8 @@ class Scheduler:
         if report.is_in_vain:
             return tick * _STAND_BACK
         # Spread by chance, so that the schedulers of many workers do not ask for the right to sweep in step.
+        if self._grant is None:
+            return tick * (_MIN_LOOK + (_MAX_LOOK - _MIN_LOOK) * chance())
         return 0.0 if report.is_full else tick * (0.75 + 0.5 * chance())
 
     def _ask(self, lease: int = 0) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.bodies import definition_at
-from orchestrator.definitions.context import RunInfo
+from orchestrator.definitions.run_info import RunInfo
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import resolve_value
 from orchestrator.engine.logs import RunLogger, log_context
@@ -101,23 +101,11 @@ def _call_hook(
 
 def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:
     """Make the argument of a hook of a run that has settled."""
-    header, result = reader.header, reader.run_result()
-    return RunInfo(
-        status=str(result.status),
-        result=result.result,
-        error=result.error,
-        steps=result.steps,
-        tripwire=result.tripwire,
-        state=result.state,
-        run_id=header.run_id,
-        workflow_id=header.workflow_id,
-        resource_id=header.resource_id or None,
-        init_data=result.input,
-        request_context=context,
-        logger=RunLogger(log_context(header)),
-        orchestrator=owner,
-        execution_path=result.execution_path,
-    )
+    header = reader.header
+    read: dict[str, Callable[[], Any]] = {
+        name: getattr(reader, name) for name in ("result", "error", "steps", "state", "input", "execution_path")
+    }
+    return RunInfo(str(header.status), header, context, RunLogger(log_context(header)), owner, read)
 
 
 def started_info(
@@ -125,19 +113,6 @@ def started_info(
 ) -> RunInfo:
     """Make the argument of `on_start`."""
     # Of the given values, because nothing is stored yet.
-    return RunInfo(
-        status=StoredStatus.PENDING.value,
-        result=None,
-        error=None,
-        steps={},
-        tripwire=None,
-        state=state,
-        run_id=header.run_id,
-        workflow_id=workflow.id,
-        resource_id=header.resource_id or None,
-        init_data=given,
-        request_context=context,
-        logger=RunLogger(log_context(header)),
-        orchestrator=owner,
-        execution_path=[],
-    )
+    begun = replace(header, workflow_id=workflow.id)
+    read: dict[str, Callable[[], Any]] = {"state": lambda: state, "input": lambda: given}
+    return RunInfo(StoredStatus.PENDING.value, begun, context, RunLogger(log_context(header)), owner, read)

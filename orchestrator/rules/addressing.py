@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.errors import ResumeAmbiguous, RunNotSuspended, StepNotSuspended
-from orchestrator.rules.graph import Graph, Nested, Path
+from orchestrator.rules.graph import Graph, Nested, Path, Place, Step
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, format_path
 
 
@@ -91,6 +91,34 @@ class SuspendedStep:
     name: str
     # the index of the innermost item around it
     index: int | None
+
+
+def paths_below_which(graph: Graph, target: Target) -> list[str] | None:
+    """List paths at or below which every step is that the target can mean; None where it may be anywhere.
+
+    So a resume among ten thousand steps that wait reads those that it may mean. A label says nothing of a path.
+    """
+    ids = target.ids
+    if not ids and target.index is None:
+        return None
+    found: set[str] = set()
+    around: dict[Place, tuple[str, ...]] = {}  # the step ids of the nested workflows, by their paths
+    for place, node in graph.places(target.scope):
+        outer = next((around[place[:cut]] for cut in range(len(place) - 1, 0, -1) if place[:cut] in around), ())
+        if isinstance(node, Nested):
+            around[place] = (*outer, node.id)
+        elif isinstance(node, Step) and (*outer, node.id)[: len(ids)] == tuple(ids):
+            found.add(_known_path(place, target.index))
+    return sorted(found)
+
+
+def _known_path(place: Place, index: int | None) -> str:
+    """The path of a place as far as it is known, where the innermost item around it has this index."""
+    if index is not None and None in place:
+        at = len(place) - 1 - place[::-1].index(None)
+        place = (*place[:at], index, *place[at + 1 :])
+    known = place[: place.index(None)] if None in place else place
+    return ".".join(map(str, known))
 
 
 def ancestor_paths(awaiting: Iterable[Activation]) -> list[str]:

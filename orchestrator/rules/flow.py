@@ -47,7 +47,7 @@ from orchestrator.rules.model import (
     format_path,
     visits,
 )
-from orchestrator.rules.pending_resumes import parse_pending_resumes
+from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.plan import (
     MAX_NEEDS,
     Admission,
@@ -103,7 +103,6 @@ def _plan(claim: ClaimedNode) -> Plan:
         admission,
         header.generation,
         inline,
-        parse_pending_resumes(header.pending_resumes),
     )
 
 
@@ -343,23 +342,22 @@ def on_loop_checked(claim: ClaimedNode, holds: bool) -> Plan:
     return plan.end()
 
 
-def on_items(claim: ClaimedNode, count: int, concurrency: int) -> Plan:
-    """The input of a foreach has `count` items: start as many as may run at once.
+def on_items(claim: ClaimedNode, progress: Progress, concurrency: int) -> Plan:
+    """The input of a foreach has `progress.total` items: start as many as may run at once.
 
-    The values of the items have been written under `items_prefix`.
+    The values of the items have been written under `items_prefix`. After a time travel with resume data, finished items
+    of the older generation stay, and suspended ones go on.
     """
     plan = _plan(claim)
     node = claim.node
     if not isinstance(node, Foreach):
         raise TypeError(f"{claim.activation.path} is not a foreach")
-    if not count:
+    if not progress.total:
         return _on_result(plan, claim, _write_value(plan, claim, values.EMPTY_LIST))
-    # After a time travel with resume data, finished items of the older generation stay, and suspended ones go on.
-    progress = plan.pending_resumes.progress(claim.activation.path, claim.activation.visit, count)
     fields: ActivationFields = {
         "status": ActivationStatus.OPEN.value,
         "pending_children": progress.pending_children,
-        "total": count,
+        "total": progress.total,
         "next_item": progress.begun,
         "concurrency": concurrency,
     }

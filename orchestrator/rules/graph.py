@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 Path = tuple[int, ...]
+Place = tuple[int | None, ...]  # a path in the graph alone, in which None stands for the index of an item
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,11 @@ class Graph:
         for node in self.flow:
             yield from _walk(node)
 
+    def places(self, scope: Path = ()) -> Iterator[tuple[Place, Node]]:
+        """Give every node inside a scope with its place."""
+        for index, node in enumerate(self.entries(scope)):
+            yield from _places((*scope, index), node)
+
     def tolerates_failure(self, path: Path) -> bool:
         """Tell whether a failure at `path` can end at a parallel block that allows failures."""
         # Asked before the failure is written: one that can still be tolerated must not be the failure of the run.
@@ -208,15 +214,21 @@ class Graph:
 
 
 def _walk(node: Node) -> Iterator[Node]:
-    yield node
+    return (found for _, found in _places((), node))
+
+
+def _places(path: Place, node: Node) -> Iterator[tuple[Place, Node]]:
+    yield path, node
     match node:
         case Parallel(arms=inner) | Branch(arms=inner) | Nested(flow=inner):
-            for each in inner:
-                yield from _walk(each)
-        case Loop(body_node=body) | Foreach(body_node=body):
-            yield from _walk(body)
+            for index, each in enumerate(inner):
+                yield from _places((*path, index), each)
+        case Loop(body_node=body):
+            yield from _places((*path, 0), body)
+        case Foreach(body_node=body):
+            yield from _places((*path, None), body)
         case Wait(otherwise=otherwise) if otherwise is not None:
-            yield from _walk(otherwise)
+            yield from _places((*path, 0), otherwise)
         case Step() | Sleep() | Wait():
             pass
         case _:

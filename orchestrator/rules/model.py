@@ -192,7 +192,7 @@ class RunHeader(_Flat):
     output: str = ""  # id of the output
     error: str = ""  # id of the error
     trace: str = ""  # its span: a W3C `traceparent`, and a `tracestate` behind a blank
-    pending_resumes: str = ""  # resume data for steps not reached yet (see `pending_resumes`)
+    pending_resumes: str = ""  # the beginning of the ids of what is pending for steps not reached yet
     last_request_id: str = ""  # id of the last change of a caller
     last_reply: str = ""  # answer to that change, for a caller that sends it again
     created_at: int = 0

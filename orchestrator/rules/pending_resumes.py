@@ -1,18 +1,25 @@
 """Pending resumes: resume data of a time travel, for steps behind its target that had suspended.
 
-Such a step begins again only when the run comes to it, in a commit that reads nothing. So until then the run header
-carries, as text, which steps these are, and how far each foreach around them had come. This module must not know how
-the steps were found: that is `travel`.
+Such a step begins again only when the run comes to it. Until then a value of its own says with which data, and another
+for each foreach around it how far that had come. Their ids follow from the place, and the run header has no more than
+the beginning of them: each commit writes the header, so it must not grow with the number of steps. Whoever commits an
+outcome that lets steps begin asks for the values of these, and `begin_resumed` writes them into its operations. This
+module must not know how the steps were found: that is `travel`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
-from orchestrator.rules.model import Activation, with_fields
+from orchestrator.rules.change import CreateActivation, Op
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, with_fields
+from orchestrator.rules.value_ids import make_pending_id
+
+# The statuses in which a step begins; paused where a run goes by single steps.
+_BEGINNING = frozenset({ActivationStatus.QUEUED.value, ActivationStatus.PAUSED.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,47 +52,56 @@ class PendingResumes:
     # by `activation_key` of the foreach
     items: Mapping[str, Progress] = field(default_factory=dict)
 
-    def apply_to(self, activation: Activation) -> Activation:
-        """Return the activation of a step that begins: as a resumed one, if resume data is pending for it."""
-        # By path and visit: in a later iteration of a loop the step begins as any other.
-        found = self.resumes.get(activation_key(activation.path, activation.visit))
-        return activation if found is None else with_fields(activation, resume=found[0], resumed=True, suspend=found[1])
-
-    def progress(self, path: str, visit: str, total: int) -> Progress:
-        """Return where a foreach of `total` items goes on.
-
-        It begins with its first item, unless progress is known for a list of that length.
-        """
-        # Another length means that the steps before the foreach have made another list: its old items mean nothing.
-        found = self.items.get(activation_key(path, visit))
-        return found if found is not None and found.total == total else Progress(total)
-
-    def text(self) -> str:
-        """Write it as text for the run header; the empty text where nothing is pending."""
+    def texts(self, prefix: str) -> dict[str, str]:
+        """Write it as values whose ids begin with `prefix`, one for each step and each foreach."""
         if not self.resumes:
-            return ""
+            return {}
         items = {where: [found.total, found.begun, found.done] for where, found in self.items.items()}
-        return json.dumps([self.resumes, items], separators=(",", ":"))
+        docs = {**self.resumes, **items}
+        return {make_pending_id(prefix, where): json.dumps(doc, separators=(",", ":")) for where, doc in docs.items()}
 
 
-NO_PENDING_RESUMES = PendingResumes()
+def find_beginning(prefix: str, ops: Iterable[Op]) -> list[str]:
+    """List the ids of the values that say of the steps which begin by these operations whether they were resumed."""
+    if not prefix:
+        return []
+    return [make_pending_id(prefix, _key_of(op.activation)) for op in ops if _begins_step(op)]
 
 
-# Every outcome of a run parses the same text, so the last ones are remembered.
-@lru_cache(maxsize=64)
-def parse_pending_resumes(text: str) -> PendingResumes:
-    """Read what `PendingResumes.text` wrote."""
-    if not text:
-        return NO_PENDING_RESUMES
-    resumes, items = json.loads(text)
-    return PendingResumes(
-        {where: (resume, suspend) for where, (resume, suspend) in resumes.items()},
-        {where: Progress(total, begun, _pairs(done)) for where, (total, begun, done) in items.items()},
-    )
+def begin_resumed(prefix: str, ops: Sequence[Op], texts: Mapping[str, str]) -> list[Op]:
+    """Let the steps for which resume data is pending begin as resumed ones. `texts` has the values that exist."""
+
+    def resume(op: Op) -> Op:
+        if not _begins_step(op) or not (text := texts.get(make_pending_id(prefix, _key_of(op.activation)))):
+            return op
+        data, payload = json.loads(text)
+        return replace(op, activation=with_fields(op.activation, resume=data, resumed=True, suspend=payload))
+
+    return [resume(op) for op in ops]
 
 
-def _pairs(done: Iterable[Iterable[int]]) -> tuple[tuple[int, int], ...]:
-    return tuple((first, end) for first, end in done)
+def _begins_step(op: Op) -> TypeGuard[CreateActivation]:
+    return isinstance(op, CreateActivation) and op.activation.phase == Phase.RUN and op.activation.status in _BEGINNING
+
+
+def make_progress_id(prefix: str, foreach: Activation) -> str:
+    """The id of the value that says where a foreach goes on; empty where none is pending."""
+    return make_pending_id(prefix, _key_of(foreach)) if prefix else ""
+
+
+def parse_progress(text: str | None, total: int) -> Progress:
+    """Return where a foreach of `total` items goes on: with its first, unless `text` says otherwise of that length."""
+    if text:
+        known, begun, done = json.loads(text)
+        # Another length means that the steps before the foreach have made another list: its old items mean nothing.
+        if known == total:
+            return Progress(total, begun, tuple((first, end) for first, end in done))
+    return Progress(total)
+
+
+def _key_of(activation: Activation) -> str:
+    # By path and visit: in a later iteration of a loop the step begins as any other.
+    return activation_key(activation.path, activation.visit)
 
 
 def activation_key(path: str, visit: str) -> str:

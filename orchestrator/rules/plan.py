@@ -25,7 +25,7 @@ from orchestrator.rules.model import (
     pack_route,
     unpack_route,
 )
-from orchestrator.rules.pending_resumes import NO_PENDING_RESUMES, PendingResumes, Progress
+from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.value_ids import make_item_id, make_items_prefix
 
 # Items that one commit starts. While a store works on a commit, the run waits; on Redis, everybody does.
@@ -89,7 +89,6 @@ class Plan:
     admission: Admission = Admission.ALL  # what may still start
     generation: int = 0  # part of the ids of item inputs
     inline: str = ""  # route of the worker's step: a plain step with the same one may be claimed, too
-    pending_resumes: PendingResumes = NO_PENDING_RESUMES
     ops: list[Op] = field(default_factory=list)
     events: list[Doc] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)  # values that the rules make: references of joins
@@ -186,7 +185,7 @@ def begin_node(plan: Plan, node: Node, path: Path, visit: Path, given: Done, rol
     activation = new_activation(plan, node, path, visit, given, role)
     match node:
         case Step(control=control):
-            plan.start(plan.pending_resumes.apply_to(activation), control=control)
+            plan.start(activation, control=control)
         # A sleep that is paused begins on its resume, so its end cannot be computed yet.
         case Sleep(seconds=seconds) if seconds is None or plan.admission is Admission.NONE:
             plan.start(replace(activation, phase=Phase.COMPUTE_SLEEP), control=True)
@@ -271,7 +270,7 @@ def begin_items(plan: Plan, node: Foreach, path: Path, visit: Path, progress: Pr
     again = progress.unfinished_items()
     for index in again:
         item = replace(template, path=f"{where}.{index}", index=index, input=make_item_id(prefix, index))
-        plan.ops.append(CreateActivation(plan.pending_resumes.apply_to(item)))
+        plan.ops.append(CreateActivation(item))
     start_items(plan, node, path, visit, min(width - len(again), progress.total - progress.begun))
 
 

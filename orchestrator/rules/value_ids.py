@@ -80,3 +80,8 @@ def make_gathered_id(token: str, number: int) -> str:
 def make_travel_resume_id(token: str, number: int) -> str:
     """The id of the resume data of one step behind the target. `number` counts such steps."""
     return f"{token}r{number}"  # a resume's own data has no number, and another token
+
+
+def make_pending_id(token: str, key: str) -> str:
+    """The id of what is pending for one activation until the run comes to it. `key` names its place and visit."""
+    return f"{token}p{key}"  # a place is in one generation once

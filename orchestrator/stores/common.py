@@ -28,7 +28,6 @@ def matches(header: RunHeader, query: RunQuery) -> bool:
         query.workflow_id in (None, header.workflow_id)
         and query.status in (None, header.status)
         and query.resource_id in (None, header.resource_id)
-        and (query.before is None or header.updated_at < query.before)
     )
 
 

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TypeVar
 
 from orchestrator.host import SystemClock, monotonic
-from orchestrator.ports import Clock, DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import Clock, DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent
 from orchestrator.rules.apply import UNKNOWN, Applied, apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused, RequestGuard
 from orchestrator.rules.commands import may_delete
@@ -134,8 +134,16 @@ class MemoryStore:
 
         return self._read(run_id, pick, [])
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
-        return self._read(run_id, lambda run: _in_path_order(run, run.awaiting), [])
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
+        def pick(run: _Run) -> list[Activation]:
+            places = None if below is None else tuple(f"{path}." for path in below)
+            wanted = run.awaiting if places is None else {at for at in run.awaiting if f"{at}.".startswith(places)}
+            found = _in_path_order(run, wanted)
+            return [each for each in found if label in (None, each.label)]
+
+        return self._read(run_id, pick, [])
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         return self._read(run_id, lambda run: {key: run.values[key] for key in ids if key in run.values}, {})
@@ -212,11 +220,27 @@ class MemoryStore:
         self._keep(run, answer)
         return ""
 
-    def runs(self, query: RunQuery) -> RunPageOf:
+    def runs(self, query: RunQuery) -> list[RunHeader]:
+        found = sorted(self._matching(query), key=_by_creation, reverse=True)
+        return found[query.offset : query.offset + query.limit]
+
+    def count_runs(self, query: RunQuery) -> int:
+        return len(self._matching(query))
+
+    def _matching(self, query: RunQuery) -> list[RunHeader]:
         with self._changed:
-            found = [run.header for run in self._runs.values() if matches(run.header, query)]
-        found.sort(key=lambda header: (header.created_at, header.run_id), reverse=True)
-        return RunPageOf(found[query.offset : query.offset + query.limit], len(found))
+            return [run.header for run in self._runs.values() if matches(run.header, query)]
+
+    def stale_runs(self, status: str, before: int, after: str = "", limit: int = 100) -> StalePage:
+        moment, run_id = after.split(":", 1) if after else ("-1", "")
+        behind = int(moment), run_id
+        found = [
+            header
+            for header in sorted(self._matching(RunQuery(status=status)), key=_by_creation)
+            if header.created_at < before and _by_creation(header) > behind
+        ][:limit]
+        cursor = "{}:{}".format(*_by_creation(found[-1])) if len(found) == limit else ""
+        return StalePage([header for header in found if header.updated_at < before], cursor)
 
     def delete(
         self,
@@ -364,6 +388,10 @@ def _displace(run: _Run, request_id: str, answer: str, now: int) -> None:
     run.requests[request_id] = now, answer
     while (oldest := next(iter(run.requests))) and run.requests[oldest][0] <= now - REQUEST_MEMORY:
         del run.requests[oldest]
+
+
+def _by_creation(header: RunHeader) -> tuple[int, str]:
+    return header.created_at, header.run_id
 
 
 def _in_path_order(run: _Run, paths: Iterable[str]) -> list[Activation]:

@@ -13,14 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from orchestrator.host import monotonic
-from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent
+from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
-from orchestrator.rules.model import Activation, RunHeader, parse_path
+from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
 from orchestrator.rules.timers import SweepGrant
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.common import list_header, matches, read_header
 from orchestrator.stores.redis_connections import Call, RedisConnections
-from orchestrator.stores.redis_keys import Layout, index_prefix, mail_range
+from orchestrator.stores.redis_keys import Layout, awaiting_ranges, index_prefix, mail_range
 from orchestrator.stores.redis_streams import StreamWatch
 from orchestrator.stores.redis_timers import TimerIndex
 
@@ -89,10 +89,13 @@ class RedisStore:
             _in_path_order(dict(zip(names, self._connections.call("HMGET", key, *names), strict=True))) if names else []
         )
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
-        keys = self._keys.run(run_id)
-        words = self._connections.script("awaiting", (keys.activations, keys.awaiting), ())
-        return _in_path_order({words[at].decode(): words[at + 1] for at in range(0, len(words), 2)})
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
+        keys, ranges = self._keys.run(run_id), awaiting_ranges(below, label)
+        words = self._connections.script("awaiting", (keys.activations, keys.awaiting), ranges)
+        found = _in_path_order({words[at].decode(): words[at + 1] for at in range(0, len(words), 2)})
+        return [each for each in found if each.status in AWAITING and label in (None, each.label)]
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         key, names = self._keys.run(run_id).values, list(dict.fromkeys(ids))
@@ -168,34 +171,40 @@ class RedisStore:
         words = [word for ref in refs for word in (ref.path, ref.token)]
         return "renew.lua", (keys.header, keys.activations, keys.timers), (run_id, lease, *words)
 
-    def runs(self, query: RunQuery) -> RunPageOf:
-        """Return one page of headers.
+    def runs(self, query: RunQuery) -> list[RunHeader]:
+        """Return one page of headers."""
+        prefix, exact = index_prefix(query)
+        last = query.offset + query.limit
+        if not exact:
+            return list(islice(self._matching(prefix, query), query.offset, last))
+        low, high = f"[{prefix}0", f"({prefix};"
+        found = self._connections.calls(
+            [("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, last) for key in self._keys.indexes()]
+        )
+        return self._headers(prefix, list(islice(heapq.merge(*found, reverse=True), query.offset, last)))
 
-        The index does not know `before`. A query for it reads the headers of all runs that the index finds, and
-        compares them one by one.
-        """
+    def count_runs(self, query: RunQuery) -> int:
         prefix, exact = index_prefix(query)
         if not exact:
-            matching = [header for page in self._pages(prefix, query) for header in page if matches(header, query)]
-            return RunPageOf(matching[query.offset : query.offset + query.limit], len(matching))
-        low, high = f"[{prefix}0", f"({prefix};"
-        shards = [self._keys.index(shard) for shard in range(self._keys.shards)]
-        last = query.offset + query.limit
-        counts = [("ZLEXCOUNT", key, low, high) for key in shards]
-        found = self._connections.calls(
-            [*counts, *(("ZREVRANGEBYLEX", key, high, low, "LIMIT", 0, last) for key in shards)]
-        )
-        members = islice(heapq.merge(*found[len(shards) :], reverse=True), query.offset, last)
-        return RunPageOf(self._headers(prefix, list(members)), sum(found[: len(shards)]))
+            return sum(1 for _ in self._matching(prefix, query))
+        calls = [("ZLEXCOUNT", key, f"[{prefix}0", f"({prefix};") for key in self._keys.indexes()]
+        return sum(self._connections.calls(calls))
 
-    def _pages(self, prefix: str, query: RunQuery) -> Iterator[list[RunHeader]]:
-        """Give all runs below an index prefix, newest first. A run created after `before` was also written after it."""
-        high = f"({prefix};" if query.before is None else f"({prefix}{query.before:015d}"
-        keys = [self._keys.index(shard) for shard in range(self._keys.shards)]
-        found = self._connections.calls([("ZREVRANGEBYLEX", key, high, f"[{prefix}0") for key in keys])
-        members = heapq.merge(*found, reverse=True)
+    def _matching(self, prefix: str, query: RunQuery) -> Iterator[RunHeader]:
+        """Give the runs below an index prefix that match, newest first."""
+        calls = [("ZREVRANGEBYLEX", key, f"({prefix};", f"[{prefix}0") for key in self._keys.indexes()]
+        members = heapq.merge(*self._connections.calls(calls), reverse=True)
         while page := list(islice(members, _PAGE)):
-            yield self._headers(prefix, page)
+            yield from (header for header in self._headers(prefix, page) if matches(header, query))
+
+    def stale_runs(self, status: str, before: int, after: str = "", limit: int = 100) -> StalePage:
+        prefix, _ = index_prefix(RunQuery(status=status))
+        low, high = f"({prefix}{after}" if after else f"[{prefix}0", f"({prefix}{before:015d}"
+        calls = [("ZRANGEBYLEX", key, low, high, "LIMIT", 0, limit) for key in self._keys.indexes()]
+        members = list(islice(heapq.merge(*self._connections.calls(calls)), limit))
+        found = self._headers(prefix, members)
+        cursor = members[-1].decode()[len(prefix) :] if len(members) == limit else ""
+        return StalePage([each for each in found if each.status == status and each.updated_at < before], cursor)
 
     def _headers(self, prefix: str, members: list[bytes]) -> list[RunHeader]:
         skip = len(prefix.encode()) + 16  # digits of the moment and a colon

@@ -7,6 +7,7 @@ node of a cluster, and each name follows from shard and run alone.
 from __future__ import annotations
 
 from binascii import crc32
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from orchestrator.ports import RunQuery
@@ -25,7 +26,7 @@ class RunKeys:
     context: str  # the same
     events: str  # stream of events as JSON
     timers: str  # of the shard: sorted set of namespace, run id and path, by deadline
-    awaiting: str  # set of the paths of activations with an awaiting status
+    awaiting: str  # sorted set of equal scores: the activations with an awaiting status (`awaiting_ranges`)
     mailboxes: str  # sorted set of equal scores: the entries of all mailboxes, each behind its event's name
     settled: str  # stream with the last settling alone, for blocking reads
     index: str  # of the shard: see `index_prefix`
@@ -93,6 +94,10 @@ class Layout:
         """Return the listing index of a shard: one sorted set of equal scores, in the order of its members' bytes."""
         return f"{self.tag(shard)}:index"
 
+    def indexes(self) -> list[str]:
+        """Return the listing indexes of all shards."""
+        return [self.index(shard) for shard in range(self.shards)]
+
     def sweep(self, namespace: str) -> str:
         """Return the key of the right to sweep a namespace."""
         return f"{self.tag(self.shard(namespace))}:sweep:{namespace}"
@@ -120,6 +125,20 @@ def parse_timer(member: str, namespace: str) -> tuple[str, str]:
     return run_id, path
 
 
+def awaiting_ranges(below: Sequence[str] | None, label: str | None) -> tuple[str, ...]:
+    """Return the ranges of awaiting activations at or below these paths, or with this label; else of all.
+
+    Each is three words: the beginning of its members, which the path follows, and the ends of the range. An activation
+    has one member by its path alone, and one by its label if it has one.
+    """
+    if label is not None:
+        first = f"l{_part(label)}"
+        return first, f"[{first}", f"({first};"
+    if below is None:
+        return "p", "[p", "(q"
+    return tuple(word for path in dict.fromkeys(below) for word in ("p", f"[p{path}", f"(p{path}/"))
+
+
 def _part(text: str) -> str:
     return f"{len(text.encode())}:{text}:"
 
@@ -134,7 +153,7 @@ def index_prefix(query: RunQuery) -> tuple[str, bool]:
     """Return the beginning of the index members of these runs, and True where nothing else has to be compared.
 
     Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status
-    and one by both; and one more by its resource with each of these. `before` is compared with the headers.
+    and one by both; and one more by its resource with each of these.
     """
     workflow = "" if query.workflow_id is None else _part(query.workflow_id)
     status = "" if query.status is None else _part(query.status)
@@ -142,4 +161,4 @@ def index_prefix(query: RunQuery) -> tuple[str, bool]:
     resource = "r" + _part(query.resource_id) if query.resource_id else ""
     prefix = resource + kind[query.workflow_id is not None, query.status is not None] + workflow + status
     # A run without a resource has no member that says so.
-    return prefix, query.before is None and query.resource_id != ""
+    return prefix, query.resource_id != ""

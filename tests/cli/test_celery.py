@@ -132,7 +132,7 @@ def stored(servers: dict[str, str], resource: str) -> int:
     """Return how many runs the project's store has for a resource."""
     store = open_store(servers["SHOP_STORE"])
     try:
-        return store.runs(RunQuery(resource_id=resource)).total
+        return store.count_runs(RunQuery(resource_id=resource))
     finally:
         store.close()
 

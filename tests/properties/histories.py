@@ -22,6 +22,7 @@ from orchestrator.rules.change import (
 from orchestrator.rules.graph import Branch, Graph
 from orchestrator.rules.mailbox import MailboxUpdate, make_waiter
 from orchestrator.rules.model import AWAITING, Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
 from orchestrator.rules.timers import on_deadline
 from tests.properties.pair import ACTIVE, Pair
@@ -86,7 +87,7 @@ class History(Pair):
                 arms = len(claimed_node.node.arms) if isinstance(claimed_node.node, Branch) else 0
                 return flow.on_branch_chosen(claimed_node, self.draw(st.sets(st.integers(0, arms - 1)).map(sorted)))
             case Phase.FAN_OUT:
-                return flow.on_items(claimed_node, self.draw(st.integers(0, 4)), self.draw(st.integers(1, 3)))
+                return flow.on_items(claimed_node, Progress(self.draw(st.integers(0, 4))), self.draw(st.integers(1, 3)))
             case Phase.EVALUATE_LOOP:
                 return flow.on_loop_checked(claimed_node, self.draw(st.booleans()) or activation.iteration > 2)
             case Phase.JOIN:

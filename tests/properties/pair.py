@@ -201,7 +201,7 @@ class Pair:
             "mail": store.mail(self.run_id, "event", 1000),
             "timers": sorted(due.activation.path for due in store.due_timers(self.run_id)),
             "timers as created": [due.activation.path for due in store.due_timers(f"{self.run_id}/old")],
-            "listed": [store.runs(RunQuery(**query)).total for query in queries],
+            "listed": [store.count_runs(RunQuery(**query)) for query in queries],
         }
 
     def _compare_logs(self) -> None:

@@ -19,6 +19,7 @@ from orchestrator.rules.change import (
 from orchestrator.rules.graph import Graph, Route
 from orchestrator.rules.mailbox import waiter_path
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.plan import MAX_STARTED, ClaimedNode, Done, Failed, Plan, Result
 from orchestrator.rules.value_ids import make_items_prefix
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
@@ -214,7 +215,9 @@ def test_each_item_that_ends_starts_the_next_until_one_fails() -> None:
 @pytest.mark.parametrize("count, concurrency, begun", [(5, 2, 2), (1, 4, 1), (3, 3, 3)])
 def test_a_foreach_starts_as_many_items_as_it_may(count: int, concurrency: int, begun: int) -> None:
     """The store takes each index from the counter. The inputs are named by the index."""
-    plan = flow.on_items(claim(graph(foreach("f", count, concurrency, step("a"))), "0", visit="3"), count, concurrency)
+    plan = flow.on_items(
+        claim(graph(foreach("f", count, concurrency, step("a"))), "0", visit="3"), Progress(count), concurrency
+    )
     assert ops(plan) == ["set 0 open", *["next 0"] * begun]
     (first, *_) = (op for op in plan.ops if isinstance(op, StartNextItem))
     assert first.prefix == make_items_prefix("0", "3", 0)
@@ -245,7 +248,7 @@ def test_a_wide_foreach_starts_in_pieces() -> None:
 
 def test_a_block_without_children_is_a_success() -> None:
     """No item gives an empty list, and no arm an empty dict."""
-    each = flow.on_items(claim(graph(foreach("f", 0, 1, step("a"))), "0"), 0, 1)
+    each = flow.on_items(claim(graph(foreach("f", 0, 1, step("a"))), "0"), Progress(0), 1)
     assert ops(each) == ["set 0 success", "run outcome=success output=mine"]
     assert each.values == {"mine": "[]"}
     none = flow.on_branch_chosen(claim(graph(branch("b", (), step("a"))), "0"), ())
@@ -360,7 +363,7 @@ def test_an_outcome_of_another_kind_of_node_is_refused_as_a_bug(wrong: Any) -> N
         "on_input_valid": (Done("x"),),
         "on_branch_chosen": ((0,),),
         "on_loop_checked": (True,),
-        "on_items": (1, 1),
+        "on_items": (Progress(1), 1),
         "on_await": (),
     }[wrong.__name__]
     with pytest.raises(TypeError, match="is not a"):

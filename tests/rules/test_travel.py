@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,15 @@ from orchestrator.rules.change import CreateActivation, StartNextItem, UpdateAct
 from orchestrator.rules.graph import Graph, Path
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus, format_path
 from orchestrator.rules.pending_resumes import (
-    NO_PENDING_RESUMES,
     PendingResumes,
     Progress,
-    parse_pending_resumes,
+    begin_resumed,
+    find_beginning,
+    make_progress_id,
+    parse_progress,
     ranges,
 )
-from orchestrator.rules.plan import ClaimedNode, Plan
+from orchestrator.rules.plan import ClaimedNode
 from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 Fields = str | dict[str, Any]
@@ -57,6 +60,11 @@ def puts(result: travel.TravelPlan) -> dict[str, Activation]:
 def header(result: travel.TravelPlan) -> dict[str, Any]:
     """Return what a plan writes into the run header."""
     return next(dict(op.fields) for op in result.plan.ops if isinstance(op, UpdateRun))
+
+
+def pending_of(result: travel.TravelPlan) -> dict[str, Any]:
+    """Return what a plan leaves pending, by the place that it is for."""
+    return {id_[2:]: json.loads(text) for id_, text in result.plan.values.items() if id_.startswith("fp")}
 
 
 def test_a_target_is_found_through_nested_workflows_alone() -> None:
@@ -170,7 +178,7 @@ def test_a_loop_goes_on_or_begins_anew() -> None:
 
 
 def test_resume_data_is_pending_for_what_had_suspended_behind_the_target() -> None:
-    """The run header names the step until the run comes to it. Then it begins as a resumed one."""
+    """A value says so until the run comes to the step, which begins as a resumed one then."""
     of = graph(step("a"), sleep("nap"), parallel("q", step("b"), step("c"), wait("w")))
     held = {"status": "suspended", "suspend": "message"}
     places: dict[str, Fields] = {"_0": "success", "_1": "success", "_2": "open", "_2_0": "success", "_2_1": held}
@@ -180,15 +188,18 @@ def test_resume_data_is_pending_for_what_had_suspended_behind_the_target() -> No
 
     assert result.resumed == {"fr0": (2, 1)}
     assert result.drop == ("0", "1", "2", "2.0", "2.1", "2.2")
-    pending = header(result)["pending_resumes"]
-    assert parse_pending_resumes(pending) == PendingResumes({"2.1@": ("fr0", "message")})
-    running = RunHeader(run_id="run", status=StoredStatus.RUNNING, pending_resumes=pending)
+    assert header(result)["pending_resumes"] == "f"
+    assert pending_of(result) == {"2.1@": ["fr0", "message"]}
+    running = RunHeader(run_id="run", status=StoredStatus.RUNNING, pending_resumes="f")
     woken = flow.on_sleep_over(
         ClaimedNode(
             of, running, Activation(path="1", status=ActivationStatus.RUNNING, input="x", route='{"name":"a"}'), ""
         )
     )
-    begun = {op.activation.path: op.activation for op in woken.ops if isinstance(op, CreateActivation)}
+    assert find_beginning("f", woken.ops) == ["fp2.0@", "fp2.1@"]
+    assert find_beginning("", woken.ops) == []
+    ops = begin_resumed("f", woken.ops, result.plan.values)
+    begun = {op.activation.path: op.activation for op in ops if isinstance(op, CreateActivation)}
     assert [(begun[path].resumed, begun[path].resume, begun[path].suspend) for path in ("2.0", "2.1")] == [
         (False, "", ""),
         (True, "fr0", "message"),
@@ -215,21 +226,24 @@ def test_resume_data_is_pending_for_items_that_had_suspended(visit: str) -> None
         "_1_0_0_2": {"status": "success", "visit": visit},
     }
     result = go(stored_run(ITEMS, StoredStatus.SUSPENDED, **places), "a", resume=True)
-    pending = parse_pending_resumes(header(result)["pending_resumes"])
-    assert pending.resumes.keys() == {"1.0.0.1@1"}
-    assert pending.items == {"1.0.0@1": Progress(4, 3, ((0, 1), (2, 3)) if visit == "1" else ())}
+    assert pending_of(result) == {
+        "1.0.0.1@1": ["fr0", ""],
+        "1.0.0@1": [4, 3, [[0, 1], [2, 3]] if visit == "1" else []],
+    }
     assert ("1.0.0.0" in result.drop) == (visit == "2")
 
 
 def test_items_with_pending_resumes_go_on_when_their_foreach_begins() -> None:
     """If the list has another length by then, all items begin."""
     some = PendingResumes({"1.0.0.1@1": ("r", "s")}, {"1.0.0@1": Progress(4, 3, ((0, 1), (2, 3)))})
-    head = RunHeader(run_id="run", status=StoredStatus.RUNNING, generation=1, pending_resumes=some.text())
+    texts = some.texts("t")
+    head = RunHeader(run_id="run", status=StoredStatus.RUNNING, generation=1, pending_resumes="t")
     claim = ClaimedNode(
         ITEMS, head, Activation(path="1.0.0", visit="1", status=ActivationStatus.RUNNING, route='{"name":"a"}'), ""
     )
 
-    ops = flow.on_items(claim, 4, 2).ops
+    progress = texts[make_progress_id("t", claim.activation)]
+    ops = begin_resumed("t", flow.on_items(claim, parse_progress(progress, 4), 2).ops, texts)
 
     assert isinstance(ops[0], UpdateActivation)
     assert (ops[0].fields["pending_children"], ops[0].fields["next_item"]) == (2, 3)
@@ -237,7 +251,8 @@ def test_items_with_pending_resumes_go_on_when_their_foreach_begins() -> None:
         "1.0.0.1"
     ]
     assert sum(isinstance(op, StartNextItem) for op in ops) == 1
-    assert [type(op) for op in flow.on_items(claim, 5, 2).ops] == [UpdateActivation, StartNextItem, StartNextItem]
+    again = flow.on_items(claim, parse_progress(progress, 5), 2).ops
+    assert [type(op) for op in again] == [UpdateActivation, StartNextItem, StartNextItem]
 
 
 def test_resume_data_needs_a_step() -> None:
@@ -293,11 +308,12 @@ def test_an_override_is_written_with_all_its_fields() -> None:
     assert puts(result)["1"].input == "o"
 
 
-def test_pending_resumes_are_text() -> None:
-    """Nothing pending is the empty text."""
+def test_pending_resumes_are_values() -> None:
+    """One for each step and each foreach; where nothing is pending there is none."""
     some = PendingResumes({"0.1@2": ("r", "s")}, {"0@2": Progress(5, 3, ((0, 2),))})
-    assert parse_pending_resumes(some.text()) == some
-    assert (NO_PENDING_RESUMES.text(), parse_pending_resumes("")) == ("", NO_PENDING_RESUMES)
+    assert some.texts("t") == {"tp0.1@2": '["r","s"]', "tp0@2": "[5,3,[[0,2]]]"}
+    assert parse_progress(some.texts("t")["tp0@2"], 5) == some.items["0@2"]
+    assert (parse_progress(None, 5), make_progress_id("", Activation(path="0"))) == (Progress(5), "")
+    assert PendingResumes().texts("t") == {}
     assert ranges([0, 1, 2, 5, 7, 8]) == ((0, 3), (5, 6), (7, 9))
     assert (some.items["0@2"].pending_children, some.items["0@2"].unfinished_items()) == (3, [2])
-    assert Plan(graph(step("a")), "").pending_resumes is NO_PENDING_RESUMES

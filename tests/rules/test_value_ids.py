@@ -20,6 +20,7 @@ def _ids_of(token: str) -> Iterator[str]:
         yield value_ids.make_arm_id(token, number)
         yield value_ids.make_gathered_id(token, number)
         yield value_ids.make_travel_resume_id(token, number)
+        yield value_ids.make_pending_id(token, f"{number}@")
         for part in ("output", "input", "suspend", "resume"):
             yield value_ids.make_override_id(token, number, part)
 

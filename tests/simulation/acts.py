@@ -33,6 +33,7 @@ from orchestrator.rules.graph import (
 )
 from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
+from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
 from orchestrator.rules.value_ids import make_items_prefix
 
@@ -250,7 +251,7 @@ def _split(claim: ClaimedNode, store: Store, pages: list[Change]) -> Plan:
     if count:
         texts = {f"{prefix}.{n}": _text(item_of(given, n)) for n in range(count)}
         pages.append(attempt_commands.write_items(activation, texts, LIMITS))
-    return flow.on_items(claim, count, node.concurrency or 1)
+    return flow.on_items(claim, Progress(count), node.concurrency or 1)
 
 
 def _plan(claim: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:

@@ -397,14 +397,14 @@ def test_every_shard_is_used_and_listed(client: redis.Redis, store: RedisStore) 
     walks = [_Walk(store, f"run {number}") for number in range(100)]  # random ids leave a shard out now and then
     assert len(list(client.scan_iter("*:index"))) == 16
     pages = [store.runs(RunQuery(workflow_id="w", limit=30, offset=offset)) for offset in range(0, 120, 30)]
-    assert {page.total for page in pages} == {100}
-    listed = [header for page in pages for header in page.headers]
+    assert store.count_runs(RunQuery(workflow_id="w")) == 100
+    listed = [header for page in pages for header in page]
     assert [(h.created_at, h.run_id) for h in listed] == sorted(
         ((h.created_at, h.run_id) for h in listed), reverse=True
     )
     assert {header.run_id for header in listed} == {walk.run_id for walk in walks}
     assert len(store.due_timers("n", limit=7)) == 0
-    assert store.runs(RunQuery(resource_id="r", status="running", before=store.now() + 10_000)).total == 100
+    assert store.count_runs(RunQuery(resource_id="r", status="running")) == 100
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_ids_with_the_signs_of_the_index_are_not_taken_for_others(store: RedisSt
         store.create(RunHeader(run_id=f"{workflow}:run", workflow_id=workflow, resource_id=workflow))
     for workflow in ("w", "w:", "w:1:x", "ü:", "1:w"):
         for query in (RunQuery(workflow_id=workflow), RunQuery(resource_id=workflow)):
-            assert [header.run_id for header in store.runs(query).headers] == [f"{workflow}:run"]
+            assert [header.run_id for header in store.runs(query)] == [f"{workflow}:run"]
 
 
 def test_texts_come_back_byte_by_byte(store: RedisStore) -> None:
@@ -648,7 +648,7 @@ def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
     try:
         assert wait_until((tmp_path / "s").is_socket, 20)
         _Walk(store).steps(2)
-        assert store.runs(RunQuery()).total == 1
+        assert store.count_runs(RunQuery()) == 1
     finally:
         store.close()
         server.kill()

@@ -174,7 +174,7 @@ def test_many_processes_may_open_an_empty_database_at_once(place: Place) -> None
     for process in processes:
         process.join(30)
     assert not [found for found in ids if not isinstance(found, str)]
-    assert place.open().runs(RunQuery()).total == count
+    assert place.open().count_runs(RunQuery()) == count
 
 
 def test_many_threads_may_open_an_empty_database_at_once(place: Place) -> None:
@@ -471,7 +471,7 @@ def test_any_text_may_be_looked_up(place: Place) -> None:
     store = place.open()
     for id_ in ("a\0b", "\ud83d", "é'\"\\", "", "%s :run $1 {runs}"):
         assert store.header(id_) is None
-        assert store.runs(RunQuery(resource_id=id_)).total == 0
+        assert store.count_runs(RunQuery(resource_id=id_)) == 0
     run_id = begin(store, "0")
     patch = {"a\0b": "=1", "\ud83d": "=2", "é\\": "=3"}
     committed(store.commit(run_id, Change(RequestGuard(new_token(), ACTIVE), state=patch)))

@@ -133,14 +133,14 @@ class TestUnreadable(Conditions):
             namespace = new_run_id()
             poison, other = self.begun(place.store, namespace), self.begun(place.store, namespace)
             place.damage[name](poison.id)
-            listed = {header.run_id: header.status for header in place.store.runs(RunQuery()).headers}
+            listed = {header.run_id: header.status for header in place.store.runs(RunQuery())}
             assert (listed[poison.id], listed[other.id]) == (UNREADABLE, "running"), name
             with pytest.raises(ValueNotReadable, match=poison.id):
                 place.store.header(poison.id)
             assert not place.store.delete(poison.id, frozenset({"success"}))
             assert place.store.delete(poison.id, frozenset({UNREADABLE}))
             assert place.store.header(poison.id) is None
-            assert poison.id not in {header.run_id for header in place.store.runs(RunQuery()).headers}
+            assert poison.id not in {header.run_id for header in place.store.runs(RunQuery())}
             self.advance(place.store, LEASE)
             assert [one.header.run_id for one in place.store.due_timers(namespace)] == [other.id]
             assert place.store.delete(other.id)

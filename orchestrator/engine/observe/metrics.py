@@ -86,7 +86,7 @@ class Metrics:
             if monotonic() - swept_at > _FRESH:
                 continue
             try:
-                yield Observation(store.runs(RunQuery(status=StoredStatus.SUSPENDED.value, limit=1)).total)
+                yield Observation(store.count_runs(RunQuery(status=StoredStatus.SUSPENDED.value)))
             except StoreUnavailable as error:
                 log.debug("suspended runs were not counted: %s", error)
 

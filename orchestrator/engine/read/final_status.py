@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from orchestrator.engine.read.results import StepStatus
+from orchestrator.engine.read.tree import Tree
 from orchestrator.rules.graph import Graph, Parallel, Path
 from orchestrator.rules.model import ENDED, FINAL, Activation, ActivationStatus, RunHeader, StoredStatus
 
@@ -22,10 +23,13 @@ class FinalStatus:
     # A block does not store how far its children are. All of them would have to write it, at each of their steps, to
     # the same activation. The block counts its unfinished children, and everything else is computed here.
 
-    def __init__(self, header: RunHeader, graph: Graph | None, activations: Mapping[Path, Activation]) -> None:
+    def __init__(
+        self, header: RunHeader, graph: Graph | None, activations: Mapping[Path, Activation], tree: Tree
+    ) -> None:
         self._header = header
         self._graph = graph
         self._activations = activations
+        self._tree = tree
 
     def with_final_status(self, activation: Activation) -> Activation:
         """Return the activation. One that was open when its run ended gets the end that this was for it."""
@@ -57,12 +61,7 @@ class FinalStatus:
                 return StepStatus(status)
 
     def _open_status(self, activation: Activation) -> StepStatus:
-        depth = len(activation.at)
-        below = {
-            found.status
-            for path, found in self._activations.items()
-            if path[:depth] == activation.at and path != activation.at
-        }
+        below = {found.status for found in self._tree.find_below(activation.at)}
         # In the order in which a run settles: a block at work is running, whatever else waits in it.
         if below & _AT_WORK:
             return StepStatus.RUNNING

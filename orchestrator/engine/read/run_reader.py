@@ -14,6 +14,7 @@ from orchestrator.engine.read.final_status import FinalStatus
 from orchestrator.engine.read.names import Names
 from orchestrator.engine.read.results import RunRecord, RunResult, RunStatus, StepResult, StepStatus, moment
 from orchestrator.engine.read.step_view import StepView
+from orchestrator.engine.read.tree import Tree
 from orchestrator.engine.read.value_reader import Values, decode_all
 from orchestrator.errors import InputInvalid, RunNotFound, TripWire
 from orchestrator.ports import Store
@@ -71,7 +72,11 @@ class Reader:
 
     @cached_property
     def _final(self) -> FinalStatus:
-        return FinalStatus(self.header, self.graph, self.activations)
+        return FinalStatus(self.header, self.graph, self.activations, self._tree)
+
+    @cached_property
+    def _tree(self) -> Tree:
+        return Tree(self.activations)
 
     @property
     def run_id(self) -> str:
@@ -146,7 +151,7 @@ class Reader:
 
     def steps(self, *, nested: bool = False) -> dict[str, StepResult]:
         """Read the step results, by id. With `nested`, also those of `outer.inner` and `outer[item].inner`."""
-        view = StepView(self.header.run_id, self.graph, self.activations, self.names, self._final, self.values)
+        view = StepView(self.header.run_id, self.graph, self._tree, self.names, self._final, self.values)
         return view.results(activation for activation in self.activations.values() if self._shows(activation, nested))
 
     def _shows(self, activation: Activation, nested: bool) -> bool:
@@ -184,13 +189,9 @@ class Reader:
 
     def suspended_paths(self) -> list[list[str]]:
         """Return the step ids from the outermost workflow down to each suspended step, each list once."""
-        paths: list[list[str]] = []
-        for activation in self.awaiting_activations(paused=False):
-            ids = self.names.step_ids(activation)
-            # Several items of one foreach have the same ids: its step is named once.
-            if ids not in paths:
-                paths.append(ids)
-        return paths
+        # Several items of one foreach have the same ids: its step is named once.
+        found = (tuple(self.names.step_ids(each)) for each in self.awaiting_activations(paused=False))
+        return [list(ids) for ids in dict.fromkeys(found)]
 
     def resume_labels(self) -> dict[str, dict[str, Any]]:
         """Return the labels, each with its step (and the item of a foreach)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from orchestrator.codec import ANY
@@ -11,8 +11,9 @@ from orchestrator.engine.declarations import input_shape
 from orchestrator.engine.read.final_status import FinalStatus
 from orchestrator.engine.read.names import Names
 from orchestrator.engine.read.results import StepResult, moment
+from orchestrator.engine.read.tree import Tree
 from orchestrator.engine.read.value_reader import Values
-from orchestrator.rules.graph import Graph, Path
+from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import AWAITING, ENDED, LIVE, Activation, ActivationStatus, format_path
 
 
@@ -31,14 +32,14 @@ class StepView:
         self,
         run_id: str,
         graph: Graph | None,
-        activations: Mapping[Path, Activation],
+        tree: Tree,
         names: Names,
         final: FinalStatus,
         values: Values,
     ) -> None:
         self._run_id = run_id
         self._graph = graph
-        self._activations = activations
+        self._tree = tree
         self._names = names
         self._final = final
         self._values = values
@@ -47,12 +48,19 @@ class StepView:
         """Return the step results of these activations by their names."""
         shown = [self._final.with_final_status(activation) for activation in activations]
         # All values at once: one by one, each would be a round trip.
-        self._values.fetch(
-            key
-            for activation in shown
-            for key in (activation.input, activation.output, activation.error, activation.suspend, activation.resume)
-        )
+        self._values.fetch(key for activation in shown for key in self._values_of(activation))
         return {self._names.dotted_name(activation): self._result(activation) for activation in shown}
+
+    def _values_of(self, activation: Activation) -> Iterator[str]:
+        """Give the ids of the values that the result of an activation shows."""
+        yield from (activation.input, activation.output, activation.error, activation.suspend, activation.resume)
+        if activation.status == ActivationStatus.OPEN:
+            # Its suspension is that of a step inside, and a foreach that waits shows all of its items.
+            leaf = self._leaf(activation)
+            yield from (leaf.suspend, leaf.resume)
+            if activation.component == "FOREACH" and leaf is not activation:
+                for item in self._items_of(activation).values():
+                    yield from (item.output, self._leaf(item).suspend)
 
     def _result(self, activation: Activation) -> StepResult:
         given = input_shape(self._graph, activation.at) if self._graph and activation.path else ANY
@@ -87,7 +95,7 @@ class StepView:
         It is the first that is suspended, else the first that was resumed and runs, else the block itself.
         """
         # A block has no suspension of its own, but its reader wants to know what it waits for.
-        below = self._find_below(activation)
+        below = (activation, *self._tree.find_below(activation.at))
         awaiting = [found for found in below if found.status in AWAITING and found.status != ActivationStatus.PAUSED]
         resumed = [found for found in below if found.status in LIVE and found.resumed]
         return (awaiting or resumed or [activation])[0]
@@ -113,14 +121,16 @@ class StepView:
 
     def _items(self, foreach: Activation) -> list[dict[str, Any] | None]:
         """Return the items of a foreach as they are at present, in item order; None for one that has not begun."""
+        items = self._items_of(foreach)
+        return [
+            self._item(items[index], self._leaf(items[index])) if index in items else None
+            for index in range(foreach.next_item)
+        ]
+
+    def _items_of(self, foreach: Activation) -> dict[int, Activation]:
         # The items alone, without the activations inside them: an item may be a block.
         depth = len(foreach.at) + 1
-        items = {found.index: found for found in self._find_below(foreach) if len(found.at) == depth}
-        leaves = {index: self._leaf(item) for index, item in items.items()}
-        self._values.fetch(key for item in (*items.values(), *leaves.values()) for key in (item.output, item.suspend))
-        return [
-            self._item(items[index], leaves[index]) if index in items else None for index in range(foreach.next_item)
-        ]
+        return {found.index: found for found in self._tree.find_below(foreach.at) if len(found.at) == depth}
 
     def _item(self, item: Activation, leaf: Activation) -> dict[str, Any]:
         shown: dict[str, Any] = {"status": str(self._final.step_status(item))}
@@ -128,7 +138,3 @@ class StepView:
             return shown | {"output": self._values.plain(item.output)}
         payload = self._suspend_payload(item, leaf)
         return shown if payload is None else shown | {"suspend_payload": payload}
-
-    def _find_below(self, activation: Activation) -> list[Activation]:
-        depth = len(activation.at)
-        return [found for path, found in sorted(self._activations.items()) if path[:depth] == activation.at]

@@ -25,7 +25,7 @@ from orchestrator.rules.model import (
     visits,
     with_fields,
 )
-from orchestrator.rules.pending_resumes import PendingResumes, Progress, activation_key, ranges
+from orchestrator.rules.pending_resumes import PendingResumes, Progress, activation_key, begin_resumed, ranges
 from orchestrator.rules.plan import Admission, Done, Plan, begin_items, begin_node, new_activation, root_activation
 from orchestrator.rules.travel.carried_over import CarriedOver
 from orchestrator.rules.travel.request import TravelRequest
@@ -62,6 +62,7 @@ class _Traveler:
         self.plan = Plan(request.graph, "", request.header.quiet, generation=request.header.generation + 1)
         self.carried = CarriedOver(request, self.plan)
         self.kept = self.carried.kept
+        self.pending = PendingResumes()
         self.travel = TravelPlan(self.plan, copies=self.carried.copies)
 
     def go(self) -> TravelPlan:
@@ -72,7 +73,7 @@ class _Traveler:
         start = carried.begin((), Done(header.input))
         plan.events.append(make_workflow_start(start.output))
         plan.ops.append(CreateActivation(root_activation(self.graph)))
-        # The run header comes before what the walk writes, but the walk must find the resume data for it first.
+        # The run header comes before what the walk writes, but the walk must find what is pending for it first.
         about = len(plan.ops)
         self._enter_scope((), (), start)
         cleared: RunHeaderFields = {
@@ -88,12 +89,15 @@ class _Traveler:
             "generation": plan.generation,
             "per_step": self.request.per_step,
         }
+        pending = self.pending.texts(self.request.fresh)
         known: RunHeaderFields = {
             "fingerprint": self.graph.fingerprint,
             "input": start.output,
-            "pending_resumes": plan.pending_resumes.text(),
+            "pending_resumes": self.request.fresh if pending else "",
         }
         plan.ops.insert(about, UpdateRun({**cleared, **running, **known}))
+        plan.values.update(pending)
+        plan.ops = begin_resumed(self.request.fresh, plan.ops, pending)
         self.travel.drop = tuple(format_path(path) for path in self.request.activations if path not in self.kept)
         return self.travel
 
@@ -293,7 +297,7 @@ class _Traveler:
             self.travel.resumed[key] = path
             resumes[activation_key(format_path(path), format_path(self._first_visit(path, visit)))] = (key, payload)
             items |= self._foreach_progress(path, visit)
-        self.plan.pending_resumes = PendingResumes(resumes, items)
+        self.pending = PendingResumes(resumes, items)
 
     def _foreach_progress(self, path: Path, visit: Path) -> dict[str, Progress]:
         """Return the progress of each foreach around a step that had suspended. Its finished items stay."""

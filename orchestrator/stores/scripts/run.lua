@@ -15,7 +15,7 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local lease, redelivery_delay = 0, 0 -- in ms, as the claim or the change says
 local header, header_text, namespace
-local activations, stored, texts = {}, {}, {} -- stored: status and moment as they were read
+local activations, stored, texts = {}, {}, {} -- stored: status, moment and label as they were read
 local touched, order = {}, {}
 local dispatches, events = {}, {}
 local claimed = nil
@@ -33,7 +33,9 @@ local function find(path)
   if activation == nil then
     local text = redis.call('HGET', KEYS[2], path)
     activation = text and as_activation(cjson.decode(text), path) or false
-    stored[path] = activation and {status = activation.status, deadline = activation.deadline, text = text}
+    stored[path] = activation and {
+      status = activation.status, deadline = activation.deadline, label = activation.label, text = text,
+    }
     activations[path] = activation
   end
   return activation
@@ -163,6 +165,16 @@ local function bulk(command, key, words, first)
   end
 end
 
+-- Members of the set of awaiting activations, all with the score 0: see `awaiting_ranges` of redis_keys.py.
+local function by_label(label, path)
+  return string.format('l%d:', #label) .. label .. ':' .. path
+end
+
+local function add(words, member)
+  words[#words + 1] = 0
+  words[#words + 1] = member
+end
+
 local function save_activations()
   local here = header.namespace .. '\31' .. run_id .. '\31'
   local there = namespace .. '\31' .. run_id .. '\31'
@@ -184,10 +196,14 @@ local function save_activations()
     elseif old == nil or (old and old.deadline ~= 0) then
       no_timers[#no_timers + 1] = there .. path
     end
+    local before = old and STATUS[old.status].kind == 'awaiting' and old.label or ''
+    local label = STATUS[status].kind == 'awaiting' and activation.label or ''
+    if before ~= '' and before ~= label then not_awaiting[#not_awaiting + 1] = by_label(before, path) end
+    if label ~= '' then add(awaiting, by_label(label, path)) end
     if STATUS[status].kind == 'awaiting' then
-      awaiting[#awaiting + 1] = path
+      add(awaiting, 'p' .. path)
     elseif old == nil or (old and STATUS[old.status].kind == 'awaiting') then
-      not_awaiting[#not_awaiting + 1] = path
+      not_awaiting[#not_awaiting + 1] = 'p' .. path
     end
   end
   bulk('HSET', KEYS[2], docs)
@@ -195,8 +211,8 @@ local function save_activations()
   bulk('ZREM', KEYS[7], no_timers)
   bulk('ZADD', KEYS[7], timers)
   if KEYS[8] then
-    bulk('SREM', KEYS[8], not_awaiting)
-    bulk('SADD', KEYS[8], awaiting)
+    bulk('ZREM', KEYS[8], not_awaiting)
+    bulk('ZADD', KEYS[8], awaiting)
   end
 end
 

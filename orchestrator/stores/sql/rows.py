@@ -157,6 +157,27 @@ def _trim(tx: Tx, run: str, locked: Locked, new: int, max_events: int, max_event
         tx.send(q.MARK_GAP, run=run, doc=pack(make_events_trimmed()))
 
 
+def run_row(of: RunHeader, events: int) -> tuple[Any, ...]:
+    """Return the row of a run that exists."""
+    kept = columns(of)
+    names = ("workflow_id", "resource_id", "status")
+    about = encode_name(of.run_id), encode_name(of.namespace), *(kept[name] for name in names)
+    return *about, of.created_at, of.updated_at, of.settle_count, events, kept["doc"]
+
+
+def drop_gone(
+    tx: Tx, run: str, of: RunHeader, stored: Mapping[str, Activation], written: Mapping[str, Activation]
+) -> None:
+    """Drop the activations that have gone, and the timers of those that have none any more."""
+    gone = [encode_name(path) for path, one in written.items() if not one.status]
+    had = [path for path, one in written.items() if path in stored and has_timer(of, stored[path])]
+    without = [encode_name(path) for path in had if not (written[path].status and has_timer(of, written[path]))]
+    if gone:
+        tx.send(q.DROP_ACTIVATIONS, run=run, paths=gone)
+    if without:
+        tx.send(q.DROP_TIMERS, run=run, paths=without)
+
+
 def write_many(tx: Tx, of_runs: Sequence[tuple[RunHeader, Sequence[Activation]]]) -> None:
     """Write activations, which all exist, of several runs."""
     if of_runs:
@@ -190,6 +211,7 @@ def _activation_row(run: str, activation: Activation) -> tuple[Any, ...]:
         encode_name(activation.path),
         activation.status,
         int(activation.status in AWAITING),
+        encode_name(activation.label),
         pack(activation.doc()),
     )
 

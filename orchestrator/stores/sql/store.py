@@ -13,11 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
 from orchestrator.host import monotonic
-from orchestrator.ports import DueTimer, LeaseRef, RunPageOf, RunQuery, StoredEvent, WakeupChannel
+from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent, WakeupChannel
 from orchestrator.rules.apply import apply, claim, renew
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Refused
 from orchestrator.rules.commands import may_delete
@@ -26,10 +23,11 @@ from orchestrator.rules.timers import LANE, Lane, SweepGrant, SweepRight, is_str
 from orchestrator.stores.common import in_order, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
-from orchestrator.stores.sql.link import Connections, Tx
+from orchestrator.stores.sql.batches import commit_upkeep
+from orchestrator.stores.sql.link import Tx
 from orchestrator.stores.sql.polling import PollingWait
+from orchestrator.stores.sql.urls import hide_secrets, open_connections, parse_url
 
-_SECRETS = frozenset({"password", "sslpassword"})
 _PAGE = 200  # runs of one renewal that are locked together
 _NOTIFY_SECONDS = 60.0  # seconds for which changes of a run are notified once a reader has asked
 _MAX_DEAD_PAGES = 10  # pages of dead timers that one sweep clears away
@@ -43,11 +41,12 @@ class SqlStore:
     """
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
-        parsed = _parse(url)
-        self.url = _shown(parsed)
-        self._connections = _open(parsed, self.url, schema)
+        parsed = parse_url(url)
+        self.url = hide_secrets(parsed)
+        self._connections = open_connections(parsed, self.url, schema)
         self._wakeups: WakeupChannel | None = None
         self._asked_at: dict[tuple[str, str], float] = {}
+        self._sweeping: set[tuple[str, str]] = set()  # namespaces and holders that had the right when they last asked
         weakref.finalize(self, self._connections.close)
 
     def __repr__(self) -> str:
@@ -125,7 +124,11 @@ class SqlStore:
         return answer
 
     def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
-        return [self.commit(run_id, change) for run_id, change in changes]
+        answers, awaited = commit_upkeep(self._connections, changes)
+        for run_id in awaited:
+            self._notify(run_id, True)
+        # In the order of the changes: those of a run that was left out come one after the other, too.
+        return [answers.get(place) or self.commit(*change) for place, change in enumerate(changes)]
 
     def header(self, run_id: str) -> RunHeader | None:
         run = rows.encode_name(run_id)
@@ -138,8 +141,15 @@ class SqlStore:
             return _in_path_order(self._rows(q.ACTIVATIONS, run=run))
         return _in_path_order(self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
 
-    def load_awaiting(self, run_id: str) -> list[Activation]:
-        return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=rows.encode_name(run_id)))
+    def load_awaiting(
+        self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
+    ) -> list[Activation]:
+        run = rows.encode_name(run_id)
+        if label is not None:
+            return _in_path_order(self._rows(q.AWAITING_WITH_LABEL, run=run, label=rows.encode_name(label)))
+        if below is None:
+            return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=run))
+        return _in_path_order(self._rows(q.AWAITING_BELOW, run=run, paths=sorted(set(below))))
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
@@ -267,15 +277,22 @@ class SqlStore:
         rows.write_many(tx, [(headers[run_id], activations) for run_id, activations in kept.items()])
         return lambda: reasons
 
-    def runs(self, query: RunQuery) -> RunPageOf:
-        where, parameters = _filter(query)
+    def runs(self, query: RunQuery) -> list[RunHeader]:
+        wanted = _filter(query)
+        page = {"limit": query.limit, "offset": query.offset, "last": query.limit + query.offset}
+        return [rows.listed_header(*row) for row in self._rows(q.list_runs(tuple(wanted)), **wanted, **page)]
 
-        def work(tx: Tx) -> Callable[[], RunPageOf]:
-            page = tx.send(q.RUNS % where, limit=query.limit, offset=query.offset, **parameters)
-            total = tx.send(q.COUNT % where, **parameters)
-            return lambda: RunPageOf([rows.listed_header(*row) for row in page.fetchall()], total.fetchall()[0][0])
+    def count_runs(self, query: RunQuery) -> int:
+        wanted = _filter(query)
+        count: int = self._rows(q.count_runs(tuple(wanted)), **wanted)[0][0]
+        return count
 
-        return self._connections.read(work)
+    def stale_runs(self, status: str, before: int, after: str = "", limit: int = 100) -> StalePage:
+        moment, run = after.split(":", 1) if after else ("-1", "")
+        found = self._rows(q.STALE_RUNS, status=status, before=before, moment=int(moment), run=run, limit=limit)
+        headers = [rows.listed_header(run_id, doc) for run_id, _, updated_at, doc in found if updated_at < before]
+        cursor = "{1}:{0}".format(*found[-1]) if len(found) == limit else ""
+        return StalePage([header for header in headers if header.status == status], cursor)
 
     def delete(
         self,
@@ -305,6 +322,11 @@ class SqlStore:
 
     def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
         space, mine = rows.encode_name(namespace), rows.encode_name(holder)
+        # Nearly all that ask only look whether another still sweeps: that takes one statement, which locks nothing.
+        if (space, mine) not in self._sweeping:
+            for now, *seen in self._rows(q.SCHEDULER, namespace=space):
+                if take_sweep_right(SweepRight(*seen), mine, lease, pause, now) == (None, None):
+                    return None
 
         def work(tx: Tx) -> Callable[[], SweepGrant | None]:
             tx.send(q.MAKE_SCHEDULER, namespace=space)
@@ -316,12 +338,15 @@ class SqlStore:
                 tx.send(q.TAKE_SWEEP, namespace=space, **asdict(noted))
             return lambda: grant
 
-        return self._connections.change(work)
+        granted = self._connections.change(work)
+        (self._sweeping.add if granted is not None else self._sweeping.discard)((space, mine))
+        return granted
 
     def heartbeat(self, namespace: str, worker: str, ttl: int) -> None:
         def work(tx: Tx) -> Callable[[], None]:
-            tx.send(q.HEARTBEAT, namespace=rows.encode_name(namespace), worker=rows.encode_name(worker), ttl=ttl)
-            tx.send(q.FORGET_WORKERS, namespace=rows.encode_name(namespace))
+            space, mine = rows.encode_name(namespace), rows.encode_name(worker)
+            tx.write(q.HEARTBEAT, namespace=space, worker=mine, ttl=ttl)
+            tx.write(q.FORGET_WORKERS, namespace=space, worker=mine)
             return lambda: None
 
         self._connections.change(work)
@@ -349,42 +374,10 @@ def _in_path_order(found: Sequence[Any]) -> list[Activation]:
     return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
 
 
-def _parse(url: str) -> URL:
-    try:
-        return make_url(url)
-    except (ArgumentError, ValueError):
-        raise ValueError("the store's URL cannot be read (it is not shown: it may hold a password)") from None
-
-
-def _shown(url: URL) -> str:
-    query = {key: "***" if key in _SECRETS else value for key, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
-
-
-def _open(url: URL, shown: str, schema: str | None) -> Connections:
-    match url.get_backend_name():
-        case "sqlite":
-            from orchestrator.stores.sql.sqlite import SqliteConnections
-
-            if schema:
-                raise ValueError("SQLite has no schemas: name another file")
-            return SqliteConnections(url, shown)
-        case "postgresql":
-            from orchestrator.stores.sql.postgres import PostgresConnections
-
-            return PostgresConnections(url, shown, schema)
-        case other:
-            raise ValueError(f"a store in {other} is not supported: use sqlite:///… or postgresql://…")
-
-
-def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
-    wanted: dict[str, Any] = {
+def _filter(query: RunQuery) -> dict[str, str]:
+    """Return the columns that are given, with their values."""
+    return {
         key: rows.encode_name(value)
         for key in ("workflow_id", "status", "resource_id")
         if (value := getattr(query, key)) is not None
     }
-    where = [f"{key} = :{key}" for key in wanted]
-    if query.before is not None:
-        wanted["before"] = query.before
-        where.append("updated_at < :before")
-    return " AND ".join(where) or "true", wanted

@@ -15,6 +15,10 @@ PREFIX = "orchestrator_"
 OF_A_RUN = ("activations", "values", "state", "context", "events", "mailboxes", "requests", "timers", "runs")
 NAMES = (*OF_A_RUN, "schedulers", "workers", "meta")
 VERSION_TABLE = PREFIX + "version"
+# Where PostgreSQL has counted many runs of few rows each, it takes the rows of any run to be few, and reads all of them
+# to find one by its path. With as many runs as it assumes of a new table, it goes by the whole key.
+ASSUMED_RUNS = 200
+OF_MANY_ROWS = tuple(name for name in OF_A_RUN if name != "runs")
 
 metadata = MetaData()
 
@@ -66,10 +70,10 @@ runs = Table(
     _text("doc"),
     _moment("followed_until"),  # readers follow the events until then, so that commits notify them
     _moment("settle_awaited_until"),  # the same for callers that wait for the run to settle
-    Index(PREFIX + "runs_created", "created_at"),
-    Index(PREFIX + "runs_workflow", "workflow_id", "created_at"),
-    Index(PREFIX + "runs_status", "status", "created_at"),
-    Index(PREFIX + "runs_resource", "resource_id", "created_at"),
+    # Every list is found status by status (`queries.list_runs`).
+    Index(PREFIX + "runs_status", "status", "created_at", "run_id"),
+    Index(PREFIX + "runs_workflow", "workflow_id", "status", "created_at", "run_id"),
+    Index(PREFIX + "runs_resource", "resource_id", "status", "created_at", "run_id"),
     postgresql_with=_BUSY,
 )
 
@@ -81,12 +85,21 @@ activations = Table(
     _name("status"),
     # 1 for an awaiting status. A column of its own: every step would write to an index that named the status.
     Column("awaiting", Integer, nullable=False),
+    _name("label"),
     _text("doc"),
     Index(
         PREFIX + "activations_awaiting",
         "run_id",
+        "path",
         postgresql_where=text("awaiting = 1"),
         sqlite_where=text("awaiting = 1"),
+    ),
+    Index(
+        PREFIX + "activations_label",
+        "run_id",
+        "label",
+        postgresql_where=text("awaiting = 1 AND label <> ''"),
+        sqlite_where=text("awaiting = 1 AND label <> ''"),
     ),
     postgresql_with=_BUSY,
 )
@@ -97,7 +110,15 @@ context = Table(PREFIX + "context", metadata, _key("run_id"), _key("key"), _text
 events = Table(PREFIX + "events", metadata, _key("run_id"), _number("number", key=True), _number("at"), _text("doc"))
 mailboxes = Table(PREFIX + "mailboxes", metadata, _key("run_id"), _key("name"), _key("entry"))
 # Replies to the requests of callers, but for the very last, whose reply is in the header.
-requests = Table(PREFIX + "requests", metadata, _key("run_id"), _key("id"), _number("at"), _text("reply"))
+requests = Table(
+    PREFIX + "requests",
+    metadata,
+    _key("run_id"),
+    _key("id"),
+    _number("at"),
+    _text("reply"),
+    Index(PREFIX + "requests_moment", "run_id", "at"),
+)
 
 timers = Table(
     PREFIX + "timers",

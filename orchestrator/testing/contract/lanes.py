@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import Store
 from orchestrator.rules.apply import MOVED, UNKNOWN
@@ -14,14 +16,15 @@ from orchestrator.rules.change import (
     RequestGuard,
     UpdateActivation,
 )
-from orchestrator.rules.model import ActivationStatus
-from orchestrator.rules.timers import SWEPT, Lane, lane_of
+from orchestrator.rules.model import Activation, ActivationStatus
+from orchestrator.rules.timers import SWEPT, Lane, lane_of, on_deadline
 from orchestrator.testing.contract.kit import (
     LEASE,
     LONG,
     Conditions,
     StartedRun,
     an_activation,
+    committed_of,
     ops_to_create,
     reason_of,
 )
@@ -100,6 +103,43 @@ class Lanes(Conditions):
         assert [run.activation("0").looks for run in runs] == [1, 1, 1]
         again = store.commit_many(changes)
         assert [answer.reason for answer in again if isinstance(answer, Refused)] == [MOVED] * 3
+
+    def test_changes_of_one_run_are_committed_one_after_the_other(self, store: Store) -> None:
+        """What many at once leave is what each by itself would leave: numbers, counts, timers and all."""
+        together, singly = self._run_with_timers(store), self._run_with_timers(store)
+        self.advance(store, LEASE)
+        answers = store.commit_many(self._upkeep(together))
+        alone = [store.commit(run_id, change) for run_id, change in self._upkeep(singly)]
+        assert len(answers) == len(alone) == 4
+        for one, other in zip(map(committed_of, answers), map(committed_of, alone), strict=True):
+            assert one.dispatches == other.dispatches
+            assert (one.header.commits, one.header.live) == (other.header.commits, other.header.live)
+        for of in (together, singly):
+            assert of.due_timers() == []
+        left = [[self._without_moments(one) for one in store.load(run.id)] for run in (together, singly)]
+        assert left[0] == left[1]
+        assert together.counts() == singly.counts() == (4, 0, 0, 0)
+
+    def _run_with_timers(self, store: Store) -> StartedRun:
+        """A run with a timer of each kind."""
+        run = StartedRun(
+            store, an_activation("0"), an_activation("1"), root=ActivationStatus.OPEN, redelivery_delay=LEASE
+        )
+        run.claim("1", lease=LEASE)
+        run.commit_request(*ops_to_create(an_activation("2", status=ActivationStatus.SLEEPING), LEASE))
+        run.commit_request(*ops_to_create(an_activation("3", status=ActivationStatus.WAITING)))
+        run.commit_request(UpdateActivation("3", {}, delay=LEASE))
+        return run
+
+    @staticmethod
+    def _without_moments(one: Activation) -> Activation:
+        one = replace(one, queued_at=0, started_at=0, suspended_at=0, resumed_at=0, deadline=0, lease_token="")
+        return replace(one, last_lease_token="", last_reply="", waiter="")
+
+    @staticmethod
+    def _upkeep(run: StartedRun) -> list[tuple[str, Change]]:
+        found = [on_deadline(run.header, activation, LONG) for activation in run.store.load(run.id) if activation.path]
+        return [(run.id, action.change) for action in found if action is not None]
 
     @staticmethod
     def _change(run: StartedRun) -> Change:

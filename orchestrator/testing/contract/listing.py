@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from orchestrator.host import new_run_id, new_token
-from orchestrator.ports import LeaseRef, RunQuery, Store
+from orchestrator.ports import LeaseRef, RunQuery, StalePage, Store
 from orchestrator.rules.apply import UNKNOWN
 from orchestrator.rules.change import Change, LeaseGuard, RequestGuard, UpdateRun
 from orchestrator.rules.model import ActivationStatus, StoredStatus
@@ -25,32 +25,42 @@ from orchestrator.testing.contract.kit import (
 
 def listed(store: Store, **query: Any) -> set[str]:
     """Return the ids of the runs that the query finds."""
-    page = store.runs(RunQuery(**query))
-    ids = {header.run_id for header in page.headers}
-    assert page.total == len(page.headers) == len(ids)
-    assert all(header == store.header(header.run_id) for header in page.headers)
+    headers = store.runs(RunQuery(**query))
+    ids = {header.run_id for header in headers}
+    assert store.count_runs(RunQuery(**query)) == len(headers) == len(ids)
+    assert all(header == store.header(header.run_id) for header in headers)
     return ids
+
+
+def stale_pages(store: Store, before: int, **more: Any) -> list[list[str]]:
+    """Return the ids of the runs that have failed and were last written before that moment, page by page."""
+    pages, after = [], ""
+    while True:
+        page = store.stale_runs("failed", before, after, **more)
+        pages.append([header.run_id for header in page.headers])
+        assert all(header == store.header(header.run_id) for header in page.headers)
+        after = page.after
+        if not after:
+            return pages
 
 
 class Listing(Conditions):
     """Listing the runs that there are, and deleting them."""
 
     def test_runs_are_listed_newest_first_in_pages(self, store: Store) -> None:
-        """A page holds headers as they are; the total counts all that match."""
+        """A page holds headers as they are; all that match are counted."""
         mine = new_run_id()
         ids: list[str] = []
         for _ in range(5):
             ids.insert(0, StartedRun(store, an_activation("0"), workflow_id=mine).id)
             self.advance(store, 2)
         page = store.runs(RunQuery(workflow_id=mine, limit=2))
-        assert ([header.run_id for header in page.headers], page.total) == (ids[:2], 5)
-        assert list(page.headers) == [store.header(id_) for id_ in ids[:2]]
+        assert page == [store.header(id_) for id_ in ids[:2]]
         page = store.runs(RunQuery(workflow_id=mine, limit=10, offset=3))
-        assert ([header.run_id for header in page.headers], page.total) == (ids[3:], 5)
-        page = store.runs(RunQuery(workflow_id=mine, limit=10, offset=9))
-        assert ([*page.headers], page.total) == ([], 5)
-        page = store.runs(RunQuery(workflow_id=mine, limit=0))
-        assert ([*page.headers], page.total) == ([], 5)
+        assert [header.run_id for header in page] == ids[3:]
+        assert store.runs(RunQuery(workflow_id=mine, limit=10, offset=9)) == []
+        assert store.runs(RunQuery(workflow_id=mine, limit=0)) == []
+        assert store.count_runs(RunQuery(workflow_id=mine, limit=2, offset=3)) == 5
 
     def test_what_happens_to_runs_does_not_change_their_order(self, store: Store) -> None:
         """The order goes by the moment of their creation."""
@@ -61,10 +71,10 @@ class Listing(Conditions):
             self.advance(store, 2)
         runs[2].commit_request(UpdateRun({"status": StoredStatus.FAILED}))
         runs[1].claim("0")
-        assert [header.run_id for header in store.runs(RunQuery(workflow_id=mine)).headers] == [run.id for run in runs]
+        assert [header.run_id for header in store.runs(RunQuery(workflow_id=mine))] == [run.id for run in runs]
 
     def test_runs_are_filtered(self, store: Store) -> None:
-        """By workflow, status, resource and last write, and by all of them together; a status is that of the moment."""
+        """By workflow, status and resource, and by all of them together; a status is that of the moment."""
         mine, resource = new_run_id(), new_run_id()
         first = StartedRun(store, an_activation("0"), workflow_id=mine, resource_id=resource)
         self.advance(store, 4)
@@ -79,8 +89,6 @@ class Listing(Conditions):
         assert found(workflow_id=mine, status="failed") == {second.id}
         assert found(workflow_id=mine, status="running") == {first.id}
         assert found(workflow_id=mine, status="pending") == set()
-        assert found(workflow_id=mine, before=second.header.created_at) == {first.id}
-        assert found(workflow_id=mine, before=first.header.updated_at) == set()
         assert found(workflow_id=new_run_id()) == set()
 
     def test_a_run_is_listed_by_the_resource_that_it_has_now(self, store: Store) -> None:
@@ -107,7 +115,7 @@ class Listing(Conditions):
         assert found(resource_id=one) == {early.run_id}
 
     def test_a_resource_is_one_filter_among_others(self, store: Store) -> None:
-        """Together with a workflow, a status or a moment, and in pages; also where a commit has named it."""
+        """Together with a workflow or a status, and in pages; also where a commit has named it."""
         mine, resource = new_run_id(), new_run_id()
         runs = []
         for workflow in (mine, mine, new_run_id(), mine):
@@ -122,13 +130,51 @@ class Listing(Conditions):
         assert found(workflow_id=mine) == {runs[0].id, runs[1].id, runs[3].id}
         assert found(status="failed") == {runs[0].id}
         assert found(workflow_id=mine, status="running") == {runs[1].id, runs[3].id}
-        assert found(before=runs[2].header.updated_at) == {runs[1].id}
         pages = [store.runs(RunQuery(resource_id=resource, limit=3, offset=offset)) for offset in (0, 3)]
-        assert [[header.run_id for header in page.headers] for page in pages] == [
+        assert [[header.run_id for header in page] for page in pages] == [
             [runs[3].id, runs[2].id, runs[1].id],
             [runs[0].id],
         ]
-        assert [page.total for page in pages] == [4, 4]
+        assert store.count_runs(RunQuery(resource_id=resource)) == 4
+
+    def test_stale_runs_are_found_page_by_page(self, store: Store) -> None:
+        """Those of a status that were last written before a moment, oldest first, also while they are removed."""
+        runs: list[StartedRun] = []
+        for _ in range(6):
+            runs.append(StartedRun(store, an_activation("0")))
+            self.advance(store, 2)
+        for run in (*runs[:2], *runs[3:]):
+            run.commit_request(UpdateRun({"status": StoredStatus.FAILED}))
+        self.advance(store, 2)
+        before = store.now()
+        self.advance(store, 2)
+        runs[1].commit_request(UpdateRun({"status": StoredStatus.FAILED}))  # written again since
+        newer = StartedRun(store, an_activation("0"))
+        newer.commit_request(UpdateRun({"status": StoredStatus.FAILED}))
+        mine = {run.id for run in (*runs, newer)}
+
+        def found(limit: int) -> list[str]:
+            return [id_ for page in stale_pages(store, before, limit=limit) for id_ in page if id_ in mine]
+
+        wanted = [run.id for run in (runs[0], runs[3], runs[4], runs[5])]
+        assert [found(limit) for limit in (100, 3, 1)] == [wanted] * 3
+        first = store.stale_runs("failed", before, limit=1)
+        for id_ in wanted[:3]:
+            assert store.delete(id_)
+        rest: list[str] = []
+        while first.after:
+            first = store.stale_runs("failed", before, first.after, limit=1)
+            rest += [header.run_id for header in first.headers if header.run_id in mine]
+        assert rest == wanted[3:]
+
+    def test_stale_runs_are_none_of_another_status(self, store: Store) -> None:
+        """Nothing is found where none has the status, or none is old enough."""
+        run = StartedRun(store, an_activation("0"))
+        self.advance(store, 2)
+        now = store.now()
+        assert run.id not in {header.run_id for header in store.stale_runs("failed", now).headers}
+        assert run.id not in {header.run_id for header in store.stale_runs("running", run.header.created_at).headers}
+        assert store.stale_runs("running", 0) == StalePage([], "")
 
     def test_a_resources_name_is_any_text(self, store: Store) -> None:
         """One is not found by what another begins with."""
@@ -188,7 +234,7 @@ class Listing(Conditions):
         assert run.header.status == StoredStatus.RUNNING
         run.commit_request(UpdateRun({"status": StoredStatus.FAILED}))
         assert store.delete(run.id, frozenset({"success", "failed"})) is True
-        assert store.runs(RunQuery(workflow_id=run.workflow)).total == 0
+        assert store.count_runs(RunQuery(workflow_id=run.workflow)) == 0
 
     def test_closing_twice_is_harmless(self, store: Store) -> None:
         """Giving back what has been given back already is not an error."""

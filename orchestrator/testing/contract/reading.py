@@ -108,6 +108,41 @@ class Reading(Conditions):
         )
         assert [activation.path for activation in store.load_awaiting(run.id)] == ["0.9"]
 
+    def test_what_awaits_is_found_by_its_place_and_by_its_label(self, store: Store) -> None:
+        """At or below a path, and never by what a path or label only begins with. A label goes with its suspension."""
+        labels = {"0.1": "a", "0.1.0": "a:b", "0.10": "a", "0.2.5": "é:", "1": "", "2": "x/'"}
+        run = StartedRun(
+            store,
+            *(an_activation(path, status=ActivationStatus.SUSPENDED, label=name) for path, name in labels.items()),
+            an_activation("0.3", status=ActivationStatus.SUCCESS, label="a"),
+            an_activation("0.4", status=ActivationStatus.WAITING),
+        )
+
+        def below(*paths: str) -> list[str]:
+            return [activation.path for activation in store.load_awaiting(run.id, below=paths)]
+
+        def labeled(label: str) -> list[str]:
+            return [activation.path for activation in store.load_awaiting(run.id, label=label)]
+
+        assert below("0.1") == ["0.1", "0.1.0"]
+        assert below("0.1.0", "0.2", "0.1", "7") == ["0.1", "0.1.0", "0.2.5"]
+        assert below("0") == ["0.1", "0.1.0", "0.2.5", "0.4", "0.10"]
+        assert below("0.3") == below() == []
+        assert [labeled(label) for label in ("a", "a:b", "é:", "x/'", "b")] == [
+            ["0.1", "0.10"],
+            ["0.1.0"],
+            ["0.2.5"],
+            ["2"],
+            [],
+        ]
+        run.commit_request(
+            UpdateActivation("0.1", {"status": ActivationStatus.QUEUED}),
+            UpdateActivation("0.10", {"label": "b"}),
+            UpdateActivation("2", {"label": "y"}),
+        )
+        assert [labeled(label) for label in ("a", "b", "x/'", "y")] == [[], ["0.10"], [], ["2"]]
+        assert below("0.1") == ["0.1.0"]
+
     def test_every_field_of_an_activation_survives(self, store: Store) -> None:
         """A load returns the fields that a commit has written, but for those that the status stamps."""
         full = an_activation(

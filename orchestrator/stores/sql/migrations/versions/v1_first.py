@@ -10,6 +10,7 @@ down_revision: str | None = None
 branch_labels = None
 depends_on = None
 
+_ASSUMED_RUNS = 200  # see `tables.ASSUMED_RUNS`
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 _BUSY = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 500}
 _FLEETING = {
@@ -59,6 +60,7 @@ def upgrade() -> None:
     )
     op.create_index("orchestrator_timers_deadline", "orchestrator_timers", ["namespace", "deadline"])
     op.create_table("orchestrator_requests", _key("run_id"), _key("id"), _number("at"), _text("reply"))
+    op.create_index("orchestrator_requests_moment", "orchestrator_requests", ["run_id", "at"])
     op.create_table(
         "orchestrator_schedulers",
         _key("namespace"),
@@ -67,6 +69,9 @@ def upgrade() -> None:
     )
     op.create_table("orchestrator_workers", _key("namespace"), _key("worker"), _number("until"))
     op.create_table("orchestrator_meta", _key("name"), _number("value"))
+    if op.get_bind().dialect.name == "postgresql":
+        for name in ("activations", "values", "state", "context", "events", "mailboxes", "requests", "timers"):
+            op.execute(f"ALTER TABLE orchestrator_{name} ALTER COLUMN run_id SET (n_distinct = {_ASSUMED_RUNS})")
 
 
 def _runs() -> None:
@@ -79,10 +84,8 @@ def _runs() -> None:
         *(_moment(name) for name in ("followed_until", "settle_awaited_until")),
         postgresql_with=_BUSY,
     )
-    op.create_index("orchestrator_runs_created", "orchestrator_runs", ["created_at"])
-    for name in ("workflow", "status", "resource"):
-        column = name if name == "status" else f"{name}_id"
-        op.create_index(f"orchestrator_runs_{name}", "orchestrator_runs", [column, "created_at"])
+    for name, column in (("status", ()), ("workflow", ("workflow_id",)), ("resource", ("resource_id",))):
+        op.create_index(f"orchestrator_runs_{name}", "orchestrator_runs", [*column, "status", "created_at", "run_id"])
 
 
 def _activations() -> None:
@@ -92,14 +95,16 @@ def _activations() -> None:
         _key("path"),
         _name("status"),
         sa.Column("awaiting", sa.Integer(), nullable=False),
+        _name("label"),
         _text("doc"),
         postgresql_with=_BUSY,
     )
-    awaiting = sa.text("awaiting = 1")
-    op.create_index(
-        "orchestrator_activations_awaiting",
-        "orchestrator_activations",
-        ["run_id"],
-        postgresql_where=awaiting,
-        sqlite_where=awaiting,
-    )
+    awaiting, labeled = sa.text("awaiting = 1"), sa.text("awaiting = 1 AND label <> ''")
+    for name, column, where in (("awaiting", "path", awaiting), ("label", "label", labeled)):
+        op.create_index(
+            f"orchestrator_activations_{name}",
+            "orchestrator_activations",
+            ["run_id", column],
+            postgresql_where=where,
+            sqlite_where=where,
+        )
