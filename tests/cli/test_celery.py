@@ -31,6 +31,7 @@ app.conf.update(
     orchestrator_store=os.environ["SHOP_STORE"],
     broker_connection_retry_on_startup=True,
     task_default_queue=os.environ.get("SHOP_QUEUE", "cli-tests"),
+    orchestrator_broker_away=os.environ.get("BROKER_AWAY", "later"),
 )
 
 
@@ -253,13 +254,20 @@ def test_without_a_worker_a_waiting_start_ends_with_code_5_and_leaves_nothing(
     assert not stored(servers, "lonely")
 
 
-def test_without_a_broker_a_start_ends_with_code_5_and_leaves_nothing(call: Call, servers: dict[str, str]) -> None:
-    """Nobody listens on that port."""
-    broker = f"redis://127.0.0.1:{free_port()}/0"
+@pytest.mark.parametrize("how", ["later", "refuse"])
+def test_without_a_broker_a_start_is_accepted_or_ends_with_code_5(
+    call: Call, servers: dict[str, str], how: str
+) -> None:
+    """Nobody listens on that port. A start that is refused leaves nothing."""
+    away = {"SHOP_BROKER": f"redis://127.0.0.1:{free_port()}/0", "BROKER_AWAY": how, "APP_NAME": f"unheard-{how}"}
     order = '{"sku": "a", "qty": 1}'
-    done = call("start", "cli-quick", order, "--no-wait", "--resource", "unheard", SHOP_BROKER=broker)
-    assert "broker" in problem(done, exits.DOWN)
-    assert not stored(servers, "unheard")
+    done = call("start", "cli-quick", order, "--no-wait", "--resource", f"unheard-{how}", **away)
+    if how == "later":
+        assert done.returncode == exits.OK, done.stderr
+        assert "the scheduler will publish" in done.stderr
+    else:
+        assert "broker" in problem(done, exits.DOWN)
+    assert bool(stored(servers, f"unheard-{how}")) is (how == "later")
 
 
 def test_without_a_store_every_command_ends_with_code_5(call: Call) -> None:

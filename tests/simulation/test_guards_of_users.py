@@ -207,7 +207,7 @@ MUTANTS = {
         one_caller_is_remembered, ASK, {"start": 1, "unstart": 1, "insist": 1, "cancel": 1}, "is refused"
     ),
     "send, repeated after another": Mutant(
-        one_caller_is_remembered, WAITS, {"send": 2, "insist": 1}, "is refused (mail)"
+        one_caller_is_remembered, WAITS, {"send": 2, "insist": 1}, "is obeyed twice"
     ),
     "resume, repeated, what to wait for": Mutant(
         a_repeat_waits_for_another_rest, ASK, {"insist": 1, "cancel": 1}, "of another rest to wait for"

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from orchestrator.rules import undoing
 from orchestrator.rules.change import Change, Committed
-from orchestrator.rules.model import Activation, ActivationStatus, StoredStatus
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus, StoredStatus
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
 from tests.simulation.state import Confirms, Looks, Means, State, Undoes, Violation
@@ -21,10 +21,11 @@ from tests.simulation.world import Move, World
 class Undoers(World):
     """Their moves. Where no request can be undone, nobody who is refused looks again: that would change nothing."""
 
-    @property
-    def may_be_undone(self) -> bool:
-        """Tell whether some request of this search may be undone."""
-        return bool({"away", "unstart"} & self.budget.keys())
+    def may_look(self, state: State, means: Means) -> bool:
+        """Tell whether a user who was refused looks again: what refused it may be undone. One at a time does so."""
+        fault = {"start": "unstart", "resume": "away"}.get(means.act)
+        is_looked_at = any(isinstance(user, Looks | Confirms) for user in state.users)
+        return fault in self.budget and not is_looked_at and state.header.status not in FINAL
 
     def _takes_back(self, state: State, user: Undoes) -> Move:
         self.load(state)

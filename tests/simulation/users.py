@@ -180,7 +180,7 @@ class Users(Undoers):
             if again:  # a user who cancels does not give up
                 means = replace(means, header=state.header, change=self._cancel(state))
                 state = replace(state, users=(*state.users, means))
-            elif self.may_be_undone and means.act in ("start", "resume"):
+            elif self.may_look(state, means):
                 state = replace(state, users=(*state.users, Looks(means)))
             yield f"a user may not {means.wish} ({answer.reason})", False, state
             return
