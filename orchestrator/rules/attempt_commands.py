@@ -57,7 +57,7 @@ def commit_outcome(
         events=(*chunks, *plan.events),
         # The mailbox is compared in the same commit, so an event that has come since it was read is not overlooked.
         mailbox=mail,
-        # Neither do hooks run under the time limit of the step that was the last.
+        # Neither does the settling run under the time limit of the step that was the last: it may call a hook.
         settle_token="" if activation.where.has_limit else settle_token,
         settle_now=plan.settle_now,
         lease=limits.lease,
@@ -88,9 +88,14 @@ def retry(claim: ClaimedNode, seconds: float) -> Plan:
 def must_give_up(activation: Activation) -> bool:
     """Tell whether a claim must fail without another attempt: too many in a row were abandoned.
 
-    The settling of a run is tried for ever, because a run must end.
+    The settling of a run is tried for ever, because a run must end. Only its hook is left out then.
     """
-    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS and activation.phase != Phase.SETTLE
+    return is_lost_too_often(activation) and activation.phase != Phase.SETTLE
+
+
+def is_lost_too_often(activation: Activation) -> bool:
+    """Tell whether so many attempts in a row were abandoned that the function probably kills its workers."""
+    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS
 
 
 def give_up(claim: ClaimedNode, error_id: str) -> Plan:

@@ -27,6 +27,7 @@ from orchestrator.rules.model import (
     RunHeader,
     belongs,
     format_path,
+    is_report,
 )
 
 # The status of a nested workflow read as a run, by its status as a step.
@@ -60,7 +61,8 @@ class Reader:
         found: dict[Path, Activation] = {}
         for activation in self.store.load(self.header.run_id):
             above = found.get(activation.at[:-1]) if len(activation.at) > 1 else None
-            if activation.path and (above is None or belongs(activation, above)):
+            is_node = activation.path and not is_report(activation.path)
+            if is_node and (above is None or belongs(activation, above)):
                 found[activation.at] = activation
         return found
 
