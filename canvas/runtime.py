@@ -141,6 +141,11 @@ class CeleryRuntime:
             return
         # Whatever is there is of an earlier end: of a run that was deleted, or from before a time travel.
         self.discard_result(header.run_id)
+        self._store_result(header, result, error)
+
+    def _store_result(
+        self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]
+    ) -> None:
         backend = self._app.backend
         match StoredStatus(header.status):
             case StoredStatus.SUCCESS:

@@ -247,7 +247,7 @@ class Run(RunHandle):
         has_settled = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
         if not has_settled:
             refuse_inside_step("run.events()")
-        found = pages(self, after or "", Until(base.settle_count - 1 if has_settled else base.settle_count))
+        found = pages(self, after or "", Until(base.settle_count - has_settled, is_replay=has_settled))
         return (event for page in found for event in page)
 
     def watch(self, callback: Callable[[Event], Any]) -> Callable[[], None]:

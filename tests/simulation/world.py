@@ -24,7 +24,8 @@ class World:
     """One graph, how its run is set up, and how much may happen to it.
 
     `wishes` are the ways in which users name what they resume (else each suspended activation is resumed), `targets`
-    the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early.
+    the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early,
+    and `tells` who is told how it settles.
     """
 
     judges = True  # it is a violation by itself if a user wins, or loses, who must not
@@ -41,12 +42,14 @@ class World:
         wishes: Sequence[Target] = (),
         targets: Sequence[str] = (),
         delay: int = 0,
+        tells: acts.Reports = acts.Reports(),  # noqa: B008
         **budget: int,
     ) -> None:
         self.graph, self.inline, self.budget = graph, inline, budget
         self.workers = workers
         self.per_step, self.auto_restart = per_step, auto_restart
         self.wishes, self.targets, self.delay = wishes, targets, delay
+        self.tells = tells
         self.clock = VirtualClock()
         self.store = MemoryStore(self.clock)
         self.tokens = 0
