@@ -22,6 +22,7 @@ from orchestrator.testing.contract.lanes import Lanes
 from orchestrator.testing.contract.listing import Listing
 from orchestrator.testing.contract.logs import Logs
 from orchestrator.testing.contract.reading import Reading
+from orchestrator.testing.contract.reporting import Reporting
 from orchestrator.testing.contract.settling import Settling
 from orchestrator.testing.contract.timing import Timing
 
@@ -29,6 +30,6 @@ __all__ = ["StoreContract"]
 
 
 class StoreContract(
-    Concurrency, Listing, Lanes, Timing, Settling, Logs, Flushes, Bookkeeping, Committing, Claiming, Reading
+    Concurrency, Listing, Lanes, Timing, Reporting, Settling, Logs, Flushes, Bookkeeping, Committing, Claiming, Reading
 ):
     """The conditions of a store, one test for each. The subclass gives the fixture `store`."""
