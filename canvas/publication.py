@@ -72,6 +72,8 @@ def _payload(run_id: str, doc: Doc) -> Doc:
     match doc["type"]:
         case EventType.WORKFLOW_FINISH:
             return {"workflow_status": doc["status"]}
+        case EventType.REPORT_FAILED:
+            return {"report": doc["report"], "workflow_status": doc["status"]}
         case EventType.STEP_PROGRESS:
             about = {"current_index": doc["index"], "iteration_status": doc["status"]}
         case EventType.STEP_SUSPENDED if "index" in doc:

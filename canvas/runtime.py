@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import cache
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery, states
@@ -53,10 +53,21 @@ class CeleryRuntime:
         """Make the workflow a task of the app, and steps of the app's tasks among its entries."""
         self._on_register(workflow)
 
+    @property
+    def keeps_results(self) -> bool:
+        """True if the app has a result backend."""
+        try:
+            return not isinstance(self._app.backend, DisabledBackend)
+        except Exception:  # noqa: BLE001
+            # One that cannot be made here, as a table of Django's before its setup: a worker can, by a later attempt.
+            return True
+
     def discard_result(self, run_id: str) -> None:
-        """Delete the result of an earlier end from the backend, which never replaces a success."""
-        if not isinstance(self._app.backend, DisabledBackend):
-            self._app.backend.forget(run_id)
+        """Delete what the backend has under this id: most backends never replace a success."""
+        if self.keeps_results:
+            # Some keep no results that could be asked for later, and so have nothing to forget.
+            with suppress(NotImplementedError):
+                self._app.backend.forget(run_id)
 
     def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         """Send a message for each dispatch whose moment has come. Raises `BrokerUnavailable`."""
@@ -128,10 +139,16 @@ class CeleryRuntime:
         self._monitor.on_progress(header)
 
     def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """Write the end of the run into the app's result backend, under the run's id, and show it in monitors."""
-        result = cache(result)
-        self._store_result(header, result, error)
+        """Show the end of the run in monitors."""
         self._monitor.on_end(header, result, error)
+
+    def deliver(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """Write the end of the run into the app's result backend, under the run's id."""
+        if not self.keeps_results:
+            return
+        # Whatever is there is of an earlier end: of a run that was deleted, or from before a time travel.
+        self.discard_result(header.run_id)
+        self._store_result(header, result, error)
 
     def _store_result(
         self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]

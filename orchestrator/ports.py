@@ -354,6 +354,11 @@ class Runtime(Protocol):
     # this process. False if this process alone executes them, keeps their timers, and takes them along when it ends.
     is_shared: bool
 
+    @property
+    def keeps_results(self) -> bool:
+        """True if users look for the results of ended runs elsewhere than in the store: in a result backend."""
+        ...
+
     def register_workflow(self, workflow: Any) -> None:
         """Prepare the runtime for the entries of a committed workflow. Idempotent."""
         ...
@@ -370,7 +375,10 @@ class Runtime(Protocol):
         ...
 
     def discard_result(self, run_id: str) -> None:
-        """Forget the result that `on_end` delivered: the run goes on after it. Idempotent."""
+        """Forget the result that `deliver` has delivered: the run goes on after it, or is gone. Idempotent.
+
+        It raises whatever the result backend raises.
+        """
         ...
 
     def on_progress(self, header: RunHeader) -> None:
@@ -381,9 +389,16 @@ class Runtime(Protocol):
         ...
 
     def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """Deliver the result of a run that is about to be committed as ended to where the runtime's users look for it.
+        """Show watchers a run whose end has been committed by this process. Never raises.
 
-        It is called at least once for each end. `result` and `error` read the store when they are called.
+        `result` and `error` read the store when they are called.
+        """
+        ...
+
+    def deliver(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """Deliver the result of an ended run to the result backend, in the place of whatever it has of that id.
+
+        It is called at least once for each end, and raises whatever the result backend raises: then it is called again.
         """
         ...
 

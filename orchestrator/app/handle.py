@@ -26,6 +26,8 @@ _CELERY_STATES = {
     RunStatus.CANCELED: "REVOKED",
 }
 _LOOK = 1.0  # seconds after which a waiting caller looks if this process is still at work on the run
+_FIRST_PAUSE, _MAX_PAUSE = 0.01, 0.5  # seconds between looks at a run whose hooks are being called
+_DELIVERY = 1000  # ms after its end for which a caller waits until the result is in the result backend as well
 _MAX_WAIT = 3_600.0  # seconds of one wait for a run of workers
 
 
@@ -119,12 +121,31 @@ class RunHandle:
             # A run that has settled and is running again was resumed by another caller: then the next settling counts.
             has_settled = header.status != StoredStatus.RUNNING
             if header.settle_count > settle_count and (header.status in FINAL or (has_settled and not final)):
+                self._wait_for_hooks(header, end)
                 return self._reader(header).run_result()
             settle_count = max(settle_count, header.settle_count)
             if (error := self.client.runtime.failure_of(self.root_id)) is not None:
                 raise error
             if monotonic() >= end:
                 raise TimeoutError(f"run {self.run_id} is still {header.status} after {timeout} s")
+
+    def _wait_for_hooks(self, header: RunHeader, end: float) -> None:
+        """Wait until the hooks of a settling have been called, for the length of a lease after it at most.
+
+        Who waits for a run has had its hooks called when it goes on. But it waits neither for attempts that follow a
+        failed one, nor for a worker that is not there; and for a delivery of the result for a moment only.
+        """
+        store, settle_count = self.client.store, header.settle_count
+        patience = round(self.client.settings.lease_seconds * 1000)
+        since, pause = header.ended_at or header.updated_at, _FIRST_PAUSE
+        while header.settle_count == settle_count and (header.calling or header.delivering):
+            left = since + (patience if header.calling else min(patience, _DELIVERY)) - store.now()
+            if left <= 0 or monotonic() >= end:
+                return
+            found = store.wait_until_settled(self.root_id, settle_count, min(pause, left / 1000, end - monotonic()))
+            if found is None:
+                return
+            header, pause = found, min(_MAX_PAUSE, 2 * pause)
 
     def last_event_id(self) -> str:
         """Return the cursor behind the newest event."""

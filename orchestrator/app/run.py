@@ -181,9 +181,8 @@ class Run(RunHandle):
         refuse_inside_step("run.restart()")
         self._require_consumer()
         header = self._restart()
-        if header.status in FINAL:
-            return self._reader(header).run_result()
-        return self._await(header.settle_count, timeout)
+        # Of an ended run the hooks that had not been called are called, and its result is there already.
+        return self._await(header.settle_count - (header.status in FINAL), timeout)
 
     def submit_restart(self) -> Run:
         """Restart without waiting. Raises as `restart` does."""
@@ -249,7 +248,7 @@ class Run(RunHandle):
         has_settled = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
         if not has_settled:
             refuse_inside_step("run.events()")
-        found = pages(self, after or "", Until(base.settle_count - 1 if has_settled else base.settle_count))
+        found = pages(self, after or "", Until(base.settle_count - has_settled, is_replay=has_settled))
         return (event for page in found for event in page)
 
     def watch(self, callback: Callable[[Event], Any]) -> Callable[[], None]:

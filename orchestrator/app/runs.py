@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,10 +10,14 @@ from functools import cached_property
 
 from orchestrator.app.client import Client
 from orchestrator.engine.contexts import resource_text
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.read.results import RunRecord, RunStatus
+from orchestrator.engine.settlement import discard_result
 from orchestrator.errors import RunNotFound, RunStillRunning, ValueNotReadable
 from orchestrator.ports import UNREADABLE, RunQuery
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
+
+log = logging.getLogger("orchestrator")
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
 _NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
@@ -90,6 +95,10 @@ class Runs:
         # A store may be asked twice, its first answer having been lost: then it finds nothing to remove, or a run that
         # somebody has created under the same id since. Either way the run that was meant is gone.
         if store.delete(run_id, _NOT_RUNNING, created_at=header.created_at):
+            _log_missed_hooks(header)
+            # The id may be another run's next. (A purge does not ask for that: backends drop old results themselves.)
+            if header.final:
+                discard_result(self._client.runtime, header)
             return
         found = store.header(run_id)
         if found is None or found.created_at != header.created_at:
@@ -127,6 +136,13 @@ class Runs:
         """Remove a run unless it has gone on since it was listed (then it is listed no more). True if it is gone."""
         store, states = self._client.store, frozenset({header.status})
         if store.delete(header.run_id, states, created_at=header.created_at, before=before):
+            _log_missed_hooks(header)
             return True
         found = store.header(header.run_id)
         return found is None or found.created_at != header.created_at
+
+
+def _log_missed_hooks(header: RunHeader) -> None:
+    if header.calling:
+        text = "run %s was removed before its hooks could be called: they are not called any more"
+        log.warning(text, header.run_id, extra=log_context(header))

@@ -34,6 +34,8 @@ class Until:
 
     settle_count: int
     final: bool = False
+    # What is stored behind the event of that settling comes too: that a hook was given up, say.
+    is_replay: bool = False
 
     def is_met(self, header: RunHeader | None) -> bool:
         """Return True if all events of the stream are stored, or the run has been deleted."""
@@ -43,7 +45,7 @@ class Until:
 
     def ends_with(self, doc: Mapping[str, Any]) -> bool:
         """Return True if this stored event is the stream's last."""
-        is_finish = doc["type"] == EventType.WORKFLOW_FINISH
+        is_finish = doc["type"] == EventType.WORKFLOW_FINISH and not self.is_replay
         return is_finish and doc["settle_count"] > self.settle_count and (doc["status"] in FINAL or not self.final)
 
 

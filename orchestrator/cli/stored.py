@@ -19,7 +19,7 @@ from orchestrator.definitions import Workflow, svg
 from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunRecord, moment
 from orchestrator.engine.read.run_reader import Reader
-from orchestrator.rules.model import FINAL, ActivationStatus, RunHeader
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus, RunHeader
 
 _MAX_PAYLOAD = 120
 _MAX_COUNTED = 1000  # runs that are counted before they are removed: a store reads each of them for that
@@ -117,7 +117,19 @@ def _fields_of(reader: Reader, run: Run) -> list[tuple[str, str]]:
         pairs.append(("RESULT", compact(reader.result())))
     if error := reader.error():
         pairs.append(("ERROR", error_text(error)))
+    pairs += [("REPORT", _report_line(reader, one)) for one in reader.open_reports()]
     return pairs + [("WAITS FOR", text) for text in waiting_lines(reader)]
+
+
+def _report_line(reader: Reader, report: Activation) -> str:
+    """Write a hook, or a delivery of the result, that is still to come or was given up."""
+    about = f"{report.step} ({report.settled}) {report.status}"
+    if report.parked:
+        return f"{about}: {report.parked}"
+    if report.error:
+        error = reader.values.plain(report.error)
+        return f"{about}: {error_text(error) if isinstance(error, BaseException) else error}"
+    return f"{about}, attempt {report.attempt + 1}"
 
 
 def waiting_lines(reader: Reader) -> list[str]:

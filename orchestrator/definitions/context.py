@@ -66,7 +66,7 @@ class AbortSignal:
         return self._event.wait(seconds)
 
     def add_listener(self, listener: Callable[[], None]) -> None:
-        """Call `listener` once when the signal is set, from the thread that sets it; at once if it is set already."""
+        """Call `listener` once when the signal is set, in a thread of its own; at once if it is set already."""
         with self._lock:
             if not self._event.is_set():
                 self._listeners.append(listener)
@@ -81,12 +81,18 @@ class AbortSignal:
             self.reason = reason
             self._event.set()
             listeners, self._listeners = self._listeners, []
+        # The signal is mostly set by the thread that renews the leases of this process. What listeners do is their
+        # own, and may take long: the leases of other steps would end meanwhile. Each has a thread of its own, so that
+        # they do not wait for each other either.
         for listener in listeners:
-            try:
-                listener()
-            # A user's function, mostly in the thread that renews the leases of this process: it must not end that.
-            except BaseException:
-                log.exception("a listener of an abort signal raised")
+            threading.Thread(target=_notify, args=(listener,), name="orchestrator-abort", daemon=True).start()
+
+
+def _notify(listener: Callable[[], None]) -> None:
+    try:
+        listener()
+    except BaseException:  # a user's function, at the end of its thread
+        log.exception("a listener of an abort signal raised")
 
 
 class ContextServices(Protocol):

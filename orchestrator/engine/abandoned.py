@@ -73,7 +73,7 @@ def _find_claims(executor: Executor, delivery: Delivery) -> tuple[RunHeader, lis
     """Return the run with the delivery's claims that hold; None where the run does not go on."""
     store, mark = executor.store, delivery_mark(delivery.id)
     header = store.header(delivery.run_id)
-    if header is None or header.status != StoredStatus.RUNNING:
+    if header is None or not (header.status == StoredStatus.RUNNING or header.calling or header.delivering):
         return None
     # Mostly it is the message's own, or the run's end. The others may be anywhere in the run.
     for paths in ([delivery.path, ""] if delivery.path else [""]), None:

@@ -216,12 +216,27 @@ def _without_requests(error: BaseException) -> BaseException:
     return error.split(_REQUESTS)[1] or error
 
 
+def call_hook(call: Callable[[], Any], signs: ProcessSigns) -> None:
+    """Call a hook of a workflow. Raises what it raises, or what this process, which ends, is to die of."""
+    told = _signs.set(signs)
+    inside = _inside_step.set(True)
+    try:
+        resolve_value(call())
+    except BaseException as error:
+        signs.raise_if_dying(error)
+        raise
+    finally:
+        _inside_step.reset(inside)
+        _signs.reset(told)
+    signs.raise_if_dying()  # something has swallowed it
+
+
 def refuse_inside_step(what: str) -> None:
-    """Raise RuntimeError where the caller is a step."""
+    """Raise RuntimeError where the caller is a step or a hook."""
     # A step that waits occupies its worker. With all workers occupied so, the run that they wait for never goes on.
     if _inside_step.get():
-        text = f"{what} waits, and a step must not: use `.submit()` or nest the workflow with `.then(workflow)`"
-        raise RuntimeError(text)
+        how = "use `.submit()` or nest the workflow with `.then(workflow)`"
+        raise RuntimeError(f"{what} waits, and a step must not, nor a hook: {how}")
 
 
 def resolve_value(value: Any, context: Context[Any] | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,11 @@ from typing import Any
 from orchestrator.codec import encode, validate, with_text_keys
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.bodies import step_of
-from orchestrator.engine.calling import resolve_value
+from orchestrator.engine.calling import call_hook
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.declarations import view_of_state
 from orchestrator.engine.executor import Executor
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
 from orchestrator.engine.read.value_reader import encode_value
@@ -28,7 +30,7 @@ from orchestrator.engine.requests import (
     is_final,
     publish,
 )
-from orchestrator.engine.settlement import report_cancel, started_info
+from orchestrator.engine.settlement import declared_hooks, show_end, started_info
 from orchestrator.errors import (
     GraphChanged,
     InputInvalid,
@@ -47,7 +49,10 @@ from orchestrator.rules.commands import RESUMABLE, STARTABLE
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import FINAL, Activation, ActivationStatus, RunHeader
+from orchestrator.rules.reports import Told
 from orchestrator.rules.value_ids import make_input_id, make_resume_id
+
+log = logging.getLogger("orchestrator")
 
 # A caller may pass None as data, so "no data" needs a value of its own.
 UNSET: Any = type("Unset", (), {"__repr__": lambda self: "<unset>"})()
@@ -121,10 +126,13 @@ def _start_change(executor: Executor, workflow: Workflow, header: RunHeader, beg
     # The hook comes before the commit, so that a run whose hook raises stays pending. If two callers start the same
     # run at once, both call it.
     if header.status in STARTABLE and workflow.on_start is not None:
-        resolve_value(workflow.on_start(started_info(executor.owner, workflow, header, given, state, context)))
+        info = started_info(executor.owner, workflow, header, given, state, context)
+        on_start = workflow.on_start
+        call_hook(lambda: on_start(info), executor.services.signs)
     key = make_input_id(new_token())
     # The run belongs to the process that starts it: there the workers are that look after it.
-    begins = replace(header, namespace=settings.namespace, runtime=executor.runtime.name)
+    hooks = " ".join(sorted(declared_hooks(workflow)))
+    begins = replace(header, namespace=settings.namespace, runtime=executor.runtime.name, hooks=hooks)
     texts = StoredTexts(
         {key: text},
         {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()},
@@ -338,8 +346,20 @@ def cancel(executor: Executor, header: RunHeader) -> RunHeader:
     # Only the header is written, so that a run of ten thousand items is canceled as fast as one of two.
     if header.status in FINAL:
         return header
-    has_begun = bool(executor.store.load(header.run_id, [""]))
-    change = commands.cancel(header, new_token(), has_begun=has_begun)
+    root = executor.store.load(header.run_id, [""])
+    workflow = executor.registry.get(header.workflow_id)
+    # Without the workflow a worker that has it calls the hooks: the header names those that it had at the start.
+    hooks = header.hooks.split() if workflow is None else declared_hooks(workflow)
+    told = Told(hooks, executor.runtime.keeps_results, hooks_here=workflow is not None)
+    change = commands.cancel(
+        header,
+        new_token(),
+        has_begun=bool(root),
+        told=told,
+        route=root[0].route if root else "",
+        token=new_token(),
+        limits=executor.settings.limits,
+    )
     try:
         answer = executor.store.commit(header.run_id, change)
     except Exception:
@@ -355,6 +375,25 @@ def cancel(executor: Executor, header: RunHeader) -> RunHeader:
         return found if found.status in FINAL else cancel(executor, found)
     executor.keeper.abort(header.run_id)
     observer.on_canceled(answer.header)
-    workflow = executor.registry.get(header.workflow_id)
-    report_cancel(executor.services, executor.runtime, answer.header, workflow, executor.graph_if_same(header))
+    show_end(executor.services, executor.runtime, answer.header, executor.graph_if_same(header))
+    _report_cancel(executor, answer)
     return answer.header
+
+
+def _report_cancel(executor: Executor, answer: Committed) -> None:
+    """Go on with the reports of a cancel that this process has claimed, and send the others to workers."""
+    answer = executor.with_all_dispatches(answer)
+    header = answer.header
+    if answer.dispatches and not executor.runtime.is_shared:
+        # Its own process may be at work on the run: then that one calls them (`Executor`).
+        text = (
+            "run %s is canceled; its hooks are for a process that knows workflow %s: there `run.restart()` calls them"
+        )
+        log.warning(text, header.run_id, header.workflow_id, extra=log_context(header))
+    else:
+        executor.publish(header, answer.dispatches)
+    try:
+        executor.run_claims(answer.claimed)
+    except Exception as error:  # noqa: BLE001  (the run is canceled, and its reports have timers)
+        text = "run %s is canceled, and what is to be told of it is told later: %r"
+        log.warning(text, header.run_id, error, extra=log_context(header))

@@ -11,11 +11,17 @@ from orchestrator.codec import ANY, Shape, Typed, is_any_annotation, restore, va
 from orchestrator.definitions import bodies
 from orchestrator.definitions.definition import Definition
 from orchestrator.rules.graph import Graph, Path
+from orchestrator.rules.model import RunHeader
 
 
 def workflow_at(graph: Graph, scope: Path) -> Definition:
     """Return the workflow whose scope this is."""
     return bodies.definition_at(graph, scope)
+
+
+def unknown_graph(header: RunHeader) -> Graph:
+    """Return a graph for a run whose workflow is not known here: one without entries, types and hooks."""
+    return Graph(header.workflow_id, (), header.fingerprint, body=Definition(header.workflow_id))
 
 
 def input_shape(graph: Graph, path: Path) -> Shape:

@@ -13,6 +13,7 @@ from functools import partial
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.attempt import Attempt, CallTask
 from orchestrator.engine.controls import CONTROLS
+from orchestrator.engine.declarations import unknown_graph, workflow_at
 from orchestrator.engine.lease import LeaseKeeper
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.outcome import AttemptOutcome, StepOutcome, Writes
@@ -20,7 +21,15 @@ from orchestrator.engine.pending import resume_beginning
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.services import Services
-from orchestrator.engine.settlement import settle
+from orchestrator.engine.settlement import (
+    declared_hooks,
+    fail_report,
+    give_up,
+    report,
+    restore_result,
+    settle,
+    show_end,
+)
 from orchestrator.engine.step_calls import retry_or_fail, run_step
 from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
@@ -31,8 +40,9 @@ from orchestrator.rules.change import Claimed, ClaimRequest, Committed, Dispatch
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.mailbox import MAILBOX_CHANGED
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
+from orchestrator.rules.model import LIVE, Activation, ActivationStatus, Phase, Report, RunHeader, is_report
 from orchestrator.rules.plan import Plan
+from orchestrator.rules.stamps import dispatch_of
 from orchestrator.rules.timers import find_left_out
 from orchestrator.rules.value_ids import make_error_id
 
@@ -57,6 +67,13 @@ class InlineBudget:
     def has_room(self) -> bool:
         """Return True if one more step may run inline."""
         return self.steps > 0 and monotonic() < self.until and not self.stopping()
+
+    def has_room_for_hook(self, *, is_settling: bool = False) -> bool:
+        """Return True if a hook may be called: what is over this message is for a step, and not for a hook as well.
+
+        A settling has a message of its own there (see `Executor._settle_token`).
+        """
+        return not self.stopping() or (is_settling and self.outcome is None)
 
 
 class Executor:
@@ -121,7 +138,7 @@ class Executor:
         """Run a claimed activation and commit its outcome. Returns the successor that the commit has claimed."""
         # The lease is renewed from the first moment on: reading a large input may take long, too.
         with self.keeper.keep_alive(claimed) as signal:
-            graph = self.graph_if_same(claimed.header)
+            graph = self._graph_for(claimed)
             if graph is None:
                 self._park(claimed)
                 return None
@@ -137,7 +154,7 @@ class Executor:
     def run(self, attempt: Attempt, inline: InlineBudget) -> Claimed | None:
         """Do the work of the activation's phase, and commit the outcome."""
         outcome = attempt.observer.run(lambda: self._outcome(attempt, inline))
-        claimed = self._finish(attempt, outcome)
+        claimed = self._finish(attempt, outcome, self._settle_token(attempt, inline))
         # The first attempt is that of the message's own activation. Celery shows its outcome as the task's, where it is
         # recorded: else the activation is another worker's by now, which shows its own.
         if inline.outcome is None and attempt.is_recorded:
@@ -147,9 +164,10 @@ class Executor:
     def _outcome(self, attempt: Attempt, inline: InlineBudget) -> StepOutcome:
         phase = Phase(attempt.activation.phase)
         if phase is Phase.SETTLE:
-            # Outside the `try`: an end that cannot be delivered is tried again when the lease is over. The run does not
-            # fail by it.
-            return StepOutcome(settle(attempt, self.runtime))
+            return settle(attempt, self.runtime, hooks_here=inline.has_room_for_hook(is_settling=True))
+        if phase is Phase.REPORT:
+            same = self.graph_if_same(attempt.header)
+            return report(attempt, self.runtime, same, here=inline.has_room_for_hook())
         try:
             if phase is not Phase.RUN:
                 return CONTROLS[phase](attempt)
@@ -165,7 +183,15 @@ class Executor:
             self.services.signs.raise_if_dying(error)
             return retry_or_fail(attempt, error)
 
-    def _finish(self, attempt: Attempt, outcome: StepOutcome) -> Claimed | None:
+    def _settle_token(self, attempt: Attempt, inline: InlineBudget) -> str:
+        """Return the lease token that claims the run's settling, should the outcome of this attempt lead to it."""
+        # Under a time limit of all tasks a settling that may call a hook goes into the queue: the message that the hook
+        # is called in is for nothing else then.
+        if inline.stopping() and declared_hooks(workflow_at(attempt.graph, ())):
+            return ""
+        return attempt.next_token()
+
+    def _finish(self, attempt: Attempt, outcome: StepOutcome, settle_token: str) -> Claimed | None:
         """Commit the outcome, and publish what follows. Returns the successor that the commit has claimed."""
         activation, header = attempt.activation, attempt.header
         # One commit per outcome: result, events, counters, successors and their timers become true together, or not at
@@ -180,7 +206,7 @@ class Executor:
             self.settings.limits,
             mail=written.mailbox,
             # The commit that takes the count of live activations to zero claims the run's settling with this token.
-            settle_token=attempt.next_token(),
+            settle_token=settle_token,
             chunks=chunks,
             # A process that ends a claim for its holder does it under a token of its own: the holder's own outcome is
             # refused then.
@@ -192,12 +218,13 @@ class Executor:
         answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
         # The mailbox has changed between the reading and the commit. The lease still holds, so read it again.
         if isinstance(answer, Refused) and answer.reason == MAILBOX_CHANGED:
-            return self._finish(attempt, CONTROLS[Phase(activation.phase)](attempt))
+            return self._finish(attempt, CONTROLS[Phase(activation.phase)](attempt), settle_token)
         if isinstance(answer, Refused):
             # A resume may take the settling away, which is nothing to warn of.
             level = logging.DEBUG if activation.phase == Phase.SETTLE else logging.WARNING
             text = "step %s of run %s belongs to another worker by now (%s): its outcome is discarded"
             log.log(level, text, activation.step, header.run_id, answer.reason, extra=attempt.log_context)
+            self._on_refused(attempt, answer)
             return None
         attempt.is_recorded = True
         attempt.observer.on_committed(answer)
@@ -205,7 +232,26 @@ class Executor:
         self.publish(answer.header, answer.dispatches)
         if activation.phase == Phase.SETTLE:
             self.runtime.on_progress(answer.header)
+            if answer.header.final:
+                show_end(self.services, self.runtime, answer.header, attempt.graph)
         return answer.claimed
+
+    def _on_refused(self, attempt: Attempt, answer: Refused) -> None:
+        activation, header = attempt.activation, attempt.header
+        if is_report(activation.path) and activation.step == Report.RESULT:
+            restore_result(self.services, self.runtime, header, self.graph_if_same(header))
+        # The run has been ended from outside, perhaps by a process that does not know its hooks. Where the work is not
+        # shared nobody else is going to call them.
+        elif answer.header is not None and answer.header.calling and not self.runtime.is_shared:
+            found = self.store.load(header.run_id)
+            queued = (dispatch_of(one, 0) for one in found if is_report(one.path) and one.status in LIVE)
+            self.publish(answer.header, tuple(dispatch for dispatch in queued if dispatch is not None))
+
+    def run_claims(self, claimed: Claimed | None) -> None:
+        """Run what a request of this process has claimed for it, and what follows as long as it is claimed, too."""
+        inline = InlineBudget(0, monotonic(), self._stopping)
+        while claimed is not None:
+            claimed = self.run_claim(claimed, inline)
 
     def fail_abandoned_attempt(self, run_id: str, path: str, seq: int, error: Exception) -> None:
         """End an attempt as failed at once: its process is dead or its time over. Successors go through the queue."""
@@ -215,12 +261,14 @@ class Executor:
 
     def fail_claim(self, header: RunHeader, activation: Activation, error: Exception) -> None:
         """End a claim for its holder as a failed attempt. If the function returns after all, its commit is refused."""
-        graph = self.graph_if_same(header)
+        graph = self._graph_for(Claimed(header, activation, {}, {}, {}))
         if graph is not None:
             state, context = self.store.state(header.run_id), self.store.context(header.run_id)
             claimed = Claimed(header, activation, {}, state, context)
             attempt = Attempt(self.services, claimed, graph, AbortSignal(), claims=False)
-            self._finish(attempt, retry_or_fail(attempt, error))
+            is_report_ = is_report(activation.path)
+            outcome = fail_report(attempt, error, here=False) if is_report_ else retry_or_fail(attempt, error)
+            self._finish(attempt, outcome, "")
 
     def _on_overdue(self, claimed: Claimed, error: Exception) -> None:
         activation = claimed.activation
@@ -254,6 +302,19 @@ class Executor:
         """Return the run's graph; None where this process does not know it, or knows another one under its id."""
         return self.registry.graph_if_same(header)
 
+    def _graph_for(self, claimed: Claimed) -> Graph | None:
+        """Return a graph that this claim can be worked on with; None where there is none in this process."""
+        header, activation = claimed.header, claimed.activation
+        graph = self.graph_if_same(header)
+        if graph is not None or not is_report(activation.path):
+            return graph
+        # A hook wants the workflow, and what it is told of are stored values: whoever cancels runs because their graph
+        # is gone for good wants their hooks called. A result wants not even that.
+        workflow = self.registry.get(header.workflow_id)
+        if workflow is not None:
+            return workflow.compiled
+        return unknown_graph(header) if activation.step == Report.RESULT else None
+
     def _park(self, claimed: Claimed) -> None:
         """Park the activation: give the claim back for a delay that grows, without counting an attempt."""
         # A worker of another release may have the graph. The delay grows, so that parked runs of a release that never
@@ -286,9 +347,11 @@ class Executor:
         attempt.observer.on_failure(failure)
         error = encode_error(failure, self.settings.max_payload_bytes)
         inline.outcome = AttemptOutcome(ActivationStatus.FAILED.value, failure)
+        if is_report(activation.path):
+            return self._finish(attempt, give_up(attempt, failure, here=inline.has_room_for_hook()), "")
         key = make_error_id(activation.lease_token)
         plan = attempt_commands.give_up(attempt.as_claimed_node(), key)
-        return self._finish(attempt, StepOutcome(plan, Writes({key: error})))
+        return self._finish(attempt, StepOutcome(plan, Writes({key: error})), self._settle_token(attempt, inline))
 
 
 def _status_in(plan: Plan, path: str) -> str:

@@ -43,7 +43,7 @@ class LeaseKeeper:
     def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed, Exception], None]) -> None:
         """Make a keeper without a thread.
 
-        It calls `on_overdue`, in its thread, for a step that is over its time limit by more than a lease.
+        It calls `on_overdue`, in a thread of its own, for a step that is over its time limit by more than a lease.
         """
         # Started with the first claim, so after a fork: a thread does not survive one.
         self._store = store
@@ -109,16 +109,23 @@ class LeaseKeeper:
         # For pools without a hard limit of their own, such as threads: nothing there can stop a function from outside.
         for lease in over:
             lease.until = inf
-            activation, header = lease.claimed.activation, lease.claimed.header
+            activation = lease.claimed.activation
             text = f"step {activation.step!r} ran into its time limit of {activation.where.time_limit} s"
             limit = TimeoutError(text)
             # Whoever heeds the signal leaves with this error, and not as if the run had been canceled.
             lease.signal.set(limit)
-            try:
-                self._on_overdue(lease.claimed, limit)
-            except StoreUnavailable as error:
-                text = "step %s of run %s is over its time limit, but: %s"
-                log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))
+            # It reads and commits, and may wait for the store or the broker. Renewals wait for nobody.
+            threading.Thread(
+                target=self._end_overdue, args=(lease.claimed, limit), name="orchestrator-limit", daemon=True
+            ).start()
+
+    def _end_overdue(self, claimed: Claimed, limit: TimeoutError) -> None:
+        try:
+            self._on_overdue(claimed, limit)
+        except Exception as error:  # noqa: BLE001  (the end of a thread; the lease goes on as long as the step does)
+            activation, header = claimed.activation, claimed.header
+            text = "step %s of run %s is over its time limit, but: %s"
+            log.warning(text, activation.step, header.run_id, error, extra=log_context(header, activation))
 
     def _renew(self, keys: Sequence[LeaseRef]) -> bool:
         try:

@@ -1,102 +1,202 @@
-"""Settling: the status of a run in which nothing is live any more is decided, reported and committed.
+"""Settling: the status of a run in which nothing is live any more is decided and committed, and then it is reported.
 
-The hooks are called and the result is delivered first, perhaps again after a crash. The status is committed last, and
-once.
+The reports of an end (`on_finish`, `on_error`, the delivery to the result backend) are activations of their own, which
+the commit of the status begins (`rules/reports.py`). A hook that fails is called again, and keeps nothing from its end.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.bodies import definition_at
+from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.run_info import RunInfo
 from orchestrator.engine.attempt import Attempt
-from orchestrator.engine.calling import resolve_value
+from orchestrator.engine.calling import call_hook
 from orchestrator.engine.logs import RunLogger, log_context
+from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.run_reader import Reader
+from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.services import Services
-from orchestrator.errors import StoreUnavailable
 from orchestrator.ports import Runtime
-from orchestrator.rules import flow
+from orchestrator.rules import attempt_commands, flow, reports
 from orchestrator.rules.graph import Graph
-from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
-from orchestrator.rules.plan import Plan
+from orchestrator.rules.model import FINAL, Report, RunHeader, StoredStatus
+from orchestrator.rules.reports import Told
+from orchestrator.rules.value_ids import make_error_id
 
 log = logging.getLogger("orchestrator")
 
-_MAX_DELIVERIES = 3  # tries to deliver a run's end to the runtime; then the run ends without
+_MAX_LOOKS = 5  # at a run whose end moves on while it is delivered
 
 
-def settle(attempt: Attempt, runtime: Runtime) -> Plan:
-    """Call the hooks, report the end to the runtime, and plan to store the new status."""
+def declared_hooks(workflow: Definition | Workflow) -> frozenset[str]:
+    """Return the names of the hooks that are called when a run of the workflow ends."""
+    return frozenset(report.value for report in reports.HOOKS if _hook_of(workflow, report) is not None)
+
+
+def _hook_of(workflow: Definition | Workflow, report: Report) -> Callable[[RunInfo], Any] | None:
+    return workflow.on_finish if report is Report.ON_FINISH else workflow.on_error
+
+
+# --- settling ---------------------------------------------------------------------------------------------------------
+
+
+def settle(attempt: Attempt, runtime: Runtime, *, hooks_here: bool) -> StepOutcome:
+    """Plan to store the new status, and to report it: in this process, as far as `hooks_here` allows."""
     status = flow.settled_status(attempt.header)
-    workflow = definition_at(attempt.graph, ())
-    # Hooks see the run as callers will see it after the commit that follows.
+    claim = attempt.as_claimed_node()
+    hooks = declared_hooks(definition_at(attempt.graph, ()))
+    plan = flow.on_settled(claim, Told(hooks, runtime.keeps_results, hooks_here))
+    # Of a suspension the hook is told before it is recorded: whoever resumes a run can rely on the hook having been
+    # called, and a worker that is lost in it leaves a run that runs (decision 10). A pause is told to no hook.
+    if status is StoredStatus.SUSPENDED and Report.ON_FINISH in hooks:
+        is_lost = attempt_commands.is_lost_too_often(attempt.activation)
+        if is_lost or not _tell_of_suspension(attempt, status):
+            plan.ops.append(reports.begin_again(claim, status, is_lost=is_lost))
+    return StepOutcome(plan)
+
+
+def _tell_of_suspension(attempt: Attempt, status: StoredStatus) -> bool:
+    """Call `on_finish` of a run that is about to be suspended. Returns False where it has failed."""
     reader = Reader(attempt.store, with_settled_status(attempt.header, status), attempt.graph)
-    # A run that is paused goes on when its caller resumes it: nothing has finished.
-    if workflow.on_finish is not None and status is not StoredStatus.PAUSED:
-        _call_hook(workflow.on_finish, attempt.services, reader, "on_finish", attempt.claimed.context)
-    if workflow.on_error is not None and status in (StoredStatus.FAILED, StoredStatus.TRIPWIRE):
-        _call_hook(workflow.on_error, attempt.services, reader, "on_error", attempt.claimed.context)
-    # The result is delivered first and the status committed last. After a crash in between, the result is delivered
-    # again, and a backend keeps it once. The other way round, a crash would leave an ended run without a result.
-    if status in FINAL:
-        _deliver_end(attempt, reader, runtime)
-    return flow.on_settled(attempt.as_claimed_node())
-
-
-def _deliver_end(attempt: Attempt, reader: Reader, runtime: Runtime) -> None:
-    """Give the end of the run to the runtime, which writes it to a result backend, say."""
     try:
-        runtime.on_end(reader.header, reader.result, reader.error)
-    except StoreUnavailable:
-        raise
-    except Exception:  # a result backend may raise anything
-        # The error abandons this attempt: another one delivers when the lease is over. After the third the run ends
-        # without the delivery, so that no run stays unfinished because a result backend is broken.
-        if attempt.activation.abandoned_attempts + 1 < _MAX_DELIVERIES:
-            raise
-        text = "the result of run %s could not be delivered"
-        log.exception(text, attempt.header.run_id, extra=log_context(attempt.header))
+        _call(attempt, Report.ON_FINISH, definition_at(attempt.graph, ()), reader)
+    except BaseException as error:
+        attempt.services.signs.raise_if_dying(error)
+        text = "on_finish of run %s raised; it is called again"
+        log.warning(text, attempt.header.run_id, exc_info=error, extra=log_context(attempt.header))
+        return False
+    return True
 
 
 def with_settled_status(header: RunHeader, status: StoredStatus) -> RunHeader:
-    """Return the header as the commit that settles the run will leave it."""
+    """Return the header as the commit that settles the run with this status leaves it."""
     return replace(header, status=status.value, error=header.error or header.failure)
 
 
-def report_cancel(
-    services: Services, runtime: Runtime, header: RunHeader, workflow: Workflow | None, graph: Graph | None
-) -> None:
-    """Call the hook of a run that a caller has canceled, and report its end to the runtime; at most once.
+# --- reports ----------------------------------------------------------------------------------------------------------
 
-    The hook is called only where the workflow is known here, and for a run that had begun. Errors are logged.
+
+def report(attempt: Attempt, runtime: Runtime, graph: Graph | None, *, here: bool) -> StepOutcome:
+    """Call the hook, or deliver the result, that this activation is for. Its failure is an attempt that has failed.
+
+    `graph` is the one that the run was started with, None where it is not known here; `here` allows the next report to
+    follow in this process. Raises what a process dies of, and nothing else.
     """
-    # In the caller's process: a canceled run has no settling, so no worker reports its end.
+    told = Report(attempt.activation.step)
+    status = StoredStatus(attempt.activation.settled)
+    reader = Reader(attempt.store, with_settled_status(attempt.header, status), graph)
+    try:
+        if told is Report.RESULT:
+            _deliver(runtime, attempt, reader)
+        else:
+            _call(attempt, told, definition_at(attempt.graph, ()), reader)
+    except BaseException as error:  # noqa: BLE001  (a user's function, which may also say `sys.exit()`, or a backend)
+        attempt.services.signs.raise_if_dying(error)
+        return fail_report(attempt, error, here=here)
+    return StepOutcome(reports.on_report_done(attempt.as_claimed_node(), here=here))
+
+
+def _call(attempt: Attempt, told: Report, workflow: Definition, reader: Reader) -> None:
+    hook = _hook_of(workflow, told)
+    if hook is None:
+        text = "run %s has an %s to call, which this release of %s has no more"
+        log.warning(text, reader.run_id, told.value, workflow.id, extra=log_context(reader.header))
+        return
+    services = attempt.services
+    info = run_info(services.owner, reader, services.contexts.read(attempt.claimed.context))
+    call_hook(lambda: hook(info), services.signs)
+
+
+def _deliver(runtime: Runtime, attempt: Attempt, reader: Reader) -> None:
+    header = attempt.header
+    # A time travel takes its reports along. Should one be left, its end is no more.
+    if header.status in FINAL and header.settle_count == -attempt.activation.at[0]:
+        runtime.deliver(header, reader.result, reader.error)
+
+
+def fail_report(attempt: Attempt, error: BaseException, *, here: bool) -> StepOutcome:
+    """Plan another attempt at a report, or give it up."""
+    header, activation = attempt.header, attempt.activation
+    claim = attempt.as_claimed_node()
+    what = "the result" if activation.step == Report.RESULT else activation.step
+    done = "could not be delivered" if activation.step == Report.RESULT else "raised"
+    pause = reports.find_report_pause(activation)
+    attempt.error = error
+    attempt.observer.on_failure(error)
+    if pause is not None:
+        text = "%s of run %s %s (attempt %d), the next attempt follows in %.1f s: %r"
+        names = (what, header.run_id, done, activation.attempt + 1, pause / 1000, error)
+        # Where it lies is in the author's code. Of a backend that is away the error says enough.
+        trace = None if activation.step == Report.RESULT else error
+        log.warning(text, *names, exc_info=trace, extra=attempt.log_context)
+        return StepOutcome(reports.retry_report(claim, pause, here=here))
+    text = "%s of run %s %s in %d attempts, and is given up: %r"
+    log.error(text, what, header.run_id, done, activation.attempt + 1, error, exc_info=error, extra=attempt.log_context)
+    return give_up(attempt, error, here=here)
+
+
+def give_up(attempt: Attempt, error: BaseException, *, here: bool) -> StepOutcome:
+    """Plan to leave a report as failed, with this error."""
+    key = make_error_id(attempt.activation.lease_token)
+    text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    return StepOutcome(reports.give_up_report(attempt.as_claimed_node(), key, here=here), Writes({key: text}))
+
+
+# --- the result backend and the store ---------------------------------------------------------------------------------
+
+
+def discard_result(runtime: Runtime, header: RunHeader) -> None:
+    """Let the result backend forget the result of a run that goes on after it, or is gone. Never raises."""
+    try:
+        runtime.discard_result(header.run_id)
+    except Exception as error:  # noqa: BLE001  (a result backend may raise anything)
+        # What stands there is replaced by the next end under this id.
+        text = "the result backend keeps an old result of run %s: %r"
+        log.warning(text, header.run_id, error, extra=log_context(header))
+
+
+def restore_result(services: Services, runtime: Runtime, header: RunHeader, graph: Graph | None) -> None:
+    """Make the result backend hold what the store does. Never raises.
+
+    For a worker whose delivery came too late: the run has travelled in time meanwhile, or it is gone, and its id
+    perhaps another run's. Whoever has delivered since was replaced by it.
+    """
+    try:
+        for _ in range(_MAX_LOOKS):
+            found = services.store.header(header.run_id)
+            if found is None or not found.final:
+                runtime.discard_result(header.run_id)
+            else:
+                reader = Reader(services.store, found, graph)
+                runtime.deliver(found, reader.result, reader.error)
+            now = services.store.header(header.run_id)
+            if _end_of(now) == _end_of(found):
+                return
+    except Exception as error:  # noqa: BLE001  (a result backend may raise anything)
+        text = "the result backend may have an old result of run %s: %r"
+        log.warning(text, header.run_id, error, extra=log_context(header))
+
+
+def _end_of(header: RunHeader | None) -> tuple[int, int] | None:
+    return None if header is None or not header.final else (header.created_at, header.settle_count)
+
+
+def show_end(services: Services, runtime: Runtime, header: RunHeader, graph: Graph | None) -> None:
+    """Show the end of a run in monitors. Never raises."""
     reader = Reader(services.store, header, graph)
     try:
-        # A process may cancel a run whose workflow it does not know: the command line can.
-        if workflow is not None and workflow.on_finish is not None and header.started_at:
-            _call_hook(workflow.on_finish, services, reader, "on_finish", services.store.context(header.run_id))
         runtime.on_end(header, reader.result, reader.error)
-    except Exception:  # the run is canceled already; a backend may raise anything
-        log.exception("run %s is canceled, but its end could not be reported", header.run_id, extra=log_context(header))
+    except Exception:  # the run has ended all the same
+        log.exception("the end of run %s is not shown in monitors", header.run_id, extra=log_context(header))
 
 
-def _call_hook(
-    hook: Callable[[RunInfo], Any], services: Services, reader: Reader, name: str, context: Mapping[str, str]
-) -> None:
-    header = reader.header
-    try:
-        resolve_value(hook(run_info(services.owner, reader, services.contexts.read(context))))
-    # A hook does not decide how its run ends: its error is logged, and the run's status stands.
-    except BaseException as error:  # a user's function, which may also say `sys.exit()`
-        services.signs.raise_if_dying(error)
-        log.exception("%s of run %s raised", name, header.run_id, extra=log_context(header))
+# --- what a hook gets -------------------------------------------------------------------------------------------------
 
 
 def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:

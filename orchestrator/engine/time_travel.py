@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
+
 from orchestrator.engine.executor import Executor
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.requests import add_trace, adopt, arm_adopted, error_context, graph_of, request
+from orchestrator.engine.settlement import discard_result
 from orchestrator.engine.travel_inputs import TravelInputs, TravelOptions
 from orchestrator.errors import RunStillRunning
 from orchestrator.host import new_token
 from orchestrator.rules import commands, travel
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph, Path
-from orchestrator.rules.model import RunHeader, StoredStatus
+from orchestrator.rules.model import LIVE, Activation, RunHeader, StoredStatus, is_report
+from orchestrator.rules.reports import HOOKS
 
 __all__ = ["TravelOptions", "time_travel"]
+
+log = logging.getLogger("orchestrator")
 
 
 def time_travel(executor: Executor, header: RunHeader, options: TravelOptions) -> RunHeader:
@@ -52,6 +60,7 @@ def _travel(
     )
     # With those of past iterations, which the reader leaves out: the new generation would find them, so they go too.
     stored = executor.store.load(header.run_id)
+    _log_dropped_hooks(header, stored)
     change = commands.time_travel(
         header, travel_plan, stored, reader.activations, new_token(), texts, executor.settings.limits
     )
@@ -60,11 +69,19 @@ def _travel(
         header,
         add_trace(observed, adopt(executor, header, change)),
         lambda answer: _refusal(header),
-        # Result backends never replace a success: the old result is deleted before the run can come to a new one.
-        on_commit=lambda: executor.runtime.discard_result(header.run_id),
+        # Whoever asks the result backend from now on is not to get the old one.
+        on_commit=lambda: discard_result(executor.runtime, header),
     )
     arm_adopted(executor, header)
     return changed
+
+
+def _log_dropped_hooks(header: RunHeader, stored: Iterable[Activation]) -> None:
+    """Log the hooks that the older generation is still to call, and will not: its end is one no more."""
+    hooks = [one.step for one in stored if is_report(one.path) and one.status in LIVE and one.step in HOOKS]
+    if hooks:
+        text = "run %s travels in time before %s of its end as %s could be called: it is not called any more"
+        log.warning(text, header.run_id, ", ".join(hooks), header.status, extra=log_context(header))
 
 
 def _refusal(header: RunHeader) -> Exception:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from math import inf
 from typing import Any
 
-from orchestrator.background import on_fork
+from orchestrator.background import TimerThread, on_fork
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.settings import Settings
@@ -26,7 +27,7 @@ from orchestrator.local.wait_timeouts import WaitTimeouts
 from orchestrator.ports import Clock, Store
 from orchestrator.rules.change import Committed, Dispatch
 from orchestrator.rules.graph import Wait
-from orchestrator.rules.model import RunHeader, StoredStatus
+from orchestrator.rules.model import RunHeader, StoredStatus, is_report
 
 _MAX_THREADS = 64
 _LOOK = 0.5  # seconds between looks at the run while only timers are left: it may be canceled from elsewhere
@@ -47,6 +48,7 @@ class LocalRuntime:
 
     name = "local"
     is_shared = False
+    keeps_results = False
 
     def __init__(
         self,
@@ -66,6 +68,9 @@ class LocalRuntime:
         self._failures: dict[str, BaseException] = {}  # by run, until this process takes the run up again
         self._with_timeouts: set[str] = set()  # ids of workflows
         self._wait_timeouts = WaitTimeouts(store, clock, settings.redelivery_delay, self._on_timeout)
+        self._reports: TimerThread[tuple[RunHeader, Dispatch, float]] = TimerThread(
+            self._on_report, "orchestrator-reports"
+        )
         self.reset_after_fork()
         on_fork(self)
 
@@ -104,7 +109,10 @@ class LocalRuntime:
             with queue.changed:
                 queue.has_timeouts = header.workflow_id in self._with_timeouts
                 for dispatch in dispatches:
-                    queue.add(dispatch, self._clock.now())
+                    if dispatch.delay and is_report(dispatch.path):
+                        self._keep_report(header, dispatch, self._clock.now() + dispatch.delay)
+                    else:
+                        queue.add(dispatch, self._clock.now())
                 queue.changed.notify_all()
 
     def discard_result(self, run_id: str) -> None:
@@ -114,6 +122,9 @@ class LocalRuntime:
         """Do nothing: the run is shown nowhere but in the store."""
 
     def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """Do nothing: the run is shown nowhere but in the store."""
+
+    def deliver(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
         """Do nothing: there is no result backend."""
 
     def wake(self, run_id: str) -> None:
@@ -164,6 +175,7 @@ class LocalRuntime:
         for run_id in waiting:
             self.wake(run_id)
         self._wait_timeouts.close()
+        self._reports.close()
         for thread in self._threads:
             thread.join(timeout=_JOIN)
         if self._pool is not None:
@@ -297,6 +309,18 @@ class LocalRuntime:
                     self._pause(queue, inf)
             queue.has_timer_thread = False
             return False
+
+    def _keep_report(self, header: RunHeader, dispatch: Dispatch, moment: float) -> None:
+        """Execute a report that is to be tried again at its moment. No driver waits for it: its run may have ended."""
+        self._reports.add(moment - self._clock.now(), (header, dispatch, moment))
+
+    def _on_report(self, timer: tuple[RunHeader, Dispatch, float]) -> None:
+        header, dispatch, moment = timer
+        if moment > self._clock.now():  # the store's clock is a virtual one, and has not come so far
+            self._keep_report(header, dispatch, moment)
+            return
+        self.publish(header, [replace(dispatch, delay=0)])
+        self._start_thread(header.run_id, lambda: self._drive(header.run_id, 0.0 if self._in_caller_thread else inf))
 
     def _on_timeout(self, answer: Committed) -> None:
         run_id = answer.header.run_id

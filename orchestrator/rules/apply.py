@@ -32,7 +32,16 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.mailbox import Mailbox, find_refusal, make_entry
-from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.model import (
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    Phase,
+    RunHeader,
+    StoredStatus,
+    is_report,
+    report_counter,
+)
 from orchestrator.rules.replies import UNDONE, make_reply, parse_reply
 from orchestrator.rules.stamps import Stamps, dispatch_of, start_event
 from orchestrator.rules.transitions import ABSENT, TABLE, Claim, Kind, check_run
@@ -118,7 +127,12 @@ def renew(
 
 
 def _is_shut(header: RunHeader, path: str) -> bool:
-    """Tell whether nothing may go on at `path`: the run has settled, or it is closed and this is not its settling."""
+    """Tell whether nothing may go on at `path`: the run has settled, or it is closed and this is not its settling.
+
+    A report tells of a settling that is recorded, so it goes on whatever has become of the run since.
+    """
+    if is_report(path):
+        return False
     return header.status != StoredStatus.RUNNING or (header.closed and path != "")
 
 
@@ -218,7 +232,8 @@ def _request_refusal(guard: RequestGuard, header: RunHeader) -> str:
 
 def _is_too_late(change: Change, header: RunHeader) -> bool:
     """Tell whether a resume has come into a closed run: it would take the settling away, and nothing else follows."""
-    return header.closed and header.status == StoredStatus.RUNNING and any(expect.path for expect in change.expect)
+    inside = (expect.path for expect in change.expect if not is_report(expect.path))
+    return header.closed and header.status == StoredStatus.RUNNING and any(inside)
 
 
 def _holds(expect: Precondition, activation: Activation | None) -> bool:
@@ -402,6 +417,13 @@ class _Work:
             self.touched[path] = gone
 
     def _count(self, status: str, by: int, path: str) -> None:
+        # A report keeps no run from settling. It is counted for who waits for a run, and wants the hooks to have been
+        # called: those that have failed are tried again later, and nobody waits for that.
+        if is_report(path):
+            if TABLE[status].claim in (Claim.AT_ONCE, Claim.HELD):
+                name = report_counter(path)
+                self.header = replace(self.header, **{name: getattr(self.header, name) + by})
+            return
         # The run's own activation never counts: the settling would then keep the run from settling.
         kind = TABLE[status].kind if path else Kind.ABSENT
         if kind is Kind.LIVE:

@@ -60,7 +60,7 @@ def commit_outcome(
         events=(*chunks, *plan.events),
         # Compared in the same commit, so an event that has come since the mailbox was read is not overlooked.
         mailbox=mail,
-        # Neither do hooks run under the time limit of the step that was the last.
+        # Neither does the settling run under the time limit of the step that was the last: it may call a hook.
         settle_token="" if activation.where.has_limit else settle_token,
         settle_now=plan.settle_now,
         lease=limits.lease,
@@ -91,10 +91,15 @@ def retry(claim: ClaimedNode, seconds: float) -> Plan:
 def must_give_up(activation: Activation) -> bool:
     """Tell whether a claim must fail without another attempt: too many in a row were abandoned.
 
-    What runs no code of the user is tried for ever: it has not killed its workers. A run must settle, and a foreach
-    that has items at work already cannot fail without them.
+    What must be done is tried for ever. A run must settle (only its hook is left out then), and a foreach that has
+    items at work already cannot fail without them.
     """
-    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS and activation.phase not in _TRIED_FOR_EVER
+    return is_lost_too_often(activation) and activation.phase not in _TRIED_FOR_EVER
+
+
+def is_lost_too_often(activation: Activation) -> bool:
+    """Tell whether so many attempts in a row were abandoned that the function probably kills its workers."""
+    return activation.abandoned_attempts >= MAX_ABANDONED_ATTEMPTS
 
 
 def give_up(claim: ClaimedNode, error_id: str) -> Plan:

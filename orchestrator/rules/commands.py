@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.rules import flow
+from orchestrator.rules import flow, reports
 from orchestrator.rules.change import (
     Change,
     CreateActivation,
@@ -37,6 +37,7 @@ from orchestrator.rules.model import (
     RunHeader,
     RunHeaderFields,
     StoredStatus,
+    is_report,
 )
 from orchestrator.rules.travel import TravelPlan
 
@@ -45,7 +46,9 @@ STARTABLE = frozenset({StoredStatus.PENDING.value})
 RESUMABLE = frozenset({StoredStatus.SUSPENDED.value, StoredStatus.PAUSED.value, StoredStatus.RUNNING.value})
 UNENDED = frozenset(status.value for status in StoredStatus if status not in FINAL)
 ACTIVE = frozenset({StoredStatus.RUNNING.value})
+_ENDED = frozenset(FINAL)
 _IDLE = frozenset(status.value for status in StoredStatus if status is not StoredStatus.RUNNING)
+_LIMITS = CommitLimits()
 
 
 # --- start -----------------------------------------------------------------------------------------------------------
@@ -73,6 +76,8 @@ def start(
         "runtime": header.runtime,
         "fingerprint": graph.fingerprint,
     }
+    if header.hooks:
+        fields["hooks"] = header.hooks
     ops: tuple[Op, ...] = (*plan.ops, UpdateRun(fields))
     return Change(
         # Only a pending run: of two callers who start the same run, one is refused.
@@ -154,12 +159,22 @@ def _unpause(activation: Activation) -> list[Op]:
 # --- cancel, restart, travel -----------------------------------------------------------------------------------------
 
 
-def cancel(header: RunHeader, request_id: str, *, has_begun: bool) -> Change:
-    """End a run as canceled.
+def cancel(
+    header: RunHeader,
+    request_id: str,
+    *,
+    has_begun: bool,
+    told: reports.Told = reports.NOBODY,
+    route: str = "",
+    token: str = "",
+    limits: CommitLimits = _LIMITS,
+) -> Change:
+    """End a run as canceled, and begin to report it: the first report is claimed under `token`, if it is ours.
 
-    Only the run header is written. Whatever is unfinished in an ended run reads as canceled, so a run of ten thousand
-    items is canceled as fast as a run of two. `has_begun` says that the run's own activation has been read: then there
-    may be a settling to take away.
+    Of the run itself only the header is written. Whatever is unfinished in an ended run reads as canceled, so a run of
+    ten thousand items is canceled as fast as a run of two. `has_begun` says that the run's own activation has been
+    read, with its `route`: then there may be a settling to take away. By the end of a run that had not begun nothing
+    has finished, so its hooks are not called.
     """
     number = header.settle_count + 1
     ended: RunHeaderFields = {
@@ -179,16 +194,29 @@ def cancel(header: RunHeader, request_id: str, *, has_begun: bool) -> Change:
         # A start or its undoing may come between reading and canceling. In either case the caller must look again. The
         # settle count is guarded, because those who wait for the end recognize it by its next number.
         RequestGuard(request_id, RESUMABLE if has_begun else STARTABLE, settle_count=header.settle_count),
-        (*taken, UpdateRun(ended)),
+        (
+            *taken,
+            UpdateRun(ended),
+            *reports.begin(
+                number,
+                StoredStatus.CANCELED,
+                told if header.started_at else replace(told, hooks=()),
+                route,
+                token,
+            ),
+        ),
         events=tuple(flow.settled_events(StoredStatus.CANCELED, number)),
+        lease=limits.lease,
+        redelivery_delay=limits.redelivery_delay,
     )
 
 
 def select_unfinished(header: RunHeader, activations: Iterable[Activation]) -> list[Activation]:
-    """Select the activations that a restart lets begin again: the live ones."""
+    """Select the activations that a restart lets begin again: the live ones. Of a run that has ended, its reports."""
     live = [activation for activation in activations if activation.status in LIVE]
     # In a run that `bail` or `abort` has closed, only the settling is left.
-    return [activation for activation in live if not (header.closed and activation.path)]
+    is_over = header.closed or header.final
+    return [activation for activation in live if not is_over or is_report(activation.path) or not activation.path]
 
 
 def restart(
@@ -201,7 +229,12 @@ def restart(
     """
     unfinished = select_unfinished(header, activations)
     return Change(
-        RequestGuard(request_id, ACTIVE, generation=header.generation, settle_count=header.settle_count),
+        RequestGuard(
+            request_id,
+            _ENDED if header.final else ACTIVE,
+            generation=header.generation,
+            settle_count=header.settle_count,
+        ),
         tuple(_restart_activation(activation, now) for activation in unfinished),
         # A step that has moved since proves that a worker is alive, or that another caller restarted the run first.
         expect=expect_unmoved(unfinished),

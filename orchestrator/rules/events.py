@@ -23,6 +23,9 @@ class EventType(StrEnum):
     WORKFLOW_PAUSED = "workflow-paused"  # followed by its finish
     WORKFLOW_CANCELED = "workflow-canceled"  # followed by its finish
     WORKFLOW_FINISH = "workflow-finish"  # the run has settled, with whatever status
+    REPORT_FAILED = (
+        "workflow-report-failed"  # a hook or the result backend could not be told of an end, and is not again
+    )
     EVENTS_TRIMMED = "workflow-events-trimmed"  # stands for older events that are kept no longer
     STEP_START = "workflow-step-start"  # begins to run for the first time, or goes on after a resume
     STEP_WAITING = "workflow-step-waiting"  # begins to sleep, or to wait for an event
@@ -54,6 +57,11 @@ def make_workflow_paused() -> _Doc:
 def make_workflow_canceled() -> _Doc:
     """Tell that the run was ended as canceled."""
     return {"type": EventType.WORKFLOW_CANCELED.value}
+
+
+def make_report_failed(report: str, status: str, error_id: str) -> _Doc:
+    """Tell that a hook, or the result backend, was not told that the run has settled with this status."""
+    return {"type": EventType.REPORT_FAILED.value, "report": report, "status": status, "error": error_id}
 
 
 def make_workflow_finish(status: str, settle_count: int) -> _Doc:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from orchestrator.rules import events, values
+from orchestrator.rules import events, reports, values
 from orchestrator.rules.change import (
     CancelPendingItems,
     CountDown,
@@ -519,8 +519,11 @@ def settled_status(header: RunHeader) -> StoredStatus:
     raise ValueError(f"run {header.run_id} settles with nothing awaiting and no outcome")
 
 
-def on_settled(claim: ClaimedNode) -> Plan:
-    """The hooks and the result backend are done: write the status that the run has settled with."""
+def on_settled(claim: ClaimedNode, told: reports.Told = reports.NOBODY) -> Plan:
+    """Write the status that the run has settled with, and begin to tell of it.
+
+    First it is recorded: a hook that fails, or a result backend that is away, keeps no run from its end (decision 10).
+    """
     header, plan = claim.header, Plan(claim.graph, "")
     status = settled_status(header)
     error = header.error or header.failure
@@ -533,6 +536,7 @@ def on_settled(claim: ClaimedNode) -> Plan:
     plan.ops.append(UpdateActivation("", {"status": ActivationStatus.OPEN.value}))
     plan.ops.append(UpdateRun(fields))
     plan.events.extend(settled_events(status, header.settle_count + 1))
+    plan.ops.extend(reports.begin(header.settle_count + 1, status, told, claim.activation.route, claim.token))
     return plan
 
 

@@ -26,14 +26,17 @@ __all__ = [
     "ActivationFields",
     "ActivationStatus",
     "Phase",
+    "Report",
     "Role",
     "RunHeader",
     "RunHeaderFields",
     "StoredStatus",
     "belongs",
     "format_path",
+    "is_report",
     "pack_route",
     "parse_path",
+    "report_path",
     "unpack_route",
     "visits",
     "with_fields",
@@ -56,6 +59,7 @@ class Phase(StrEnum):
     EVENT_RECEIVED = "event_received"  # go on with an event
     EVENT_TIMEOUT = "event_timeout"  # go on without the event, which has not come in time
     SETTLE = "settle"  # decide the status of a run in which nothing is live any more
+    REPORT = "report"  # tell of a settling that is recorded: call a hook, or deliver the result
 
 
 class Role(StrEnum):
@@ -66,6 +70,14 @@ class Role(StrEnum):
     ITEM = "item"  # only under its foreach
 
 
+class Report(StrEnum):
+    """One of those that are told how a run has settled, in the order in which they are."""
+
+    ON_FINISH = "on_finish"
+    ON_ERROR = "on_error"
+    RESULT = "result"  # the result backend
+
+
 def format_path(path: Path) -> str:
     """Write a path as text: `0.2.1`. The run itself is the empty text."""
     return ".".join(map(str, path))
@@ -74,6 +86,24 @@ def format_path(path: Path) -> str:
 def parse_path(text: str) -> Path:
     """Read a path that `format_path` wrote."""
     return tuple(map(int, text.split("."))) if text else ()
+
+
+def report_path(settle_count: int, report: Report) -> str:
+    """Return the path of a report: the settling, below zero, and which report of it. `-2.1`: `on_error` of the second.
+
+    No node of a graph has such a path. Settle counts never come back, so each settling has places of its own.
+    """
+    return format_path((-settle_count, list(Report).index(report)))
+
+
+def is_report(path: str) -> bool:
+    """Tell whether a report is at this path, and no node of the graph."""
+    return path.startswith("-")
+
+
+def report_counter(path: str) -> str:
+    """Return the field of the run header that counts a report at this path while it is queued or at work."""
+    return "delivering" if parse_path(path)[-1] == list(Report).index(Report.RESULT) else "calling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +176,8 @@ class Activation(_Flat):
     looks: int = 0  # times in a row that a sweep left it in a long queue
     parked: str = ""  # reason why no worker can run it now
     trace: str = ""  # span ids of the blocks around it, outermost first; of an open block also its own
+    settled: str = ""  # of a report: the status that it tells of
+    following: str = ""  # of a report: those that begin when it has been tried, between blanks
 
     @property
     def at(self) -> Path:
@@ -159,8 +191,8 @@ class Activation(_Flat):
 
     @property
     def live(self) -> bool:
-        """True where a worker goes on with it unasked. The run's own activation never counts."""
-        return self.status in LIVE and self.path != ""
+        """True where a worker goes on with it unasked. Neither the run's own activation nor a report ever counts."""
+        return self.status in LIVE and self.path != "" and not is_report(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +213,8 @@ class RunHeader(_Flat):
     suspended: int = 0  # number of suspended activations
     waiting: int = 0  # number of waiting activations
     paused: int = 0  # number of paused activations
+    calling: int = 0  # number of hooks that are queued or being called; those that wait for another try do not count
+    delivering: int = 0  # the same of deliveries of its result
     outcome: str = ""  # status with which the flow has ended; `status` follows when the run settles
     failure: str = ""  # id of the first error that nothing can tolerate any more
     tripwire: bool = False  # that failure, or the outcome, is a tripwire
@@ -188,6 +222,7 @@ class RunHeader(_Flat):
     per_step: bool = False  # goes by single steps, each on a resume
     quiet: bool = False  # emits no events of its steps
     auto_restart: bool = True  # abandoned attempts are taken over; else only `restart` does that
+    hooks: str = ""  # the hooks of its workflow when it was started, for who ends it without knowing the workflow
     input: str = ""  # id of the input
     output: str = ""  # id of the output
     error: str = ""  # id of the error
@@ -260,6 +295,8 @@ class ActivationFields(TypedDict, total=False):
     looks: int
     parked: str
     trace: str
+    settled: str
+    following: str
 
 
 class RunHeaderFields(TypedDict, total=False):
@@ -279,6 +316,8 @@ class RunHeaderFields(TypedDict, total=False):
     suspended: int
     waiting: int
     paused: int
+    calling: int
+    delivering: int
     outcome: str
     failure: str
     tripwire: bool
@@ -286,6 +325,7 @@ class RunHeaderFields(TypedDict, total=False):
     per_step: bool
     quiet: bool
     auto_restart: bool
+    hooks: str
     input: str
     output: str
     error: str

@@ -21,7 +21,14 @@ from orchestrator.rules.change import (
     UpdateActivation,
 )
 from orchestrator.rules.flow import time_out_wait
-from orchestrator.rules.model import Activation, ActivationFields, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.model import (
+    Activation,
+    ActivationFields,
+    ActivationStatus,
+    RunHeader,
+    StoredStatus,
+    is_report,
+)
 from orchestrator.rules.stamps import dispatch_of
 from orchestrator.rules.transitions import TABLE, Deadline
 
@@ -30,6 +37,7 @@ from orchestrator.rules.transitions import TABLE, Deadline
 UNSWEPT_RUNTIMES = frozenset({"local"})
 # Runs whose timers may mean something. A suspended run may have a wait with a timeout.
 SWEPT = frozenset({StoredStatus.RUNNING.value, StoredStatus.SUSPENDED.value})
+_ANY = frozenset(status.value for status in StoredStatus)  # reports outlast every settling
 _SLOWEST = 3_600_000  # milliseconds; a queued activation is looked at again at least this often
 _MOST_DOUBLINGS = 3  # of the pause before another look at a message in a long queue, which may be lost all the same
 LANE = 200_000_000_000_000  # ms; the width of a lane in an index of timers, wider than every moment that can be stored
@@ -69,8 +77,11 @@ def is_timer_live(header: RunHeader, activation: Activation) -> bool:
     """Tell whether a timer still means something. Stores drop the others when they fire.
 
     A cancel, for one, is a commit of the run header alone, and may leave ten thousand timers behind. Only a wait for an
-    event outlasts the settling of its run. In a closed run nothing but the settling is still to come.
+    event outlasts the settling of its run. In a closed run nothing but the settling is still to come. A report tells of
+    a settling that is recorded already.
     """
+    if is_report(activation.path):
+        return True
     if header.status == StoredStatus.RUNNING:
         return not header.closed or not activation.path
     return header.status in SWEPT and TABLE[activation.status].deadline is Deadline.TIMEOUT
@@ -227,7 +238,7 @@ def on_deadline(
                 )
             )
         # Only `restart` may take it over. The timer stays, for the day on which the run is closed.
-        case ActivationStatus.RUNNING if not header.auto_restart:
+        case ActivationStatus.RUNNING if not header.auto_restart and not is_report(activation.path):
             return DeadlineAction(
                 _upkeep_change(activation, (UpdateActivation(activation.path, {}, delay=_SLOWEST),), redelivery_delay)
             )
@@ -272,7 +283,8 @@ def on_unsent(dispatches: Sequence[Dispatch], delay: int, *, sends: Mapping[str,
         for dispatch in dispatches
     )
     expect = tuple(Precondition(dispatch.path, ActivationStatus.QUEUED.value, dispatch.seq) for dispatch in dispatches)
-    return Change(RequestGuard("", SWEPT), ops, expect=expect)
+    swept = _ANY if any(is_report(dispatch.path) for dispatch in dispatches) else SWEPT
+    return Change(RequestGuard("", swept), ops, expect=expect)
 
 
 def with_request_id(change: Change, request_id: str) -> Change:
@@ -283,7 +295,7 @@ def with_request_id(change: Change, request_id: str) -> Change:
 
 def _upkeep_change(activation: Activation, ops: tuple[Op, ...], redelivery_delay: int) -> Change:
     # Without an id: there is much upkeep, and its preconditions make it safe to repeat.
-    guard = RequestGuard("", SWEPT)
+    guard = RequestGuard("", _ANY if is_report(activation.path) else SWEPT)
     return Change(
         guard,
         ops,

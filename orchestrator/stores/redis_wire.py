@@ -34,7 +34,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType, make_events_trimmed
 from orchestrator.rules.mailbox import MAILBOX_CHANGED, MAILBOX_FULL, WAITER
-from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.rules.model import Activation, Report, RunHeader, report_counter, report_path
 from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, UNDONE, parse_reply
 from orchestrator.rules.stamps import STARTING
 from orchestrator.rules.timers import LANE_OF, SWEPT, UNSWEPT_RUNTIMES
@@ -84,6 +84,7 @@ def rules() -> str:
         "mailbox_full": MAILBOX_FULL,
         "starting": dict.fromkeys(STARTING, True),
         "swept": dict.fromkeys(SWEPT, True),
+        "report_counter": {str(place): report_counter(report_path(1, report)) for place, report in enumerate(Report)},
         "unswept": dict.fromkeys(UNSWEPT_RUNTIMES, True),
         "remembered": REMEMBERED,
         "undone": UNDONE,

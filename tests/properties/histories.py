@@ -24,6 +24,7 @@ from orchestrator.rules.mailbox import MailboxUpdate, make_waiter
 from orchestrator.rules.model import AWAITING, Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
+from orchestrator.rules.reports import HOOKS, Told, give_up_report, on_report_done, retry_report
 from orchestrator.rules.timers import on_deadline
 from tests.properties.pair import ACTIVE, Pair
 from tests.properties.small_graphs import LONG
@@ -104,9 +105,22 @@ class History(Pair):
                 )
                 return plan
             case Phase.SETTLE:
-                return flow.on_settled(claimed_node)
+                told = Told(self.pick([(), HOOKS]), *self.draw(st.tuples(st.booleans(), st.booleans())))
+                return flow.on_settled(claimed_node, told)
+            case Phase.REPORT:
+                return self.report(claimed_node)
             case _:
                 return self.outcome(claimed_node, done)
+
+    def report(self, claimed_node: ClaimedNode) -> Plan:
+        here = self.draw(st.booleans())
+        match self.pick(["done", "done", "retry", "give up"]):
+            case "retry":
+                return retry_report(claimed_node, self.pick([0, LONG]), here=here)
+            case "give up":
+                return give_up_report(claimed_node, "e" + claimed_node.activation.lease_token, here=here)
+            case _:
+                return on_report_done(claimed_node, here=here)
 
     def outcome(self, claimed_node: ClaimedNode, done: Done) -> Plan:
         likely = "retry" if claimed_node.activation.abandoned_attempts else "done"

@@ -30,7 +30,18 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.mailbox import MailboxUpdate
-from orchestrator.rules.model import AWAITING, Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.model import (
+    AWAITING,
+    Activation,
+    ActivationStatus,
+    Phase,
+    Report,
+    Role,
+    RunHeader,
+    StoredStatus,
+    is_report,
+    report_path,
+)
 from orchestrator.rules.transitions import ABSENT, RUN_TABLE, TABLE
 from tests.properties.pair import AGES, KEEPS, Pair
 from tests.properties.small_graphs import LONG
@@ -57,7 +68,8 @@ _FORMS: dict[str, list[Any]] = {
 KEYS = {"path", "status"}  # of an activation: where it is, and what the table of statuses says
 # A run keeps these from its creation, or at least from its start on: stores file it under them.
 FIXED = {"run_id", "workflow_id", "namespace", "runtime", "created_at"}
-COUNTS = {"live", *AWAITING}  # of a run's activations
+COUNTS = {"live", "calling", "delivering", *AWAITING}  # of a run's activations
+REPORTS = [report_path(1, Report.ON_FINISH), report_path(2, Report.RESULT)]
 _EVENTS = [None, {"type": "told", "list": [], "text": TEXTS[-1]}, {"type": "told", "dict": {}, "float": 0.5}]
 _BY_TYPE: dict[Any, list[Any]] = {bool: [False, True], int: NUMBERS, str: TEXTS}
 
@@ -242,10 +254,14 @@ class Wild(Pair):
         """The paths of which an operation of this kind may speak."""
         if "path" not in types_of(kind):
             return ["anywhere"]
-        return [path for path in self.at if path or "template" not in types_of(kind)]  # the run itself has no items
+        # The run itself has no items, nor has a report.
+        return [path for path in self.at if (path and not is_report(path)) or "template" not in types_of(kind)]
 
     def put(self) -> CreateActivation:
-        activation, claim = self.activation(self.pick([*self.at, "3", "0.0", "0.10", "1.1"])), self.draw_claim()
+        activation, claim = (
+            self.activation(self.pick([*self.at, "3", "0.0", "0.10", "1.1", *REPORTS])),
+            self.draw_claim(),
+        )
         self.at[activation.path] = ActivationStatus.RUNNING if claim else activation.status
         return self.build(CreateActivation, activation=activation, claim=claim)  # type: ignore[no-any-return]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.definitions.definition import Definition
 from orchestrator.ports import Store
-from orchestrator.rules import attempt_commands, commands, flow, values
+from orchestrator.rules import attempt_commands, commands, flow, reports, values
 from orchestrator.rules.change import Change, Claimed
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import (
@@ -32,7 +32,7 @@ from orchestrator.rules.graph import (
     Wait,
 )
 from orchestrator.rules.mailbox import MailboxUpdate
-from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, Report, RunHeader, StoredStatus, is_report
 from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
 from orchestrator.rules.value_ids import make_items_prefix
@@ -60,6 +60,14 @@ class Act:
     label: str = ""  # it suspends under this and its path
     closes: str = ""  # "bail" or "abort": it closes the run
     bad: frozenset[int] = frozenset()  # as the body of a foreach: the items for which it fails, whatever its retries
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Those that are told how the run settles."""
+
+    told: reports.Told = reports.NOBODY
+    fails: int = 0  # how many attempts at each fail before one ends well
 
 
 @dataclass(frozen=True)
@@ -164,9 +172,12 @@ def resume_all(
     return commands.resume(header, activations, data_ids, fresh(), texts, LIMITS, per_step=per_step)
 
 
-def cancel_change(header: RunHeader, fresh: Fresh, *, begun: bool = True) -> Change:
-    """A user cancels the run. `begun` says that the run's own activation has been seen."""
-    return commands.cancel(header, fresh(), has_begun=begun)
+def cancel_change(
+    header: RunHeader, fresh: Fresh, *, begun: bool = True, told: reports.Told = reports.NOBODY
+) -> Change:
+    """A user cancels the run, without knowing its workflow. `begun` says that its own activation has been seen."""
+    told = replace(told, hooks_here=False)
+    return commands.cancel(header, fresh(), has_begun=begun, told=told, token=fresh(), limits=LIMITS)
 
 
 def send_change(entries: Sequence[str], waiting: Activation | None, value: str, fresh: Fresh) -> Change:
@@ -183,7 +194,14 @@ def _text(value: Any) -> str:
 
 
 def changes(
-    of: Graph, store: Store, claimed: Claimed, fresh: Fresh, *, inline: bool = False, entries: Sequence[str] = ()
+    of: Graph,
+    store: Store,
+    claimed: Claimed,
+    fresh: Fresh,
+    *,
+    inline: bool = False,
+    entries: Sequence[str] = (),
+    tells: Reports = Reports(),
 ) -> list[Change]:
     """The commits of one claimed activation, in order: pages of item values, then its outcome.
 
@@ -194,7 +212,11 @@ def changes(
     pages: list[Change] = []
     written: dict[str, str] = {}
     mail: MailboxUpdate | None = None
-    if attempt_commands.must_give_up(activation):
+    if is_report(activation.path):
+        plan = _report(claim, tells, written)
+    elif activation.phase == Phase.SETTLE:
+        plan = _settle(claim, tells)
+    elif attempt_commands.must_give_up(activation):
         plan = attempt_commands.give_up(claim, "lost")
         written["lost"] = _text("lost")
     elif activation.phase == Phase.FAN_OUT:
@@ -222,11 +244,39 @@ def _outcome(
     )
 
 
+def _settle(claim: ClaimedNode, tells: Reports) -> Plan:
+    status, plan = flow.settled_status(claim.header), flow.on_settled(claim, tells.told)
+    is_lost = attempt_commands.is_lost_too_often(claim.activation)
+    if status is StoredStatus.SUSPENDED and Report.ON_FINISH in tells.told.hooks and (is_lost or tells.fails):
+        plan.ops.append(reports.begin_again(claim, status, is_lost=is_lost))
+    return plan
+
+
+def _report(claim: ClaimedNode, tells: Reports, written: dict[str, str]) -> Plan:
+    here = tells.told.hooks_here
+    if attempt_commands.must_give_up(claim.activation):
+        written["lost"] = _text("lost")
+        return reports.give_up_report(claim, "lost", here=here)
+    if claim.activation.attempt >= tells.fails:
+        return reports.on_report_done(claim, here=here)
+    return _fail_report(claim, here, written)
+
+
+def _fail_report(claim: ClaimedNode, here: bool, written: dict[str, str]) -> Plan:
+    pause = reports.find_report_pause(claim.activation)
+    if pause is not None:
+        return reports.retry_report(claim, pause, here=here)
+    key = f"{claim.activation.lease_token}!"
+    written[key] = _text("untold")
+    return reports.give_up_report(claim, key, here=here)
+
+
 def fail_claim_change(of: Graph, claimed: Claimed, ender: str) -> Change:
     """The commit by which a process ends the claim of its child, which ran into a time limit; it claims nothing."""
     claim = ClaimedNode(of, claimed.header, claimed.activation, "")
     written: dict[str, str] = {}
-    plan = _fail(claim, "time", written)
+    is_node = not is_report(claimed.activation.path)
+    plan = _fail(claim, "time", written) if is_node else _fail_report(claim, False, written)
     return _outcome(claimed.activation, plan, written, None, "", ender)
 
 
@@ -256,8 +306,6 @@ def _split(claim: ClaimedNode, store: Store, pages: list[Change]) -> Plan:
 
 def _plan(claim: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
     activation = claim.activation
-    if activation.phase == Phase.SETTLE:
-        return flow.on_settled(claim)
     node = claim.node
     match Phase(activation.phase), node.body if not isinstance(node, Parallel) else None:
         case Phase.RUN, Act() as act:

@@ -118,7 +118,7 @@ def _activation_key(activation: Activation, now: int, name: _Names, asked: set[A
             bool(activation.waiter),
             activation.resume == acts.AGAIN,
         ),
-        (activation.flush_seq, bool(activation.parked)),
+        (activation.flush_seq, bool(activation.parked), activation.settled, activation.following),
         tuple(id_ for id_ in (activation.resume, activation.output) if id_.startswith("v")),
     )
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from orchestrator.rules import reports
 from orchestrator.rules.change import Change, Claimed, Doc, RequestGuard
 from orchestrator.rules.graph import Graph, Nested, Path, Sleep, Step
 from orchestrator.rules.mailbox import event_of, is_waiter
@@ -16,9 +17,13 @@ from orchestrator.rules.model import (
     Activation,
     ActivationStatus,
     Phase,
+    Report,
     Role,
     RunHeader,
     StoredStatus,
+    is_report,
+    report_counter,
+    report_path,
 )
 from orchestrator.rules.timers import has_timer
 from orchestrator.rules.value_ids import make_items_prefix
@@ -35,6 +40,11 @@ def in_order(state: State) -> None:
     """The state itself is in order."""
     header = state.header
     counts = _counters(state)
+    told = Counter(report_counter(one.path) for one in state.activations if _is_at_work(one))
+    if (header.calling, header.delivering) != (told["calling"], told["delivering"]):
+        raise Violation(
+            f"the header counts {header.calling} hooks and {header.delivering} deliveries, not {dict(told)}"
+        )
     if (header.live, header.suspended, header.waiting, header.paused) != counts:
         raise Violation(f"the header counts {header.live} live, {header.suspended} suspended; there are {counts}")
     _check_settled(state)
@@ -87,9 +97,30 @@ def _events_in(state: State) -> list[str]:
 
 
 def _counters(state: State) -> tuple[int, int, int, int]:
-    found = Counter(activation.status for activation in state.activations if activation.path)
+    found = Counter(one.status for one in state.activations if one.path and not is_report(one.path))
     live = sum(found[status] for status in LIVE)
     return live, found[ActivationStatus.SUSPENDED], found[ActivationStatus.WAITING], found[ActivationStatus.PAUSED]
+
+
+def _is_at_work(one: Activation) -> bool:
+    return is_report(one.path) and one.status in (ActivationStatus.QUEUED, ActivationStatus.RUNNING)
+
+
+def has_reported(state: State, tells: acts.Reports) -> None:
+    """Whoever is to be told how the run has settled has been told, or given up, once nothing is left to do."""
+    header = state.header
+    due: list[Report] = []
+    if header.final:
+        hooks = tells.told.hooks if header.started_at else ()
+        due += [Report.ON_FINISH] * (Report.ON_FINISH in hooks)
+        due += [Report.ON_ERROR] * (Report.ON_ERROR in hooks and header.status in ("failed", "tripwire"))
+        due += [Report.RESULT] * tells.told.delivers
+    elif header.status == StoredStatus.SUSPENDED and tells.fails:  # else the hook was called before
+        due += [Report.ON_FINISH] * (Report.ON_FINISH in tells.told.hooks)
+    found = {one.path for one in state.activations if is_report(one.path) and one.status in ENDED}
+    missing = [report for report in due if report_path(header.settle_count, report) not in found]
+    if missing:
+        raise Violation(f"the run is {header.status}, and nobody tells {missing}")
 
 
 def _check_settled(state: State) -> None:
@@ -102,7 +133,7 @@ def _check_settled(state: State) -> None:
         raise Violation("the run is paused while something is live or suspended, or with nothing paused")
     if header.status in (StoredStatus.SUSPENDED, StoredStatus.PAUSED) and (header.outcome or header.failure):
         raise Violation(f"the run is {header.status} although it has come to its end")
-    ended = all(activation.status in ENDED for activation in state.activations if activation.path)
+    ended = all(one.status in ENDED for one in state.activations if one.path and not is_report(one.path))
     if header.status == StoredStatus.SUCCESS and not header.closed and not ended:
         raise Violation("the run is a success with something unfinished")
     if header.status == StoredStatus.FAILED and header.live:
@@ -165,6 +196,7 @@ _TELLS = {
     "workflow-step-suspended": ("path",),
     "workflow-step-waiting": ("path",),
     "workflow-step-progress": ("path", "index", "status"),
+    "workflow-report-failed": ("report", "status"),
 }
 
 
@@ -188,6 +220,8 @@ def _to_be_told(old: RunHeader, new: RunHeader, moved: Moved) -> Iterator[str]:
 def _news_of(was: Activation | None, activation: Activation) -> Iterator[str]:
     status = was.status if was is not None and was.visit == activation.visit else ""
     ends = activation.status in (ActivationStatus.SUCCESS, ActivationStatus.FAILED) and status not in ENDED
+    if is_report(activation.path) and ends and activation.status == ActivationStatus.FAILED:
+        yield f"workflow-report-failed {activation.step} {activation.settled}"
     suspends = activation.status == ActivationStatus.SUSPENDED and status == ActivationStatus.RUNNING
     if ends and not activation.quiet:
         yield f"workflow-step-result {activation.path} {activation.status}"
@@ -244,8 +278,11 @@ def is_delayed(of: Graph, state: State, begins: int) -> None:
 
 
 def counts_attempts(of: Graph, moved: Moved) -> None:
-    """A step gets as many attempts as it has, and each counts."""
+    """A step gets as many attempts as it has, and each counts. A report gets all of those."""
     for was, activation in moved:
+        is_failed = is_report(activation.path) and activation.status == ActivationStatus.FAILED
+        if is_failed and activation.error != "lost" and activation.attempt < _attempts_of(activation):
+            raise Violation(f"{activation.path} is given up with attempts left")
         if (
             activation.status != ActivationStatus.RETRYING
             or activation.parked
@@ -253,11 +290,19 @@ def counts_attempts(of: Graph, moved: Moved) -> None:
             or was.status != ActivationStatus.RUNNING
         ):
             continue
-        node = of.node(activation.at)
         if activation.attempt != was.attempt + 1:
             raise Violation(f"an attempt of {activation.path} is not counted")
+        if is_report(activation.path):
+            if activation.attempt > _attempts_of(activation):
+                raise Violation(f"{activation.path} gets more attempts than it has")
+            continue
+        node = of.node(activation.at)
         if not isinstance(node, Step) or activation.attempt > node.retry.attempts:
             raise Violation(f"{activation.path} gets more attempts than it has")
+
+
+def _attempts_of(report: Activation) -> int:
+    return reports._RETRIES[Report(report.step)].attempts
 
 
 def gives_up(after: State, claimed: Claimed) -> None:
@@ -414,6 +459,8 @@ def has_arrived(of: Graph, target: Path, before: State, after: State) -> None:
         raise Violation(
             f"generation {before.header.generation} is followed by {after.header.generation}, {after.header.status}"
         )
+    if any(is_report(activation.path) for activation in after.activations):
+        raise Violation("the new generation still tells how the older one has ended")
     has_taken_claims(after, after.activations)
     for activation in after.activations:
         stays = activation.status in ENDED or (activation.status in WAITS and _is_beside(of, target, activation.at))

@@ -8,7 +8,7 @@ whenever an activation has a moment, which covers every clock and every delay.
 Budgets per kind of fault keep the search finite. The checks are of three kinds: of a state (the counts are right,
 nothing is suspended in name only), of a move (nothing is accepted from a worker without the lease, nothing after the
 end, nothing ends twice, of two users who want the same one wins) and of the whole (from every state the run still
-settles, by itself and without further faults).
+settles and is reported, by itself and without further faults).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.rules.model import StoredStatus
+from orchestrator.rules.model import LIVE, StoredStatus, is_report
 from orchestrator.rules.transitions import IllegalTransition
 from tests.simulation import canonical, checks
 from tests.simulation.state import SETTLED, State, Violation
@@ -93,7 +93,10 @@ class Explorer(Workers, Users):
             number, state = todo.popleft()
             try:
                 checks.in_order(state)
-                if state.header.status in SETTLED or state.header.status == StoredStatus.PENDING:
+                is_over = not any(is_report(one.path) and one.status in LIVE for one in state.activations)
+                if is_over:
+                    checks.has_reported(state, self.tells)
+                if is_over and state.header.status in (*SETTLED, StoredStatus.PENDING):
                     good.append(number)
                     found.outcomes[str(state.header.status)] += 1
                 for name, natural, following in self.moves(state):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.rules.addressing import Target
 from orchestrator.rules.graph import Graph
-from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
+from orchestrator.rules.model import Report
+from orchestrator.rules.reports import HOOKS, Told
+from tests.simulation.acts import Reports, branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ RESENDS = {"resend": 1, "kill": 1}
 REPEATS = {"repeat": 1, "early": 1, "late": 0, "timer": 0}
 SCHEDULERS = {"pause": 1, "renew": 1, "expire": 1}
 GLANCES = {"glance": 1, "repeat": 1, "early": 1, "timer": 0}
+EVERYBODY = Told(HOOKS, delivers=True)
 MOST = {"kill": 1, "expire": 1, "lose": 1, "repeat": 1}
 
 SCENARIOS = {
@@ -364,6 +367,49 @@ SCENARIOS = {
         ({"travel": 1},),
         ({"travel": 1, "cancel": 1, "expire": 1}, {"travel": 2, "race": 1}),
         {"targets": ("a", "b")},
+    ),
+    # --- reports ---
+    "a run whose hooks and result backend are told of its end": Scenario(
+        graph(step("a", bad=frozenset({-1}))),
+        _ends("failed"),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS, {"cancel": 1}, {"release": 1, "kill": 1}, {"kill": 3}),
+        (MOST, {"cancel": 1, "kill": 1, "expire": 1}, {"resend": 1, "expire": 1, "kill": 1}, {"fail": 1, "kill": 1}),
+        {"tells": Reports(EVERYBODY)},
+    ),
+    "reports that fail at first": Scenario(
+        graph(step("a")),
+        _ends("success"),
+        (KILLS, ZOMBIES, {"resend": 1}, {"cancel": 1}, {"repeat": 1, "early": 1}),
+        (MOST, RESENDS, REPEATS, SCHEDULERS, {"cancel": 1, "race": 1, "kill": 1}),
+        {"tells": Reports(EVERYBODY, fails=1)},
+    ),
+    "a hook that fails when the run is suspended": Scenario(
+        graph(step("a", suspends=1)),
+        _ends("success", "suspended"),
+        ({"kill": 1}, {"lose": 1}, {"resend": 1}, {"cancel": 1}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS, SCHEDULERS, {"cancel": 1, "race": 1, "kill": 1}),
+        {"tells": Reports(Told({Report.ON_FINISH}), fails=1)},
+    ),
+    "hooks that are called by another worker than settles the run": Scenario(
+        graph(step("a")),
+        _ends("success"),
+        (KILLS, ZOMBIES, RESENDS, {"cancel": 1, "race": 1}, {"unsent": 1}),
+        (MOST, REPEATS, SCHEDULERS, {"cancel": 1, "kill": 2}),
+        {"tells": Reports(replace(EVERYBODY, hooks_here=False))},
+    ),
+    "a hook that kills its workers": Scenario(
+        graph(step("a")),
+        _ends("success"),
+        ({"kill": 4},),
+        (),
+        {"tells": Reports(Told({Report.ON_FINISH})), "workers": 1},
+    ),
+    "a run that is restarted or travels while it is reported": Scenario(
+        graph(step("a")),
+        _ends("success"),
+        ({"restart": 1, "kill": 1}, {"travel": 1}, {"travel": 1, "kill": 1}),
+        ({"travel": 1, "expire": 1, "late": 0}, {"restart": 1, "expire": 1, "race": 1}),
+        {"tells": Reports(EVERYBODY), "targets": ("a",)},
     ),
     # --- step by step ---
     "a run step by step": Scenario(

@@ -112,8 +112,9 @@ class Users(Undoers):
         yield from self._resumes(state)
         if state.may_have("cancel") and header.status not in FINAL:
             yield Means("cancel", header, (), self._cancel(state)), "cancel"
-        if header.status == StoredStatus.RUNNING and (state.may_have("restart") or not self.auto_restart):
-            meant = tuple(commands.select_unfinished(header, state.activations))
+        meant = tuple(commands.select_unfinished(header, state.activations))
+        is_restartable = header.status == StoredStatus.RUNNING or (header.final and bool(meant))
+        if is_restartable and (state.may_have("restart") or not self.auto_restart):
             change = commands.restart(header, state.activations, self.clock.now(), self.fresh(), acts.LIMITS)
             yield Means("restart", header, meant, change), "restart" * self.auto_restart
         if header.status != StoredStatus.RUNNING and state.may_have("travel"):
@@ -161,7 +162,7 @@ class Users(Undoers):
             return ()
 
     def _cancel(self, state: State) -> Change:
-        return acts.cancel_change(state.header, self.fresh, begun=bool(state.activations))
+        return acts.cancel_change(state.header, self.fresh, begun=bool(state.activations), told=self.tells.told)
 
     # --- what comes of it -------------------------------------------------------------------------------------
 
@@ -189,7 +190,7 @@ class Users(Undoers):
         yield from self._tells(state, self._done(state, means, answer), means, answer)
 
     def _done(self, state: State, means: Means, answer: Committed) -> State:
-        waits = means.act in ("resume", "restart", "travel")
+        waits = means.act in ("resume", "restart", "travel") and not answer.header.final
         awaited = max(state.awaited, answer.header.settle_count) if waits else state.awaited
         done = self.take(state, awaited=awaited)
         if means.is_elsewhere:
@@ -326,7 +327,7 @@ def _will_insist(done: State, means: Means, answer: Committed) -> State:
 def _why_not(state: State, means: Means) -> str:
     """Return why this user must be refused, by what the documents promise; empty where nothing stands in the way."""
     now, read = state.header, means.header
-    if now.status in FINAL and means.act != "travel":
+    if now.status in FINAL and means.act != "travel" and not (means.act == "restart" and read.final):
         return f"the run is {now.status}"
     if means.act == "start":
         return "" if now.status == StoredStatus.PENDING else f"the run is {now.status}"
@@ -340,7 +341,7 @@ def _why_not(state: State, means: Means) -> str:
     if now.settle_count != read.settle_count:
         return "it has settled since"
     if means.act == "restart":
-        why = "" if now.status == StoredStatus.RUNNING else f"the run is {now.status}"
+        why = "" if now.status == read.status else f"the run is {now.status}"
         return why or ("" if _unmoved(state, means) else "what it restarts has moved")
     if now.status == StoredStatus.RUNNING:
         return "the run is running"

@@ -9,7 +9,16 @@ from typing import Any
 from orchestrator.rules import timers
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, LeaseGuard, Refused
 from orchestrator.rules.mailbox import MAILBOX_CHANGED
-from orchestrator.rules.model import FINAL, LIVE, Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.model import (
+    FINAL,
+    LIVE,
+    Activation,
+    ActivationStatus,
+    Phase,
+    RunHeader,
+    StoredStatus,
+    is_report,
+)
 from orchestrator.rules.timers import on_deadline
 from tests.simulation import acts, checks
 from tests.simulation.acts import RUN
@@ -49,7 +58,7 @@ class Workers(World):
 
     def _may_claim(self, state: State, path: str) -> None:
         activation = state.at(path)
-        if state.header.status in SETTLED:
+        if state.header.status in SETTLED and not is_report(path):
             raise Violation(f"{path} is claimed in a run that is {state.header.status}")
         if activation is None or activation.status not in LIVE:
             raise Violation(f"{path} is claimed although it is {activation and activation.status}")
@@ -157,7 +166,9 @@ class Workers(World):
 
     def commits(self, claimed: Claimed, entries: tuple[str, ...]) -> list[Change]:
         """The commits of this claim, which has read these entries. A mutant gets them wrong."""
-        return acts.changes(self.graph, self.store, claimed, self.fresh, inline=self.inline, entries=entries)
+        return acts.changes(
+            self.graph, self.store, claimed, self.fresh, inline=self.inline, entries=entries, tells=self.tells
+        )
 
     def _commits(
         self, state: State, number: int, claimed: Claimed, at: int, entries: tuple[str, ...]
@@ -200,19 +211,20 @@ class Workers(World):
         )
         if isinstance(answer, Refused):
             goes_on = state.header.status == StoredStatus.RUNNING and not (state.header.closed and mine.path)
+            goes_on = goes_on or is_report(mine.path)
             if self.judges and is_owner and goes_on and answer.reason != MAILBOX_CHANGED:
                 raise Violation(
                     f"a commit of {mine.path!r} is refused to the worker that holds its lease ({answer.reason})"
                 )
             return answer
-        if state.header.status in SETTLED:
+        if state.header.status in SETTLED and not is_report(mine.path):
             raise Violation(f"a commit is accepted in a run that is {state.header.status}")
         if state.header.generation != claimed.header.generation:
             older, newer = claimed.header.generation, state.header.generation
             raise Violation(f"a commit of generation {older} is accepted in generation {newer}")
         if self.owners and not is_owner:
             raise Violation(f"a commit of {mine.path!r} is accepted from a worker that does not hold its lease")
-        if self.owners and state.header.closed and mine.path:
+        if self.owners and state.header.closed and mine.path and not is_report(mine.path):
             raise Violation("a commit is accepted in a run that is closed")
         return answer
 
@@ -294,7 +306,8 @@ class Workers(World):
         if isinstance(answer, Refused):
             yield f"{name}: refused ({answer.reason})", True, replace(state, **_at(which, None))
             return
-        if state.header.status in (SETTLED if activation.status != ActivationStatus.WAITING else FINAL):
+        settled = SETTLED if activation.status != ActivationStatus.WAITING else FINAL
+        if state.header.status in settled and not is_report(activation.path):
             raise Violation(f"the scheduler moves {activation.path} in a run that is {state.header.status}")
         if activation.status == ActivationStatus.RUNNING and activation.deadline > self.clock.now():
             raise Violation(f"the scheduler takes the claim of {activation.path}, whose lease has just begun")

@@ -28,7 +28,7 @@ class World:
 
     `wishes` are the ways in which users name what they resume (else each suspended activation is resumed), `targets`
     the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early,
-    `runtime` to whom it belongs at first.
+    `runtime` to whom it belongs at first, and `tells` who is told how it settles.
     """
 
     judges = True  # it is a violation by itself if a user wins, or loses, who must not
@@ -46,6 +46,7 @@ class World:
         targets: Sequence[str] = (),
         delay: int = 0,
         runtime: str = "celery",
+        tells: acts.Reports = acts.Reports(),  # noqa: B008
         **budget: int,
     ) -> None:
         self.runtime = runtime
@@ -53,6 +54,7 @@ class World:
         self.workers = workers
         self.per_step, self.auto_restart = per_step, auto_restart
         self.wishes, self.targets, self.delay = wishes, targets, delay
+        self.tells = tells
         self.clock = VirtualClock()
         self.store = MemoryStore(self.clock)
         self.tokens = 0

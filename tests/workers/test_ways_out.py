@@ -337,7 +337,7 @@ def test_a_hook_does_not_run_under_the_limit_of_the_last_step(place: Place) -> N
     with place.caller() as caller:
         run = caller.create_run("hooked").submit(1)
         assert ended(run) == "success"
-        assert calls.count(run.run_id, "hook") == 1
+        at_work(run, name="hook")  # it is called when the end is recorded
 
 
 @pytest.mark.parametrize("pool", ["threads", "solo"])

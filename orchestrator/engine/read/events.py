@@ -77,6 +77,9 @@ class EventReader:
                 return {"run_id": self._run_id, "input": values.plain(str(doc["input"]))}
             case EventType.WORKFLOW_FINISH:
                 return {"run_id": self._run_id, "workflow_status": doc["status"], "metadata": {}}
+            case EventType.REPORT_FAILED:
+                about = {"report": doc["report"], "workflow_status": doc["status"]}
+                return {"run_id": self._run_id, **about, **_outcome(doc, values)}
             case EventType.WORKFLOW_PAUSED | EventType.WORKFLOW_CANCELED | EventType.EVENTS_TRIMMED:
                 return {"run_id": self._run_id}
             case _:

@@ -28,6 +28,7 @@ from orchestrator.rules.model import (
     RunHeader,
     belongs,
     format_path,
+    is_report,
 )
 
 # The status of a nested workflow read as a run, by its status as a step.
@@ -54,14 +55,23 @@ class Reader:
         self.values = Values(store.values, header.run_id)
 
     @cached_property
+    def _stored(self) -> list[Activation]:
+        return self.store.load(self.header.run_id)
+
+    def open_reports(self) -> list[Activation]:
+        """Return the hooks and deliveries that are still to come, and those that were given up."""
+        return [one for one in self._stored if is_report(one.path) and one.status != ActivationStatus.SUCCESS]
+
+    @cached_property
     def activations(self) -> dict[Path, Activation]:
         """The activations of the present visits, by path."""
         # An activation of an earlier iteration stays in the store until the present one comes to its path. The store
         # returns outer ones first, so that each can be compared with the one around it.
         found: dict[Path, Activation] = {}
-        for activation in self.store.load(self.header.run_id):
+        for activation in self._stored:
             above = found.get(activation.at[:-1]) if len(activation.at) > 1 else None
-            if activation.path and (above is None or belongs(activation, above)):
+            is_node = activation.path and not is_report(activation.path)
+            if is_node and (above is None or belongs(activation, above)):
                 found[activation.at] = activation
         return found
 

@@ -49,7 +49,7 @@ end
 local function is_too_late()
   if not header.closed or header.status ~= 'running' then return false end
   for _, expect in ipairs(change.expect or {}) do
-    if expect[1] ~= '' then return true end
+    if expect[1] ~= '' and not is_report(expect[1]) then return true end
   end
   return false
 end
@@ -135,7 +135,7 @@ local function find_obstacle()
       local path = op[2].path or ''
       local activation = find(path)
       -- A fresh activation over a live one would leave two claims on one activation, or count it twice.
-      local is_live = activation and STATUS[activation.status].kind == 'live' and path ~= ''
+      local is_live = activation and STATUS[activation.status].kind == 'live' and path ~= '' and not is_report(path)
       if is_live and not contains(change.drop or {}, path) then return {'taken', header_text} end
     end
   end

@@ -24,8 +24,14 @@ local function has(statuses, status)
   return statuses ~= nil and string.find(statuses, ' ' .. status .. ' ', 1, true) ~= nil
 end
 
--- Nothing may go on at `path`: the run has settled, or it is closed and this is not its settling.
+-- A report is at this path, and no node of the graph.
+local function is_report(path)
+  return string.sub(path, 1, 1) == '-'
+end
+
+-- Nothing may go on at `path`: the run has settled, or it is closed and this is not its settling. A report always may.
 local function is_shut(header, path)
+  if is_report(path) then return false end
   return header.status ~= 'running' or (header.closed and path ~= '')
 end
 
@@ -72,6 +78,7 @@ end
 
 -- A sweep may still have something to do for the timer. Only a wait for an event outlasts the run's settling.
 local function is_timer_live(header, activation)
+  if is_report(activation.path) then return true end
   if header.status == 'running' then return not is_shut(header, activation.path) end
   return RULES.swept[header.status] and STATUS[activation.status].deadline == 'timeout'
 end

@@ -67,6 +67,14 @@ end
 
 -- The run's own activation never counts: the settling would then keep the run from settling.
 local function count(status, by, path)
+  if is_report(path) then
+    local claim = STATUS[status].claim
+    if claim == 'at_once' or claim == 'held' then
+      local name = RULES.report_counter[string.sub(path, -1)] or 'calling'
+      header[name] = header[name] + by
+    end
+    return
+  end
   local kind = path ~= '' and STATUS[status].kind
   if kind == 'live' then
     header.live = header.live + by

@@ -23,6 +23,7 @@ from orchestrator.testing.contract.listing import Listing
 from orchestrator.testing.contract.logs import Logs
 from orchestrator.testing.contract.mailing import Mailing
 from orchestrator.testing.contract.reading import Reading
+from orchestrator.testing.contract.reporting import Reporting
 from orchestrator.testing.contract.settling import Settling
 from orchestrator.testing.contract.timing import Timing
 from orchestrator.testing.contract.undoing import Undoing
@@ -35,6 +36,7 @@ class StoreContract(
     Listing,
     Lanes,
     Timing,
+    Reporting,
     Settling,
     Logs,
     Flushes,
