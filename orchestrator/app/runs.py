@@ -13,7 +13,7 @@ from orchestrator.errors import RunNotFound, RunStillRunning, ValueNotReadable
 from orchestrator.ports import UNREADABLE, RunQuery
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
-_FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
+_FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels", "resume_tokens")
 _NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
 
 
@@ -57,8 +57,8 @@ class Runs:
     def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
         """Read one stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
 
-        `fields` names those to read of `input result error state steps suspended resume_labels` (None means all).
-        `nested` includes the steps of nested workflows under flat keys (`child.step`).
+        `fields` names those to read of `input result error state steps suspended resume_labels resume_tokens` (None
+        means all). `nested` includes the steps of nested workflows under flat keys (`child.step`).
         """
         known = {*_FIELDS, "status", "run_id", "workflow_id", "resource_id", "created_at", "updated_at"}
         unknown = set(fields or ()) - known

@@ -15,6 +15,7 @@ from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.ports import RunQuery
+from orchestrator.rules.addressing import make_resume_token
 from orchestrator.rules.graph import Wait
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
 
@@ -36,6 +37,7 @@ class Waiting:
     since: datetime | None
     until: datetime | None = None
     label: str | None = None
+    token: str | None = None
     event: str | None = None
     payload: Any = None
 
@@ -43,7 +45,7 @@ class Waiting:
         """The fields as JSON has them."""
         about = {"run_id": self.run_id, "workflow_id": self.workflow_id, "resource_id": self.resource_id}
         times = {"since": milliseconds(self.since), "until": milliseconds(self.until)}
-        said = {"label": self.label, "event": self.event, "payload": plain(self.payload)}
+        said = {"label": self.label, "token": self.token, "event": self.event, "payload": plain(self.payload)}
         return about | {"step": self.step, "kind": self.kind} | times | said
 
     def cells(self) -> list[str]:
@@ -107,6 +109,6 @@ def _describe(reader: Reader, activation: Activation) -> Waiting:
             return Waiting(*about, "pause", moment(header.updated_at))
         case _:
             payload = payload_dict(reader.values.plain(activation.suspend))
-            return Waiting(
-                *about, "resume", moment(activation.suspended_at), label=activation.label or None, payload=payload
-            )
+            since, label = moment(activation.suspended_at), activation.label or None
+            token = make_resume_token(activation.suspend)
+            return Waiting(*about, "resume", since, label=label, token=token, payload=payload)

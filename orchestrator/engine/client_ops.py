@@ -249,12 +249,13 @@ def resume(
         raise RunNotSuspended(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
     graph = executor.graph_if_same(header)
     if graph is None and not executor.runtime.is_shared:
-        raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
+        raise graph_changed(header, "and no other process will go on with it: run the code it was started with")
     with error_context(header), observer.observe_call("resume", header) as observed:
         return _resume(executor, graph, header, data, target, context, per_step, observed)
 
 
-def _graph_changed(header: RunHeader, what_now: str) -> GraphChanged:
+def graph_changed(header: RunHeader, what_now: str) -> GraphChanged:
+    """Return the error that the run was started with another graph, with what follows from that."""
     text = f"run {header.run_id!r} was started with another graph of {header.workflow_id!r} than this process has"
     return GraphChanged(f"{text}, {what_now}", run_id=header.run_id, workflow_id=header.workflow_id)
 
@@ -270,7 +271,11 @@ def _resume(
     observed: CallObserver,
 ) -> RunHeader:
     awaiting = executor.store.load_awaiting(header.run_id)
-    activations = _resolve_target(executor, graph, header, awaiting, target, per_step)
+    try:
+        activations = _resolve_target(executor, graph, header, awaiting, target, per_step)
+    except RunNotSuspended:
+        _refuse_as_moved(executor, header)
+        raise
     limit = executor.settings.max_payload_bytes
     # One value for each activation, though the data is the same: each step checks it against a type of its own. A
     # paused step has not run yet, and so gets no resume data.
@@ -294,16 +299,36 @@ def _resume(
         executor,
         header,
         add_trace(observed, change),
-        lambda answer: _resume_error(header, activations),
+        lambda answer: _resume_error(answer, activations),
         lambda answer: commands.undo_resume(header, activations, awaiting, answer, (new_token(), new_token())),
     )
 
 
-def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception:
+def _refuse_as_moved(executor: Executor, header: RunHeader) -> None:
+    """Raise `RunNotSuspended` with the run's status, if it has moved since its header was read."""
+    found = executor.store.header(header.run_id)
+    if found is None:
+        raise RunNotFound(f"there is no run {header.run_id!r}", run_id=header.run_id)
+    if found.status != header.status:
+        text = f"run {header.run_id!r} is {found.status} by now: nothing in it is suspended"
+        about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+        raise RunNotSuspended(text, actual_status=found.status, **about) from None
+
+
+def _resume_error(answer: Refused, activations: list[Activation]) -> Exception:
+    """Tell why a resume was refused, by what the run is now: it may have ended, for whatever reason."""
+    header = answer.header
+    if header is None:
+        return RunNotFound("the run has been deleted meanwhile")
+    about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+    if header.status not in RESUMABLE or header.closed:
+        status = header.outcome or header.status
+        text = f"run {header.run_id!r} is {status} by now: only a suspended run can be resumed"
+        return RunNotSuspended(text, actual_status=status, **about)
     paused = all(activation.status == ActivationStatus.PAUSED for activation in activations)
     names = ", ".join(sorted({activation.step for activation in activations}))
-    text = f"{'run' if paused else 'step'} {names} of run {header.run_id!r} has been resumed by another caller"
-    return ResumeAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)
+    text = f"{'run' if paused else 'step'} {names} of run {header.run_id!r} has gone on: another caller has resumed it"
+    return ResumeAlreadyClaimed(text, **about)
 
 
 def _resolve_target(
@@ -326,7 +351,7 @@ def _resolve_target(
         # Of another graph the caller may not know the ids: the error says so, instead of "no such step".
         if graph is not None or not target.ids:
             raise
-        raise _graph_changed(header, f"so its stored step ids decide: {error}") from error
+        raise graph_changed(header, f"so its stored step ids decide: {error}") from error
 
 
 def _resume_data(graph: Graph | None, activation: Activation, data: Any) -> Any:

@@ -6,37 +6,32 @@ from typing import Any
 
 from orchestrator.codec import validate
 from orchestrator.definitions.bodies import WaitBody, body_of
-from orchestrator.engine.client_ops import graph_of, publish
+from orchestrator.engine.client_ops import graph_changed, graph_of, publish
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.read.value_reader import encode_value
-from orchestrator.errors import RunNotActive, RunNotFound, StepNotFound
+from orchestrator.errors import RunNotActive, RunNotFound, StepNotFound, StepNotSuspended
 from orchestrator.host import new_token
 from orchestrator.rules import commands
 from orchestrator.rules.change import Change, Committed
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.flow import waiter_path
-from orchestrator.rules.graph import Wait
-from orchestrator.rules.model import FINAL, RunHeader
+from orchestrator.rules.graph import Path, Wait
+from orchestrator.rules.model import FINAL, RunHeader, format_path
 from orchestrator.rules.value_ids import make_event_id
 
 _MAX_SENDS = 50  # tries to put one event into a mailbox that others change meanwhile
 
 
-def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> RunHeader:
+def send_event(executor: Executor, header: RunHeader, name: str, data: Any, scope: Path = ()) -> RunHeader:
     """Give `data` to the first wait for the event, in path order. Without one, keep it in the mailbox for the next.
 
-    One wait receives each event. Raises `InputInvalid` where the data does not fit, `StepNotFound` where the workflow
-    waits for no such event, `RunNotActive` where the run has ended.
+    With a `scope` only the waits of this nested workflow are meant. One wait receives each event. Raises `InputInvalid`
+    where the data does not fit, `StepNotFound` where the workflow waits for no such event, `RunNotActive` where the run
+    has ended, and `StepNotSuspended` where no wait of the nested workflow has begun.
     """
-    graph = graph_of(executor, header)
-    waits = [node for node in graph.walk() if isinstance(node, Wait) and node.event == name]
+    # The waits for one event have one type, so the first of them tells it.
+    body = body_of(_find_waits(executor, header, name, scope)[0])
     log_context = {"run_id": header.run_id, "workflow_id": header.workflow_id}
-    if not waits:
-        known = ", ".join(sorted({node.event for node in graph.walk() if isinstance(node, Wait)})) or "none"
-        raise StepNotFound(
-            f"workflow {header.workflow_id!r} waits for no event {name!r} (it waits for: {known})", **log_context
-        )
-    body = body_of(waits[0])
     schema = body.schema if isinstance(body, WaitBody) else None
     fitted = data if schema is None else validate(schema, data, header="Invalid event data: ")
     # One id for all tries: the value is written by the one that is accepted, and once.
@@ -45,7 +40,7 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> R
     if header.status in FINAL:
         header = _require_unended(executor, header)
     for _ in range(_MAX_SENDS):
-        change = _send_change(executor, header.run_id, name, key, text)
+        change = _send_change(executor, header, name, key, text, scope)
         answer = executor.store.commit(header.run_id, change)
         if isinstance(answer, Committed) and change.values:
             # Nothing is undone where the broker is away: the event has been taken, and its timer brings the message.
@@ -60,16 +55,41 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any) -> R
     )
 
 
-def _send_change(executor: Executor, run_id: str, name: str, key: str, text: str) -> Change:
+def _find_waits(executor: Executor, header: RunHeader, name: str, scope: Path) -> list[Wait]:
+    """Find the waits for the event in the scope. Raises `StepNotFound`, and `GraphChanged` for a scope that is none."""
+    graph = graph_of(executor, header)
+    try:
+        known = [node for node in graph.walk(scope) if isinstance(node, Wait)]
+    except LookupError as error:
+        raise graph_changed(header, f"which has no nested workflow at {format_path(scope)}") from error
+    if waits := [node for node in known if node.event == name]:
+        return waits
+    names = ", ".join(sorted({node.event for node in known})) or "none"
+    where = f"the nested workflow at {format_path(scope)} of {header.workflow_id!r}" if scope else ""
+    raise StepNotFound(
+        f"{where or f'workflow {header.workflow_id!r}'} waits for no event {name!r} (it waits for: {names})",
+        run_id=header.run_id,
+        workflow_id=header.workflow_id,
+    )
+
+
+def _send_change(executor: Executor, header: RunHeader, name: str, key: str, text: str, scope: Path) -> Change:
     """Read the mailbox and the first wait in it, and make the change."""
     # The change carries the mailbox version that was read here, and is refused where the mailbox has changed since. A
     # count of its entries would not do: one wait that went and one event that came leave the count as it was.
-    entries = executor.store.mail(run_id, name)
-    first = commands.find_first_waiter(entries)
-    found = executor.store.load(run_id, [waiter_path(first)]) if first else []
+    entries = executor.store.mail(header.run_id, name)
+    first = commands.find_first_waiter(entries, scope)
+    if scope and not first:
+        raise StepNotSuspended(
+            f"nothing in {format_path(scope)} of run {header.run_id!r} waits for the event {name!r} at present: send "
+            "it again once it does, or send it to the run as a whole, which keeps it for the next wait",
+            run_id=header.run_id,
+            workflow_id=header.workflow_id,
+        )
+    found = executor.store.load(header.run_id, [waiter_path(first)]) if first else []
     waiting = found[0] if found else None
     texts = StoredTexts({key: text})
-    return commands.send_event(name, entries, waiting, key, new_token(), texts, executor.settings.limits)
+    return commands.send_event(name, entries, waiting, key, new_token(), texts, executor.settings.limits, scope)
 
 
 def _require_unended(executor: Executor, header: RunHeader) -> RunHeader:

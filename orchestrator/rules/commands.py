@@ -324,13 +324,14 @@ def time_travel(
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-def find_first_waiter(entries: Iterable[str]) -> str:
-    """Find the entry of the first waiter in the order of the paths; the empty text where there is none.
+def find_first_waiter(entries: Iterable[str], scope: Path = ()) -> str:
+    """Find the entry of the scope's first waiter in the order of the paths; the empty text where there is none.
 
     Paths are compared as numbers: item 2 comes before item 10.
     """
-    waiters = (entry for entry in entries if entry.startswith(flow.WAITER))
-    return min(waiters, key=lambda entry: parse_path(flow.waiter_path(entry)), default="")
+    waiters = {entry: parse_path(flow.waiter_path(entry)) for entry in entries if entry.startswith(flow.WAITER)}
+    inside = [entry for entry, path in waiters.items() if path[: len(scope)] == scope]
+    return min(inside, key=lambda entry: waiters[entry], default="")
 
 
 def send_event(
@@ -341,14 +342,18 @@ def send_event(
     request_id: str,
     texts: StoredTexts,
     limits: CommitLimits,
+    scope: Path = (),
 ) -> Change:
-    """Give an event to the first waiter; without one, keep it in the mailbox for the next.
+    """Give an event to the scope's first waiter; without one, keep it in the run's mailbox for the next.
 
     `entries` is the mailbox as it was read, and `waiting` the activation at the path of its first waiter. An entry
-    whose wait is over is only removed. Such a change writes no values, and the caller reads again.
+    whose wait is over is only removed. Such a change writes no values, and the caller reads again. Raises ValueError
+    where a nested workflow has no waiter: the mailbox is the run's, and the next wait might be another's.
     """
     guard = RequestGuard(request_id, UNENDED)
-    first = find_first_waiter(entries)
+    first = find_first_waiter(entries, scope)
+    if scope and not first:
+        raise ValueError(f"nothing in {scope} waits for the event {name!r}")
     # A caller may send at the moment at which a step begins to wait. Each commits only if the mailbox has the version
     # that it has read, so one of them sees what the other did. The length would not do: a wait that has gone and an
     # event that has come leave it as it was.

@@ -12,6 +12,7 @@ from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.engine.read.value_reader import Values
 from orchestrator.ports import Store, StoredEvent
+from orchestrator.rules.addressing import make_resume_token
 from orchestrator.rules.events import EventType, is_reserved
 
 WORKFLOW = "WORKFLOW"
@@ -98,6 +99,7 @@ class EventReader:
             case EventType.STEP_SUSPENDED:
                 about |= {"status": "suspended", "payload": values.plain(str(doc["input"]))}
                 about |= {"suspend_payload": payload_dict(values.plain(str(doc["suspend"]))), "suspended_at": stored.at}
+                about |= {"resume_token": make_resume_token(str(doc["suspend"]))}
                 return about | ({"current_index": doc["index"]} if "index" in doc else {})
             case EventType.STEP_PROGRESS:
                 about |= {

@@ -99,6 +99,8 @@ class RunResult:
     suspend_payload: dict[str, Any] = field(default_factory=dict)
     # the step (and the item) of each label for `resume(label=…)`
     resume_labels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # the step (and the item) of each suspension, by its token for `resume(token=…)`
+    resume_tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     # the reason of a run that a tripwire ended
     tripwire: TripWire | None = None
     # step ids in the order in which the steps first ran
@@ -143,6 +145,7 @@ class RunRecord:
     steps: dict[str, StepResult] | None = None
     suspended: list[list[str]] | None = None
     resume_labels: dict[str, dict[str, Any]] | None = None
+    resume_tokens: dict[str, dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict of the fields that are not None: times in ms since 1970, errors without a stack."""
