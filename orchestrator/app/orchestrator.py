@@ -14,6 +14,7 @@ from orchestrator.app.configuration import CeleryApp, check_workflows, read_sett
 from orchestrator.app.run import Run
 from orchestrator.app.runs import Runs
 from orchestrator.definitions import Workflow
+from orchestrator.definitions.foreign import zoned
 from orchestrator.engine import restart
 from orchestrator.engine.client_ops import StartOptions
 from orchestrator.engine.contexts import resource_text
@@ -32,7 +33,8 @@ _RUN_ID = re.compile(r"[^\s/]{1,200}")
 class Orchestrator:
     """Runs workflows: in this process, or, given a Celery app, on its workers.
 
-    Settings are keywords, or else are read from the app's configuration (`orchestrator_store`, …). One per Celery app.
+    Settings are keywords, or else are read from the app's configuration (`orchestrator_lease_seconds`, …). One per
+    Celery app.
     """
 
     def __init__(
@@ -145,12 +147,11 @@ class Orchestrator:
     ) -> Run:
         """Create a run and start it, now, in `countdown` seconds or at `eta`. A start that is refused leaves nothing.
 
-        `workflow.delay` and `apply_async` call it.
+        `workflow.delay` and `apply_async` call it. An `eta` without a zone is UTC, as Celery takes it.
         """
         delay = round((countdown or 0.0) * 1000)
         if eta is not None:
-            moment = eta if eta.tzinfo else eta.astimezone()
-            delay = max(0, round(moment.timestamp() * 1000) - self.store.now())
+            delay = max(0, round(zoned(eta, self.app).timestamp() * 1000) - self.store.now())
         is_new = run_id is None or self.store.header(run_id) is None
         run = self.create_run(workflow, run_id=run_id, resource_id=resource_id)
         try:

@@ -101,7 +101,7 @@ def _prepare_task(attempt: Attempt, body: TaskBody) -> Call:
         except Exception as error:
             # `self.retry()` of an existing task means a retry of its activation: the task's own retry message would go
             # past the run.
-            seconds = retry_seconds(error)
+            seconds = retry_seconds(error, getattr(attempt.services.owner, "app", None))
             if seconds is None:
                 raise
             raise RetryAsked(seconds, error) from error
