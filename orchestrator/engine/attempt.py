@@ -207,7 +207,7 @@ class Attempt:
         activation, limit = self.activation, self.services.settings.max_payload_bytes
         require_unicode(kind, f"type of an event of step {activation.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {activation.step!r}", limit=limit)
-        self.chunks.add(make_written(kind, activation, text, self.source), len(text))
+        self.chunks.add(make_written(kind, activation, text, self.source, activation.seq), len(text))
 
     def _send(self, flush: Flush) -> Committed | Refused:
         number, events = flush
