@@ -58,6 +58,7 @@ class RunQuery:
     before: int | None = None  # ms; keeps the runs that were last written earlier
     limit: int = 100
     offset: int = 0
+    awaiting: bool = False  # keeps the runs with `RunHeader.is_awaiting`
 
 
 @dataclass(frozen=True, slots=True)

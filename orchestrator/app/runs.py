@@ -39,10 +39,14 @@ class Runs:
         workflow: object = None,
         status: str | None = None,
         resource_id: str | None = None,
+        awaiting: bool = False,
         limit: int = 100,
         offset: int = 0,
     ) -> RunPage:
-        """List stored runs, newest first. `workflow` is one or its id; a filter that is None matches everything."""
+        """List stored runs, newest first. `workflow` is one or its id; a filter that is None matches everything.
+
+        With `awaiting`, those in which something waits for a resume or an event, while other parts may still run.
+        """
         if limit < 0 or offset < 0:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
@@ -50,7 +54,7 @@ class Runs:
             return RunPage([], 0)  # a status of nested workflows only; a run that sleeps is running
         wanted_status = None if status is None else str(RunStatus(status))
         resource = None if resource_id is None else resource_text(resource_id)
-        found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset))
+        found = self._client.store.runs(RunQuery(workflow_id, wanted_status, resource, None, limit, offset, awaiting))
         readers = (self._client.reader(header) for header in found.headers)
         return RunPage([reader.run_record({}, nested=False) for reader in readers], found.total)
 

@@ -17,12 +17,11 @@ from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.ports import RunQuery
 from orchestrator.rules.addressing import make_resume_token
 from orchestrator.rules.graph import Wait
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
 
 _PAGE = 200
 _MAX_PAYLOAD = 80
 _COLUMNS = ("RUN", "WORKFLOW", "RESOURCE", "STEP", "WAITS FOR", "SINCE", "UNTIL", "PAYLOAD")
-_STATES = (StoredStatus.SUSPENDED, StoredStatus.PAUSED, StoredStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +76,15 @@ def show(at: Session, workflow: str | None, resource: str | None) -> None:
 def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | None) -> Iterator[RunHeader]:
     """Runs in which something waits, each once. One that runs may have an arm that does."""
     seen: set[str] = set()
-    for state in _STATES:
-        offset = 0
-        while page := orchestrator.store.runs(
-            RunQuery(workflow, state.value, resource, limit=_PAGE, offset=offset)
-        ).headers:
-            offset += len(page)
-            for header in page:
-                if header.run_id not in seen and header.suspended + header.waiting + header.paused:
-                    seen.add(header.run_id)
-                    yield header
+    offset = 0
+    while page := orchestrator.store.runs(
+        RunQuery(workflow, resource_id=resource, awaiting=True, limit=_PAGE, offset=offset)
+    ).headers:
+        offset += len(page)
+        for header in page:
+            if header.run_id not in seen:
+                seen.add(header.run_id)
+                yield header
 
 
 def _waiting_in(orchestrator: Orchestrator, header: RunHeader) -> list[Waiting]:

@@ -29,6 +29,7 @@ def matches(header: RunHeader, query: RunQuery) -> bool:
         and query.status in (None, header.status)
         and query.resource_id in (None, header.resource_id)
         and (query.before is None or header.updated_at < query.before)
+        and (header.is_awaiting or not query.awaiting)
     )
 
 

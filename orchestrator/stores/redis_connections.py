@@ -20,7 +20,7 @@ from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url, shown_url
 
-FORMAT = 2  # of keys and documents; another one is not read, neither an older nor a newer
+FORMAT = 3  # of keys and documents; another one is not read, neither an older nor a newer
 BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
 _MAX_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the server has a limit of its own
 

@@ -124,8 +124,12 @@ def index_prefix(query: RunQuery) -> tuple[str, bool]:
     """Return the beginning of the index members of these runs, and True where nothing else has to be compared.
 
     Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status,
-    one by both and one by resource. Other conditions are compared with the headers.
+    one by both, one by resource, and one while something in it is awaited. Other conditions are compared with the
+    headers.
     """
+    if query.awaiting:  # few among many: the rest is compared
+        others = (query.workflow_id, query.status, query.resource_id, query.before)
+        return "h", all(each is None for each in others)
     exact = query.before is None
     if query.resource_id:
         return "r" + _part(query.resource_id), exact and query.workflow_id is None and query.status is None

@@ -522,7 +522,9 @@ def test_another_number_of_shards_is_refused(redis_server: RedisServer, store: R
 def test_another_format_is_refused(redis_server: RedisServer, client: redis.Redis, stored: int) -> None:
     """Also that of a development version before the first release, whose documents have other field names."""
     client.set(Layout("orchestrator", 16).format, f'{{"format":{stored},"shards":16}}')
-    with pytest.raises(StoreUnavailable, match=f"its format is {stored}, and this version reads format 2 alone"):
+    with pytest.raises(
+        StoreUnavailable, match=f"its format is {stored}, and this version reads format {module.FORMAT} alone"
+    ):
         RedisStore(redis_server.url(DB)).header("run")
 
 

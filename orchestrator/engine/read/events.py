@@ -38,7 +38,7 @@ class Event:
     payload: Any = field(default_factory=dict)
     # the writing step's dotted id path, or "WORKFLOW" for every type that begins with `workflow-`
     source: str = WORKFLOW
-    # of what a step wrote: tells the attempts at one step apart, and is greater for a later one; else None
+    # of what a step wrote, and of its retrying: tells the attempts apart, and is greater for a later one; else None
     attempt: int | None = None
 
 

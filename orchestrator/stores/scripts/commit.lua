@@ -284,6 +284,18 @@ local function save_resource(before)
   if now_of ~= '' then redis.call('ZADD', KEYS[11], 0, string.format('r%d:%s:', #now_of, now_of) .. tail) end
 end
 
+-- As `RunHeader.is_awaiting`.
+local function is_awaiting()
+  return header.suspended + header.waiting + header.paused > 0 and not RUN[header.status].final
+end
+
+local function save_awaiting(before)
+  local now_is = is_awaiting()
+  if now_is == before then return end
+  local member = string.format('h%015d:%s', header.created_at, run_id)
+  if now_is then redis.call('ZADD', KEYS[11], 0, member) else redis.call('ZREM', KEYS[11], member) end
+end
+
 local function save_index(before)
   if header.status == before then return end
   local workflow = header.workflow_id
@@ -302,6 +314,7 @@ if not load_header() then return {'unknown'} end
 local refused = check_guards() or find_obstacle()
 if refused then return refused end
 
+local awaited = is_awaiting()
 local status, settle_count, resource = header.status, header.settle_count, header.resource_id
 begin()
 for _, path in ipairs(change.drop or {}) do remove(path) end
@@ -315,6 +328,7 @@ trim()
 save()
 save_index(status)
 save_resource(resource)
+save_awaiting(awaited)
 if header.settle_count > settle_count then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.settle_count) end
 local reply = {'', header_text, reply_text}
 return claimed and package(reply, claimed) or reply

@@ -52,6 +52,6 @@ for from = 1, #paths, 4000 do
 end
 local tail = string.format('%015d:%s', header.created_at, ARGV[1])
 local workflow, in_status = part(header.workflow_id), part(status)
-redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. in_status .. tail,
+redis.call('ZREM', KEYS[11], 'a' .. tail, 'h' .. tail, 'w' .. workflow .. tail, 's' .. in_status .. tail,
   'b' .. workflow .. in_status .. tail, 'r' .. part(header.resource_id) .. tail)
 return unlink()

@@ -30,10 +30,11 @@ PACKAGE = """SELECT 'value', id, text FROM {values} WHERE run_id = :run AND id {
     UNION ALL SELECT 'context', key, text FROM {context} WHERE run_id = :run"""
 
 UPDATE_RUN = """UPDATE {runs} SET workflow_id = :workflow_id, resource_id = :resource_id, status = :status,
-    updated_at = :updated_at, settle_count = :settle_count, events = :events, doc = :doc WHERE run_id = :run"""
-INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at,
-    settle_count, events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :updated_at, :updated_at,
-    :settle_count, 0, :doc) ON CONFLICT (run_id) DO NOTHING"""
+    awaiting = :awaiting, updated_at = :updated_at, settle_count = :settle_count, events = :events, doc = :doc
+    WHERE run_id = :run"""
+INSERT_RUN = """INSERT INTO {runs} (run_id, namespace, workflow_id, resource_id, status, awaiting, created_at,
+    updated_at, settle_count, events, doc) VALUES (:run, :namespace, :workflow_id, :resource_id, :status, :awaiting,
+    :updated_at, :updated_at, :settle_count, 0, :doc) ON CONFLICT (run_id) DO NOTHING"""
 PUT_ACTIVATIONS = """INSERT INTO {activations} (run_id, path, status, awaiting, doc) {rows text text text int text}
     ON CONFLICT (run_id, path)
     DO UPDATE SET status = excluded.status, awaiting = excluded.awaiting, doc = excluded.doc"""

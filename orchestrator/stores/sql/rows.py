@@ -85,6 +85,7 @@ def columns(of: RunHeader) -> dict[str, Any]:
         "workflow_id": encode_name(of.workflow_id),
         "resource_id": encode_name(of.resource_id),
         "status": of.status,
+        "awaiting": int(of.is_awaiting),
         "updated_at": of.updated_at,
         "settle_count": of.settle_count,
         "doc": pack(of.doc()),

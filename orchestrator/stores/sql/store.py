@@ -384,4 +384,6 @@ def _filter(query: RunQuery) -> tuple[str, dict[str, Any]]:
     if query.before is not None:
         wanted["before"] = query.before
         where.append("updated_at < :before")
+    if query.awaiting:
+        where.append("awaiting = 1")
     return " AND ".join(where) or "true", wanted
