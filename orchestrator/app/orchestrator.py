@@ -22,7 +22,7 @@ from orchestrator.engine.executor import Executor
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
-from orchestrator.host import new_run_id
+from orchestrator.host import new_first_commit, new_run_id
 from orchestrator.ports import RunQuery, Store
 from orchestrator.rules.model import RunHeader, StoredStatus
 
@@ -104,6 +104,9 @@ class Orchestrator:
         header = RunHeader(
             run_id=run_id or new_run_id(),
             workflow_id=flow.id,
+            # Messages of a run that was deleted may still be on their way. They name a `seq`, which is the number of a
+            # commit: a later run of the same id must not come to it.
+            commits=0 if run_id is None else new_first_commit(),
             resource_id=resource_text(resource_id),
             fingerprint=flow.compiled.fingerprint,
             namespace=self.settings.namespace,

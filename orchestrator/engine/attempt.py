@@ -139,7 +139,7 @@ class Attempt:
             iteration=activation.iteration or (around[-1] if around else None),
             index=activation.index if activation.index >= 0 else None,
             restarted=activation.restarted,
-            idempotency_key=idempotency_key(header.run_id, header.generation, activation),
+            idempotency_key=idempotency_key(header, activation),
             abort_signal=self.signal,
             logger=RunLogger(self.log_context),
             orchestrator=self.services.owner,

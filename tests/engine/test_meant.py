@@ -159,6 +159,30 @@ def test_a_token_is_a_text(orchestrator: Orchestrator, wrong: Any) -> None:
         run.submit_resume("yes", token=wrong)
 
 
+# --- an id that is used again ---------------------------------------------------------------------------------------
+
+
+def test_what_is_under_way_of_a_deleted_run_does_not_touch_the_next_of_its_id() -> None:
+    """A message names a number that the second run never comes to; other systems see other keys."""
+    keys: list[str] = []
+    note = step(lambda _, ctx: keys.append(ctx.idempotency_key), id="note")
+    flow = Workflow("noting").then(note).then(ask).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        sent: list[tuple[str, int]] = []
+        for _ in range(2):
+            run = orchestrator.create_run(flow, run_id="order-7")
+            assert run.start(1).status == "suspended"
+            # The messages of the run before, those that it has sent and some that it might have.
+            for path, seq in sent:
+                assert all(orchestrator.executor.execute("order-7", path, seq + more) is None for more in range(-3, 9))
+            assert run.status == "suspended"
+            sent = [(found.path, found.seq) for found in orchestrator.store.load("order-7")]
+            run.cancel()
+            orchestrator.runs.delete("order-7")
+    assert len(set(keys)) == len(keys) == 2
+    assert all(key.startswith("order-7.") and key.endswith("/0") for key in keys)
+
+
 # --- what happened meanwhile -----------------------------------------------------------------------------------------
 
 
