@@ -263,6 +263,10 @@ class Run(RunHandle):
         has_settled = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
         if not has_settled:
             refuse_inside_step("run.events()")
+        if after:
+            self.client.store.events(
+                self.root_id, after, 1
+            )  # raises for a text that is no cursor, before iteration begins
         found = pages(self, after or "", Until(base.settle_count - 1 if has_settled else base.settle_count))
         return (event for page in found for event in page)
 

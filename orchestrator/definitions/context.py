@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 from orchestrator.codec import require_unicode
 from orchestrator.definitions.entry import TypedEntry, WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.definitions.statuses import RunStatus
 from orchestrator.definitions.telemetry import current_span
 from orchestrator.rules.events import EventType, is_reserved
 
@@ -248,8 +249,8 @@ def id_of(step: Any) -> str:
 class RunInfo:
     """A run as `on_start`, `on_finish` and `on_error` see it."""
 
-    # One of `RunStatus`, as text.
-    status: str
+    # The status that it settles with; `pending` in `on_start`.
+    status: RunStatus
     # The run's result, None unless it has ended well.
     result: Any
     # The run's error, None unless it has failed.

@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.bodies import definition_at
 from orchestrator.definitions.context import RunInfo
+from orchestrator.definitions.statuses import RunStatus
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import resolve_value
 from orchestrator.engine.logs import RunLogger, log_context
@@ -103,7 +104,7 @@ def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:
     """Make the argument of a hook of a run that has settled."""
     header, result = reader.header, reader.run_result()
     return RunInfo(
-        status=str(result.status),
+        status=result.status,
         result=result.result,
         error=result.error,
         steps=result.steps,
@@ -126,7 +127,7 @@ def started_info(
     """Make the argument of `on_start`."""
     # Of the given values, because nothing is stored yet.
     return RunInfo(
-        status=StoredStatus.PENDING.value,
+        status=RunStatus.PENDING,
         result=None,
         error=None,
         steps={},

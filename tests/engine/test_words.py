@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 
 import pytest
 
-from orchestrator import Context, Orchestrator, Workflow, step
+from orchestrator import Context, Orchestrator, RunStatus, Workflow, step
 
 
 def suspends(ctx: Context) -> None:
@@ -84,3 +84,13 @@ def test_a_map_is_tried_again_as_the_workflow_says() -> None:
     with Orchestrator(workflows=[flow]) as orchestrator:
         assert orchestrator.create_run(flow).start(1).result == 2
     assert calls == [1, 1, 1]
+
+
+def test_hooks_get_the_status_as_everybody_does() -> None:
+    """As a `RunStatus`, from the first hook to the last."""
+    seen: list[object] = []
+    note = lambda info: seen.append(info.status)  # noqa: E731
+    flow = Workflow("told", on_start=note, on_finish=note).then(step(lambda data: data, id="same")).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        orchestrator.create_run(flow).start(1)
+    assert [repr(status) for status in seen] == [repr(RunStatus.PENDING), repr(RunStatus.SUCCESS)]

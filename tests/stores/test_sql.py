@@ -761,3 +761,10 @@ def test_sweeps_clear_dead_timers_away(place: Place, word: dict[str, Any]) -> No
     place.execute(f"UPDATE orchestrator_timers SET deadline = 2 WHERE run_id = '{active}'")
     assert [due.header.run_id for due in store.due_timers("n", limit=5)] == [active]
     assert place.execute("SELECT count(*) FROM orchestrator_timers") == [(1,)]
+
+
+def test_an_at_sign_in_a_password_is_refused_without_showing_it() -> None:
+    """The rest of the password would be taken, and shown, for the server's name."""
+    with pytest.raises(ValueError, match="write one that is in a password as %40") as caught:
+        SqlStore("postgresql+psycopg://user:sec@ret@host/db")
+    assert "ret" not in str(caught.value).replace("secret", "")

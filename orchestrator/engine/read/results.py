@@ -9,23 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.codec import as_json, error_to_dict, key_as_json
+from orchestrator.definitions.statuses import RunStatus as RunStatus
 from orchestrator.errors import RunCanceled, RunFailed, RunNotFinished, TripWire
-
-
-class RunStatus(StrEnum):
-    """The status of a run."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    WAITING = "waiting"
-    SUSPENDED = "suspended"
-    PAUSED = "paused"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELED = "canceled"
-    TRIPWIRE = "tripwire"
-    # what is stored under the run's id cannot be read; the run can be listed and deleted, and nothing else
-    UNREADABLE = "unreadable"
 
 
 class StepStatus(StrEnum):
