@@ -49,7 +49,9 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
     launchers[workflow.id] = launcher
     workflow_id = workflow.id
 
-    def start(self: Task, input: Any = None) -> Any:
+    def start(self: Task, input: Any = None, *more: Any, **fields: Any) -> Any:
+        if more or fields:
+            raise TypeError(f"workflow {workflow_id!r} takes one input, which may be a dict: args=[input], no kwargs")
         if linked := [name for name in _LINKS if getattr(self.request, name, None)]:
             text = f"workflow {workflow_id!r} cannot be followed by others ({', '.join(linked)}): its task ends when "
             raise ValueError(text + "the run has begun. Make what follows a step, or send it from the last step")
@@ -62,6 +64,8 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
         else:
             if self.request.is_eager and run.ready():  # as any other eager task has its result at once
                 return run.wait_until_settled(0, 0, final=True).unwrap()
+            if self.request.called_directly:  # as a function, or by Celery's own `starmap`: no message's result is due
+                return run.run_id
         raise Ignore
 
     def check() -> None:
