@@ -54,9 +54,9 @@ result_backend = os.environ.get("RESULT_BACKEND")
 
 # --- orchestrator --------------------------------------------------------------------------------------------------
 
-# Where runs are kept; all processes that start, run or read them need the same. `celery report` shows this setting in
-# clear; `orchestrator_database_url` means the same and is masked there.
-orchestrator_store = os.environ.get("ORCHESTRATOR_STORE", "redis://localhost:6379/1")
+# Where runs are kept; all processes that start, run or read them need the same. `celery report` and `inspect conf`
+# mask a name with DATABASE in it.
+orchestrator_database_url = os.environ.get("ORCHESTRATOR_STORE", "redis://localhost:6379/1")
 
 # How long a worker that has gone silent keeps its step; running steps renew it every third of this. Shorter: a crash is
 # noticed sooner. Longer: a step may block the interpreter for longer without being taken for lost.

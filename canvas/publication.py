@@ -80,6 +80,8 @@ def _payload(run_id: str, doc: Doc) -> Doc:
             about = {"current_index": doc["index"]}
         case EventType.STEP_START:
             about = {"resumed": "resume" in doc}
+        case EventType.STEP_RETRYING:
+            about = {"retry_count": doc["retry_count"]}
         case EventType.STEP_RESULT:
             about = {"status": doc["status"]}
         case _:

@@ -287,6 +287,14 @@ class StepNotSuspended(OrchestratorError):
     """The step is not suspended, so it cannot be resumed."""
 
 
+class SuspensionOver(StepNotSuspended):
+    """The suspension that was meant is over: it was answered, or the step has gone another way since."""
+
+
+class RunIsNested(OrchestratorError):
+    """A nested workflow is a part of its run: only the run as a whole can be canceled or restarted."""
+
+
 class RunNotFinished(OrchestratorError):
     """The run has no result yet: it is suspended or paused."""
 

@@ -48,6 +48,11 @@ def new_run_id() -> str:
     return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
+def new_first_commit() -> int:
+    """A number for the commits of a run to count from, where another run may have had its id: hardly one comes back."""
+    return secrets.randbelow(2**40)  # leaves room below 2**53, up to which Lua and JavaScript count exactly
+
+
 def is_main_thread() -> bool:
     """Tell whether this is the thread that signals interrupt."""
     return threading.current_thread() is threading.main_thread()

@@ -57,6 +57,7 @@ class RunQuery:
     resource_id: str | None = None
     limit: int = 100
     offset: int = 0
+    awaiting: bool = False  # keeps the runs with `RunHeader.is_awaiting`
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ def _caller(task: Task, original: Callable[..., Any]) -> Callable[[TaskEntry, An
         try:
             return original(*args, **kwargs)
         except Retry as retry:
-            raise RetryAsked(retry_seconds(retry) or 0.0, retry.exc) from retry.exc
+            raise RetryAsked(retry_seconds(retry, task.app) or 0.0, retry.exc) from retry.exc
         finally:
             request.retries, request.is_eager, request.args, request.kwargs = before
 

@@ -55,7 +55,9 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
     launchers[workflow.id] = launcher
     workflow_id = workflow.id
 
-    def start(self: Task, input: Any = None) -> Any:
+    def start(self: Task, input: Any = None, *more: Any, **fields: Any) -> Any:
+        if more or fields:
+            raise TypeError(f"workflow {workflow_id!r} takes one input, which may be a dict: args=[input], no kwargs")
         return _start(self.request, launchers[workflow_id], workflow_id, input)
 
     def check() -> None:
@@ -91,6 +93,8 @@ def _start(request: Any, launcher: Launcher, workflow_id: str, input: Any) -> An
     else:
         if request.is_eager and run.ready():  # as any other eager task has its result at once
             return run.wait_until_settled(0, 0, final=True).unwrap()
+        if request.called_directly:  # as a function, or by Celery's own `starmap`: no message's result is due
+            return run.run_id
     raise Ignore
 
 

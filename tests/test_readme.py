@@ -66,7 +66,7 @@ DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "django
 INSTALLED_APPS = ["orders"]
 ROOT_URLCONF = "mysite.urls"
 CELERY_BROKER_URL = "memory://localhost/"
-CELERY_ORCHESTRATOR_STORE = "sqlite:///runs.db"
+CELERY_ORCHESTRATOR_DATABASE_URL = "sqlite:///runs.db"
 """
 DJANGO_URLS = """
 from django.urls import path

@@ -29,7 +29,7 @@ def store_beside(broker_url: str) -> str:
 
 app = Celery("orders", broker=broker)
 app.conf.update(
-    orchestrator_store=os.environ.get("ORCHESTRATOR_STORE") or store_beside(broker),
+    orchestrator_database_url=os.environ.get("ORCHESTRATOR_STORE") or store_beside(broker),
     orchestrator_tick_seconds=0.5,
     task_default_queue="orders-example",  # a queue of its own: the broker may have other users
     worker_prefetch_multiplier=1,

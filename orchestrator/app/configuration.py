@@ -4,15 +4,23 @@ configuration, then from the defaults.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import difflib
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
+from pydantic import ValidationError
+
+from orchestrator.codec import type_adapter
 from orchestrator.definitions import Workflow
 from orchestrator.engine.settings import Settings
 from orchestrator.ports import Store
 
 _NAMES = tuple(f.name for f in fields(Settings))
+_PREFIX = "orchestrator_"  # of the names of settings in the configuration of a Celery app
+# Both name the store. Celery masks the second in `celery report` and `inspect conf`, for the word in it.
+_STORE, _SECRET_STORE = "store", "database_url"
 
 
 class CeleryApp(Protocol):
@@ -20,6 +28,8 @@ class CeleryApp(Protocol):
 
     main: Any
     conf: Any
+    # Of the names of settings in the user's module; None for none.
+    namespace: Any
 
 
 def require_app(app: object) -> None:
@@ -42,22 +52,80 @@ def check_workflows(given: object) -> list[Workflow]:
 def read_settings(
     app: CeleryApp | None, store: str | Store | None, given: dict[str, Any]
 ) -> tuple[str | Store, Settings]:
-    """Return the store (or its URL) and the settings. Raises TypeError for a keyword that is no setting."""
+    """Return the store (or its URL) and the settings.
+
+    Raises TypeError for a keyword that is no setting, and ValueError for a name in the app's configuration that is
+    none, for a value of the wrong type, and for a password where Celery would show it.
+    """
     unknown = set(given) - set(_NAMES)
     if unknown:
         raise TypeError(f"no setting {', '.join(sorted(unknown))}: choose from store, {', '.join(_NAMES)}")
     if app is None:
-        return store or "memory://", Settings(**given)
-    found = {name: value for name in _NAMES if (value := app.conf.get(f"orchestrator_{name}")) is not None}
+        return store or "memory://", _make_settings(given)
+    _refuse_misspelled(app)
+    found = {name: value for name in _NAMES if (value := app.conf.get(_PREFIX + name)) is not None}
     if "namespace" not in found:
         found["namespace"] = app.main or "default"
-    settings = Settings(**{**found, **given})
-    url = store or app.conf.get("orchestrator_store") or app.conf.get("orchestrator_database_url")
+    settings = _make_settings({**found, **given})
+    url = store or _configured_store(app)
     if url is None and app.conf.task_always_eager:
         url = "memory://"
     if url is None:
         raise ValueError(
-            "an orchestrator on Celery workers needs a store that they share: set `orchestrator_store` in the app's "
-            "configuration, for example 'redis://localhost/1' or 'sqlite:///runs.db'"
+            "an orchestrator on Celery workers needs a store that they share: set `orchestrator_database_url` in the "
+            "app's configuration, for example to 'redis://localhost/1' or 'sqlite:///runs.db'"
         )
     return url, settings
+
+
+def _make_settings(given: dict[str, Any]) -> Settings:
+    """Make the settings of what was given: texts, as an environment has them, become numbers and truth values."""
+    types = get_type_hints(Settings)
+    if isinstance(given.get("secret_context_keys"), str):
+        return Settings(**given)  # refused there: to pydantic a text is a collection, too
+    return Settings(**{name: _parse(name, types[name], value) for name, value in given.items()})
+
+
+def _parse(name: str, kind: Any, value: Any) -> Any:
+    try:
+        return type_adapter(kind).validate_python(value)
+    except ValidationError as error:
+        # Without the value: it may be a secret.
+        problem = error.errors(include_input=False, include_url=False)[0]["msg"]
+        raise ValueError(f"{_PREFIX}{name}: {problem} (it is of the type {type(value).__name__})") from None
+
+
+def _refuse_misspelled(app: CeleryApp) -> None:
+    """Raise ValueError for a setting of ours that is none: it would be left out without a word."""
+    known = [*_NAMES, _STORE, _SECRET_STORE]
+    for name in _own_names(app):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            remedy = f"did you mean {_PREFIX}{near[0]}?" if near else f"choose from {', '.join(known)}"
+            raise ValueError(f"the app's configuration has {_PREFIX}{name}, which is no setting: {remedy}")
+
+
+def _own_names(app: CeleryApp) -> Iterator[str]:
+    # With a namespace (`namespace="CELERY"` in Django) the names in the user's module begin with that.
+    prefix = (app.namespace or "").lower()
+    begins = tuple(f"{start}{_PREFIX}" for start in ({"", f"{prefix}_"} if prefix else {""}))
+    for key in filter(lambda key: isinstance(key, str), app.conf):
+        start = next((each for each in begins if key.lower().startswith(each)), None)
+        # Beside a namespace, a plain name in capitals is the user's own, which Celery does not read.
+        if start is not None and (start != _PREFIX or not prefix or key.islower()):
+            yield key.lower()[len(start) :]
+
+
+def _configured_store(app: CeleryApp) -> Any:
+    shown, masked = app.conf.get(_PREFIX + _STORE), app.conf.get(_PREFIX + _SECRET_STORE)
+    if isinstance(shown, str) and _has_password(shown):
+        raise ValueError(
+            f"{_PREFIX}{_STORE} has a password, which `celery report` and `celery inspect conf` would show to whoever "
+            f"asks: name the setting {_PREFIX}{_SECRET_STORE}, which they mask"
+        )
+    return shown or masked
+
+
+def _has_password(url: str) -> bool:
+    # Not by `urlsplit`: a password that holds a slash unquoted ends the host too early for it.
+    return re.search(r"^(?!sqlite|memory)[^:]+://[^@]*:[^@]*@|[?&]password=", url) is not None

@@ -26,6 +26,8 @@ class ResumeKeywords(TypedDict, total=False):
     label: str | None
     # The item of a foreach.
     index: int | None
+    # One suspension, as `resume_tokens` shows it; refused with `SuspensionOver` once that is over.
+    token: str | None
     # Values that are merged into the run's request context.
     request_context: Mapping[str, Any] | None
     # Go on by one step, and pause again.

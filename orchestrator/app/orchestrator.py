@@ -14,6 +14,7 @@ from orchestrator.app.configuration import CeleryApp, check_workflows, read_sett
 from orchestrator.app.run import Run
 from orchestrator.app.runs import Runs
 from orchestrator.definitions import Workflow
+from orchestrator.definitions.foreign import zoned
 from orchestrator.engine import client_ops, restart
 from orchestrator.engine.client_ops import StartOptions
 from orchestrator.engine.contexts import resource_text
@@ -21,7 +22,7 @@ from orchestrator.engine.executor import Executor
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
-from orchestrator.host import new_run_id, new_token
+from orchestrator.host import new_first_commit, new_run_id, new_token
 from orchestrator.ports import RunQuery, Store
 from orchestrator.rules.model import RunHeader, StoredStatus
 
@@ -32,7 +33,8 @@ _RUN_ID = re.compile(r"[^\s/]{1,200}")
 class Orchestrator:
     """Runs workflows: in this process, or, given a Celery app, on its workers.
 
-    Settings are keywords, or else are read from the app's configuration (`orchestrator_store`, …). One per Celery app.
+    Settings are keywords, or else are read from the app's configuration (`orchestrator_lease_seconds`, …). One per
+    Celery app.
     """
 
     def __init__(
@@ -111,6 +113,9 @@ class Orchestrator:
         header = RunHeader(
             run_id=run_id or new_run_id(),
             workflow_id=flow.id,
+            # Messages of a run that was deleted may still be on their way. They name a `seq`, which is the number of a
+            # commit: a later run of the same id must not come to it.
+            commits=0 if run_id is None else new_first_commit(),
             resource_id=resource_text(resource_id),
             fingerprint=flow.compiled.fingerprint,
             namespace=self.settings.namespace,
@@ -159,13 +164,13 @@ class Orchestrator:
     ) -> Run:
         """Create a run and start it, now, in `countdown` seconds or at `eta`. A start that is refused leaves nothing.
 
-        `workflow.delay` and `apply_async` call it. With `patience` it waits so many seconds for a store that is away,
-        and a broker that is away is left to the scheduler, whatever the settings say.
+        `workflow.delay` and `apply_async` call it. An `eta` without a zone is UTC, as Celery takes it. With `patience`
+        it waits so many seconds for a store that is away, and a broker that is away is left to the scheduler, whatever
+        the settings say.
         """
         delay = round((countdown or 0.0) * 1000)
         if eta is not None:
-            moment = eta if eta.tzinfo else eta.astimezone()
-            delay = max(0, round(moment.timestamp() * 1000) - self.store.now())
+            delay = max(0, round(zoned(eta, self.app).timestamp() * 1000) - self.store.now())
         self._refuse_late_eagerness()
         flow, begin = self._flow_of(workflow), StartOptions(input, state, request_context or {})
         header = self._launch(flow, run_id, resource_id, begin, delay, patience)

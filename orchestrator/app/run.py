@@ -16,7 +16,7 @@ from orchestrator.engine.client_ops import UNSET, StartOptions
 from orchestrator.engine.read.events import Event
 from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.engine.requests import graph_of
-from orchestrator.errors import RunNotSuspended, StartAlreadyClaimed
+from orchestrator.errors import RunIsNested, RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic
 from orchestrator.rules.addressing import Target, id_path, step_ids
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
@@ -36,9 +36,9 @@ class CancelReport:
 class Run(RunHandle):
     """One run of a workflow. Blocking methods wait until the run has settled: it has ended, is suspended or paused.
 
-    A run id of the form `<run id>/<path>` names a nested workflow: status and results are its own, and `resume` means
-    the suspended steps inside. Beyond that it is a part of its run: it cannot be started by itself, its events are
-    those of the run, and waiting, restarting and canceling mean the run as a whole.
+    A run id of the form `<run id>/<path>` names a nested workflow: status and results are its own, `resume` means the
+    suspended steps inside, and `send_event` the waits inside. Beyond that it is a part of its run: it cannot be
+    started, restarted or canceled by itself, its events are those of the run, and waiting means the run as a whole.
     """
 
     # More public methods than most classes: each verb of the public API in its ways to wait.
@@ -123,11 +123,12 @@ class Run(RunHandle):
         """Give `data` to a suspended step and wait until the run settles again. A refused run stays resumable.
 
         `step` (an id, a step, a list of either, a dotted path), `label` and `index` (of a foreach item) name the step.
-        Without them the run has one suspended step, and it is that. `request_context` is merged into the run's. A
-        paused run goes on to its end, or with `per_step` by one step.
+        Without them the run has one suspended step, and it is that. A `token` names one suspension of a step, as
+        `RunResult.resume_tokens` shows it: an answer to it goes to no later one. `request_context` is merged into the
+        run's. A paused run goes on to its end, or with `per_step` by one step.
 
-        Raises `RunNotSuspended`, `StepNotSuspended`, `ResumeAmbiguous`, `InputInvalid`, `ResumeAlreadyClaimed`,
-        `GraphChanged`, `TypeError`, `TimeoutError`.
+        Raises `RunNotSuspended`, `StepNotSuspended`, `SuspensionOver`, `ResumeAmbiguous`, `InputInvalid`,
+        `ResumeAlreadyClaimed`, `GraphChanged`, `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.resume()")
         require_known("resume", options, ResumeKeywords)
@@ -158,16 +159,19 @@ class Run(RunHandle):
         if header.status == StoredStatus.PENDING:
             text = f"run {self.run_id!r} has not been started: there is nothing to resume"
             raise RunNotSuspended(text, run_id=self.run_id, workflow_id=header.workflow_id, actual_status=header.status)
-        target = Target(options.get("step"), options.get("label"), options.get("index"), self._scope)
+        named = options.get("step"), options.get("label"), options.get("index")
+        target = Target(*named, self._scope, options.get("token"))
         context, per_step = options.get("request_context") or {}, options.get("per_step", False)
         return client_ops.resume(self.client.executor, header, data, target, context, per_step)
 
     def send_event(self, name: str, data: Any = None) -> None:
         """Send the event that a `wait_for_event` of this run waits for, or will wait for. One wait receives it.
 
-        Raises `InputInvalid`, `StepNotFound` where the workflow waits for no such event, `RunNotActive`.
+        A nested workflow has no mailbox of its own, so an event that is sent to it goes to a wait that has begun.
+        Raises `InputInvalid`, `StepNotFound` where the workflow waits for no such event, `RunNotActive`, and
+        `StepNotSuspended` where no wait of a nested workflow has begun.
         """
-        event_ops.send_event(self.client.executor, self.header(), name, data)
+        event_ops.send_event(self.client.executor, self.header(), name, data, self._scope)
         self._drive_in_background()
 
     # --- restarting and traveling ----------------------------------------------------------------------------------
@@ -176,7 +180,7 @@ class Run(RunHandle):
         """Run the steps again that the run's dead workers have left unfinished, and wait until the run has settled.
 
         The caller vouches that the workers are dead. Of an ended run the stored result is returned. Raises
-        `RunNotActive`, `RestartAlreadyClaimed`, `TimeoutError`.
+        `RunNotActive`, `RestartAlreadyClaimed`, `RunIsNested`, `TimeoutError`.
         """
         refuse_inside_step("run.restart()")
         self._require_consumer()
@@ -191,6 +195,7 @@ class Run(RunHandle):
         return self
 
     def _restart(self) -> RunHeader:
+        self._require_whole("restarted")
         return restart.restart(self.client.executor, self.header())
 
     def time_travel(self, step: Any, *, timeout: float | None = None, **options: Unpack[TravelKeywords]) -> RunResult:
@@ -227,7 +232,11 @@ class Run(RunHandle):
     # --- ending ----------------------------------------------------------------------------------------------------
 
     def cancel(self) -> CancelReport:
-        """End the run as canceled. Running steps get their abort signal; a run that has ended stays as it is."""
+        """End the run as canceled. Running steps get their abort signal; a run that has ended stays as it is.
+
+        Raises `RunIsNested` for a nested workflow.
+        """
+        self._require_whole("canceled")
         header = client_ops.cancel(self.client.executor, self.header())
         self.client.runtime.wake(self.root_id)
         return CancelReport(self.run_id, self._reader(header).status())
@@ -235,6 +244,12 @@ class Run(RunHandle):
     def revoke(self, *args: Any, **kwargs: Any) -> None:
         """Cancel, under the name that an `AsyncResult` has for it. Arguments are accepted and mean nothing."""
         self.cancel()
+
+    def _require_whole(self, what: str) -> None:
+        """Raise `RunIsNested` for a nested workflow: it has no end of its own, beside that of its run."""
+        if self._scope:
+            text = f"{self.run_id!r} is a nested workflow and cannot be {what} by itself: that is done to the run"
+            raise RunIsNested(f"{text} {self.root_id!r} as a whole", run_id=self.run_id, workflow_id=self.workflow_id)
 
     # --- events ----------------------------------------------------------------------------------------------------
 
@@ -248,6 +263,8 @@ class Run(RunHandle):
         has_settled = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
         if not has_settled:
             refuse_inside_step("run.events()")
+        if after:
+            self.client.store.events(self.root_id, after, 1)  # raises at once for a text that is no cursor
         found = pages(self, after or "", Until(base.settle_count - has_settled, is_replay=has_settled))
         return (event for page in found for event in page)
 

@@ -19,7 +19,7 @@ from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
-_FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
+_FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels", "resume_tokens")
 _NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
 
 
@@ -49,10 +49,14 @@ class Runs:
         workflow: object = None,
         status: str | None = None,
         resource_id: str | None = None,
+        awaiting: bool = False,
         limit: int = 100,
         offset: int = 0,
     ) -> RunPage:
-        """List stored runs, newest first. `workflow` is one or its id; a filter that is None matches everything."""
+        """List stored runs, newest first. `workflow` is one or its id; a filter that is None matches everything.
+
+        With `awaiting`, those in which something waits for a resume or an event, while other parts may still run.
+        """
         if limit < 0 or offset < 0:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
@@ -60,15 +64,15 @@ class Runs:
             return RunPage([], lambda: 0)  # a status of nested workflows only; a run that sleeps is running
         wanted_status = None if status is None else str(RunStatus(status))
         resource = None if resource_id is None else resource_text(resource_id)
-        query, store = RunQuery(workflow_id, wanted_status, resource, limit, offset), self._client.store
+        query, store = RunQuery(workflow_id, wanted_status, resource, limit, offset, awaiting), self._client.store
         readers = (self._client.reader(header) for header in store.runs(query))
         return RunPage([reader.run_record({}, nested=False) for reader in readers], lambda: store.count_runs(query))
 
     def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
         """Read one stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
 
-        `fields` names those to read of `input result error state steps suspended resume_labels` (None means all).
-        `nested` includes the steps of nested workflows under flat keys (`child.step`).
+        `fields` names those to read of `input result error state steps suspended resume_labels resume_tokens` (None
+        means all). `nested` includes the steps of nested workflows under flat keys (`child.step`).
         """
         known = {*_FIELDS, "status", "run_id", "workflow_id", "resource_id", "created_at", "updated_at"}
         unknown = set(fields or ()) - known

@@ -87,6 +87,7 @@ def start(
 @click.option("--step", metavar="PATH", help="The step to resume: its id, dotted inside nested workflows.")
 @click.option("--label", metavar="LABEL", help="The label with which the step was suspended.")
 @click.option("--index", type=_NATURAL, help="The item of a foreach.")
+@click.option("--token", metavar="TOKEN", help="One suspension, as `waiting --json` has it; refused once it is over.")
 @click.option("--per-step", is_flag=True, help="Go on by one step and pause again.")
 @options.wait_options
 @options.as_json
@@ -99,6 +100,7 @@ def resume(
     step: str | None,
     label: str | None,
     index: int | None,
+    token: str | None,
     per_step: bool,
     wait: bool,
     timeout: float | None,
@@ -112,7 +114,7 @@ def resume(
 
     value = options.value_given(text, file)
     with session(ctx, as_json) as at:
-        args = running.Resume(run_id, value, step, label, index, per_step)
+        args = running.Resume(run_id, value, step, label, index, token, per_step)
         ctx.exit(running.resume(at, args, wait=wait, timeout=timeout))
 
 

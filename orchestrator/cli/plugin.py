@@ -36,14 +36,14 @@ for _command in commands.ALL:
 
 
 def _orchestrator(app: Any) -> Orchestrator:
-    """The app's orchestrator. Where it is not there at once, it may be made in a module that workers import."""
+    """The app's orchestrator, with the workflows of every module that workers import."""
     from orchestrator.app import Orchestrator
     from orchestrator.tasks import orchestrator_of
 
+    # Celery's autodiscovery is lazy, and only workers trigger it. An orchestrator that is there already may know none
+    # of the workflows yet.
+    _import_tasks(app)
     found = orchestrator_of(app)
-    if found is None:
-        _import_tasks(app)
-        found = orchestrator_of(app)
     if isinstance(found, Orchestrator):
         return found
     if app.main is None or app.main == "default":

@@ -46,6 +46,7 @@ class Resume:
     step: str | None
     label: str | None
     index: int | None
+    token: str | None = None
     per_step: bool = False
 
 
@@ -75,7 +76,8 @@ def resume(at: Session, args: Resume, *, wait: bool, timeout: float | None) -> i
     run = at.orchestrator.get_run(args.run_id)
     require_same_runtime(at.orchestrator, run)
     given = {} if args.data is NOTHING else {"data": args.data}
-    target: dict[str, Any] = {"step": args.step, "label": args.label, "index": args.index, "per_step": args.per_step}
+    target: dict[str, Any] = {"step": args.step, "label": args.label, "index": args.index, "token": args.token}
+    target["per_step"] = args.per_step
     if not wait:
         return report_left(at, run.submit_resume(**given, **target))
     return wait_and_report(at, run, lambda: run.resume(**given, **target, timeout=timeout))
@@ -191,6 +193,7 @@ def as_json(run: Run, result: RunResult) -> dict[str, Any]:
         "suspended": result.suspended,
         "suspend_payload": plain(result.suspend_payload),
         "resume_labels": plain(result.resume_labels),
+        "resume_tokens": plain(result.resume_tokens),
     }
     wire = result.tripwire
     if wire is not None:

@@ -15,13 +15,13 @@ from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.ports import RunQuery
+from orchestrator.rules.addressing import make_resume_token
 from orchestrator.rules.graph import Wait
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
 
 _PAGE = 200
 _MAX_PAYLOAD = 80
 _COLUMNS = ("RUN", "WORKFLOW", "RESOURCE", "STEP", "WAITS FOR", "SINCE", "UNTIL", "PAYLOAD")
-_STATES = (StoredStatus.SUSPENDED, StoredStatus.PAUSED, StoredStatus.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ class Waiting:
     since: datetime | None
     until: datetime | None = None
     label: str | None = None
+    token: str | None = None
     event: str | None = None
     payload: Any = None
 
@@ -43,7 +44,7 @@ class Waiting:
         """The fields as JSON has them."""
         about = {"run_id": self.run_id, "workflow_id": self.workflow_id, "resource_id": self.resource_id}
         times = {"since": milliseconds(self.since), "until": milliseconds(self.until)}
-        said = {"label": self.label, "event": self.event, "payload": plain(self.payload)}
+        said = {"label": self.label, "token": self.token, "event": self.event, "payload": plain(self.payload)}
         return about | {"step": self.step, "kind": self.kind} | times | said
 
     def cells(self) -> list[str]:
@@ -75,14 +76,15 @@ def show(at: Session, workflow: str | None, resource: str | None) -> None:
 def _headers(orchestrator: Orchestrator, workflow: str | None, resource: str | None) -> Iterator[RunHeader]:
     """Runs in which something waits, each once. One that runs may have an arm that does."""
     seen: set[str] = set()
-    for state in _STATES:
-        offset = 0
-        while page := orchestrator.store.runs(RunQuery(workflow, state.value, resource, limit=_PAGE, offset=offset)):
-            offset += len(page)
-            for header in page:
-                if header.run_id not in seen and header.suspended + header.waiting + header.paused:
-                    seen.add(header.run_id)
-                    yield header
+    offset = 0
+    while page := orchestrator.store.runs(
+        RunQuery(workflow, resource_id=resource, awaiting=True, limit=_PAGE, offset=offset)
+    ):
+        offset += len(page)
+        for header in page:
+            if header.run_id not in seen:
+                seen.add(header.run_id)
+                yield header
 
 
 def _waiting_in(orchestrator: Orchestrator, header: RunHeader) -> list[Waiting]:
@@ -105,6 +107,6 @@ def _describe(reader: Reader, activation: Activation) -> Waiting:
             return Waiting(*about, "pause", moment(header.updated_at))
         case _:
             payload = payload_dict(reader.values.plain(activation.suspend))
-            return Waiting(
-                *about, "resume", moment(activation.suspended_at), label=activation.label or None, payload=payload
-            )
+            since, label = moment(activation.suspended_at), activation.label or None
+            token = make_resume_token(activation.suspend)
+            return Waiting(*about, "resume", since, label=label, token=token, payload=payload)

@@ -9,6 +9,7 @@ import base64
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
+from math import inf, isfinite
 from types import NoneType
 from typing import Any
 
@@ -18,7 +19,8 @@ from orchestrator.codec import tags
 from orchestrator.codec.keys import key_text
 from orchestrator.codec.tags import NotEncodable
 
-_PLAIN = frozenset({bool, int, float, NoneType})
+_PLAIN = frozenset({bool, int, NoneType})
+_NO_NUMBERS = {inf: "Infinity", -inf: "-Infinity"}
 _LISTS = (list, tuple, deque, set, frozenset)
 _MAX_DEPTH = 2 * tags.MAX_DEPTH  # models and dataclasses are levels of their own here
 
@@ -26,7 +28,8 @@ _MAX_DEPTH = 2 * tags.MAX_DEPTH  # models and dataclasses are levels of their ow
 def as_json(value: Any) -> Any:
     """The value in JSON's shapes; never raises.
 
-    Bytes are base64, wherever they are; lone surrogates, which are no text, are their escapes; a model is what it
+    NaN and the infinities, which JSON has not, are `"NaN"`, `"Infinity"` and `"-Infinity"`. Bytes are base64, wherever
+    they are; lone surrogates, which are no text, are their escapes; a model is what it
     writes of itself in JSON; anything unknown is its `str`.
     """
     try:
@@ -48,7 +51,8 @@ def _show(value: Any, inside: tuple[int, ...]) -> Any:
         case int():
             return int.__int__(value)
         case float():
-            return float.__float__(value)
+            number = float.__float__(value)
+            return number if isfinite(number) else _NO_NUMBERS.get(number, "NaN")
         case bytes() | bytearray() | memoryview():
             return base64.b64encode(value).decode("ascii")
         case _ if id(value) in inside or len(inside) > _MAX_DEPTH:

@@ -140,6 +140,18 @@ def return_type(fn: Callable[..., Any], annotation: Any) -> Any:
     return annotation
 
 
+def returns_generator(fn: Callable[..., Any]) -> bool:
+    """True for a generator function, and for a function whose annotation says that it returns a generator."""
+    plain = _plain_function(fn)
+    if inspect.isgeneratorfunction(plain):
+        return True
+    try:
+        said = resolve(fn, getattr(plain, "__annotations__", {}).get("return", inspect.Parameter.empty))
+    except Unresolvable:
+        return False
+    return (get_origin(said) or said) is Generator
+
+
 def is_async_generator(fn: Callable[..., Any]) -> bool:
     """True for an async generator function, which cannot return a value."""
     return inspect.isasyncgenfunction(_plain_function(fn))

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import count
 
+from orchestrator.definitions.check_types import problems_of_events, problems_of_types
 from orchestrator.definitions.definition import (
     Block,
     BlockEntry,
@@ -65,6 +66,8 @@ def _problems(definition: Definition) -> Iterator[str]:
     for name, block in definition.identify_blocks():
         if isinstance(block, Map):
             yield from _problems_of_map(name, block.spec, uses)
+    yield from problems_of_types(definition)
+    yield from problems_of_events(definition)
 
 
 def _free_id(id: str, known: Container[str]) -> str:

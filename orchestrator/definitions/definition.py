@@ -15,7 +15,7 @@ from orchestrator.definitions.callables import Callback
 from orchestrator.definitions.entry import WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import MapSpec
-from orchestrator.definitions.step import Step
+from orchestrator.definitions.step import Step, require_number
 
 Hook = Callable[..., Any]
 # The entries that a block runs. A nested workflow stays the object that the user holds: it may be changed and committed
@@ -171,8 +171,8 @@ class Definition:
     def __post_init__(self) -> None:
         if not isinstance(self.id, str):
             raise TypeError(f"a workflow's id is a text, not {self.id!r}")
-        if self.retries < 0 or self.retry_delay < 0:
-            raise ValueError(f"workflow {self.id!r}: retries and retry_delay must be 0 or more")
+        require_number(f"workflow {self.id!r}: retries", self.retries, whole=True)
+        require_number(f"workflow {self.id!r}: retry_delay", self.retry_delay)
 
     def identify_blocks(self) -> Iterator[tuple[str, Block]]:
         """Each block with its id, the same whenever the workflow is built again.

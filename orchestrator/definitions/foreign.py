@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from orchestrator.errors import StepNotFound
@@ -72,12 +72,19 @@ class TaskEntry:
             raise StepNotFound(f"No task {self.name!r} is registered in the Celery app {app.main!r}") from None
 
 
-def retry_seconds(error: BaseException) -> float | None:
-    """Seconds until the task wants to be run again; None where the error is not its `self.retry()`."""
+def zoned(moment: datetime, app: Any) -> datetime:
+    """The moment as Celery reads it: without a zone it is UTC, or the app's own zone where `enable_utc` is off."""
+    if moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC if app is None or app.conf.enable_utc else app.timezone)
+
+
+def retry_seconds(error: BaseException, app: Any = None) -> float | None:
+    """Seconds until the task of `app` wants to be run again; None where the error is not its `self.retry()`."""
     if type(error).__name__ != "Retry" or not hasattr(error, "when") or not hasattr(error, "sig"):
         return None
     if isinstance(error.when, datetime):
-        return max(0.0, error.when.timestamp() - SystemClock().now() / 1000)
+        return max(0.0, zoned(error.when, app).timestamp() - SystemClock().now() / 1000)
     return float(error.when or 0.0)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
+from orchestrator.definitions.statuses import RunStatus
 from orchestrator.errors import TripWire
 from orchestrator.rules.model import RunHeader
 
@@ -17,8 +18,8 @@ class RunInfo:
     What a hook does not look at is not read: a run of ten thousand items settles as fast as one of two.
     """
 
-    # One of `RunStatus`, as text.
-    status: str
+    # The status that it settles with; `pending` in `on_start`.
+    status: RunStatus
     # Of the outermost workflow, as is `workflow_id`: hooks are called for whole runs.
     run_id: str
     workflow_id: str
@@ -33,7 +34,7 @@ class RunInfo:
 
     def __init__(
         self,
-        status: str,
+        status: RunStatus,
         header: RunHeader,
         request_context: Mapping[str, Any],
         logger: logging.Logger | logging.LoggerAdapter[Any],

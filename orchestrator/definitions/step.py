@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from orchestrator.definitions.annotations import Unresolvable, is_async_generator, resolve, resume_type, return_type
+from orchestrator.definitions.annotations import (
+    Unresolvable,
+    is_async_generator,
+    resolve,
+    resume_type,
+    return_type,
+    returns_generator,
+)
 from orchestrator.definitions.callables import Callback, name_of
 from orchestrator.definitions.entry import TypedEntry
 from orchestrator.definitions.foreign import is_foreign, name_in_app, task_entry
@@ -18,7 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Out = TypeVar("Out")
 
-Errors = type[BaseException] | tuple[type[BaseException], ...]
+Errors = type[BaseException] | Sequence[type[BaseException]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +58,9 @@ class Step(TypedEntry[Out], Generic[P, R, Out]):
     # A random part of a backed-off delay is waited, so that steps which failed together do not come back together.
     retry_jitter: bool = True
     # Exceptions that deserve another attempt.
-    retry_on: Errors = (Exception,)
+    retry_on: tuple[type[BaseException], ...] = (Exception,)
     # Exceptions that do not, although `retry_on` has them.
-    no_retry_on: Errors = ()
+    no_retry_on: tuple[type[BaseException], ...] = ()
     # Of the Celery message; None: the app's default queue.
     queue: str | None = None
     # Of the Celery message.
@@ -82,6 +89,11 @@ class Step(TypedEntry[Out], Generic[P, R, Out]):
         """Call the function with what it takes of these two. Returns what it returns, also a coroutine or generator."""
         return self.callback.call(data, context)
 
+    @property
+    def streams(self) -> bool:
+        """True for a function that says it is a generator, or returns one: its yields are streamed."""
+        return returns_generator(self.fn)
+
     def is_retryable(self, error: BaseException) -> bool:
         """True for an exception that deserves another attempt, if there are any left."""
         wanted = isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
@@ -91,14 +103,24 @@ class Step(TypedEntry[Out], Generic[P, R, Out]):
 def _check_numbers(step: Step[Any, Any, Any]) -> None:
     for name in ("retries", "retry_delay", "retry_backoff", "retry_backoff_max", "time_limit", "soft_time_limit"):
         value = getattr(step, name)
-        if value is not None and not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"step {step.id!r}: {name} must be 0 or more, not {value!r}")
+        if value is not None:
+            require_number(f"step {step.id!r}: {name}", value, whole=name == "retries")
     check_limits(step.id, {name: getattr(step, name) for name in ("time_limit", "soft_time_limit")})
+
+
+def require_number(what: str, value: Any, *, whole: bool = False) -> None:
+    """Raise TypeError for what is no number (or no whole one), and ValueError for one that is negative or endless."""
+    if not isinstance(value, int if whole else (int, float)):
+        raise TypeError(f"{what} is a {'whole ' if whole else ''}number, not {value!r}")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{what} must be 0 or more, not {value!r}")
 
 
 def check_limits(name: str, limits: Mapping[str, Any]) -> None:
     """Raise ValueError for a time limit that is no time. Celery takes 0 for none, and others for a limit of 0 s."""
     for limit, value in limits.items():
+        if value is not None and not isinstance(value, (int, float)):
+            raise TypeError(f"step {name!r}: {limit} is a number of seconds, not {value!r}")
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ValueError(f"step {name!r}: {limit} must be more than 0, not {value!r}; leave it away for no limit")
 
@@ -204,7 +226,8 @@ def step(
     An existing Celery task or signature is an entry by itself; given here, it is returned as such.
 
     Raises TypeError for a function that takes more than that, an async generator, a lambda without `id`, and an
-    annotation that cannot be resolved; ValueError for a negative number.
+    annotation that cannot be resolved, `retry_on` that are no exceptions, and a number that is none; ValueError for a
+    negative number.
     """
     if fn is None:
         options = {name: value for name, value in locals().items() if name != "fn"}
@@ -225,8 +248,8 @@ def step(
         retry_backoff=retry_backoff,
         retry_backoff_max=retry_backoff_max,
         retry_jitter=retry_jitter,
-        retry_on=_as_tuple(retry_on),
-        no_retry_on=_as_tuple(no_retry_on),
+        retry_on=_exceptions(name, "retry_on", retry_on),
+        no_retry_on=_exceptions(name, "no_retry_on", no_retry_on),
         queue=queue,
         priority=priority,
         time_limit=time_limit,
@@ -286,5 +309,10 @@ def _resolve(fn: Callable[..., Any], name: str, keyword: str, annotation: Any) -
         ) from error
 
 
-def _as_tuple(errors: Errors) -> tuple[type[BaseException], ...]:
-    return errors if isinstance(errors, tuple) else (errors,)
+def _exceptions(name: str, option: str, given: Any) -> tuple[type[BaseException], ...]:
+    """The exception classes that were given as one, or as a list as Celery's `autoretry_for` takes it."""
+    found = tuple(given) if isinstance(given, (list, tuple, set, frozenset)) else (given,)
+    for each in found:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise TypeError(f"step {name!r}: {option} takes exception classes, one or a list of them, not {each!r}")
+    return found

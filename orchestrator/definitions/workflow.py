@@ -167,7 +167,8 @@ class Workflow(Builder):
         """Start a run and return its `Run` at once: `workflow.apply_async((input,), countdown=60)`.
 
         * `args`: the input alone, or nothing. `run_id`: a new one by default.
-        * `countdown` (seconds) or `eta`: when it begins; kept in the store, not by a worker.
+        * `countdown` (seconds) or `eta`: when it begins; kept in the store, not by a worker. An `eta` without a
+          zone is UTC, or the app's zone where Celery's `enable_utc` is off.
 
         Raises WorkflowNotRegistered where no Orchestrator has the workflow, FlowNotDefined and FlowNotCommitted, and
         TypeError for more than one argument and for options that a workflow does not have.

@@ -139,7 +139,7 @@ class Attempt:
             iteration=activation.iteration or (around[-1] if around else None),
             index=activation.index if activation.index >= 0 else None,
             restarted=activation.restarted,
-            idempotency_key=idempotency_key(header.run_id, header.generation, activation),
+            idempotency_key=idempotency_key(header, activation),
             abort_signal=self.signal,
             logger=RunLogger(self.log_context),
             orchestrator=self.services.owner,
@@ -207,7 +207,7 @@ class Attempt:
         activation, limit = self.activation, self.services.settings.max_payload_bytes
         require_unicode(kind, f"type of an event of step {activation.step!r}")
         text = encode(payload, where=f"event {kind!r} of step {activation.step!r}", limit=limit)
-        self.chunks.add(make_written(kind, activation, text, self.source), len(text))
+        self.chunks.add(make_written(kind, activation, text, self.source, activation.seq), len(text))
 
     def _send(self, flush: Flush) -> Committed | Refused:
         number, events = flush

@@ -231,6 +231,9 @@ def call_hook(call: Callable[[], Any], signs: ProcessSigns) -> None:
     signs.raise_if_dying()  # something has swallowed it
 
 
+LIST_IT = "return list(...) of it"
+
+
 def refuse_inside_step(what: str) -> None:
     """Raise RuntimeError where the caller is a step or a hook."""
     # A step that waits occupies its worker. With all workers occupied so, the run that they wait for never goes on.
@@ -240,23 +243,28 @@ def refuse_inside_step(what: str) -> None:
 
 
 def resolve_value(value: Any, context: Context[Any] | None = None) -> Any:
-    """Await an awaitable, run a generator to its end, and return the value; any other value as it is."""
+    """Await an awaitable, run a generator to its end, and return the value; any other value as it is.
+
+    Raises TypeError for a generator where there is no `context`, whose stream its yields could go to.
+    """
     if inspect.isawaitable(value):
         return _await(value)
     if inspect.isgenerator(value):
+        if context is None:
+            value.close()
+            raise TypeError(f"the function returned the generator {value.__name__}, which is no value: {LIST_IT}")
         return _drain(value, context)
     return value
 
 
-def _drain(generator: Generator[Any, Any, Any], context: Context[Any] | None) -> Any:
+def _drain(generator: Generator[Any, Any, Any], context: Context[Any]) -> Any:
     while True:
         try:
             chunk = next(generator)
         except StopIteration as stop:
             return stop.value
-        if context is not None:
-            # Yielded values are chunks of the stream; the value that the generator returns is its output.
-            context.write(chunk)
+        # Yielded values are chunks of the stream; the value that the generator returns is its output.
+        context.write(chunk)
 
 
 async def _wait_for(value: Awaitable[Any]) -> Any:

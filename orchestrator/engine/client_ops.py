@@ -204,14 +204,16 @@ def _find_meant(
             raise _not_suspended(header)
         graph = executor.graph_if_same(header)
         if graph is None and not executor.runtime.is_shared:
-            raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
+            raise graph_changed(header, "and no other process will go on with it: run the code it was started with")
         looks += 1
         try:
             with error_context(header):
                 return header, _select_meant(executor, graph, header, target, per_step)
-        except (RunNotSuspended, StepNotSuspended):
+        except (RunNotSuspended, StepNotSuspended) as error:
             # Perhaps another caller's resume has been seen that is being undone.
             if looks == MAX_LOOKS or is_final(executor, header, undoing.confirm_all(header)):
+                if isinstance(error, RunNotSuspended):
+                    _refuse_as_moved(executor, header)
                 raise
         header = executor.store.header(header.run_id) or header
 
@@ -221,7 +223,8 @@ def _not_suspended(header: RunHeader) -> RunNotSuspended:
     return RunNotSuspended(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
 
 
-def _graph_changed(header: RunHeader, what_now: str) -> GraphChanged:
+def graph_changed(header: RunHeader, what_now: str) -> GraphChanged:
+    """Return the error that the run was started with another graph, with what follows from that."""
     text = f"run {header.run_id!r} was started with another graph of {header.workflow_id!r} than this process has"
     return GraphChanged(f"{text}, {what_now}", run_id=header.run_id, workflow_id=header.workflow_id)
 
@@ -260,7 +263,9 @@ def _resume(
             return answer.header
         # Another caller was first. Its resume may just have been undone: then all is as it was, but for the numbers.
         found = executor.store.load(header.run_id, [activation.path for activation in activations])
-        header = answer.header or header
+        if answer.header is None:
+            raise RunNotFound(f"run {header.run_id!r} has been deleted meanwhile", run_id=header.run_id)
+        header = answer.header
         if len(found) == len(activations) and all(map(undoing.is_same_suspension, activations, found)):
             activations = found
         elif is_final(executor, header, undoing.confirm_resume(header, found)):
@@ -272,11 +277,28 @@ def _undo_of(header: RunHeader, activations: list[Activation], context: Mapping[
     return lambda answer: undoing.undo_resume(header, activations, context, change, answer, new_token())
 
 
+def _refuse_as_moved(executor: Executor, header: RunHeader) -> None:
+    """Raise `RunNotSuspended` with the run's status, if it has moved since its header was read."""
+    found = executor.store.header(header.run_id)
+    if found is None:
+        raise RunNotFound(f"there is no run {header.run_id!r}", run_id=header.run_id)
+    if found.status != header.status:
+        text = f"run {header.run_id!r} is {found.status} by now: nothing in it is suspended"
+        about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+        raise RunNotSuspended(text, actual_status=found.status, **about) from None
+
+
 def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception:
+    """Tell why a resume was refused, by what the run is now: it may have ended, for whatever reason."""
+    about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
+    if header.status not in RESUMABLE or header.closed:
+        status = header.outcome or header.status
+        text = f"run {header.run_id!r} is {status} by now: only a suspended run can be resumed"
+        return RunNotSuspended(text, actual_status=status, **about)
     paused = all(activation.status == ActivationStatus.PAUSED for activation in activations)
     names = ", ".join(sorted({activation.step for activation in activations}))
-    text = f"{'run' if paused else 'step'} {names} of run {header.run_id!r} has been resumed by another caller"
-    return ResumeAlreadyClaimed(text, run_id=header.run_id, workflow_id=header.workflow_id)
+    text = f"{'run' if paused else 'step'} {names} of run {header.run_id!r} has gone on: another caller has resumed it"
+    return ResumeAlreadyClaimed(text, **about)
 
 
 def _select_meant(
@@ -317,7 +339,7 @@ def _resolve_target(
         # Of another graph the caller may not know the ids: the error says so, instead of "no such step".
         if graph is not None or not target.ids:
             raise
-        raise _graph_changed(header, f"so its stored step ids decide: {error}") from error
+        raise graph_changed(header, f"so its stored step ids decide: {error}") from error
 
 
 def _resume_data(graph: Graph | None, activation: Activation, data: Any) -> Any:

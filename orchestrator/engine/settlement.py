@@ -15,6 +15,7 @@ from orchestrator.definitions import Workflow
 from orchestrator.definitions.bodies import definition_at
 from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.run_info import RunInfo
+from orchestrator.definitions.statuses import RunStatus
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import call_hook
 from orchestrator.engine.logs import RunLogger, log_context
@@ -205,7 +206,7 @@ def run_info(owner: Any, reader: Reader, context: dict[str, Any]) -> RunInfo:
     read: dict[str, Callable[[], Any]] = {
         name: getattr(reader, name) for name in ("result", "error", "steps", "state", "input", "execution_path")
     }
-    return RunInfo(str(header.status), header, context, RunLogger(log_context(header)), owner, read)
+    return RunInfo(RunStatus(header.status), header, context, RunLogger(log_context(header)), owner, read)
 
 
 def started_info(
@@ -215,4 +216,4 @@ def started_info(
     # Of the given values, because nothing is stored yet.
     begun = replace(header, workflow_id=workflow.id)
     read: dict[str, Callable[[], Any]] = {"state": lambda: state, "input": lambda: given}
-    return RunInfo(StoredStatus.PENDING.value, begun, context, RunLogger(log_context(header)), owner, read)
+    return RunInfo(RunStatus.PENDING, begun, context, RunLogger(log_context(header)), owner, read)

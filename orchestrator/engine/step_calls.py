@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import retry_seconds
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import (
+    LIST_IT,
     AbortRequested,
     BailRequested,
     Outcome,
@@ -75,7 +77,15 @@ def _prepare_step(attempt: Attempt, body: StepBody) -> Call:
         return fit_input(attempt, step.input, body.given, body.validate)
 
     def call(context: Context[Any]) -> Any:
-        return step.invoke(context.input, context)
+        value = step.invoke(context.input, context)
+        if inspect.isgenerator(value) and not step.streams:
+            # A generator expression, say. Its items would go to the stream, and the output would be None.
+            value.close()
+            raise TypeError(
+                f"step {step.id!r} returned the generator {value.__name__}, and is no generator function: {LIST_IT}, "
+                "or `yield from` it to stream its items"
+            )
+        return value
 
     types = (step.resume, step.suspend)
     return Call(call, read_input, types, step.suspend)
@@ -91,7 +101,7 @@ def _prepare_task(attempt: Attempt, body: TaskBody) -> Call:
         except Exception as error:
             # `self.retry()` of an existing task means a retry of its activation: the task's own retry message would go
             # past the run.
-            seconds = retry_seconds(error)
+            seconds = retry_seconds(error, getattr(attempt.services.owner, "app", None))
             if seconds is None:
                 raise
             raise RetryAsked(seconds, error) from error

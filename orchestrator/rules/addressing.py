@@ -6,11 +6,12 @@ caller may have another graph than the run was started with.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.errors import ResumeAmbiguous, RunNotSuspended, StepNotSuspended
+from orchestrator.errors import ResumeAmbiguous, RunNotSuspended, StepNotSuspended, SuspensionOver
 from orchestrator.rules.graph import Graph, Nested, Path, Place, Step
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, format_path
 
@@ -27,6 +28,8 @@ class Target:
     index: int | None = None
     # the path of the nested workflow whose step ids the caller uses
     scope: Path = ()
+    # the token of one suspension, as a reader was shown it (see `make_resume_token`)
+    token: str | None = None
 
     @property
     def ids(self) -> list[str]:
@@ -36,15 +39,18 @@ class Target:
     @property
     def is_open(self) -> bool:
         """True if the caller names nothing."""
-        return not self.ids and self.label is None and self.index is None
+        return not self.ids and self.label is None and self.index is None and self.token is None
 
     def normalize(self) -> Target:
         """Return the same target with its step as a list of ids.
 
-        Raises TypeError if `label` is not a str, `index` not an int, or `step` nothing that has ids.
+        Raises TypeError if `label` or `token` is not a str, `index` not an int, or `step` nothing that has ids.
         """
         label: Any = self.label
         index: Any = self.index
+        token: Any = self.token
+        if token is not None and not isinstance(token, str):
+            raise TypeError(f"`token` is a text, not {token!r}")
         if label is not None and not isinstance(label, str):
             raise TypeError(f"`label` is a text, not {label!r}")
         if index is not None and (not isinstance(index, int) or isinstance(index, bool)):
@@ -54,7 +60,21 @@ class Target:
     def __str__(self) -> str:
         label = f"label {self.label!r}" if self.label is not None else ""
         index = f"item {self.index}" if self.index is not None else ""
-        return " ".join(filter(None, [".".join(self.ids), label, index]))
+        token = f"token {self.token!r}" if self.token is not None else ""
+        return " ".join(filter(None, [".".join(self.ids), label, index, token]))
+
+
+def make_resume_token(suspend_id: str) -> str:
+    """Make the token of the suspension with this payload: no other suspension has it, in this run or another.
+
+    Whoever answers with a token means this question, and not a later one of the same step.
+    """
+    # Made of the id of the payload, which a resume that was taken back leaves as it is: a `seq` would be another. It is
+    # a digest, because the id has the lease token of the attempt in it, which is nobody else's.
+    return hashlib.sha256(suspend_id.encode()).hexdigest()[:_TOKEN_DIGITS]
+
+
+_TOKEN_DIGITS = 20
 
 
 def step_ids(step: Any) -> list[str]:
@@ -161,15 +181,28 @@ def select(
     # Where a step is suspended too, data is expected. Only a resume that names nothing lets a paused run go on.
     if paused and not places and target.is_open:
         return paused[:1] if per_step else paused
+    if target.token is not None:
+        places = [place for place in places if make_resume_token(place.activation.suspend) == target.token]
+        if not places:
+            text = (
+                f"no step of run {header.run_id!r} is suspended with the token {target.token!r} (any more): read again"
+            )
+            raise SuspensionOver(f"{text} what waits, if anything does", actual_status=header.status, **about)
     if not places:
-        text = f"nothing in run {header.run_id!r} is suspended (it is {header.status})"
-        raise RunNotSuspended(text, actual_status=header.status, **about)
+        raise RunNotSuspended(_why_nothing(header, awaiting), actual_status=header.status, **about)
     fitting = _filter(places, target)
     if not fitting:
         waits = ", ".join(sorted({".".join(place.ids) for place in places}))
         raise StepNotSuspended(f"{target} is not suspended in run {header.run_id!r}: {waits} is", **about)
     _refuse_several(header, fitting, target)
     return [place.activation for place in fitting]
+
+
+def _why_nothing(header: RunHeader, awaiting: Sequence[Activation]) -> str:
+    steps = sorted({found.step for found in awaiting if found.status == ActivationStatus.WAITING})
+    if steps:
+        return f"no step of run {header.run_id!r} is suspended: {', '.join(steps)} wait for an event, see `send_event`"
+    return f"nothing in run {header.run_id!r} is suspended (it is {header.status})"
 
 
 def _filter(places: list[SuspendedStep], target: Target) -> list[SuspendedStep]:

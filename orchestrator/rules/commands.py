@@ -298,11 +298,14 @@ def send_event(
     request_id: str,
     texts: StoredTexts,
     limits: CommitLimits,
+    *,
+    is_scoped: bool = False,
 ) -> Change:
     """Give an event to the first waiter; without one, keep it in the mailbox for the next.
 
     `first` is the first entry of the mailbox as it was read, and `waiting` the activation at the path of that waiter.
-    An entry whose wait is over is only removed. Such a change writes no values, and the caller reads again.
+    An entry whose wait is over is only removed. Such a change writes no values, and the caller reads again. Where it
+    `is_scoped`, `first` is the first waiter of a nested workflow, wherever it stands in the mailbox.
     """
     guard = RequestGuard(request_id, UNENDED)
     if not is_waiter(first):
@@ -312,7 +315,7 @@ def send_event(
             name, push=value_id, size=size, max_events=limits.max_mailbox_events, max_bytes=limits.max_mailbox_bytes
         )
         return Change(guard, values=texts.values, mailbox=kept, redelivery_delay=limits.redelivery_delay)
-    taken = MailboxUpdate(name, pop=first)
+    taken = MailboxUpdate(name, pop=first, anywhere=is_scoped)
     # The entry has the lease token of the claim that began to wait, so a later wait at the same path is another waiter.
     if waiting is None or waiting.status != ActivationStatus.WAITING or waiting.waiter != first:
         return Change(guard, mailbox=taken)

@@ -32,6 +32,7 @@ class EventType(StrEnum):
     STEP_SUSPENDED = "workflow-step-suspended"
     STEP_PROGRESS = "workflow-step-progress"  # an item of a foreach has ended, or has suspended
     STEP_OUTPUT = "workflow-step-output"  # a chunk that the step has written to its stream
+    STEP_RETRYING = "workflow-step-retrying"  # an attempt has failed, and another follows
     STEP_RESULT = "workflow-step-result"  # has ended; its finish follows
     STEP_FINISH = "workflow-step-finish"
 
@@ -116,6 +117,11 @@ def make_step_waiting(subject: Subject) -> _Doc:
     return _describe(EventType.STEP_WAITING, subject) | {"input": subject.input}
 
 
+def make_step_retrying(subject: Subject, attempt: int, retry_count: int) -> _Doc:
+    """Tell that an attempt has failed, and that the retry of this number follows: chunks so far are of no use."""
+    return _describe(EventType.STEP_RETRYING, subject) | {"attempt": attempt, "retry_count": retry_count}
+
+
 def make_step_suspended(subject: Subject, payload_id: str, index: int | None = None) -> _Doc:
     """Tell that a step has suspended; `index` is that of an item of a foreach."""
     doc = _describe(EventType.STEP_SUSPENDED, subject) | {"input": subject.input, "suspend": payload_id}
@@ -146,6 +152,10 @@ def make_step_progress(subject: Subject, index: int, status: str, output_id: str
     return doc if output_id is None else doc | {"output": output_id}
 
 
-def make_written(type: str, subject: Subject, text: str, source: str) -> _Doc:
-    """Tell what a step has written to its stream: `text` is the payload itself, `source` the ids down to the step."""
-    return _describe(type, subject) | {"text": text, "source": source}
+def make_written(type: str, subject: Subject, text: str, source: str, attempt: int) -> _Doc:
+    """Tell what a step has written to its stream: `text` is the payload itself, `source` the ids down to the step.
+
+    `attempt` is the `seq` of the claim, which tells the attempts at one activation apart, also those that were
+    abandoned or resumed: retries are counted anew after a resume.
+    """
+    return _describe(type, subject) | {"text": text, "source": source, "attempt": attempt}

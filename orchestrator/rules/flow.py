@@ -241,6 +241,9 @@ def retry(claim: ClaimedNode, delay: int) -> Plan:
     # Counted here and nowhere else: an abandoned attempt is no failure of the step.
     fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
+    # Readers of the stream have the chunks of this attempt, and those of the next are not their continuation.
+    count = claim.activation.attempt + 1
+    plan.emit(claim.activation, events.make_step_retrying(claim.activation, claim.activation.seq, count))
     return plan
 
 

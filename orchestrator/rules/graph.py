@@ -196,9 +196,9 @@ class Graph:
                     return path
         return None
 
-    def walk(self) -> Iterator[Node]:
-        """Give every node, outside in, in the order of the flow."""
-        for node in self.flow:
+    def walk(self, scope: Path = ()) -> Iterator[Node]:
+        """Give every node of the scope, outside in, in the order of the flow, those of nested workflows in it too."""
+        for node in self.entries(scope):
             yield from _walk(node)
 
     def places(self, scope: Path = ()) -> Iterator[tuple[Place, Node]]:

@@ -240,6 +240,13 @@ class RunHeader(_Flat):
         """True where the run has ended. Only a time travel lets it go on."""
         return self.status in FINAL
 
+    @property
+    def is_awaiting(self) -> bool:
+        """True where something in the run needs a resume or an event, whatever else still runs."""
+        # Not by the status: a run is suspended only once nothing is live any more. In one that has ended nothing is
+        # awaited, though a step that was suspended then is so still.
+        return self.suspended + self.waiting + self.paused > 0 and not self.final
+
 
 class ActivationFields(TypedDict, total=False):
     """Some fields of an activation, as a commit names those that it changes.

@@ -28,6 +28,7 @@ def matches(header: RunHeader, query: RunQuery) -> bool:
         query.workflow_id in (None, header.workflow_id)
         and query.status in (None, header.status)
         and query.resource_id in (None, header.resource_id)
+        and (header.is_awaiting or not query.awaiting)
     )
 
 

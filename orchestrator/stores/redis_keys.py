@@ -153,12 +153,19 @@ def index_prefix(query: RunQuery) -> tuple[str, bool]:
     """Return the beginning of the index members of these runs, and True where nothing else has to be compared.
 
     Members are `<prefix><created_at, 15 digits>:<run id>`. A run has one for all runs, one by workflow, one by status
-    and one by both; and one more by its resource with each of these.
+    and one by both; and one more by its resource with each of these. While something in it is awaited, it has each of
+    them once more.
     """
     workflow = "" if query.workflow_id is None else _part(query.workflow_id)
     status = "" if query.status is None else _part(query.status)
     kind = {(False, False): "a", (True, False): "w", (False, True): "s", (True, True): "b"}
     resource = "r" + _part(query.resource_id) if query.resource_id else ""
-    prefix = resource + kind[query.workflow_id is not None, query.status is not None] + workflow + status
+    prefix = (
+        "h" * query.awaiting
+        + resource
+        + kind[query.workflow_id is not None, query.status is not None]
+        + workflow
+        + status
+    )
     # A run without a resource has no member that says so.
     return prefix, query.resource_id != ""

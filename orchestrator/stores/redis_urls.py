@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
@@ -20,8 +21,12 @@ def client_url(url: str) -> str:
 
 def shown_url(url: str) -> str:
     """Return the URL as it may be shown: without its password."""
-    parts = urlsplit(url)
-    options = [(name, "***" if "password" in name else value) for name, value in parse_qsl(parts.query)]
-    user, at, place = parts.netloc.rpartition("@")
-    login = f"{user.partition(':')[0]}:***@" if at and ":" in user else user + at
-    return f"{parts.scheme}://{login}{place}{parts.path}" + (f"?{urlencode(options, safe='*/')}" if options else "")
+    # By hand: `urlsplit` takes a slash, a question mark or a hash in a password for the end of the server's name. All
+    # up to the last `@` may be the login.
+    scheme, _, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    user = f"{login.partition(':')[0]}:***@" if ":" in login else login + at
+    return f"{scheme}://{user}" + _PASSWORD_OPTION.sub(r"\1***", place)
+
+
+_PASSWORD_OPTION = re.compile(r"([?&][^=&]*password[^=&]*=)[^&]*")

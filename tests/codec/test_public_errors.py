@@ -50,6 +50,8 @@ DERIVED = {
     "RemoteError": "REMOTE_ERROR",
     "ResumeAmbiguous": "RESUME_AMBIGUOUS",
     "StepNotSuspended": "STEP_NOT_SUSPENDED",
+    "SuspensionOver": "SUSPENSION_OVER",
+    "RunIsNested": "RUN_IS_NESTED",
     "StepNotFound": "STEP_NOT_FOUND",
     "WorkflowNotRegistered": "WORKFLOW_NOT_REGISTERED",
     "PayloadTooLarge": "PAYLOAD_TOO_LARGE",

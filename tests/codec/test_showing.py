@@ -100,6 +100,21 @@ def test_everything_is_shown(value: Any, shown: Any) -> None:
     json.dumps(as_json(value), ensure_ascii=False).encode()
 
 
+class Measured(BaseModel):
+    """A model with a number that JSON has not."""
+
+    at: float
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), [float("inf")], {"a": {"b": -float("inf")}}, Measured(at=float("nan")), {float("nan"): 1}]
+)
+def test_what_is_shown_is_strict_json(value: Any) -> None:
+    """Strict writers and readers (browsers, Starlette, PostgreSQL) refuse NaN and the infinities."""
+    text = json.dumps(as_json(value), allow_nan=False)
+    assert any(f'"{word}"' in text.replace('"-', '"') for word in ("NaN", "Infinity", "nan"))
+
+
 def test_a_model_that_cannot_be_written_is_its_text() -> None:
     assert as_json([Broken()]) == [str(Broken())]
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ForwardRef
+from typing import TypedDict as TypingTypedDict
 
 import pytest
+from pydantic import BaseModel
 
 from orchestrator import (
     FlowNotCommitted,
     FlowNotDefined,
     GraphInvalid,
+    Step,
     Workflow,
     clone_step,
     clone_workflow,
@@ -226,8 +233,96 @@ def test_wrong_options_are_refused_at_once() -> None:
     """An id that is no text and a negative number are such."""
     with pytest.raises(TypeError, match="a workflow's id is a text"):
         Workflow(3)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="retries and retry_delay must be 0 or more"):
+    with pytest.raises(ValueError, match="workflow 'w': retries must be 0 or more, not -1"):
         Workflow("w", retries=-1)
+    with pytest.raises(TypeError, match="workflow 'w': retry_delay is a number, not '3'"):
+        Workflow("w", retry_delay="3")  # type: ignore[arg-type]
+
+
+class Address(BaseModel):
+    """One thing that an event may bring."""
+
+    street: str
+
+
+class Dated(TypingTypedDict):
+    """A TypedDict that pydantic takes from Python 3.12 on only."""
+
+    amount: int
+
+
+class Holder:
+    """A class that pydantic knows nothing of."""
+
+
+@dataclass
+class Held:
+    """A dataclass with such a class in it, which pydantic cannot check."""
+
+    holder: Holder
+
+
+def _wait(schema: Any, id: str | None = None) -> Workflow:
+    return Workflow(f"inner-{id}").wait_for_event("reply", schema=schema).commit()
+
+
+def _typed(id: str, **types: Any) -> Step[Any, Any, Any]:
+    return step(lambda data: data, id=id, **types)
+
+
+WAITS = {
+    "in one flow": lambda: (
+        Workflow("w").wait_for_event("reply", schema=Address).wait_for_event("reply", schema=int, id="second")
+    ),
+    "one of them of any type": lambda: (
+        Workflow("w").wait_for_event("reply", schema=Address).wait_for_event("reply", id="second")
+    ),
+    "in nested workflows": lambda: Workflow("w").parallel(_wait(Address, "a"), _wait(int, "b")),
+    "behind a timeout": lambda: Workflow("w").wait_for_event("reply", timeout=1, on_timeout=_wait(int, "a"), id="x"),
+    "in a loop": lambda: Workflow("w").do_until(_wait(Address, "a"), lambda _: True).wait_for_event("reply"),
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_waits_for_one_event_take_one_type(name: str) -> None:
+    """An event may be sent before a wait has begun: nobody knows then of which type it should be."""
+    (problem,) = problems(WAITS[name]())
+    assert problem.startswith("the waits for the event 'reply' take different data: ")
+    assert problem.endswith("give them one schema (`A | B` takes either), or give each an event of its own")
+
+
+def test_waits_for_one_event_may_share_a_type() -> None:
+    """Also one that takes either."""
+    flow = Workflow("w").wait_for_event("reply", schema=Address | int)
+    assert flow.wait_for_event("reply", schema=int | Address, id="second").commit().committed
+
+
+UNCHECKABLE: dict[str, tuple[Callable[[], Workflow], str]] = {
+    "input": (lambda: Workflow("w", input=Held).then(reserve), "the input of the workflow is Held"),
+    "state": (lambda: Workflow("w", state=Held).then(reserve), "the state of the workflow is Held"),
+    "output": (lambda: Workflow("w", output=Held).then(reserve), "the output of the workflow is Held"),
+    "of a step": (lambda: Workflow("w").then(_typed("s", input=Held)), "the input of the step 's' is Held"),
+    "a resume": (lambda: Workflow("w").foreach(_typed("s", resume=Held)), "the resume of the step 's' is Held"),
+    "a suspend": (lambda: Workflow("w").parallel(_typed("s", suspend=Held)), "the suspend of the step 's' is Held"),
+    "an event": (lambda: Workflow("w").wait_for_event("go", schema=Held), "the schema of the wait for 'go' is Held"),
+}
+
+
+@pytest.mark.parametrize("name", UNCHECKABLE)
+def test_a_type_that_pydantic_cannot_build_is_refused(name: str) -> None:
+    """At the commit, and not when the run comes to it."""
+    make, words = UNCHECKABLE[name]
+    (problem,) = problems(make())
+    assert re.match(words, problem)
+    assert "a class inside is unknown to pydantic" in problem
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="pydantic takes it there")
+def test_a_typed_dict_of_typing_is_refused_with_its_remedy() -> None:
+    """Below Python 3.12."""
+    (problem,) = problems(Workflow("w").then(reserve).then(_typed("ship", input=Dated)))
+    assert problem.startswith("the input of the step 'ship' is Dated, which pydantic cannot check")
+    assert "take TypedDict from `typing_extensions`" in problem
 
 
 def test_a_workflow_shows_what_it_is() -> None:

@@ -63,7 +63,7 @@ def test_a_definition_that_cannot_run_is_refused() -> None:
 
 def test_a_number_below_zero_is_refused_at_once() -> None:
     """A definition that is made from another one is checked again."""
-    with pytest.raises(ValueError, match="retries and retry_delay must be 0 or more"):
+    with pytest.raises(ValueError, match="retries must be 0 or more"):
         replace(Definition("w"), retries=-1)
     with pytest.raises(TypeError, match="a workflow's id is a text, not 3"):
         Workflow(3)  # type: ignore[arg-type]

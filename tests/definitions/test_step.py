@@ -305,6 +305,31 @@ def test_negative_numbers_are_refused(option: str) -> None:
         step(lambda: None, id="fn", **options)
 
 
+@pytest.mark.parametrize("given", [[LookupError, OSError], (LookupError, OSError), {LookupError, OSError}])
+def test_a_list_of_exceptions_is_taken_as_celery_takes_it(given: Any) -> None:
+    """For `retry_on` and `no_retry_on`, whatever collection it is."""
+    fn = step(lambda: None, id="fn", retry_on=given)
+    assert [fn.is_retryable(error) for error in (KeyError(), OSError(), ValueError())] == [True, True, False]
+    assert not step(lambda: None, id="fn", no_retry_on=given).is_retryable(KeyError())
+
+
+@pytest.mark.parametrize("given", [None, "ConnectionError", [ConnectionError, "OSError"], lambda error: True, [1], int])
+@pytest.mark.parametrize("option", ["retry_on", "no_retry_on"])
+def test_what_is_no_exception_is_refused(option: str, given: Any) -> None:
+    """In a run it would hide the step's own error."""
+    options: dict[str, Any] = {option: given}
+    with pytest.raises(TypeError, match=f"step 'fn': {option} takes exception classes, one or a list of them, not"):
+        step(lambda: None, id="fn", **options)
+
+
+@pytest.mark.parametrize("option", ["retries", "retry_delay", "retry_backoff", "time_limit", "soft_time_limit"])
+def test_texts_are_no_numbers(option: str) -> None:
+    """As they come from an environment variable."""
+    options: dict[str, Any] = {option: "3"}
+    with pytest.raises(TypeError, match=f"step 'fn': {option} is a (whole )?number, not '3'"):
+        step(lambda: None, id="fn", **options)
+
+
 def test_a_step_is_not_decorated_twice() -> None:
     """A thing that is no function is refused as well."""
     with pytest.raises(TypeError, match="'reserve' is a step already"):

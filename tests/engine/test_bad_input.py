@@ -34,6 +34,7 @@ WRONG: dict[str, tuple[Callable[[Run], Any], type[Exception], str]] = {
     "offset": (lambda run: run.orchestrator.runs.list(offset=-1), ValueError, "must not be negative"),
     "age": (lambda run: run.orchestrator.runs.purge(older_than=-5), ValueError, "older_than must not be negative"),
     "status": (lambda run: run.orchestrator.runs.list(status="weird"), ValueError, "'weird' is not a valid RunStatus"),
+    "cursor": (lambda run: run.events(after="garbage"), ValueError, "'garbage' is no cursor"),
     "async": (lambda run: run.watch(listen), TypeError, "async"),
 }
 

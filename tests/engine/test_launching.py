@@ -98,6 +98,24 @@ def test_a_workflows_task_cannot_be_followed_by_others(how: str, app: Celery) ->
         assert orchestrator.runs.list().total == 0
 
 
+@pytest.mark.parametrize("args, kwargs", [([1, 2], {}), ([], {"number": 1}), ([1], {"other": 2})])
+def test_a_workflow_that_is_started_by_its_name_takes_one_input(
+    args: list[int], kwargs: dict[str, int], app: Celery
+) -> None:
+    """Any other call says so, and starts nothing."""
+    with Orchestrator(app, store="memory://", workflows=[shipping()]) as orchestrator:
+        with pytest.raises(TypeError, match="workflow 'orders' takes one input, which may be a dict"):
+            app.tasks["orders"].apply(args=args, kwargs=kwargs, throw=True)
+        assert orchestrator.runs.list().total == 0
+
+
+def test_a_workflow_that_is_called_as_a_function_is_started(app: Celery) -> None:
+    """Celery's own `starmap` does that: a caller would wait for ever for the result of an ignored task."""
+    with Orchestrator(app, store="memory://", workflows=[shipping()]) as orchestrator:
+        run_id = app.tasks["orders"](3)
+        assert orchestrator.get_run(run_id).status == "running"
+
+
 def test_an_app_purges_its_own_runs_only(app: Celery) -> None:
     """Two apps share a store: neither removes what is the other's. Without an app, all of the store's are meant."""
     clock = VirtualClock()

@@ -10,6 +10,7 @@ import pytest
 from orchestrator import Context, Orchestrator, Run, RunResult, Step, TripWire, Workflow, step
 from orchestrator.cli.rows import rows_of
 from orchestrator.stores import MemoryStore
+from tests.streaming.conftest import eventually
 
 Body = Callable[[Any, Context], Any]
 
@@ -247,3 +248,20 @@ def test_a_suspend_payload_is_always_a_dict(orchestrator: Orchestrator, payload:
     assert told["suspend_payload"] == {"value": payload}
     assert run.resume(1).status == "success"
     assert got == [payload]
+
+
+def test_an_approval_beside_something_that_runs_is_in_the_inbox() -> None:
+    """The run is not suspended: an arm of it sleeps."""
+    approve = step(lambda given, ctx: ctx.resume_data if ctx.resumed else ctx.suspend(), id="approve")
+    slow = Workflow("slow").sleep(600).commit()
+    flow = Workflow("inbox").parallel(approve, slow).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        run = orchestrator.create_run(flow).submit(1)
+        eventually(lambda: orchestrator.store.header(run.run_id).suspended == 1, 10, "the approval")  # type: ignore[union-attr]
+        assert run.status == "running"
+        found = orchestrator.runs.list(awaiting=True)
+        assert ([record.run_id for record in found.runs], found.total) == ([run.run_id], 1)
+        assert orchestrator.runs.list(awaiting=True, workflow="other").total == 0
+        run.submit_resume("yes")
+        assert orchestrator.runs.list(awaiting=True).total == 0
+        run.cancel()

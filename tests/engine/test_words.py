@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import pytest
 
-from orchestrator import Context, Orchestrator, Workflow, step
+from orchestrator import Context, Orchestrator, RunStatus, Workflow, step
 
 
 def suspends(ctx: Context) -> None:
@@ -36,6 +36,40 @@ def test_an_abort_outweighs_what_the_step_says_after_it(word: Callable[[Context]
         assert result.suspended == []
 
 
+def delegates(number: int) -> Generator[int, None, str]:
+    return streams(number)
+
+
+def streams(number: int) -> Generator[int, None, str]:
+    yield from range(number)
+    return "streamed"
+
+
+def test_a_generator_is_run_where_the_function_says_that_it_is_one() -> None:
+    """By being one, or by its annotation."""
+    for function in (streams, delegates):
+        flow = Workflow("streaming", input=int).then(step(function)).commit()
+        with Orchestrator(workflows=[flow]) as orchestrator:
+            assert orchestrator.create_run(flow).start(3).result == "streamed"
+
+
+def test_a_generator_that_is_returned_is_no_output() -> None:
+    """Its items would go to the stream, and the output would be None."""
+    squares = step(lambda number: (n * n for n in range(number)), id="squares")
+    shapes = {
+        "of a step": Workflow("w", input=int).then(squares).commit(),
+        "of a map": Workflow("w", input=int).map(lambda number: (n for n in range(number))).commit(),
+        "of a condition": Workflow("w", input=int)
+        .do_while(step(lambda n: n, id="same"), lambda n: (n for _ in "a"))
+        .commit(),
+    }
+    for what, flow in shapes.items():
+        with Orchestrator(workflows=[flow]) as orchestrator:
+            result = orchestrator.create_run(flow).start(3)
+            assert (what, result.status) == (what, "failed")
+            assert "return list(...) of it" in str(result.error)
+
+
 def test_a_map_is_tried_again_as_the_workflow_says() -> None:
     """A map is a step as well: the workflow's retries are its own."""
     calls: list[int] = []
@@ -50,3 +84,13 @@ def test_a_map_is_tried_again_as_the_workflow_says() -> None:
     with Orchestrator(workflows=[flow]) as orchestrator:
         assert orchestrator.create_run(flow).start(1).result == 2
     assert calls == [1, 1, 1]
+
+
+def test_hooks_get_the_status_as_everybody_does() -> None:
+    """As a `RunStatus`, from the first hook to the last."""
+    seen: list[object] = []
+    note = lambda info: seen.append(info.status)  # noqa: E731
+    flow = Workflow("told", on_start=note, on_finish=note).then(step(lambda data: data, id="same")).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        orchestrator.create_run(flow).start(1)
+    assert [repr(status) for status in seen] == [repr(RunStatus.PENDING), repr(RunStatus.SUCCESS)]

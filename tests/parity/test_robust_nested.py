@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator import RunNotFound, StartAlreadyClaimed, StepNotSuspended, Workflow
+from orchestrator import RunIsNested, RunNotFound, StartAlreadyClaimed, StepNotSuspended, Workflow
 from tests.parity.calls import calls, count
 from tests.parity.flows import robust_nested as flows
 from tests.parity.harness import Harness
@@ -232,7 +232,7 @@ def test_a_nested_workflow_is_resumed_by_its_own_id(runtime: Harness) -> None:
 
 @pytest.mark.parity("R-FNW-07")
 def test_only_what_is_in_a_nested_workflow_is_resumed_by_its_id(runtime: Harness) -> None:
-    """Its step ids are its own, it cannot be started alone, and an id that leads nowhere is no run."""
+    """Its step ids are its own, it cannot be started or canceled alone, and an id that leads nowhere is no run."""
     run_id = runtime.start(flows.asking, {"value": 1}).run_id
 
     with runtime.open() as orchestrator:
@@ -245,8 +245,9 @@ def test_only_what_is_in_a_nested_workflow_is_resumed_by_its_id(runtime: Harness
             assert orchestrator.runs.get(nowhere) is None
             with pytest.raises(RunNotFound):
                 orchestrator.get_run(nowhere)
-        assert child.cancel().status == "canceled"
-        assert orchestrator.get_run(run_id).status == "canceled"
+        with pytest.raises(RunIsNested):
+            child.cancel()
+        assert orchestrator.get_run(run_id).status == "suspended"
 
 
 @pytest.mark.parity("R-DEF-04")

@@ -183,7 +183,7 @@ def test_what_is_written_before_a_suspension_is_on_the_stream(runtime: Harness) 
         "workflow-finish",
     ]
     said, own = streamed.events[2:4]
-    assert said.payload == {"id": "talker", "step_call_id": ANY, "output": {"said": "before"}}
+    assert said.payload == {"id": "talker", "step_call_id": ANY, "attempt": ANY, "output": {"said": "before"}}
     assert said.source == "WORKFLOW"
     assert (own.payload, own.source) == ({"n": 1}, "talker")
     suspended = streamed.events[4].payload

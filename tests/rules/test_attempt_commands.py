@@ -83,10 +83,11 @@ def test_the_settling_of_a_run_has_no_retries() -> None:
 
 
 def test_a_retry_counts_and_waits() -> None:
-    """It emits nothing, because the step has started once."""
+    """It is told between the chunks of the two attempts."""
     plan = attempts.retry(claim(graph(STEP)), 1.5)
     assert plan.ops == [UpdateActivation("0", {"status": "retrying", "attempt": 1}, delay=1500)]
-    assert plan.events == []
+    (event,) = plan.events
+    assert (event["type"], event["retry_count"]) == ("workflow-step-retrying", 1)
 
 
 @pytest.mark.parametrize(

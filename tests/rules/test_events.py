@@ -27,6 +27,10 @@ ABOUT = {"path": "0.1", "visit": "2", "step": "a"}
         (events.make_events_trimmed(), {"type": "workflow-events-trimmed"}),
         (events.make_step_start(STEP), {"type": "workflow-step-start", **ABOUT, "input": "i"}),
         (events.make_step_start(STEP, ""), {"type": "workflow-step-start", **ABOUT, "input": "i", "resume": ""}),
+        (
+            events.make_step_retrying(STEP, 7, 2),
+            {"type": "workflow-step-retrying", **ABOUT, "attempt": 7, "retry_count": 2},
+        ),
         (events.make_step_waiting(STEP), {"type": "workflow-step-waiting", **ABOUT, "input": "i"}),
         (
             events.make_step_suspended(STEP, "p"),
@@ -54,8 +58,8 @@ ABOUT = {"path": "0.1", "visit": "2", "step": "a"}
             {"type": "workflow-step-progress", **ABOUT, "index": 1, "status": "success", "output": ""},
         ),
         (
-            events.make_written(EventType.STEP_OUTPUT, STEP, "=1", "w.a"),
-            {"type": "workflow-step-output", **ABOUT, "text": "=1", "source": "w.a"},
+            events.make_written(EventType.STEP_OUTPUT, STEP, "=1", "w.a", 7),
+            {"type": "workflow-step-output", **ABOUT, "text": "=1", "source": "w.a", "attempt": 7},
         ),
     ],
 )

@@ -195,6 +195,7 @@ _TELLS = {
     "workflow-step-finish": ("path",),
     "workflow-step-suspended": ("path",),
     "workflow-step-waiting": ("path",),
+    "workflow-step-retrying": ("path", "retry_count"),
     "workflow-step-progress": ("path", "index", "status"),
     "workflow-report-failed": ("report", "status"),
 }
@@ -226,6 +227,10 @@ def _news_of(was: Activation | None, activation: Activation) -> Iterator[str]:
     if ends and not activation.quiet:
         yield f"workflow-step-result {activation.path} {activation.status}"
         yield f"workflow-step-finish {activation.path}"
+    # What is parked has the same status, but no attempt has failed.
+    failed_before = was.attempt if was is not None and status else 0
+    if activation.status == ActivationStatus.RETRYING and activation.attempt > failed_before and not activation.quiet:
+        yield f"workflow-step-retrying {activation.path} {activation.attempt}"
     if suspends:
         yield f"workflow-step-suspended {activation.path}"
     if activation.status in (ActivationStatus.SLEEPING, ActivationStatus.WAITING) and status != activation.status:

@@ -308,7 +308,8 @@ CASES: dict[str, dict[str, Case]] = {
             {},
             "more attempts than it has",
         ),
-        CONSEQUENCE: Case(edit_plan(fields_without("attempt")), TRIES, {}, "is not counted"),
+        CONSEQUENCE: Case(edit_plan(fields_without("attempt")), TRIES, {}, "which is not so"),
+        TELLS: Case(edit_plan(leave_out("workflow-step-retrying")), TRIES, {}, NOT_TOLD),
     },
     "commit_outcome": {
         PRECONDITION: Case(no_lease_is_needed, STEPS, ZOMBIE, NOT_MINE, already=transitions_are_not_checked),
@@ -381,7 +382,6 @@ SILENT = {
     "send_event": "The step that waits tells of its result, when it has been claimed.",
     "write_items": "The items tell of themselves when they run.",
     "defer_unrunnable": "For a reader of the run nothing happens: it waits for a worker.",
-    "retry": "A step starts once, however many attempts it needs; it tells of its result.",
     "release": "As the end of a lease: the step goes on elsewhere.",
     "may_fail_claim": "It is a decision; what follows is told by `commit_outcome`.",
 }

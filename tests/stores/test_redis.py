@@ -631,6 +631,8 @@ def test_urls_may_be_written_as_celery_writes_them(url: str, translated: str) ->
         ("redis://:pw@host/1", "redis://:***@host/1"),
         ("rediss://user:p%40w@host:1/1?ssl_password=x&db=2", "rediss://user:***@host:1/1?ssl_password=***&db=2"),
         ("redis+socket://user:pw@/run/a.sock?db=2", "redis+socket://user:***@/run/a.sock?db=2"),
+        ("redis://:p/w?x#y@z@host/1", "redis://:***@host/1"),
+        ("redis://user:p:w@host/1?password=a/b", "redis://user:***@host/1?password=***"),
     ],
 )
 def test_urls_are_shown_without_their_passwords(url: str, shown: str) -> None:

@@ -235,6 +235,42 @@ def test_an_error_in_the_background_is_logged_and_ends_the_writing(caplog: pytes
     eventually(lambda: chunks.close() == (), 5, "the end")
 
 
+@step(retries=2)
+def answer(question: str, ctx: Context) -> Any:
+    """Fail once in the middle, ask, and fail once more."""
+    yield "Hel"
+    if ctx.retry_count == 0:
+        raise ConnectionError("the model went away")
+    if not ctx.resumed:
+        ctx.suspend()
+    yield "lo"
+
+
+answering = Workflow("answers", input=str).then(answer).commit()
+
+
+def test_the_chunks_of_a_failed_attempt_are_told_from_the_next_ones() -> None:
+    """By an event between them, and by a number that grows with each attempt, after a resume too."""
+    with Orchestrator(workflows=[answering]) as orchestrator:
+        run = orchestrator.create_run(answering)
+        assert run.start("?").status == "suspended"
+        run.resume()
+        events = list(run.events())
+    kinds = [event.type.removeprefix("workflow-step-") for event in events if event.type.startswith("workflow-step")]
+    failed, again = ["start", "output", "retrying", "output", "suspended"], ["start", "output", "retrying"]
+    assert kinds[: len(failed)] == failed
+    assert kinds[len(failed) :] == [*again, "output", "output", "result", "finish"]
+    written = [event for event in events if event.type == "workflow-step-output"]
+    numbers = [event.attempt for event in written]
+    assert [event.payload["attempt"] for event in written] == numbers
+    assert numbers[-1] == numbers[-2]  # two chunks of one attempt
+    assert numbers[:4] == sorted({number for number in numbers if number is not None})
+    retrying = [event.payload for event in events if event.type == "workflow-step-retrying"]
+    assert [payload["attempt"] for payload in retrying] == [numbers[0], numbers[2]]
+    assert [payload["retry_count"] for payload in retrying] == [1, 1]
+    assert {event.type for event in events if event.attempt} == {"workflow-step-output", "workflow-step-retrying"}
+
+
 @step
 def say_when(count: int, ctx: Context) -> int:
     """Write what the time is."""

@@ -12,6 +12,7 @@ from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.step_view import payload_dict
 from orchestrator.engine.read.value_reader import Values
 from orchestrator.ports import Store, StoredEvent
+from orchestrator.rules.addressing import make_resume_token
 from orchestrator.rules.events import EventType, is_reserved
 
 WORKFLOW = "WORKFLOW"
@@ -37,6 +38,8 @@ class Event:
     payload: Any = field(default_factory=dict)
     # the writing step's dotted id path, or "WORKFLOW" for every type that begins with `workflow-`
     source: str = WORKFLOW
+    # of what a step wrote, and of its retrying: tells the attempts apart, and is greater for a later one; else None
+    attempt: int | None = None
 
 
 class EventReader:
@@ -67,8 +70,9 @@ class EventReader:
         source = str(doc.get("source", WORKFLOW)) if is_own else WORKFLOW
         shown = as_json(payload)
         if kind == EventType.STEP_OUTPUT:
-            shown = {"id": doc["step"], "step_call_id": call_id(self._run_id, doc), **shown}
-        return Event(stored.id, kind, self._run_id, at, shown, source)
+            about = {"id": doc["step"], "step_call_id": call_id(self._run_id, doc)}
+            shown = {**about, "attempt": doc["attempt"], **shown}
+        return Event(stored.id, kind, self._run_id, at, shown, source, doc.get("attempt"))
 
     def _payload(self, kind: str, stored: StoredEvent, values: Values) -> dict[str, Any]:
         doc = stored.doc
@@ -93,6 +97,8 @@ class EventReader:
                 status = "running" if kind == EventType.STEP_START else "waiting"
                 about |= {"payload": values.plain(str(doc["input"])), "started_at": stored.at, "status": status}
                 return about | ({"resume_payload": values.plain(str(doc["resume"]))} if "resume" in doc else {})
+            case EventType.STEP_RETRYING:
+                return about | {"attempt": doc["attempt"], "retry_count": doc["retry_count"], "status": "retrying"}
             case EventType.STEP_RESULT:
                 about |= {"status": doc["status"], "ended_at": stored.at}
                 return about | _outcome(doc, values)
@@ -101,6 +107,7 @@ class EventReader:
             case EventType.STEP_SUSPENDED:
                 about |= {"status": "suspended", "payload": values.plain(str(doc["input"]))}
                 about |= {"suspend_payload": payload_dict(values.plain(str(doc["suspend"]))), "suspended_at": stored.at}
+                about |= {"resume_token": make_resume_token(str(doc["suspend"]))}
                 return about | ({"current_index": doc["index"]} if "index" in doc else {})
             case EventType.STEP_PROGRESS:
                 about |= {

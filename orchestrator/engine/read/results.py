@@ -9,23 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.codec import as_json, error_to_dict, key_as_json
+from orchestrator.definitions.statuses import RunStatus as RunStatus
 from orchestrator.errors import RunCanceled, RunFailed, RunNotFinished, TripWire
-
-
-class RunStatus(StrEnum):
-    """The status of a run."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    WAITING = "waiting"
-    SUSPENDED = "suspended"
-    PAUSED = "paused"
-    SUCCESS = "success"
-    FAILED = "failed"
-    CANCELED = "canceled"
-    TRIPWIRE = "tripwire"
-    # what is stored under the run's id cannot be read; the run can be listed and deleted, and nothing else
-    UNREADABLE = "unreadable"
 
 
 class StepStatus(StrEnum):
@@ -99,6 +84,8 @@ class RunResult:
     suspend_payload: dict[str, Any] = field(default_factory=dict)
     # the step (and the item) of each label for `resume(label=…)`
     resume_labels: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # the step (and the item) of each suspension, by its token for `resume(token=…)`
+    resume_tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
     # the reason of a run that a tripwire ended
     tripwire: TripWire | None = None
     # step ids in the order in which the steps first ran
@@ -143,6 +130,7 @@ class RunRecord:
     steps: dict[str, StepResult] | None = None
     suspended: list[list[str]] | None = None
     resume_labels: dict[str, dict[str, Any]] | None = None
+    resume_tokens: dict[str, dict[str, Any]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict of the fields that are not None: times in ms since 1970, errors without a stack."""

@@ -18,6 +18,7 @@ from orchestrator.engine.read.tree import Tree
 from orchestrator.engine.read.value_reader import Values, decode_all
 from orchestrator.errors import InputInvalid, RunNotFound, TripWire
 from orchestrator.ports import Store
+from orchestrator.rules.addressing import make_resume_token
 from orchestrator.rules.graph import Graph, Path
 from orchestrator.rules.model import (
     AWAITING,
@@ -205,14 +206,21 @@ class Reader:
 
     def resume_labels(self) -> dict[str, dict[str, Any]]:
         """Return the labels, each with its step (and the item of a foreach)."""
-        labels: dict[str, dict[str, Any]] = {}
-        for activation in self.awaiting_activations(paused=False):
-            # A label that a step gave itself counts as long as the step is suspended.
-            if activation.label and activation.status == ActivationStatus.SUSPENDED:
-                index = self.names.item_index(activation)
-                where = {"step_id": ".".join(self.names.step_ids(activation))}
-                labels[activation.label] = where | ({"foreach_index": index} if index >= 0 else {})
-        return labels
+        # A label that a step gave itself counts as long as the step is suspended.
+        return {found.label: self._where(found) for found in self._suspended_activations() if found.label}
+
+    def resume_tokens(self) -> dict[str, dict[str, Any]]:
+        """Return the token of each suspension, with its step (and the item of a foreach)."""
+        return {make_resume_token(found.suspend): self._where(found) for found in self._suspended_activations()}
+
+    def _suspended_activations(self) -> list[Activation]:
+        awaiting = self.awaiting_activations(paused=False)
+        return [activation for activation in awaiting if activation.status == ActivationStatus.SUSPENDED]
+
+    def _where(self, activation: Activation) -> dict[str, Any]:
+        index = self.names.item_index(activation)
+        where = {"step_id": ".".join(self.names.step_ids(activation))}
+        return where | ({"foreach_index": index} if index >= 0 else {})
 
     def execution_path(self) -> list[str]:
         """Return the ids of the workflow's own steps in the order in which they first ran, each once."""
@@ -240,6 +248,7 @@ class Reader:
             suspended=suspended,
             suspend_payload=payloads,
             resume_labels=self.resume_labels(),
+            resume_tokens=self.resume_tokens(),
             tripwire=error if isinstance(error, TripWire) else None,
             execution_path=self.execution_path(),
         )
@@ -264,6 +273,7 @@ class Reader:
             "steps": lambda: self.steps(nested=nested),
             "suspended": self.suspended_paths,
             "resume_labels": self.resume_labels,
+            "resume_tokens": self.resume_tokens,
         }
         # Only wanted fields are read: a page of runs would else read all values of each of them.
         for name, make in makers.items():

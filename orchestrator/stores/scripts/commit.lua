@@ -314,15 +314,16 @@ local function save_extras()
   if change.mailbox then save_mailbox() end
 end
 
-local function save_index(status, resource)
-  if header.status == status and header.resource_id == resource then return end
+local function save_index(status, resource, awaited)
+  local awaits = is_awaiting(header)
+  if header.status == status and header.resource_id == resource and awaits == awaited then return end
   local before = setmetatable({status = status, resource_id = resource}, {__index = header})
   local words = {}
-  for _, member in ipairs(index_members(header)) do
+  for _, member in ipairs(index_members(header, awaits)) do
     words[#words + 1] = 0
     words[#words + 1] = member
   end
-  redis.call('ZREM', KEYS[11], unpack(index_members(before)))
+  redis.call('ZREM', KEYS[11], unpack(index_members(before, awaited)))
   redis.call('ZADD', KEYS[11], unpack(words))
 end
 
@@ -330,6 +331,7 @@ if not load_header() then return {'unknown'} end
 local refused = check_guards() or find_obstacle()
 if refused then return refused end
 
+local awaited = is_awaiting(header)
 local status, settle_count, resource = header.status, header.settle_count, header.resource_id
 begin()
 for _, path in ipairs(change.drop or {}) do remove(path) end
@@ -341,7 +343,7 @@ remember()
 save_extras()
 trim()
 save()
-save_index(status, resource)
+save_index(status, resource, awaited)
 if header.settle_count > settle_count then redis.call('XADD', KEYS[10], 'MAXLEN', 1, '*', 'r', header.settle_count) end
 local reply = {'', header_text, reply_text}
 return claimed and package(reply, claimed) or reply

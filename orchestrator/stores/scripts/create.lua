@@ -10,5 +10,5 @@ header.updated_at = header.created_at
 local text = cjson.encode(header)
 redis.call('SET', KEYS[1], text)
 
-for _, member in ipairs(index_members(header)) do redis.call('ZADD', KEYS[2], 0, member) end
+for _, member in ipairs(index_members(header, false)) do redis.call('ZADD', KEYS[2], 0, member) end
 return text

@@ -46,5 +46,5 @@ for from = 1, #paths, 4000 do
   for place = from, math.min(from + 3999, #paths) do members[#members + 1] = mine .. paths[place] end
   redis.call('ZREM', KEYS[7], unpack(members))
 end
-redis.call('ZREM', KEYS[11], unpack(index_members(header)))
+redis.call('ZREM', KEYS[11], unpack(index_members(header, is_awaiting(header))))
 return unlink()

@@ -83,8 +83,13 @@ local function is_timer_live(header, activation)
   return RULES.swept[header.status] and STATUS[activation.status].deadline == 'timeout'
 end
 
+-- As `RunHeader.is_awaiting`.
+local function is_awaiting(header)
+  return header.suspended + header.waiting + header.paused > 0 and not RUN[header.status].final
+end
+
 -- The members of a run in the listing index of its shard: see `index_prefix` of orchestrator/stores/redis_keys.py.
-local function index_members(header)
+local function index_members(header, awaits)
   local function part(value)
     return #value .. ':' .. value .. ':'
   end
@@ -94,5 +99,6 @@ local function index_members(header)
   if header.resource_id ~= '' then
     for place = 1, 4 do members[place + 4] = 'r' .. part(header.resource_id) .. members[place] end
   end
+  for place = 1, awaits and #members or 0 do members[#members + 1] = 'h' .. members[place] end
   return members
 end

@@ -86,6 +86,7 @@ def columns(of: RunHeader) -> dict[str, Any]:
         "workflow_id": encode_name(of.workflow_id),
         "resource_id": encode_name(of.resource_id),
         "status": of.status,
+        "awaiting": int(of.is_awaiting),
         "updated_at": of.updated_at,
         "settle_count": of.settle_count,
         "doc": pack(of.doc()),
@@ -160,7 +161,7 @@ def _trim(tx: Tx, run: str, locked: Locked, new: int, max_events: int, max_event
 def run_row(of: RunHeader, events: int) -> tuple[Any, ...]:
     """Return the row of a run that exists."""
     kept = columns(of)
-    names = ("workflow_id", "resource_id", "status")
+    names = ("workflow_id", "resource_id", "status", "awaiting")
     about = encode_name(of.run_id), encode_name(of.namespace), *(kept[name] for name in names)
     return *about, of.created_at, of.updated_at, of.settle_count, events, kept["doc"]
 

@@ -280,11 +280,13 @@ class SqlStore:
     def runs(self, query: RunQuery) -> list[RunHeader]:
         wanted = _filter(query)
         page = {"limit": query.limit, "offset": query.offset, "last": query.limit + query.offset}
-        return [rows.listed_header(*row) for row in self._rows(q.list_runs(tuple(wanted)), **wanted, **page)]
+        return [
+            rows.listed_header(*row) for row in self._rows(q.list_runs(tuple(wanted), query.awaiting), **wanted, **page)
+        ]
 
     def count_runs(self, query: RunQuery) -> int:
         wanted = _filter(query)
-        count: int = self._rows(q.count_runs(tuple(wanted)), **wanted)[0][0]
+        count: int = self._rows(q.count_runs(tuple(wanted), query.awaiting), **wanted)[0][0]
         return count
 
     def stale_runs(self, status: str, before: int, after: str = "", limit: int = 100) -> StalePage:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
-FORMAT = 3  # of the newest script in `migrations`; stored, and compared at first use
-FIRST_FORMAT = 3  # of the first script: 1 and 2 were those of development versions, whose documents nobody can read
+FORMAT = 4  # of the newest script in `migrations`; stored, and compared at first use
+FIRST_FORMAT = 4  # of the first script: 1 to 3 were those of development versions, whose documents nobody can read
 PREFIX = "orchestrator_"
 OF_A_RUN = ("activations", "values", "state", "context", "events", "mailboxes", "requests", "timers", "runs")
 NAMES = (*OF_A_RUN, "schedulers", "workers", "meta")
@@ -63,6 +63,7 @@ runs = Table(
     _name("workflow_id"),
     _name("resource_id"),
     _name("status"),
+    Column("awaiting", Integer, nullable=False),  # 1 where something in the run is awaited, whatever its status is
     _number("created_at"),
     _number("updated_at"),
     _number("settle_count"),
@@ -74,6 +75,13 @@ runs = Table(
     Index(PREFIX + "runs_status", "status", "created_at", "run_id"),
     Index(PREFIX + "runs_workflow", "workflow_id", "status", "created_at", "run_id"),
     Index(PREFIX + "runs_resource", "resource_id", "status", "created_at", "run_id"),
+    Index(
+        PREFIX + "runs_awaiting",
+        "created_at",
+        "run_id",
+        postgresql_where=text("awaiting = 1"),
+        sqlite_where=text("awaiting = 1"),
+    ),
     postgresql_with=_BUSY,
 )
 

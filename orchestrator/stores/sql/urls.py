@@ -13,9 +13,12 @@ _SECRETS = frozenset({"password", "sslpassword"})
 def parse_url(url: str) -> URL:
     """Read a URL. Raises ValueError, which does not show it."""
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
         raise ValueError("the store's URL cannot be read (it is not shown: it may hold a password)") from None
+    if "@" in (parsed.host or ""):  # the end of the password would be shown as the server's name
+        raise ValueError("the store's URL has two '@' before its server: write one that is in a password as %40")
+    return parsed
 
 
 def hide_secrets(url: URL) -> str:

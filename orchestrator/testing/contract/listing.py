@@ -8,7 +8,13 @@ from typing import Any
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import LeaseRef, RunQuery, StalePage, Store
 from orchestrator.rules.apply import UNKNOWN
-from orchestrator.rules.change import Change, LeaseGuard, RequestGuard, UpdateRun
+from orchestrator.rules.change import (
+    Change,
+    LeaseGuard,
+    RequestGuard,
+    UpdateActivation,
+    UpdateRun,
+)
 from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.testing.contract.kit import (
     ACTIVE,
@@ -19,6 +25,7 @@ from orchestrator.testing.contract.kit import (
     a_header,
     an_activation,
     committed_of,
+    ops_to_create,
     reason_of,
 )
 
@@ -90,6 +97,29 @@ class Listing(Conditions):
         assert found(workflow_id=mine, status="running") == {first.id}
         assert found(workflow_id=mine, status="pending") == set()
         assert found(workflow_id=new_run_id()) == set()
+
+    def test_runs_in_which_something_is_awaited_are_found(self, store: Store) -> None:
+        """Whatever else runs beside it, and until the run has ended; also together with other filters."""
+        mine, resource = new_run_id(), new_run_id()
+        both = (an_activation("0.0"), an_activation("0.1", status=ActivationStatus.SUSPENDED))
+        for status in (ActivationStatus.SUSPENDED, ActivationStatus.WAITING, ActivationStatus.PAUSED):
+            run = StartedRun(store, an_activation("0.0"), workflow_id=mine, resource_id=resource)
+            assert run.id not in listed(store, awaiting=True)
+            run.commit_request(*ops_to_create(an_activation("0.1", status=status)))
+            assert run.header.status == StoredStatus.RUNNING
+            assert run.id in listed(store, awaiting=True, limit=10_000)
+            assert listed(store, awaiting=True, workflow_id=mine, resource_id=resource) == {run.id}
+            assert listed(store, awaiting=True, workflow_id=mine, status="suspended") == set()
+            run.commit_request(UpdateRun({"status": StoredStatus.CANCELED, "closed": True}))
+            assert listed(store, awaiting=True, workflow_id=mine) == set()
+        gone = StartedRun(store, *both, workflow_id=mine)
+        assert listed(store, awaiting=True, workflow_id=mine) == {gone.id}
+        gone.commit_request(UpdateActivation("0.1", {"status": ActivationStatus.QUEUED}))
+        assert listed(store, awaiting=True, workflow_id=mine) == set()
+        other = StartedRun(store, *both, workflow_id=mine)
+        assert listed(store, awaiting=True, workflow_id=mine) == {other.id}
+        store.delete(other.id)
+        assert other.id not in {header.run_id for header in store.runs(RunQuery(awaiting=True, limit=10_000))}
 
     def test_a_run_is_listed_by_the_resource_that_it_has_now(self, store: Store) -> None:
         """A run may get one with its start, another one later, and none again; pages and totals follow."""

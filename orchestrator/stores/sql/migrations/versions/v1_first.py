@@ -79,6 +79,7 @@ def _runs() -> None:
         "orchestrator_runs",
         _key("run_id"),
         *(_name(name) for name in ("namespace", "workflow_id", "resource_id", "status")),
+        sa.Column("awaiting", sa.Integer(), nullable=False),
         *(_number(name) for name in ("created_at", "updated_at", "settle_count", "events")),
         _text("doc"),
         *(_moment(name) for name in ("followed_until", "settle_awaited_until")),
@@ -86,6 +87,14 @@ def _runs() -> None:
     )
     for name, column in (("status", ()), ("workflow", ("workflow_id",)), ("resource", ("resource_id",))):
         op.create_index(f"orchestrator_runs_{name}", "orchestrator_runs", [*column, "status", "created_at", "run_id"])
+    awaiting = sa.text("awaiting = 1")
+    op.create_index(
+        "orchestrator_runs_awaiting",
+        "orchestrator_runs",
+        ["created_at", "run_id"],
+        postgresql_where=awaiting,
+        sqlite_where=awaiting,
+    )
 
 
 def _activations() -> None:

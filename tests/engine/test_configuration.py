@@ -1,0 +1,133 @@
+"""Settings of a Celery app: parsed, checked by name, without a shown password; and moments without a zone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.app.utils import filter_hidden_settings
+
+from orchestrator import Orchestrator, Workflow, step
+
+
+def an_app(**config: Any) -> Celery:
+    """An app that sends nothing."""
+    app = Celery("configured", broker="memory://", set_as_current=False)
+    app.conf.update({"task_always_eager": True, **config})
+    return app
+
+
+def settings_of(**config: Any) -> Any:
+    with Orchestrator(an_app(**config)) as orchestrator:
+        return orchestrator.settings
+
+
+def test_texts_of_an_environment_are_parsed() -> None:
+    """As `os.environ.get("LEASE", "30")` gives them."""
+    found = settings_of(
+        orchestrator_lease_seconds="12.5", orchestrator_events_max_per_run="7", orchestrator_publish_events="false"
+    )
+    assert (found.lease_seconds, found.events_max_per_run, found.publish_events) == (12.5, 7, False)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("lease_seconds", "soon"), ("events_max_per_run", 1.5), ("publish_events", "maybe"), ("namespace", 3)],
+)
+def test_a_value_of_a_wrong_type_names_its_setting(name: str, value: Any) -> None:
+    """From a keyword as from the configuration."""
+    with pytest.raises(ValueError, match=f"orchestrator_{name}: .* \\(it is of the type {type(value).__name__}\\)"):
+        settings_of(**{f"orchestrator_{name}": value})
+    with pytest.raises(ValueError, match=f"orchestrator_{name}: "):
+        Orchestrator(**{name: value})
+
+
+def test_a_secret_is_not_in_its_error() -> None:
+    """Errors end up in logs."""
+    with pytest.raises(ValueError, match="orchestrator_secret_key") as caught:
+        settings_of(orchestrator_secret_key={"hidden": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_misspelled_setting_is_refused_with_the_nearest_name() -> None:
+    """Left out, its default would count without a word."""
+    with pytest.raises(ValueError, match=r"orchestrator_lease_second, .* did you mean orchestrator_lease_seconds\?"):
+        Orchestrator(an_app(orchestrator_lease_second=3))
+    with pytest.raises(ValueError, match="orchestrator_zzz, which is no setting: choose from lease_seconds"):
+        Orchestrator(an_app(orchestrator_zzz=3))
+
+
+def test_a_misspelled_setting_is_found_in_a_module_with_a_namespace() -> None:
+    """As Django's settings are; a name without the namespace is the user's own."""
+    module = SimpleNamespace(CELERY_TASK_ALWAYS_EAGER=True, CELERY_ORCHESTRATOR_TICK_SECOND=3, ORCHESTRATOR_OWNER="us")
+    app = Celery("django", broker="memory://", set_as_current=False)
+    app.config_from_object(module, namespace="CELERY")
+    with pytest.raises(ValueError, match="did you mean orchestrator_tick_seconds"):
+        Orchestrator(app)
+    del module.CELERY_ORCHESTRATOR_TICK_SECOND
+    with Orchestrator(app) as orchestrator:
+        assert orchestrator.settings.tick_seconds == 1
+
+
+PASSWORDS = [
+    "postgresql://u:secret@host/db",
+    "redis://:secret@host/1",
+    "postgresql://u:se/c?r#et@host/db",
+    "redis://host/1?password=secret",
+]
+
+
+@pytest.mark.parametrize("url", PASSWORDS)
+def test_a_password_is_refused_where_celery_shows_it(url: str) -> None:
+    """`celery report` and `inspect conf` mask the other name."""
+    with pytest.raises(ValueError, match="name the setting orchestrator_database_url") as caught:
+        Orchestrator(an_app(orchestrator_store=url))
+    assert "secret" not in str(caught.value)
+    assert filter_hidden_settings({"orchestrator_database_url": url}) == {"orchestrator_database_url": "********"}
+
+
+@pytest.mark.parametrize("name", ["orchestrator_store", "orchestrator_database_url"])
+def test_either_name_is_the_stores(name: str) -> None:
+    """Without a password both do."""
+    with Orchestrator(an_app(**{name: "memory://named"})) as orchestrator, Orchestrator(store="memory://named") as same:
+        assert orchestrator.store is same.store
+
+
+# --- moments ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+@pytest.mark.parametrize("zone", [{}, {"enable_utc": False, "timezone": "UTC"}])
+def test_a_moment_without_a_zone_is_what_it_is_to_celery(zone: dict[str, Any]) -> None:
+    """UTC, or the app's zone: in `apply_async` and in an existing task's `retry`."""
+    app = an_app(**zone)
+
+    @app.task(bind=True, max_retries=3, shared=False)  # type: ignore[untyped-decorator]
+    def poll(self: Any, data: int) -> str:
+        if not self.request.retries:
+            raise self.retry(eta=_utc_now() + timedelta(milliseconds=10))
+        return "polled"
+
+    polling = Workflow("polling").then(poll).commit()
+    quick = Workflow("quick").then(step(lambda data: data, id="same")).commit()
+    with Orchestrator(app, workflows=[polling, quick]):
+        assert polling.delay(1).get(timeout=10) == "polled"
+        assert quick.apply_async((1,), eta=_utc_now()).get(timeout=10) == 1
