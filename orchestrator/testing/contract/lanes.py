@@ -105,7 +105,7 @@ class Lanes(Conditions):
         assert [answer.reason for answer in again if isinstance(answer, Refused)] == [MOVED] * 3
 
     def test_changes_of_one_run_are_committed_one_after_the_other(self, store: Store) -> None:
-        """What many at once leave is what each by itself would leave: numbers, counts, timers and all."""
+        """Many at once leave what each by itself would leave: numbers, counts, timers and all."""
         together, singly = self._run_with_timers(store), self._run_with_timers(store)
         self.advance(store, LEASE)
         answers = store.commit_many(self._upkeep(together))
