@@ -325,6 +325,7 @@ def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
         "find_retry_pause",
         "is_claim",
         "is_claim_of",
+        "is_lost_too_often",
         "may_delete",
         "must_give_up",
     }
