@@ -139,10 +139,11 @@ class RunHandle:
         patience = round(self.client.settings.lease_seconds * 1000)
         since, pause = header.ended_at or header.updated_at, _FIRST_PAUSE
         while header.settle_count == settle_count and (header.calling or header.delivering):
-            left = since + (patience if header.calling else min(patience, _DELIVERY)) - store.now()
-            if left <= 0 or monotonic() >= end:
+            patience_left = (since + (patience if header.calling else min(patience, _DELIVERY)) - store.now()) / 1000
+            left = min(patience_left, end - monotonic())
+            if left <= 0:
                 return
-            found = store.wait_until_settled(self.root_id, settle_count, min(pause, left / 1000, end - monotonic()))
+            found = store.wait_until_settled(self.root_id, settle_count, min(pause, left))
             if found is None:
                 return
             header, pause = found, min(_MAX_PAUSE, 2 * pause)

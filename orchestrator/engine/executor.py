@@ -40,9 +40,8 @@ from orchestrator.rules.change import Claimed, ClaimRequest, Committed, Dispatch
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.mailbox import MAILBOX_CHANGED
-from orchestrator.rules.model import LIVE, Activation, ActivationStatus, Phase, Report, RunHeader, is_report
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, Report, RunHeader, is_report
 from orchestrator.rules.plan import Plan
-from orchestrator.rules.stamps import dispatch_of
 from orchestrator.rules.timers import find_left_out
 from orchestrator.rules.value_ids import make_error_id
 
@@ -244,8 +243,8 @@ class Executor:
         # shared nobody else is going to call them.
         elif answer.header is not None and answer.header.calling and not self.runtime.is_shared:
             found = self.store.load(header.run_id)
-            queued = (dispatch_of(one, 0) for one in found if is_report(one.path) and one.status in LIVE)
-            self.publish(answer.header, tuple(dispatch for dispatch in queued if dispatch is not None))
+            queued = (one for one in found if is_report(one.path) and one.status == ActivationStatus.QUEUED)
+            self.publish(answer.header, tuple(Dispatch(one.path, one.seq, one.route) for one in queued))
 
     def run_claims(self, claimed: Claimed | None) -> None:
         """Run what a request of this process has claimed for it, and what follows as long as it is claimed, too."""

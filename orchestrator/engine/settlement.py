@@ -23,6 +23,7 @@ from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.services import Services
+from orchestrator.host import monotonic
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands, flow, reports
 from orchestrator.rules.graph import Graph
@@ -32,6 +33,8 @@ from orchestrator.rules.value_ids import make_error_id
 
 log = logging.getLogger("orchestrator")
 
+_MORE_ASKS, _PAUSE = 2, 0.05  # of one delivery, as long as they take no longer than that together
+_AT_ONCE = 0.5  # seconds
 _MAX_LOOKS = 5  # at a run whose end moves on while it is delivered
 
 
@@ -117,8 +120,20 @@ def _call(attempt: Attempt, told: Report, workflow: Definition, reader: Reader) 
 def _deliver(runtime: Runtime, attempt: Attempt, reader: Reader) -> None:
     header = attempt.header
     # A time travel takes its reports along. Should one be left, its end is no more.
-    if header.status in FINAL and header.settle_count == -attempt.activation.at[0]:
-        runtime.deliver(header, reader.result, reader.error)
+    if header.status not in FINAL or header.settle_count != -attempt.activation.at[0]:
+        return
+    # A backend that refuses at once is asked again at once: most are back by then. One that is waited for is not, for
+    # its own client has tried for long already, and this worker has other things to do.
+    began = monotonic()
+    for _ in range(_MORE_ASKS):
+        try:
+            runtime.deliver(header, reader.result, reader.error)
+            return
+        except Exception:  # a result backend may raise anything
+            if monotonic() - began > _AT_ONCE:
+                raise
+            attempt.services.clock.sleep(_PAUSE)
+    runtime.deliver(header, reader.result, reader.error)
 
 
 def fail_report(attempt: Attempt, error: BaseException, *, here: bool) -> StepOutcome:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from orchestrator import Context, Orchestrator, Run, Workflow, step
+from orchestrator.cli import standalone
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.lease import LeaseKeeper
 from orchestrator.engine.settings import Settings
@@ -257,6 +259,17 @@ def test_a_hook_must_not_wait_for_a_run(orchestrator: Orchestrator, name: str) -
     started(orchestrator, Workflow("w", **hooks).then(fail))
     assert len(errors) == 2
     assert all("a step must not" in error and "hook" in error for error in errors)
+
+
+def test_the_command_line_shows_a_hook_that_was_given_up(tmp_path: Path) -> None:
+    """Beside the run's result, which stands."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    with Orchestrator(store=url) as orchestrator:
+        run = started(orchestrator, Workflow("w", on_finish=lambda info: info.nothing).then(double))
+        eventually(lambda: found(run) == {"on_finish": "failed"})
+    done = CliRunner().invoke(standalone.orchestrator, ["--store", url, "show", run.run_id])
+    assert done.exit_code == 0, done.output
+    assert "on_finish (success) failed: AttributeError" in done.output
 
 
 # --- a cancel ---------------------------------------------------------------------------------------------------------

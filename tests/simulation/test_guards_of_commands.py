@@ -415,6 +415,7 @@ def test_each_command_is_wrong_in_three_ways_or_silent() -> None:
         "is_claim",
         "is_claim_of",
         "expect_unmoved",
+        "is_lost_too_often",
         "may_delete",
         "must_give_up",
     }
