@@ -142,6 +142,8 @@ def change_words(change: Change) -> list[str]:
         doc["drop"] = change.drop
     if change.settle_now:
         doc["settle_now"] = True
+    if change.expect_state is not None:
+        doc["expect_state"] = change.expect_state
     if change.mailbox is not None:
         doc["mailbox"] = [change.mailbox.name, change.mailbox.expect, change.mailbox.push, change.mailbox.pop]
     words = [dumps(doc)]

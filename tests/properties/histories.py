@@ -206,6 +206,13 @@ class History(Pair):
         update = self.mailbox_update([None, mailbox_version(queued), "1:other"])
         self.commit(Change(RequestGuard(self.token(), ACTIVE), mailbox=update))
 
+    def write_state(self) -> None:
+        """A caller writes the state on the version that it has read, or on one that is too old."""
+        header = self.memory.header(self.run_id)
+        expect = self.pick([None, header.state_version if header else "", "1:é"])
+        patch = {"k": self.pick([None, "=3"]), "é": "=4"}
+        self.commit(Change(RequestGuard(self.token(), ACTIVE), state=patch, expect_state=expect))
+
     def mailbox_update(self, expect: list[str | None]) -> MailboxUpdate:
         pop = self.pick(["", "unknown", *self.memory.mail(self.run_id, "event")])
         return MailboxUpdate("event", self.pick(expect), self.pick(["", "in", "é/"]), pop)
@@ -271,6 +278,7 @@ class History(Pair):
             *[self.resume] * 3,
             self.cancel,
             self.mail,
+            self.write_state,
             self.travel,
             self.renew,
             *[self.chunk] * 3,

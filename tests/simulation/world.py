@@ -88,7 +88,13 @@ class World:
         activations = {activation.path: activation for activation in state.activations}
         awaiting = {activation.path for activation in state.activations if activation.status in AWAITING}
         requests = {id_: (self.clock.now(), reply) for id_, reply in state.requests}
-        fresh: dict[str, Any] = {"values": {}, "state": {}, "context": {}, "events": [], "requests": requests}
+        fresh: dict[str, Any] = {
+            "values": {},
+            "state": acts.state_of(state.notes),
+            "context": {},
+            "events": [],
+            "requests": requests,
+        }
         mail = {acts.EVENT: list(state.mail)}
         run = replace(
             self.run, header=state.header, activations=activations, awaiting=awaiting, mailboxes=mail, **fresh
@@ -106,6 +112,7 @@ class World:
         asked = {user.id for user in state.users if isinstance(user, Insists)}
         requests = tuple((id_, reply) for id_, (_, reply) in sorted(run.requests.items()) if id_ in asked)
         found = {"header": run.header, "activations": activations, "mail": mail, "requests": requests}
+        found["notes"] = acts.notes_of(run.state)
         taken = replace(state, **{**found, **changes})
         moved = checks.find_moved(state, taken)
         checks.follows(state.header, run.header, moved, self.clock.now())
