@@ -187,7 +187,7 @@ class Executor:
         attempt.recorded = outcome.plan
         attempt.observer.on_committed(answer)
         answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
-        self.publish(answer.header, answer.dispatches)
+        self.publish(answer.header, answer.dispatches, goes_on=answer.claimed is not None)
         if activation.phase == Phase.SETTLE:
             self.runtime.on_progress(answer.header)
         return answer.claimed
@@ -244,12 +244,12 @@ class Executor:
         found = find_left_out(answer, self.store.load(answer.header.run_id), self.store.now())
         return replace(answer, dispatches=(*answer.dispatches, *found), left_out=0)
 
-    def publish(self, header: RunHeader, dispatches: tuple[Dispatch, ...]) -> None:
+    def publish(self, header: RunHeader, dispatches: tuple[Dispatch, ...], *, goes_on: bool = False) -> None:
         """Publish the dispatches of a commit. If the broker is away, the scheduler will do it."""
         if not dispatches:
             return
         try:
-            self.runtime.publish(header, dispatches)
+            self.runtime.publish(header, dispatches, goes_on=goes_on)
         except Exception as error:  # noqa: BLE001  (the broker is away, or a soft limit strikes in here)
             # The commit has written a timer for each dispatch, and the scheduler publishes those that fall due.
             text = "run %s: %s; the scheduler will publish %d message(s)"
