@@ -1,4 +1,4 @@
-"""Where Django is in use: its database connections belong to threads, and so do coroutines that use them.
+"""The threads of a Django project: its database connections belong to them, and so do coroutines that use those.
 
 Nothing here imports Django: a project that uses it has done so.
 """

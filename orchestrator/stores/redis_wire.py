@@ -119,8 +119,8 @@ def change_words(change: Change) -> list[str]:
         "lease": change.lease,
         "redelivery_delay": change.redelivery_delay,
         "settle_token": change.settle_token,
-    }
-    doc["ops"] = _ops(change.ops)
+        "ops": _ops(change.ops),
+    } | ({} if change.expect_state is None else {"expect_state": change.expect_state})
     doc["n"] = [len(part) for part in parts]
     match change.guard:
         case LeaseGuard(path=path, token=token, flush_seq=number, ender=ender):
@@ -142,8 +142,6 @@ def change_words(change: Change) -> list[str]:
         doc["drop"] = change.drop
     if change.settle_now:
         doc["settle_now"] = True
-    if change.expect_state is not None:
-        doc["expect_state"] = change.expect_state
     if change.mailbox is not None:
         doc["mailbox"] = [change.mailbox.name, change.mailbox.expect, change.mailbox.push, change.mailbox.pop]
     words = [dumps(doc)]
