@@ -58,9 +58,16 @@ class ThreadPool:
                 return
             name = f"{self._name}_{self._started}"
             thread = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # The machine has no more. The call waits for one of those that there are.
+                if not self._threads:
+                    self._calls.pop()
+                    raise
+                return
             self._started += 1
             self._threads.add(thread)
-            thread.start()
 
     def close(self, timeout: float) -> None:
         """Begin no more calls, and wait for those that are being made, for `timeout` seconds at most."""

@@ -221,15 +221,6 @@ class LocalRuntime:
             if not queue.callers:  # nobody would get the exception
                 log_abandoned_attempt(queue.run_id, queue.failure)
 
-    def _begin_waiting(self, queue: RunQueue) -> bool:
-        """Count a caller; not where another one is there in eager mode: of two, each would do half of the work."""
-        if self._in_caller_thread and queue.callers:
-            return False
-        queue.callers += 1
-        if queue.changed is None:
-            queue.changed = threading.Condition(self._lock)
-        return True
-
     # --- executing ----------------------------------------------------------------------------------------------------
 
     def _execute_one(self, queue: RunQueue, dispatch: Dispatch) -> None:
@@ -287,24 +278,38 @@ class LocalRuntime:
 
     def _drive_here(self, run_id: str, until: float) -> None:
         """Execute in this thread what is ready, and until this moment wait for timers and for what others execute."""
+        queue = self._enter(run_id)
+        while queue is not None:
+            try:
+                while (dispatch := self._next_for_caller(queue, until)) is not None:
+                    self._execute_one(queue, dispatch)
+            finally:
+                self._leave(queue)
+            if queue.failure is not None:
+                raise queue.failure
+            # In eager mode another caller may have come in the last moment, and left its work to this one.
+            queue = self._enter(run_id) if self._in_caller_thread and queue.ready else None
+
+    def _enter(self, run_id: str) -> RunQueue | None:
+        """Count a caller that waits for the run; None where another one does all of its work."""
         with self._lock:
             queue = self._queue_of(run_id)
             self._failures.pop(run_id, None)
-            if not self._begin_waiting(queue):
-                return
-        try:
-            while (dispatch := self._next_for_caller(queue, until)) is not None:
-                self._execute_one(queue, dispatch)
-        finally:
-            with self._lock:
-                # A caller that was interrupted leaves its count behind, if it has not left by itself.
-                self._leave(queue)
-        if queue.failure is not None:
-            raise queue.failure
+            # In eager mode one at a time: of two, each would do a part in another transaction.
+            if self._in_caller_thread and queue.callers:
+                return None
+            queue.callers += 1
+            if queue.changed is None:
+                queue.changed = threading.Condition(self._lock)
+            return queue
 
     def _leave(self, queue: RunQueue) -> None:
-        queue.callers -= 1
-        self._tidy(queue)
+        with self._lock:
+            queue.callers -= 1
+            self._tidy(queue)
+            # A caller that was interrupted while it waited leaves what is ready to others.
+            if not self._in_caller_thread:
+                self._offer(queue, len(queue.ready))
 
     def _next_for_caller(self, queue: RunQueue, until: float) -> Dispatch | None:
         """Wait for the next dispatch; None when nothing is left to do (until this moment)."""
