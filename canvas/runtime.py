@@ -69,7 +69,7 @@ class CeleryRuntime:
             with suppress(NotImplementedError):
                 self._app.backend.forget(run_id)
 
-    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
+    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch], *, goes_on: bool = False) -> None:
         """Send a message for each dispatch whose moment has come. Raises `BrokerUnavailable`."""
         now = self._keep_timers(header, dispatches)
         if not now:
@@ -184,6 +184,9 @@ class CeleryRuntime:
         """Do nothing: workers execute the run."""
 
     def drive_in_background(self, run_id: str) -> None:
+        """Do nothing: workers execute the run."""
+
+    def lend_thread(self, run_id: str, timeout: float | None = None) -> None:
         """Do nothing: workers execute the run."""
 
     def wake(self, run_id: str) -> None:

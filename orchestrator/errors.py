@@ -197,6 +197,13 @@ class PayloadTooLarge(OrchestratorError):
         self.limit = limit
 
 
+class StateConflict(OrchestratorError):
+    """A step could not update the run's state: other steps wrote it over and over between the reading and the commit.
+
+    Its attempt has failed; another may follow, by the step's `retries`.
+    """
+
+
 class SecretUnavailable(OrchestratorError):
     """A secret of the request context cannot be read: the key is missing or is another one."""
 

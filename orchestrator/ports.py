@@ -364,8 +364,11 @@ class Runtime(Protocol):
         """Prepare the runtime for the entries of a committed workflow. Idempotent."""
         ...
 
-    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
-        """Hand each dispatch to a worker; one with a `delay` only if it is near. Raises `BrokerUnavailable`."""
+    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch], *, goes_on: bool = False) -> None:
+        """Hand each dispatch to a worker; one with a `delay` only if it is near. Raises `BrokerUnavailable`.
+
+        `goes_on`: the thread that publishes has another activation to run, so it could run none of these soon.
+        """
         ...
 
     def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:
@@ -415,6 +418,13 @@ class Runtime(Protocol):
 
     def drive_in_background(self, run_id: str) -> None:
         """Execute the run in another thread, and return at once."""
+        ...
+
+    def lend_thread(self, run_id: str, timeout: float | None = None) -> None:
+        """Let the run use the thread of a caller that waits for it, at most for about `timeout` seconds.
+
+        Returns at once where nothing is to be done here. Raises the exception by which this process has left the run.
+        """
         ...
 
     def wake(self, run_id: str) -> None:

@@ -115,6 +115,8 @@ class RunHandle:
         longest = _MAX_WAIT if self.client.runtime.is_shared else _LOOK
         while True:
             left = min(longest, max(0.0, end - monotonic()))
+            self.client.runtime.lend_thread(self.root_id, None if timeout is None else left)
+            left = min(left, max(0.0, end - monotonic()))
             header = self.client.store.wait_until_settled(self.root_id, settle_count, left)
             if header is None:
                 raise RunNotFound(f"run {self.run_id!r} has been deleted", run_id=self.run_id)

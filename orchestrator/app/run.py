@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Unpack
+from functools import partial
+from typing import Any, Unpack, overload
 
 from orchestrator.app.handle import RunHandle
 from orchestrator.app.keywords import ResumeKeywords, StartKeywords, TravelKeywords, require_known
-from orchestrator.app.streams import AsyncRunStream, EventWatcher, RunStream, Until, pages
+from orchestrator.app.streams import AsyncRunStream, EventWatcher, Following, RunStream, Until, in_thread
 from orchestrator.engine import client_ops, event_ops, restart, time_travel
 from orchestrator.engine.calling import refuse_inside_step
 from orchestrator.engine.client_ops import UNSET, StartOptions
@@ -253,20 +254,41 @@ class Run(RunHandle):
 
     # --- events ----------------------------------------------------------------------------------------------------
 
-    def events(self, after: str | None = None) -> Iterator[Event]:
+    @overload
+    def events(self, after: str | None = None, *, heartbeat: None = None) -> Iterator[Event]: ...
+
+    @overload
+    def events(self, after: str | None = None, *, heartbeat: float) -> Iterator[Event | None]: ...
+
+    def events(self, after: str | None = None, *, heartbeat: float | None = None) -> Iterator[Event | None]:
         """Replay the stored events (after the cursor) and follow until the run has settled.
 
         `after` is the `id` of the last event that was read: none is missed and none comes twice. Of a run that has
-        settled already, all stored events come. Raises `RunNotFound`, and ValueError for a text that is no cursor.
+        settled already, all stored events come. With `heartbeat`, None comes whenever so many seconds have passed
+        without an event, so that a web server has something to write and notices a reader who has gone. Raises
+        `RunNotFound`, and ValueError for a text that is no cursor and a heartbeat that is no positive number.
         """
+        return self._follow(after, heartbeat, "run.events()").each()
+
+    async def aevents(self, after: str | None = None, *, heartbeat: float | None = None) -> AsyncIterator[Event | None]:
+        """Do what `events` does, with `async for`. A reader that leaves gives its thread back within a second."""
+        reading = await in_thread(partial(self._follow, after, heartbeat, "run.aevents()"))
+        try:
+            while page := await in_thread(reading.page):
+                for event in page:
+                    yield event
+        finally:
+            reading.stop()
+
+    def _follow(self, after: str | None, heartbeat: float | None, what: str) -> Following:
         base = self.header()
         has_settled = base.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)
         if not has_settled:
-            refuse_inside_step("run.events()")
+            refuse_inside_step(what)
         if after:
             self.client.store.events(self.root_id, after, 1)  # raises at once for a text that is no cursor
-        found = pages(self, after or "", Until(base.settle_count - has_settled, is_replay=has_settled))
-        return (event for page in found for event in page)
+        until = Until(base.settle_count - has_settled, is_replay=has_settled)
+        return Following(self, after or "", until, heartbeat)
 
     def watch(self, callback: Callable[[Event], Any]) -> Callable[[], None]:
         """Call `callback` with each event of the run from now on, in a thread; returns a function that ends that.

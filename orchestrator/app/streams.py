@@ -7,10 +7,11 @@ import logging
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from typing import Any, Self, TypeVar
 
 from orchestrator.app.handle import RunHandle
@@ -50,14 +51,34 @@ class Until:
 
 
 def pages(
-    run: RunHandle, after: str, until: Until, stopped: Callable[[], bool] = lambda: False
+    run: RunHandle,
+    after: str,
+    until: Until,
+    stopped: Callable[[], bool] = lambda: False,
+    *,
+    lends: bool = True,
+    heartbeat: float = inf,
 ) -> Iterator[list[Event]]:
-    """Yield the events after the cursor, several at a time where there are several."""
+    """Yield the events after the cursor, several at a time where there are several.
+
+    With `lends` the reader lends the run its thread while there are none, where the runtime wants that. An empty list
+    comes after `heartbeat` seconds without an event.
+    """
     store, runtime = run.client.store, run.client.runtime
     reader = EventReader(store, run.root_id)
     over = until.is_met(store.header(run.root_id))
+    beat = monotonic() + heartbeat
     while not stopped():
-        found = store.events(run.root_id, after) if over else store.wait_for_events(run.root_id, after, _LOOK)
+        found = store.events(run.root_id, after)
+        if not found and not over:
+            left = min(_LOOK, max(0.0, beat - monotonic()))
+            if lends:
+                runtime.lend_thread(run.root_id, left)
+            found = store.wait_for_events(run.root_id, after, left)
+        if found or monotonic() >= beat:
+            beat = monotonic() + heartbeat
+            if not found and not over:
+                yield []
         last = next((place for place, stored in enumerate(found, 1) if until.ends_with(stored.doc)), 0)
         if found:
             yield reader.to_events(found[: last or None])
@@ -67,6 +88,30 @@ def pages(
         over = over or (not found and until.is_met(store.header(run.root_id)))
         if not found and not over and (error := runtime.failure_of(run.root_id)) is not None:
             raise error
+
+
+class Following:
+    """A reader of a run's events until it settles, with None after each `heartbeat` seconds without an event."""
+
+    def __init__(self, run: RunHandle, after: str, until: Until, heartbeat: float | None) -> None:
+        if heartbeat is not None and not 0 < heartbeat < inf:
+            raise ValueError(f"heartbeat is a positive number of seconds, not {heartbeat!r}")
+        self._stopped = threading.Event()
+        self._pages = pages(run, after, until, self._stopped.is_set, heartbeat=heartbeat or inf)
+
+    def page(self) -> Sequence[Event | None]:
+        """Return the next events, or one None; nothing at the end."""
+        page = next(self._pages, None)
+        return [] if page is None else page or [None]
+
+    def each(self) -> Iterator[Event | None]:
+        """Give them one by one."""
+        while page := self.page():
+            yield from page
+
+    def stop(self) -> None:
+        """End it soon."""
+        self._stopped.set()
 
 
 class RunStream:
@@ -181,6 +226,11 @@ def _stop(begun: Future[RunStream]) -> None:
         begun.result().stop()
 
 
+async def in_thread(call: Callable[[], _T]) -> _T:
+    """Await a call that is made in a thread of its own."""
+    return await _await_future(_in_thread(call))
+
+
 def _in_thread(call: Callable[[], _T]) -> Future[_T]:
     """Call in a thread for which neither a loop that is closed nor a process that ends has to wait."""
     future: Future[_T] = Future()
@@ -248,7 +298,7 @@ class EventWatcher:
                 self._stopped.set()
 
     def _read(self) -> None:
-        for page in pages(self._run, self._after, self._until, self._stopped.is_set):
+        for page in pages(self._run, self._after, self._until, self._stopped.is_set, lends=False):
             for event in page:
                 if self._stopped.is_set():
                     return

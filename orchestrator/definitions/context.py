@@ -17,6 +17,7 @@ from typing_extensions import TypeVar
 from orchestrator.codec import require_unicode
 from orchestrator.definitions.entry import TypedEntry, WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.definitions.state_writes import StateUpdate, StateWrite, check_update, merge_writes
 from orchestrator.definitions.telemetry import current_span
 from orchestrator.rules.events import EventType, is_reserved
 
@@ -166,8 +167,8 @@ class Context(Generic[R]):
     orchestrator: Any = None
     # The engine, or nothing outside a run.
     services: ContextServices = field(default_factory=_NoServices, repr=False)
-    # The state that the step has set; the engine takes it when the attempt has ended.
-    written_state: dict[str, Any] = field(default_factory=dict, repr=False)
+    # What the step has written into the state, in order; the engine takes it when the attempt has ended.
+    state_writes: list[StateWrite] = field(default_factory=list, repr=False)
     # The step has asked for the end of the run.
     aborted: bool = field(default=False, repr=False)
 
@@ -194,7 +195,24 @@ class Context(Generic[R]):
 
         They are kept if the step succeeds or suspends, and dropped if the attempt fails.
         """
-        self.written_state.update(values)
+        self.state_writes.append(dict(values))
+
+    def update_state(self, update: StateUpdate) -> None:
+        """Write what `update` computes from the run's state, so that no other step's write gets lost.
+
+        `update` is given the state as it is when this step ends, with what the step itself has written before, and
+        returns the top-level keys to write: `ctx.update_state(lambda state: {"total": state.get("total", 0) + 1})`.
+        It has to be a plain function without effects. It is called when the step has ended, and again on the newer
+        state whenever another step has written there meanwhile; after 100 times the attempt fails with
+        `StateConflict`. What it writes is kept or dropped as with `set_state`. Raises TypeError for what is no such
+        function.
+        """
+        self.state_writes.append(check_update(update))
+
+    @property
+    def written_state(self) -> dict[str, Any]:
+        """The keys that the step has written so far, computed from the state as it found it."""
+        return merge_writes(self.state, self.state_writes)
 
     def suspend(self, payload: Any = None, *, label: str | None = None) -> NoReturn:
         """Suspend the run until a caller resumes it; nothing waits meanwhile. Never returns: the step runs again

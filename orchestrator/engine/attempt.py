@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
 from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.definitions.state_writes import StateWrite, has_updates, merge_writes
 from orchestrator.engine.calling import leaves
 from orchestrator.engine.chunks import Chunks, Flush
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
@@ -22,17 +24,19 @@ from orchestrator.engine.observe.observer import observe_attempt
 from orchestrator.engine.observe.protocols import ObservedAttempt
 from orchestrator.engine.read.value_reader import Values, decode_all, encode_value
 from orchestrator.engine.services import Services
-from orchestrator.errors import StoreUnavailable
-from orchestrator.host import MARK, new_token
+from orchestrator.errors import StateConflict, StoreUnavailable
+from orchestrator.host import MARK, chance, new_token
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.change import Claimed, Committed, Refused
 from orchestrator.rules.events import make_written
 from orchestrator.rules.graph import Graph, Path
 from orchestrator.rules.model import Activation, ActivationStatus, format_path, visits
-from orchestrator.rules.plan import ClaimedNode
+from orchestrator.rules.plan import ClaimedNode, Plan
 
 log = logging.getLogger("orchestrator")
 _T = TypeVar("_T")
+
+MAX_STATE_CONFLICTS = 100  # more of them in one attempt are no bad luck: too many steps write at once
 
 
 CallTask = Callable[[TaskEntry, Any, Context[Any]], Any]
@@ -75,7 +79,8 @@ class Attempt:
         self.error: BaseException | None = None  # the error that this attempt has failed with
         # The store was away for longer than the lease. No outcome follows: the activation runs again elsewhere.
         self.cut_off: StoreUnavailable | None = None
-        self.is_recorded = False  # its outcome is in the store, and not that of another
+        self.recorded: Plan | None = None  # what follows, once its outcome is in the store, and not that of another
+        self.state_conflicts = 0  # how often the state had been written when this attempt was to commit
         self._results: dict[str, tuple[bool, Any]] = {}
         self.observer = observe_attempt(self._as_observed())
 
@@ -236,12 +241,32 @@ class Attempt:
         """Return the state as the workflow's model declares it, defaults filled in."""
         return view_of_state(self.workflow, decode_all(self.claimed.state))
 
-    def state_patch(self, written: Mapping[Any, Any]) -> dict[str, str | None]:
+    def reread_state(self) -> None:
+        """Read the state anew, as it was written meanwhile. Raises `StateConflict` if that goes on for too long."""
+        self.state_conflicts += 1
+        if self.state_conflicts > MAX_STATE_CONFLICTS:
+            raise StateConflict(
+                f"step {self.activation.step!r} could not update the run's state: other steps wrote it "
+                f"{self.state_conflicts} times between the reading and the commit; let fewer steps write it side by "
+                "side, or return the values and put them together in the step behind",
+                run_id=self.header.run_id,
+                workflow_id=self.workflow.id,
+            )
+        # Of many that write at once each round lets one through. The pauses spread the others.
+        self.services.clock.sleep(chance() * min(1.0, 0.001 * 2.0 ** min(self.state_conflicts, 10)))
+        # The header first: a write in between makes the version too old, which the commit finds out.
+        header = self._retry(lambda: self.store.header(self.header.run_id)) or self.header
+        state = self._retry(lambda: self.store.state(self.header.run_id))
+        self.header = replace(self.header, state_version=header.state_version)
+        self.claimed = replace(self.claimed, state=state)
+
+    def state_patch(self, writes: Sequence[StateWrite]) -> dict[str, str | None]:
         """Return the keys of the state that the step has changed, as stored texts.
 
         Raises `ValueNotSerializable` for a value that cannot be stored, `InputInvalid` for one that the model does not
-        allow.
+        allow, and whatever a function of `ctx.update_state` raises.
         """
+        written = merge_writes(self.state() if has_updates(writes) else {}, writes)
         if not written:
             return {}
         limit = self.services.settings.max_payload_bytes

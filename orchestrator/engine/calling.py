@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.definitions.context import Aborted, Bailing, Context, Suspending
+from orchestrator.engine.django_threads import await_in_this_thread, close_connections, has_django
 from orchestrator.errors import TripWire
 from orchestrator.host import is_main_thread, is_time_limit
 
@@ -272,15 +273,21 @@ async def _wait_for(value: Awaitable[Any]) -> Any:
 
 
 def _await(value: Awaitable[Any]) -> Any:
+    return _in_thread(value) if _has_loop() else _run_loop(value)
+
+
+def _has_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return _run_loop(value)
-    return _in_thread(value)
+        return False
+    return True
 
 
 def _run_loop(value: Awaitable[Any]) -> Any:
     """Await it as `asyncio.run` does, which in the end waits for threads: not so in a process that dies."""
+    if has_django():
+        return await_in_this_thread(value, is_dying=lambda error: _signs.get().dying_of(error) is not None)
     runner = asyncio.Runner()
     try:
         result = runner.run(_wait_for(value))
@@ -299,9 +306,11 @@ def _in_thread(value: Awaitable[Any]) -> Any:
 
     def run() -> None:
         try:
-            outcome.append((True, asyncio.run(_wait_for(value))))
+            outcome.append((True, _run_loop(value)))
         except BaseException as error:  # noqa: BLE001  (handed over to the thread that waits, control flow included)
             outcome.append((False, error))
+        finally:
+            close_connections()
 
     # With the caller's context variables: tracing and `refuse_inside_step` read them.
     thread = threading.Thread(target=copy_context().run, args=(run,))

@@ -6,7 +6,7 @@ It goes on like that for as long as a commit claims a successor for this process
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -36,7 +36,8 @@ from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
 from orchestrator.host import delivery_mark, monotonic, new_token
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands
-from orchestrator.rules.change import Claimed, ClaimRequest, Committed, Dispatch, Refused, UpdateActivation
+from orchestrator.rules.apply import STATE
+from orchestrator.rules.change import Claimed, ClaimRequest, Committed, Dispatch, Doc, Refused, UpdateActivation
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.mailbox import MAILBOX_CHANGED
@@ -156,8 +157,8 @@ class Executor:
         claimed = self._finish(attempt, outcome, self._settle_token(attempt, inline))
         # The first attempt is that of the message's own activation. Celery shows its outcome as the task's, where it is
         # recorded: else the activation is another worker's by now, which shows its own.
-        if inline.outcome is None and attempt.is_recorded:
-            inline.outcome = AttemptOutcome(_status_in(outcome.plan, attempt.activation.path), attempt.error)
+        if inline.outcome is None and attempt.recorded is not None:
+            inline.outcome = AttemptOutcome(_status_in(attempt.recorded, attempt.activation.path), attempt.error)
         return claimed
 
     def _outcome(self, attempt: Attempt, inline: InlineBudget) -> StepOutcome:
@@ -167,12 +168,15 @@ class Executor:
         if phase is Phase.REPORT:
             same = self.graph_if_same(attempt.header)
             return report(attempt, self.runtime, same, here=inline.has_room_for_hook())
+        if phase is not Phase.RUN:
+            return self._make(attempt, lambda: CONTROLS[phase](attempt))
+        # Conditions, joins and the like do not count: they are short, and call one function of the user at most.
+        inline.steps -= 1
+        return self._make(attempt, lambda: run_step(attempt, inline.has_room()))
+
+    def _make(self, attempt: Attempt, make: Callable[[], StepOutcome]) -> StepOutcome:
         try:
-            if phase is not Phase.RUN:
-                return CONTROLS[phase](attempt)
-            # Conditions, joins and the like do not count: they are short, and call one function of the user at most.
-            inline.steps -= 1
-            return run_step(attempt, inline.has_room())
+            return make()
         except StoreUnavailable:
             raise
         except BaseException as error:  # noqa: BLE001
@@ -193,15 +197,42 @@ class Executor:
     def _finish(self, attempt: Attempt, outcome: StepOutcome, settle_token: str) -> Claimed | None:
         """Commit the outcome, and publish what follows. Returns the successor that the commit has claimed."""
         activation, header = attempt.activation, attempt.header
+        chunks = self.services.retry_while_unavailable(attempt.chunks.close)
+        answer = self._commit(attempt, outcome, chunks, settle_token)
+        # Something that the outcome was made from has changed between the reading and the commit. The lease still
+        # holds, so it is read again, and the outcome made anew.
+        while isinstance(answer, Refused) and answer.reason in (MAILBOX_CHANGED, STATE):
+            phase = Phase(activation.phase)
+            outcome = self._make(attempt, outcome.remake or partial(CONTROLS[phase], attempt))
+            answer = self._commit(attempt, outcome, chunks, settle_token)
+        if isinstance(answer, Refused):
+            # A resume may take the settling away, which is nothing to warn of.
+            level = logging.DEBUG if activation.phase == Phase.SETTLE else logging.WARNING
+            text = "step %s of run %s belongs to another worker by now (%s): its outcome is discarded"
+            log.log(level, text, activation.step, header.run_id, answer.reason, extra=attempt.log_context)
+            self._on_refused(attempt, answer)
+            return None
+        attempt.recorded = outcome.plan
+        attempt.observer.on_committed(answer)
+        answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
+        self.publish(answer.header, answer.dispatches, goes_on=answer.claimed is not None)
+        if activation.phase == Phase.SETTLE:
+            self.runtime.on_progress(answer.header)
+            if answer.header.final:
+                show_end(self.services, self.runtime, answer.header, attempt.graph)
+        return answer.claimed
+
+    def _commit(
+        self, attempt: Attempt, outcome: StepOutcome, chunks: Sequence[Doc], settle_token: str
+    ) -> Committed | Refused:
         # One commit per outcome: result, events, counters, successors and their timers become true together, or not at
         # all. There is no moment at which a crash could leave half of it (decision 1).
-        plan, written = outcome.plan, outcome.writes
-        chunks = self.services.retry_while_unavailable(attempt.chunks.close)
-        resume_beginning(attempt, plan)
+        activation, written = attempt.activation, outcome.writes
+        resume_beginning(attempt, outcome.plan)
         change = attempt_commands.commit_outcome(
             activation,
-            plan,
-            StoredTexts(written.values, written.state, written.context),
+            outcome.plan,
+            StoredTexts(written.values, written.state, written.context, written.expect_state),
             self.settings.limits,
             mail=written.mailbox,
             # The commit that takes the count of live activations to zero claims the run's settling with this token.
@@ -214,26 +245,7 @@ class Executor:
         change = replace(change, ops=tuple(attempt.observer.add_traces(change.ops)))
         # The change is complete by now. An interruption leads to the same commit again, and the store answers a repeat
         # as it did the first.
-        answer = self.services.retry_while_unavailable(lambda: self.store.commit(header.run_id, change))
-        # The mailbox has changed between the reading and the commit. The lease still holds, so read it again.
-        if isinstance(answer, Refused) and answer.reason == MAILBOX_CHANGED:
-            return self._finish(attempt, CONTROLS[Phase(activation.phase)](attempt), settle_token)
-        if isinstance(answer, Refused):
-            # A resume may take the settling away, which is nothing to warn of.
-            level = logging.DEBUG if activation.phase == Phase.SETTLE else logging.WARNING
-            text = "step %s of run %s belongs to another worker by now (%s): its outcome is discarded"
-            log.log(level, text, activation.step, header.run_id, answer.reason, extra=attempt.log_context)
-            self._on_refused(attempt, answer)
-            return None
-        attempt.is_recorded = True
-        attempt.observer.on_committed(answer)
-        answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
-        self.publish(answer.header, answer.dispatches)
-        if activation.phase == Phase.SETTLE:
-            self.runtime.on_progress(answer.header)
-            if answer.header.final:
-                show_end(self.services, self.runtime, answer.header, attempt.graph)
-        return answer.claimed
+        return self.services.retry_while_unavailable(lambda: self.store.commit(attempt.header.run_id, change))
 
     def _on_refused(self, attempt: Attempt, answer: Refused) -> None:
         activation, header = attempt.activation, attempt.header
@@ -284,12 +296,12 @@ class Executor:
         found = find_left_out(answer, self.store.load(answer.header.run_id), self.store.now())
         return replace(answer, dispatches=(*answer.dispatches, *found), left_out=0)
 
-    def publish(self, header: RunHeader, dispatches: tuple[Dispatch, ...]) -> None:
+    def publish(self, header: RunHeader, dispatches: tuple[Dispatch, ...], *, goes_on: bool = False) -> None:
         """Publish the dispatches of a commit. If the broker is away, the scheduler will do it."""
         if not dispatches:
             return
         try:
-            self.runtime.publish(header, dispatches)
+            self.runtime.publish(header, dispatches, goes_on=goes_on)
         except Exception as error:  # noqa: BLE001  (the broker is away, or a soft limit strikes in here)
             # The commit has written a timer for each dispatch, and the scheduler publishes those that fall due.
             text = "run %s: %s; the scheduler will publish %d message(s)"

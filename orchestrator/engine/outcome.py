@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.rules.mailbox import MailboxUpdate
@@ -21,6 +21,8 @@ class Writes:
     context: Mapping[str, str | None] = field(default_factory=dict)
     # the change of a mailbox; only controls that await an event have one
     mailbox: MailboxUpdate | None = None
+    # the version of the state that its writes were computed from; None where they were computed from none
+    expect_state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class StepOutcome:
     plan: Plan
     # the values and state that it writes
     writes: Writes = field(default_factory=Writes)
+    # makes it anew, where what it was made from has changed before the commit; None where nothing can have
+    remake: Callable[[], StepOutcome] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,9 @@ class Settings:
     inline_steps: int = 100
     # after so long no further step runs inline, so that other messages get their turn
     inline_seconds: float = 5.0
+    # in the default runtime: the most threads that execute the steps of all runs, as far as no caller lends its own.
+    # With 0 all is executed in the threads of callers that wait for a run, and nothing while none does
+    local_threads: int = 64
 
     def __post_init__(self) -> None:
         for name in ("lease_seconds", "tick_seconds", "republish_seconds", "max_payload_bytes"):
@@ -56,7 +59,8 @@ class Settings:
                 raise ValueError(f"orchestrator_{name} must be positive, not {getattr(self, name)!r}")
         if isinstance(self.secret_context_keys, str):
             raise TypeError("orchestrator_secret_context_keys is a list of keys, not one string")
-        for name in ("events_max_per_run", "events_max_age_seconds", "mailbox_max_events", "mailbox_max_bytes"):
+        limits = ("events_max_per_run", "events_max_age_seconds", "mailbox_max_events", "mailbox_max_bytes")
+        for name in (*limits, "local_threads"):
             if getattr(self, name) < 0:
                 raise ValueError(f"orchestrator_{name} must not be negative, not {getattr(self, name)!r}")
         if self.broker_away not in BROKER_AWAY:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.codec import validate
 from orchestrator.definitions.bodies import Callback, MapBody, StepBody, TaskBody, step_of
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import retry_seconds
+from orchestrator.definitions.state_writes import has_updates
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import (
     LIST_IT,
@@ -184,6 +185,19 @@ def _run(attempt: Attempt, inline: bool, ready: Call) -> StepOutcome:
     except (InputInvalid, SecretUnavailable) as error:
         return fail_for_good(attempt, error)
     outcome = outcome_of(lambda: ready.call(context), context, attempt.services.signs)
+
+    def record() -> StepOutcome:
+        return replace(_record(attempt, inline, ready, context, outcome), remake=remake)
+
+    def remake() -> StepOutcome:
+        # The function has had its effects and is not called again; what it asked of the state is computed anew.
+        attempt.reread_state()
+        return record()
+
+    return record()
+
+
+def _record(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
     try:
         return _follow(attempt, inline, ready, context, outcome)
     except StoreUnavailable:
@@ -223,8 +237,10 @@ def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], 
 def _writes(attempt: Attempt, context: Context[Any], key: str, value: Any, what: str) -> Writes:
     return Writes(
         {key: attempt.store_value(value, what)},
-        attempt.state_patch(context.written_state),
+        attempt.state_patch(context.state_writes),
         attempt.context_patch(context.request_context),
+        # What was computed from the state is committed only on that very state.
+        expect_state=attempt.header.state_version if has_updates(context.state_writes) else None,
     )
 
 

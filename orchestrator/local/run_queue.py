@@ -1,7 +1,4 @@
-"""The queue of one run in this process, and the state of the threads that work on it.
-
-One run is driven by one loop, so that a chain of any length needs no more stack than a single step.
-"""
+"""The work of one run in this process: what can be executed now, what later, and who is at it."""
 
 from __future__ import annotations
 
@@ -11,27 +8,29 @@ from dataclasses import dataclass, field
 
 from orchestrator.background import TimerQueue
 from orchestrator.rules.change import Dispatch
+from orchestrator.rules.model import is_report
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class RunQueue:
-    """The dispatches of one run. Everything but `changed` itself is read and written with `changed` held."""
+    """The dispatches of one run. All of it is read and written under the lock of its runtime."""
 
-    # Notified whenever one of the fields below has changed, or the run has been changed from outside.
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    run_id: str
     # Dispatches that can be executed now, oldest first.
     ready: deque[Dispatch] = field(default_factory=deque)
     # Dispatches whose moments are still to come, by the runtime's clock in ms.
     timers: TimerQueue[Dispatch] = field(default_factory=TimerQueue)
     # The number of dispatches that are being executed.
     busy: int = 0
-    # A thread drives the run. It is one at a time: of two, each would see an empty queue and end the other's work.
-    is_driven: bool = False
-    # A thread waits for the timers while no other thread drives the run.
-    has_timer_thread: bool = False
+    # The number of callers that wait for the run, and lend it their threads.
+    callers: int = 0
+    # How many of them have nothing to execute at the moment.
+    idle_callers: int = 0
+    # Notified when a caller has reason to look; made by the first caller, as most runs have none.
+    changed: threading.Condition | None = None
     # The run's workflow has a wait with a timeout, so each execution may have begun one.
     has_timeouts: bool = False
-    # The exception that has ended an attempt without an outcome: nothing more is executed, and the driver raises it.
+    # The exception that has ended an attempt without an outcome: nothing more is executed.
     failure: BaseException | None = None
 
     def add(self, dispatch: Dispatch, now: int) -> None:
@@ -45,7 +44,34 @@ class RunQueue:
         """Make the dispatches ready whose moments have come."""
         self.ready.extend(self.timers.pop_due(now))
 
+    def take(self) -> Dispatch | None:
+        """Take the next dispatch, which counts as being executed from now on; None where there is none."""
+        if not self.ready or self.failure is not None:
+            return None
+        self.busy += 1
+        return self.ready.popleft()
+
+    @property
+    def is_quiet(self) -> bool:
+        """True where nothing is being executed, and nothing will be unless something comes from outside."""
+        return not self.busy and (self.failure is not None or not (self.ready or self.timers))
+
+    @property
+    def is_asleep(self) -> bool:
+        """True where the run waits for nothing but a moment."""
+        return not self.busy and not self.ready and self.failure is None and len(self.timers) > 0
+
     def ms_until_timer(self, now: int) -> int:
         """Return the milliseconds until the next timer; 0 where there is none, or its moment has come."""
         moment = self.timers.next_moment
         return 0 if moment is None else max(0, round(moment - now))
+
+    def notify(self) -> None:
+        """Let the callers look."""
+        if self.changed is not None:
+            self.changed.notify_all()
+
+    def drop(self) -> None:
+        """Forget what has not begun, but for the reports: who is to be told of the end of the run is told."""
+        self.ready = deque(dispatch for dispatch in self.ready if is_report(dispatch.path))
+        self.timers.clear()

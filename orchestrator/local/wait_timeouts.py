@@ -1,7 +1,7 @@
 """The timeouts of waits for events in runs of this process.
 
-A wait leaves its run suspended: no thread drives it, and no scheduler sweeps the runs of this runtime. So a thread of
-this process ends the wait when its time is over, as long as the process lives.
+A wait leaves its run suspended: no thread is at work on it, and no scheduler sweeps the runs of this runtime. So this
+process ends the wait when its time is over, as long as the process lives.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from orchestrator.background import TimerThread, on_fork
+from orchestrator.background import on_fork
 from orchestrator.errors import StoreUnavailable
-from orchestrator.host import SystemClock, new_token
-from orchestrator.ports import Clock, Store
+from orchestrator.host import new_token
+from orchestrator.ports import Store
 from orchestrator.rules.change import Committed
 from orchestrator.rules.model import ActivationStatus
 from orchestrator.rules.timers import on_deadline, with_request_id
 
 log = logging.getLogger("orchestrator")
 
-_LOOK_EVERY = 0.02  # seconds between looks at a virtual clock, which a test moves on
 _RETRY_DELAY = 1_000  # ms until a timeout that the store did not answer is tried again
 
 
@@ -37,18 +37,22 @@ class WaitTimeout:
 
 
 class WaitTimeouts:
-    """Ends waits whose time is over. `on_timeout` is called with the commit that has ended one."""
+    """Ends waits whose time is over. `call_later` calls a function in so many ms, not before.
+
+    `on_timeout` is called with the commit that has ended a wait.
+    """
 
     def __init__(
-        self, store: Store, clock: Clock, redelivery_delay: int, on_timeout: Callable[[Committed], None]
+        self,
+        store: Store,
+        redelivery_delay: int,
+        call_later: Callable[[int, Callable[[], None]], None],
+        on_timeout: Callable[[Committed], None],
     ) -> None:
         self._store = store
         self._redelivery_delay = redelivery_delay
+        self._call_later = call_later
         self._on_timeout = on_timeout
-        look_every = None if isinstance(clock, SystemClock) else _LOOK_EVERY
-        self._timers: TimerThread[WaitTimeout] = TimerThread(
-            self._try_expire, "orchestrator-wait-timeouts", clock.now, look_every
-        )
         self.reset_after_fork()
         on_fork(self)
 
@@ -68,16 +72,12 @@ class WaitTimeouts:
                     WaitTimeout(run_id, activation.path, activation.deadline), activation.deadline - self._store.now()
                 )
 
-    def close(self) -> None:
-        """End no more waits, and let one that is being ended come to its end."""
-        self._timers.close()
-
     def _add(self, timeout: WaitTimeout, delay: int) -> None:
         with self._lock:
             if timeout in self._armed:
                 return
             self._armed.add(timeout)
-        self._timers.add(delay, timeout)
+        self._call_later(delay, partial(self._try_expire, timeout))
 
     def _try_expire(self, timeout: WaitTimeout) -> None:
         with self._lock:

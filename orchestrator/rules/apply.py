@@ -54,6 +54,7 @@ EARLY = "early"  # its delay is not over
 BUSY = "busy"  # a claim has it
 LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
+STATE = "state"  # the run's state was written since it was read
 TAKEN = "taken"  # a live activation stands where a fresh one was to be created
 
 
@@ -171,6 +172,9 @@ def apply(
         return guarded
     if change.mailbox is not None and (reason := find_refusal(change.mailbox, mail)):
         return Refused(reason, header)
+    # What a step has computed from the state that it has read would undo what another has written there meanwhile.
+    if change.expect_state not in (None, header.state_version):
+        return Refused(STATE, header)
     # A fresh activation over a live one would leave two claims of one activation, or count it twice.
     standing = activations.keys() - set(change.drop)
     if any(
@@ -179,6 +183,8 @@ def apply(
     ):
         return Refused(TAKEN, header)
     work = _Work(header, dict(activations), Stamps(now, change.lease, change.redelivery_delay))
+    if change.state:
+        work.write_state(change.guard)
     work.drop(change.drop)
     for event in change.events:
         work.events.append(event)
@@ -317,6 +323,13 @@ class _Work:
         self._count(before, -1, activation.path)
         self._count(activation.status, +1, activation.path)
         self._write(activation)
+
+    def write_state(self, guard: LeaseGuard | RequestGuard) -> None:
+        """Give the state a version of its own."""
+        # The number says which commit wrote it. After the failover of a store the number may come again, and the token
+        # never does.
+        token = guard.token if isinstance(guard, LeaseGuard) else guard.id
+        self.header = replace(self.header, state_version=f"{self.header.commits}:{token}")
 
     def drop(self, paths: tuple[str, ...]) -> None:
         # Before the operations: a change may delete an activation and create a fresh one in its place.

@@ -56,6 +56,8 @@ def commit_outcome(
         # Values go with the commit that refers to them. A value without a reference would never be found and purged.
         values={**plan.values, **texts.values},
         state=texts.state,
+        # A state that another step has written meanwhile is read again, so that neither undoes the other.
+        expect_state=texts.expect_state,
         context=texts.context,
         events=(*chunks, *plan.events),
         # Compared in the same commit, so an event that has come since the mailbox was read is not overlooked.

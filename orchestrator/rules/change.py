@@ -130,6 +130,7 @@ class Change:
     state: Mapping[str, str | None] = field(default_factory=dict)  # the run's state, key by key; None deletes one
     context: Mapping[str, str | None] = field(default_factory=dict)  # the request context, key by key
     events: tuple[Doc, ...] = ()  # appended to the log of the run
+    expect_state: str | None = None  # the version of the state as read; None: any
     mailbox: MailboxUpdate | None = None
     drop: tuple[str, ...] = ()  # paths of activations to delete
     drop_values: tuple[str, ...] = ()  # ids of values to delete, before those of this change are written

@@ -36,3 +36,5 @@ class StoredTexts:
     state: Mapping[str, str | None] = field(default_factory=dict)
     # the request context, key by key; None deletes one
     context: Mapping[str, str | None] = field(default_factory=dict)
+    # the version of the state that it was computed from; None: it may have any
+    expect_state: str | None = None

@@ -228,6 +228,7 @@ class RunHeader(_Flat):
     error: str = ""  # id of the error
     trace: str = ""  # its span: a W3C `traceparent`, and a `tracestate` behind a blank
     pending_resumes: str = ""  # the beginning of the ids of what is pending for steps not reached yet
+    state_version: str = ""  # of the run's state: another one means that it was written since it was read
     last_request_id: str = ""  # id of the last change of a caller
     last_reply: str = ""  # answer to that change, for a caller that sends it again
     created_at: int = 0
@@ -338,6 +339,7 @@ class RunHeaderFields(TypedDict, total=False):
     error: str
     trace: str
     pending_resumes: str
+    state_version: str
     last_request_id: str
     last_reply: str
     created_at: int

@@ -125,8 +125,8 @@ def change_words(change: Change) -> list[str]:
         "lease": change.lease,
         "redelivery_delay": change.redelivery_delay,
         "settle_token": change.settle_token,
-    }
-    doc["ops"] = _ops(change.ops)
+        "ops": _ops(change.ops),
+    } | ({} if change.expect_state is None else {"expect_state": change.expect_state})
     doc["n"] = [len(part) for part in parts]
     match change.guard:
         case LeaseGuard(path=path, token=token, flush_seq=number, ender=ender):

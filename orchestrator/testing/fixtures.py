@@ -10,13 +10,13 @@ import pytest
 
 @pytest.fixture
 def orchestrator_local() -> Iterator[Any]:
-    """An `Orchestrator` in this process on a memory store with a virtual clock.
+    """An `Orchestrator` on a memory store with a virtual clock, which runs everything in the test's own thread.
 
-    Sleeps and retry delays take no time.
+    Sleeps and retry delays take no time. What is due later is executed when the test waits for the run.
     """
     from orchestrator.app import Orchestrator
     from orchestrator.stores.memory import MemoryStore
     from orchestrator.testing.clock import VirtualClock
 
-    with Orchestrator(store=MemoryStore(VirtualClock())) as orchestrator:
+    with Orchestrator(store=MemoryStore(VirtualClock()), local_threads=0) as orchestrator:
         yield orchestrator

@@ -28,7 +28,7 @@ class _Results:
         self.written.append((kind, payload))
 
 
-_FIELDS = frozenset(f.name for f in fields(Context)) - {"services", "written_state", "aborted"}
+_FIELDS = frozenset(f.name for f in fields(Context)) - {"services", "state_writes", "aborted"}
 
 
 def make_context(

@@ -47,6 +47,7 @@ DERIVED = {
     "RunCanceled": "RUN_CANCELED",
     "RunFailed": "RUN_FAILED",
     "SecretUnavailable": "SECRET_UNAVAILABLE",
+    "StateConflict": "STATE_CONFLICT",
     "RemoteError": "REMOTE_ERROR",
     "ResumeAmbiguous": "RESUME_AMBIGUOUS",
     "StepNotSuspended": "STEP_NOT_SUSPENDED",

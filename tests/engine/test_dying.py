@@ -59,7 +59,7 @@ class Left:
     def __init__(self, orchestrator: Orchestrator, flow: str) -> None:
         self.executor, self.store = orchestrator.executor, orchestrator.store
         self.run = orchestrator.create_run(flow)
-        orchestrator.client.runtime.publish = lambda header, dispatches: None  # type: ignore[method-assign]
+        orchestrator.client.runtime.publish = lambda header, dispatches, **_: None  # type: ignore[method-assign]
         orchestrator.client.runtime.drive = lambda run_id, timeout=None: None  # type: ignore[method-assign]
         self.run.submit(1)
         self.delivery = Delivery(self.run.run_id, "0", "message@worker:1")

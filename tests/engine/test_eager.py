@@ -284,14 +284,24 @@ def test_a_countdown_does_not_hold_the_caller(orchestrator: Orchestrator) -> Non
     assert wait_until(lambda: not any(thread.name == f"run-{run.run_id}" for thread in threading.enumerate()), 20)
 
 
-def test_a_run_goes_on_by_itself_when_its_sleep_is_over(app: Celery) -> None:
-    """In a thread of this process: the caller has left. A second sleep is slept there, too."""
-    flow = Workflow("twice", input=int).then(left).sleep(LONG).then(right).sleep(LONG).then(first).commit()
-    with Orchestrator(app, store=MemoryStore(VirtualClock())) as orchestrator:
-        run = orchestrator.create_run(flow).submit(1)
-        assert run.get(20) == 0
+def test_a_run_goes_on_by_itself_when_its_sleep_is_over(orchestrator: Orchestrator) -> None:
+    """In a thread of this process, where no caller waits. A second sleep is slept there, too."""
+    flow = Workflow("twice", input=int).then(left).sleep(0.05).then(right).sleep(0.05).then(first).commit()
+    run = orchestrator.create_run(flow).submit(1)
+    assert wait_until(lambda: run.status == "success", 20)
     assert [name for name, _ in seen] == ["left", "right", "first"]
     assert seen[0][1] == threading.get_ident() != seen[1][1]
+
+
+@pytest.mark.parametrize("seconds", [0.2, LONG])
+def test_a_caller_that_asks_for_the_result_does_what_follows_a_sleep(app: Celery, seconds: float) -> None:
+    """In its own thread and database transaction; with a virtual clock it need not wait."""
+    store = MemoryStore(VirtualClock()) if seconds == LONG else MemoryStore()
+    flow = Workflow("slept", input=int).then(left).sleep(seconds).parallel(right, first).commit()
+    with Orchestrator(app, store=store) as orchestrator:
+        assert orchestrator.create_run(flow).submit(1).get(timeout=20) == {"right": -1, "first": 2}
+        assert [event.type for event in orchestrator.create_run(flow).stream(1)][-1] == "workflow-finish"
+    assert here()
 
 
 def test_a_blocking_start_sleeps_in_the_callers_thread(app: Celery) -> None:

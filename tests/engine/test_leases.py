@@ -66,7 +66,7 @@ class Away:
 class Runtime:
     """Counts what is published."""
 
-    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
+    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch], *, goes_on: bool = False) -> None:
         """Nobody is there to be told."""
 
     def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:

@@ -228,6 +228,13 @@ class History(Pair):
             "event", push, pop, self.draw(st.booleans()), size, self.pick([0, 0, 3]), self.pick([0, 0, 30])
         )
 
+    def write_state(self) -> None:
+        """A caller writes the state on the version that it has read, or on one that is too old."""
+        header = self.memory.header(self.run_id)
+        expect = self.pick([None, header.state_version if header else "", "1:é"])
+        patch = {"k": self.pick([None, "=3"]), "é": "=4"}
+        self.commit(Change(RequestGuard(self.token(), ACTIVE), state=patch, expect_state=expect))
+
     def travel(self) -> None:
         """Activations go away and are created afresh, in a run that has ended or has not."""
         activations = self.memory.load(self.run_id)
@@ -289,6 +296,7 @@ class History(Pair):
             *[self.resume] * 3,
             self.cancel,
             self.mail,
+            self.write_state,
             self.travel,
             self.renew,
             *[self.chunk] * 3,

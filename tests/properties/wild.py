@@ -217,6 +217,10 @@ class Wild(Pair):
         update = self.build(MailboxUpdate, name="event", push=push, pop=pop, size=size, **bounds)
         return self.pick([None, update])  # type: ignore[no-any-return]
 
+    def draw_expect_state(self) -> str | None:
+        header = self.memory.header(self.run_id)
+        return self.pick([None, None, header.state_version if header else "", "1:é"])  # type: ignore[no-any-return]
+
     def draw_unless(self) -> str:
         return str(self.pick(["", "", "failure", "live", *types_of(RunHeader)]))
 

@@ -15,6 +15,7 @@ from orchestrator.rules.apply import (
     LOST,
     MOVED,
     STALE,
+    STATE,
     TAKEN,
     UNKNOWN,
     Applied,
@@ -220,6 +221,7 @@ CLOSED = replace(HEADER, closed=True)
         (Change(GUARD, expect=(Precondition("0", "running", 5, NOW),)), MINE, HEADER, MOVED),
         (Change(GUARD, expect=(Precondition("7", "running", 5),)), MINE, HEADER, MOVED),
         (Change(GUARD, mailbox=MailboxUpdate("m", pop="1:1:1:v")), MINE, HEADER, MAILBOX_CHANGED),
+        (Change(GUARD, expect_state="1:t"), MINE, HEADER, STATE),
         (Change(GUARD, (CreateActivation(activation()),)), MINE, HEADER, TAKEN),
     ],
 )  # fmt: skip

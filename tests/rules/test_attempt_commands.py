@@ -36,13 +36,14 @@ def claim(of: Graph, activation: Activation = CLAIM) -> ClaimedNode:
 def test_an_outcome_is_one_change() -> None:
     """It has what follows, what was written, what was streamed last, and the token that settles the run."""
     plan = flow.on_result(claim(graph(step("a"))), Done("v"))
-    texts = StoredTexts({"v": "=1"}, {"s": "=2"}, {"c": None})
+    texts = StoredTexts({"v": "=1"}, {"s": "=2"}, {"c": None}, "1:t")
     mail = MailboxUpdate("e", pop="x")
     chunk = {"type": "chunk"}
     change = attempts.commit_outcome(CLAIM, plan, texts, LIMITS, mail=mail, settle_token="t", chunks=[chunk])
     assert change.guard == MINE
     assert change.ops == tuple(plan.ops)
     assert (change.values, change.state, change.context) == (texts.values, texts.state, texts.context)
+    assert change.expect_state == "1:t"
     assert [event["type"] for event in change.events] == ["chunk", "workflow-step-result", "workflow-step-finish"]
     assert (change.mailbox, change.settle_token, change.settle_now) == (mail, "t", False)
     assert (change.lease, change.redelivery_delay, change.max_events, change.max_event_age) == (11, 22, 33, 44)

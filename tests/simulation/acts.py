@@ -15,7 +15,7 @@ from typing import Any
 from orchestrator.definitions.definition import Definition
 from orchestrator.ports import Store
 from orchestrator.rules import attempt_commands, commands, flow, reports, values
-from orchestrator.rules.change import Change, Claimed
+from orchestrator.rules.change import Change, Claimed, UpdateActivation
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import (
     Branch,
@@ -46,6 +46,7 @@ FINGERPRINT = "fingerprint"
 MAX_ABANDONED = 3
 DEFERRAL = 5_000
 EVENT = "event"
+NOTES = "notes"  # a key of the run's state
 AGAIN = "again"  # resume data on which a step suspends once more
 
 Fresh = Callable[[], str]
@@ -59,6 +60,7 @@ class Act:
     suspends: int = 0  # not zero: it suspends until it is resumed
     label: str = ""  # it suspends under this and its path
     closes: str = ""  # "bail" or "abort": it closes the run
+    notes: bool = False  # it appends its path to the run's state, by a function of what it has read there
     bad: frozenset[int] = frozenset()  # as the body of a foreach: the items for which it fails, whatever its retries
 
 
@@ -228,7 +230,32 @@ def changes(
         written["late"] = _text("late")
     else:
         plan = _plan(claim, store, written)
-    return [*pages, _outcome(activation, plan, written, mail, fresh())]
+    outcome = _outcome(activation, plan, written, mail, fresh())
+    return [*pages, _note(outcome, claimed) if _has_noted(claim, plan) else outcome]
+
+
+def _has_noted(claim: ClaimedNode, plan: Plan) -> bool:
+    """Tell whether the step writes a note: it does so in an attempt that ends well."""
+    body = getattr(claim.node, "body", None) if claim.activation.path else None
+    done = {"status": ActivationStatus.SUCCESS.value}
+    updates = (op.fields for op in plan.ops if isinstance(op, UpdateActivation) and op.path == claim.activation.path)
+    return isinstance(body, Act) and body.notes and any(fields.items() >= done.items() for fields in updates)
+
+
+def _note(outcome: Change, claimed: Claimed) -> Change:
+    """The outcome with the notes that the worker has read, and one more."""
+    notes = (*notes_of(claimed.state), claimed.activation.path)
+    return replace(outcome, state=state_of(notes), expect_state=claimed.header.state_version)
+
+
+def notes_of(state: Mapping[str, str]) -> tuple[str, ...]:
+    """The notes in the run's state."""
+    return tuple(json.loads(state[NOTES][1:])) if NOTES in state else ()
+
+
+def state_of(notes: Sequence[str]) -> dict[str, str]:
+    """The run's state with these notes."""
+    return {NOTES: _text(list(notes))} if notes else {}
 
 
 def _outcome(

@@ -41,12 +41,13 @@ def key(state: State, now: int) -> Any:
         (state.kept, state.context, state.starts),
         tuple(_activation_key(activation, now, name, asked) for activation in state.activations),
         tuple(sorted((path, name.number(seq)) for path, seq in state.messages)),
-        tuple(sorted((_local_key(local, name, now) for local in state.workers), key=repr)),
+        tuple(sorted((_worker_key(local, name, now, header) for local in state.workers), key=repr)),
         _local_key(state.scheduler, name, now),
         _local_key(state.aside, name, now),
         state.budget,
         state.ended,
         tuple(map(name.entry, state.mail)),
+        state.notes,
         tuple(sorted((_user_key(user, state, name) for user in state.users), key=repr)),
     )
 
@@ -129,6 +130,15 @@ def _answer_key(answer: str, name: _Names) -> tuple[Any, ...]:
 
 
 # --- those in the middle of something ------------------------------------------------------------------------
+
+
+def _worker_key(local: Local, name: _Names, now: int, header: RunHeader) -> Any:
+    """With the notes that a worker has read, where there are any, and whether they are the latest."""
+    key = _local_key(local, name, now)
+    read = local.claimed if isinstance(local, Holds | Tells) else None
+    if read is None or not header.state_version:
+        return key
+    return key, acts.notes_of(read.state), read.header.state_version == header.state_version
 
 
 def _local_key(local: Local, name: _Names, now: int) -> Any:

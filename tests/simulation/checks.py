@@ -57,6 +57,17 @@ def in_order(state: State) -> None:
     waiting = [activation for activation in state.activations if activation.status == ActivationStatus.WAITING]
     if kept and waiting:
         raise Violation(f"{waiting[0].path} waits although {kept} has been sent")
+    if len(state.notes) != len(set(state.notes)):
+        raise Violation(f"a note is written twice: {state.notes}")
+
+
+def keeps_notes(of: Graph, after: State) -> None:
+    """Each step that writes a note into the run's state and has ended well has one, whoever wrote beside it."""
+    for activation in after.activations:
+        body = getattr(of.node(activation.at), "body", None) if activation.path else None
+        notes = isinstance(body, acts.Act) and body.notes
+        if notes and activation.status == ActivationStatus.SUCCESS and activation.path not in after.notes:
+            raise Violation(f"the note of {activation.path} is lost")
 
 
 def has_its_timers(header: RunHeader, activations: Iterable[Activation], timers: Collection[str]) -> None:

@@ -92,6 +92,12 @@ SCENARIOS = {
         ({"kill": 1}, ZOMBIES, RESENDS),
         (KILLS, MOST, SCHEDULERS),
     ),
+    "steps that write the state side by side": Scenario(
+        graph(parallel("q", step("a", notes=True), step("b", notes=True, fails=1, retries=1)), step("f", notes=True)),
+        _ends("success"),
+        ({"kill": 1}, {"expire": 1}, {"resend": 1}),
+        (KILLS, ZOMBIES, RESENDS, REPEATS),
+    ),
     "a bail while others are at work": Scenario(
         graph(parallel("q", step("a", suspends=1), step("b", closes="bail"), step("c"))),
         _ends("success"),

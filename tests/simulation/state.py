@@ -181,6 +181,7 @@ class State:
     budget: Budget
     ended: frozenset[Place]  # the activations of this generation that have ended
     mail: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # in the run's state: the paths of the steps that have noted theirs
     users: tuple[User, ...] = ()
     awaited: int = 0  # the settle count that a user who was told that the run goes on wants to see exceeded
     # Replies that the store remembers beside the header: those to users who will ask again.

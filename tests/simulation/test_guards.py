@@ -35,6 +35,7 @@ WINDOW = graph(foreach("each", 3, 2, step("item")))
 BAIL = graph(parallel("q", step("a", suspends=1), step("b", closes="bail")))
 RETRY = graph(step("a", fails=1, retries=1), sleep("nap"))
 EVENT = graph(wait("w"), step("a"))
+NOTED = graph(parallel("q", step("a", notes=True), step("b", notes=True)))
 STEPS = graph(step("a"), step("b"))
 LOOP = graph(loop("again", 2, step("a")), step("f"))
 
@@ -195,6 +196,20 @@ def mailboxes_are_not_compared(patch: Patch) -> None:
     patch.setattr(apply_module, "find_refusal", lambda update, mailbox: "")
 
 
+def states_are_not_compared(patch: Patch) -> None:
+    """A worker writes what it has computed from a state that another has written meanwhile."""
+
+    def lax(change: Change, header: Any, activations: Any, mail: int, now: int, *more: Any) -> Any:
+        return apply(replace(change, expect_state=None), header, activations, mail, now, *more)
+
+    patch.setattr(memory, "apply", lax)
+
+
+def states_have_one_version(patch: Patch) -> None:
+    """A write of the state gives it no version of its own."""
+    patch.setattr("orchestrator.rules.apply._Work.write_state", lambda work, guard: None)
+
+
 def repeats_are_not_remembered(patch: Patch) -> None:
     def lax(change: Change, header: Any, activations: dict[str, Activation], mail: Any, now: int, *more: Any) -> Any:
         return apply(
@@ -250,6 +265,8 @@ MUTANTS = {
     "ended, commits": Mutant(commits_do_not_ask_whether_the_run_has_ended, SEQUENCE, {"cancel": 1}, "accepted in"),
     "closed for workers": Mutant(commits_do_not_ask_whether_the_run_has_ended, BAIL, {}, "in a run that is closed"),
     "mailboxes": Mutant(mailboxes_are_not_compared, EVENT, {"send": 1}, "waits although"),
+    "states are compared": Mutant(states_are_not_compared, NOTED, {}, "is lost"),
+    "states have versions": Mutant(states_have_one_version, NOTED, {}, "is lost"),
     "who ends a claim": Mutant(claims_are_ended_without_a_token_of_ones_own, STEPS, {"outrun": 1}, "is at work on it"),
     "repeats": Mutant(repeats_are_not_remembered, SEQUENCE, {"resend": 1}, "somebody else's"),
 }  # fmt: skip

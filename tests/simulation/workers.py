@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.rules import timers
+from orchestrator.rules.apply import STATE
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, LeaseGuard, Refused
 from orchestrator.rules.mailbox import MAILBOX_CHANGED
 from orchestrator.rules.model import (
@@ -182,7 +183,7 @@ class Workers(World):
         answer = self.commit(state, change, claimed)
         name = f"W{number} commits {claimed.activation.path or 'the settling'} ({claimed.activation.phase})"
         if isinstance(answer, Refused):
-            again = Holds(claimed) if answer.reason == MAILBOX_CHANGED else None  # then it looks again
+            again = self._read_again(state, claimed) if answer.reason in (MAILBOX_CHANGED, STATE) else None
             left = self.take(state, workers=self._worker(state, number, again))
             yield f"{name}: refused ({answer.reason})", True, left
             return
@@ -192,12 +193,18 @@ class Workers(World):
         checks.holds_back(state, done, claimed)
         checks.gives_up(done, claimed)
         checks.has_left_the_mailbox(done, claimed)
+        checks.keeps_notes(self.graph, done)
         if last:
             checks.has_items(done, claimed, todo)
         yield name, True, self.publish_all(done)
         if state.may_have("resend"):
             again = self._worker(state, number, Repeats(change))
             yield f"{name}, but hears nothing", False, replace(done, workers=again, budget=state.spend("resend"))
+
+    def _read_again(self, state: State, claimed: Claimed) -> Holds:
+        """The claim of a worker that looks again at what has changed since it was read."""
+        header = replace(claimed.header, state_version=state.header.state_version)
+        return Holds(replace(claimed, header=header, state=acts.state_of(state.notes)))
 
     def commit(self, state: State, change: Change, claimed: Claimed) -> Committed | Refused:
         """Commit a worker's outcome, and see that it was the worker's to commit."""
@@ -212,7 +219,7 @@ class Workers(World):
         if isinstance(answer, Refused):
             goes_on = state.header.status == StoredStatus.RUNNING and not (state.header.closed and mine.path)
             goes_on = goes_on or is_report(mine.path)
-            if self.judges and is_owner and goes_on and answer.reason != MAILBOX_CHANGED:
+            if self.judges and is_owner and goes_on and answer.reason not in (MAILBOX_CHANGED, STATE):
                 raise Violation(
                     f"a commit of {mine.path!r} is refused to the worker that holds its lease ({answer.reason})"
                 )

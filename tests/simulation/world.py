@@ -101,7 +101,7 @@ class World:
         requests = {id_: (self.clock.now(), reply) for id_, reply in state.requests}
         self.told = [StoredEvent(str(n + 1), 0, make_workflow_start("input")) for n in range(state.starts)]
         fresh: dict[str, Any] = {"values": {}, "requests": requests, "events": list(self.told)}
-        fresh |= {"state": dict(state.kept), "context": dict(state.context)}
+        fresh |= {"state": dict(state.kept) | acts.state_of(state.notes), "context": dict(state.context)}
         mail = {acts.EVENT: list(state.mail)}
         run = replace(
             self.run, header=state.header, activations=activations, awaiting=awaiting, mailboxes=mail, **fresh
@@ -125,7 +125,12 @@ class World:
         asked = {user.id for user in state.users if isinstance(user, Insists)}
         requests = tuple((id_, reply) for id_, (_, reply) in sorted(run.requests.items()) if id_ in asked)
         found: dict[str, Any] = {"header": run.header, "activations": activations, "mail": mail, "requests": requests}
-        found |= {"kept": tuple(sorted(run.state.items())), "context": tuple(sorted(run.context.items()))}
+        kept = {key: text for key, text in run.state.items() if key != acts.NOTES}
+        found |= {
+            "kept": tuple(sorted(kept.items())),
+            "notes": acts.notes_of(run.state),
+            "context": tuple(sorted(run.context.items())),
+        }
         found["starts"] = sum(event.doc["type"] == EventType.WORKFLOW_START for event in run.events)
         checks.has_its_timers(run.header, activations, {path for _, path in self.store._timers})
         taken = replace(state, **{**found, **changes})

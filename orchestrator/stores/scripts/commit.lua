@@ -130,6 +130,8 @@ local function find_obstacle()
     local refusal = find_mailbox_refusal()
     if refusal then return {refusal, header_text} end
   end
+  -- What was computed from an older state would undo what has been written there meanwhile.
+  if change.expect_state and change.expect_state ~= header.state_version then return {'state', header_text} end
   for _, op in ipairs(change.ops) do
     if op[1] == 'p' then
       local path = op[2].path or ''
@@ -334,6 +336,9 @@ if refused then return refused end
 local awaited = is_awaiting(header)
 local status, settle_count, resource = header.status, header.settle_count, header.resource_id
 begin()
+if change.n[2] + change.n[3] > 0 then -- the change writes the state, which gets a version of its own
+  header.state_version = string.format('%d:', header.commits) .. (change.by_lease and change.by[2] or change.by[1])
+end
 for _, path in ipairs(change.drop or {}) do remove(path) end
 for place = #ARGV - change.n[7] + 1, #ARGV do events[#events + 1] = ARGV[place] end
 for _, op in ipairs(change.ops) do DO[op[1]](op) end

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from orchestrator.host import new_token
 from orchestrator.ports import Store
-from orchestrator.rules.apply import BUSY, ENDED_RUN, LOST, MOVED, TAKEN
+from orchestrator.rules.apply import BUSY, ENDED_RUN, LOST, MOVED, STATE, TAKEN
 from orchestrator.rules.change import (
     Change,
+    Claimed,
     ClaimRequest,
     CreateActivation,
     LeaseGuard,
@@ -87,6 +88,34 @@ class Committing(Conditions):
         assert (store.load(run.id), run.header) == (activations, header)
         assert len(run.event_docs("told")) == 1
         assert run.mail("m") == ["v"]
+
+    def test_a_state_that_was_written_since_it_was_read_refuses_the_change(self, store: Store) -> None:
+        """Its version comes with a claim, and is another after each write, whoever has written whatever key."""
+        run = StartedRun(store, an_activation("0"), an_activation("1"))
+        claims = [run.claim(path) for path in ("0", "1")]
+        versions = [claimed.header.state_version for claimed in claims]
+        assert versions == [run.header.state_version] * 2
+
+        def ends(claimed: Claimed, expect: str | None, text: str | None = "=1") -> Change:
+            path = claimed.activation.path
+            ops = (UpdateActivation(path, {"status": ActivationStatus.SUCCESS}),)
+            return Change(
+                LeaseGuard(path, claimed.activation.lease_token), ops, state={path: text}, expect_state=expect
+            )
+
+        first = ends(claims[0], versions[0])
+        version = committed_of(store.commit(run.id, first)).header.state_version
+        assert version != versions[0]
+        assert committed_of(store.commit(run.id, first)).header.state_version == version
+        before = run.snapshot(), store.state(run.id)
+        assert run.refused(ends(claims[1], versions[1])) == STATE
+        assert (run.snapshot(), store.state(run.id)) == before
+        run.commit_request(expect_state=version)
+        assert run.header.state_version == version
+        committed_of(store.commit(run.id, ends(claims[1], version, None)))
+        assert run.header.state_version not in (version, versions[0])
+        run.commit_request(state={"1": "=2"})
+        assert run.refused(Change(RequestGuard(new_token(), ACTIVE), expect_state=version)) == STATE
 
     def test_a_commit_is_repeated_even_after_its_successors_have_gone_on(self, store: Store) -> None:
         """The dispatches stay those of the first answer; a message for what has moved on is harmless."""
