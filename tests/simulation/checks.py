@@ -64,9 +64,8 @@ def in_order(state: State) -> None:
 def keeps_notes(of: Graph, after: State) -> None:
     """Each step that writes a note into the run's state and has ended well has one, whoever wrote beside it."""
     for activation in after.activations:
-        is_node = bool(activation.path) and not is_report(activation.path)
-        body = getattr(of.node(activation.at), "body", None) if is_node else None
-        notes = isinstance(body, acts.Act) and body.notes
+        act = acts.act_at(of, activation)
+        notes = act is not None and act.notes
         if notes and activation.status == ActivationStatus.SUCCESS and activation.path not in after.notes:
             raise Violation(f"the note of {activation.path} is lost")
 
