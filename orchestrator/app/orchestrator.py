@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -18,14 +19,25 @@ from orchestrator.engine import restart
 from orchestrator.engine.client_ops import StartOptions
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.executor import Executor
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
+from orchestrator.errors import (
+    OrchestratorError,
+    RestartAlreadyClaimed,
+    RunNotActive,
+    RunNotFound,
+    SecretUnavailable,
+    StoreUnavailable,
+)
 from orchestrator.host import new_run_id
 from orchestrator.ports import RunQuery, Store
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.model import RunHeader, StoredStatus
 
 _MAX_RESTARTED = 10_000
+log = logging.getLogger("orchestrator")
+
 _RUN_ID = re.compile(r"[^\s/]{1,200}")
 
 
@@ -97,8 +109,7 @@ class Orchestrator:
             if self.registry.get(workflow.id) is not workflow:
                 self.register(workflow)
         flow = self.workflow(workflow.id if isinstance(workflow, Workflow) else workflow)
-        if run_id is not None and (not _RUN_ID.fullmatch(run_id) or not run_id.isprintable()):
-            raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")
+        _check_run_id(run_id)
         header = RunHeader(
             run_id=run_id or new_run_id(),
             workflow_id=flow.id,
@@ -147,10 +158,11 @@ class Orchestrator:
 
         `workflow.delay` and `apply_async` call it.
         """
-        delay = round((countdown or 0.0) * 1000)
+        delay = to_delay(countdown or 0.0, "countdown")
         if eta is not None:
             moment = eta if eta.tzinfo else eta.astimezone()
-            delay = max(0, round(moment.timestamp() * 1000) - self.store.now())
+            delay = to_delay(moment.timestamp() - self.store.now() / 1000, "eta")
+        _check_run_id(run_id)
         is_new = run_id is None or self.store.header(run_id) is None
         run = self.create_run(workflow, run_id=run_id, resource_id=resource_id)
         try:
@@ -194,6 +206,9 @@ class Orchestrator:
                 restart.restart(self.executor, header)
             except (RestartAlreadyClaimed, RunNotActive):
                 continue
+            except SecretUnavailable as error:
+                log.warning("run %s is not restarted: %s", header.run_id, error, extra=log_context(header))
+                continue
             self.client.runtime.drive_in_background(header.run_id)
             restarted.append(header.run_id)
         return restarted
@@ -209,3 +224,9 @@ class Orchestrator:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _check_run_id(run_id: str | None) -> None:
+    """Raise ValueError for an id that is none: before a store is asked, which may not be able to say so."""
+    if run_id is not None and not (_RUN_ID.fullmatch(run_id) and run_id.isprintable()):
+        raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")

@@ -18,6 +18,7 @@ from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.errors import RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic
 from orchestrator.rules.addressing import Target, id_path, step_ids
+from orchestrator.rules.bounds import check_timeout
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 
@@ -54,6 +55,7 @@ class Run(RunHandle):
         `BrokerUnavailable`, and `TimeoutError` after `timeout` seconds, which leaves the run as it is.
         """
         refuse_inside_step("run.start()")
+        check_timeout(timeout)
         require_known("start", options, StartKeywords)
         self._require_consumer()
         return self._await(self._start(_begin_with(input, options)).settle_count, timeout)
@@ -129,6 +131,7 @@ class Run(RunHandle):
         `GraphChanged`, `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.resume()")
+        check_timeout(timeout)
         require_known("resume", options, ResumeKeywords)
         self._require_consumer()
         return self._await(self._resume(data, options).settle_count, timeout)
@@ -178,6 +181,7 @@ class Run(RunHandle):
         `RunNotActive`, `RestartAlreadyClaimed`, `TimeoutError`.
         """
         refuse_inside_step("run.restart()")
+        check_timeout(timeout)
         self._require_consumer()
         header = self._restart()
         if header.status in FINAL:
@@ -205,6 +209,7 @@ class Run(RunHandle):
         `GraphChanged`, `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.time_travel()")
+        check_timeout(timeout)
         require_known("time_travel", options, TravelKeywords)
         self._require_consumer()
         return self._await(self._travel(step, options).settle_count, timeout)

@@ -11,9 +11,11 @@ from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.errors import RunNotFound, RunStillRunning, ValueNotReadable
 from orchestrator.ports import UNREADABLE, RunQuery
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels")
+_MAX_LISTED = 10**9  # that every store can count to
 _NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
 
 
@@ -45,6 +47,8 @@ class Runs:
         """List stored runs, newest first. `workflow` is one or its id; a filter that is None matches everything."""
         if limit < 0 or offset < 0:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
+        if limit > _MAX_LISTED or offset > _MAX_LISTED:
+            raise ValueError(f"limit and offset must not exceed {_MAX_LISTED}, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
             return RunPage([], 0)  # a status of nested workflows only; a run that sleeps is running
@@ -107,7 +111,7 @@ class Runs:
         statuses = [StoredStatus(status)] if status is not None else sorted(FINAL)
         if StoredStatus.RUNNING in statuses:
             raise ValueError("running runs are not purged: cancel them first")
-        before, removed = store.now() - round(age * 1000), 0
+        before, removed = store.now() - to_delay(age, "older_than"), 0
         for each in statuses:
             # Runs of another app stay in the list, and are skipped by the offset of the next page.
             skipped = 0

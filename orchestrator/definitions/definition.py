@@ -16,6 +16,7 @@ from orchestrator.definitions.entry import WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import MapSpec
 from orchestrator.definitions.step import Step
+from orchestrator.rules.bounds import MAX_SECONDS
 
 Hook = Callable[..., Any]
 # The entries that a block runs. A nested workflow stays the object that the user holds: it may be changed and committed
@@ -173,6 +174,8 @@ class Definition:
             raise TypeError(f"a workflow's id is a text, not {self.id!r}")
         if self.retries < 0 or self.retry_delay < 0:
             raise ValueError(f"workflow {self.id!r}: retries and retry_delay must be 0 or more")
+        if not (self.retries <= MAX_SECONDS and self.retry_delay <= MAX_SECONDS):
+            raise ValueError(f"workflow {self.id!r}: retries and retry_delay must be {MAX_SECONDS:.0f} at most")
 
     def identify_blocks(self) -> Iterator[tuple[str, Block]]:
         """Each block with its id, the same whenever the workflow is built again.

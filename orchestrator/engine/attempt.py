@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from orchestrator.codec import Shape, encode, require_unicode, validate, with_text_keys
+from orchestrator.codec import Shape, encode_packed, require_name, unpack, validate, with_text_keys
 from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
@@ -20,7 +21,7 @@ from orchestrator.engine.idempotency import idempotency_key
 from orchestrator.engine.logs import RunLogger, log_context
 from orchestrator.engine.observe.observer import observe_attempt
 from orchestrator.engine.observe.protocols import ObservedAttempt
-from orchestrator.engine.read.value_reader import Values, decode_all, encode_value
+from orchestrator.engine.read.value_reader import Values, decode_all, encode_all, encode_value
 from orchestrator.engine.services import Services
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import MARK, new_token
@@ -35,7 +36,14 @@ log = logging.getLogger("orchestrator")
 _T = TypeVar("_T")
 
 
-CallTask = Callable[[TaskEntry, Any, Context[Any]], Any]
+@dataclass(frozen=True, slots=True)
+class TaskCall:
+    """The code of an existing task, whose own message the worker is at work on."""
+
+    # the name of the task
+    task: str
+    # calls the task with the input of its activation
+    call: Callable[[TaskEntry, Any, Context[Any]], Any]
 
 
 class Attempt:
@@ -52,7 +60,7 @@ class Attempt:
         claimed: Claimed,
         graph: Graph,
         signal: AbortSignal,
-        call_task: CallTask | None = None,
+        call_task: TaskCall | None = None,
         claims: bool = True,
     ) -> None:
         self.services = services
@@ -75,6 +83,8 @@ class Attempt:
         self.error: BaseException | None = None  # the error that this attempt has failed with
         # The store was away for longer than the lease. No outcome follows: the activation runs again elsewhere.
         self.cut_off: StoreUnavailable | None = None
+        # The store has refused the outcome: the failure that says so is the last word, whether it is taken or not.
+        self.refusal: Exception | None = None
         self.is_recorded = False  # its outcome is in the store, and not that of another
         self._results: dict[str, tuple[bool, Any]] = {}
         self.observer = observe_attempt(self._as_observed())
@@ -131,7 +141,7 @@ class Attempt:
             run_id=self.run_id,
             workflow_id=self.workflow.id,
             resource_id=header.resource_id or None,
-            request_context=self.services.contexts.read(self.claimed.context),
+            request_context=self.services.contexts.read(header.run_id, self.claimed.context),
             resumed=activation.resumed,
             resume_data=self.values.as_type(activation.resume, resume_shape) if activation.resumed else None,
             suspend_data=self.values.as_type(activation.suspend, suspend_shape) if activation.suspend else None,
@@ -204,9 +214,9 @@ class Attempt:
 
         Raises `ValueNotSerializable`, `PayloadTooLarge`, and `StoreUnavailable` where the buffer is full.
         """
-        activation, limit = self.activation, self.services.settings.max_payload_bytes
-        require_unicode(kind, f"type of an event of step {activation.step!r}")
-        text = encode(payload, where=f"event {kind!r} of step {activation.step!r}", limit=limit)
+        activation, packing = self.activation, self.services.settings.packing
+        require_name(kind, f"type of an event of step {activation.step!r}")
+        text = encode_packed(payload, f"event {kind!r} of step {activation.step!r}", packing)
         self.chunks.add(make_written(kind, activation, text, self.source), len(text))
 
     def _send(self, flush: Flush) -> Committed | Refused:
@@ -244,23 +254,24 @@ class Attempt:
         """
         if not written:
             return {}
-        limit = self.services.settings.max_payload_bytes
         named = with_text_keys(written, f"state of step {self.activation.step!r}")
-        texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
+        texts = encode_all(named, self.services.settings.packing)
         if self.workflow.state is not None:
             # The model describes the whole state, and the step has written a part of it. So both are checked together.
             merged = {**decode_all(self.claimed.state), **decode_all(texts)}
             validate(self.workflow.state, merged, header="State does not fit: ")
         # Only changed keys are written, so that two steps that run side by side keep each other's keys.
-        return {key: text for key, text in texts.items() if self.claimed.state.get(key) != text}
+        # Unpacked, because another process may compress in another way.
+        before = self.claimed.state
+        return {key: text for key, text in texts.items() if unpack(before.get(key, "")) != unpack(text)}
 
     def context_patch(self, after: Mapping[Any, Any]) -> dict[str, str | None]:
         """Return the keys of the request context that the step has changed, as stored texts."""
         if not self.claimed.context and not after:
             return {}
-        return self.services.contexts.patch(self.claimed.context, after, self.activation.step)
+        return self.services.contexts.patch(self.header.run_id, self.claimed.context, after, self.activation.step)
 
     def store_value(self, value: Any, what: str) -> str:
         """Encode a value as stored text. An error names the step."""
         where = f"{what} of step {self.activation.step!r}"
-        return encode_value(value, where, self.services.settings.max_payload_bytes)
+        return encode_value(value, where, self.services.settings.packing)

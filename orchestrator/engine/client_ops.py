@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.codec import encode, validate, with_text_keys
+from orchestrator.codec import validate, with_text_keys
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.bodies import step_of
 from orchestrator.engine.calling import resolve_value
@@ -22,7 +22,7 @@ from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
-from orchestrator.engine.read.value_reader import encode_value
+from orchestrator.engine.read.value_reader import encode_all, encode_value
 from orchestrator.engine.settlement import report_cancel, started_info
 from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import (
@@ -153,6 +153,15 @@ def error_context(header: RunHeader) -> Iterator[None]:
         raise
 
 
+def require_secrets(executor: Executor, header: RunHeader) -> None:
+    """Raise `SecretUnavailable` where this process alone goes on with the run, and cannot read its secrets.
+
+    Workers may have another key than the caller: one that lacks it leaves the run to the others.
+    """
+    if not executor.runtime.is_shared:
+        executor.contexts.read(header.run_id, executor.store.context(header.run_id))
+
+
 def graph_of(executor: Executor, header: RunHeader) -> Graph:
     """Return the graph of a run's workflow. Raises `WorkflowNotRegistered`."""
     workflow = executor.registry.get(header.workflow_id)
@@ -183,8 +192,7 @@ def _start(
     given = begin.input
     if workflow.validate_inputs and workflow.input is not None:
         given = validate(workflow.input, given)
-    limit = settings.max_payload_bytes
-    text = encode_value(given, f"input of workflow {workflow.id!r}", limit)
+    text = encode_value(given, f"input of workflow {workflow.id!r}", settings.packing)
     context = with_text_keys(begin.request_context, "request_context")
     resource = resource_text(context.get("resource_id")) or header.resource_id
     header = replace(header, resource_id=resource, per_step=begin.per_step)
@@ -192,14 +200,18 @@ def _start(
     # The hook comes before the commit, so that a run whose hook raises stays pending. If two callers start the same
     # run at once, both call it.
     if header.status in STARTABLE and workflow.on_start is not None:
-        resolve_value(workflow.on_start(started_info(executor.owner, workflow, header, given, state, context)))
+        resolve_value(
+            workflow.on_start(
+                started_info(executor.owner, workflow, header, given, state, executor.contexts.protect(context))
+            )
+        )
     key = make_input_id(new_token())
     # The run's own namespace is that of the process that starts it: there the workers are that look after it.
     begins = replace(header, namespace=settings.namespace)
     texts = StoredTexts(
         {key: text},
-        {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()},
-        executor.contexts.encode_all(context),
+        encode_all(state, settings.packing),
+        executor.contexts.encode_all(header.run_id, context),
     )
     change = commands.start(workflow.compiled, begins, key, new_token(), texts, settings.limits, delay=delay)
     return request(
@@ -250,6 +262,7 @@ def resume(
     graph = executor.graph_if_same(header)
     if graph is None and not executor.runtime.is_shared:
         raise _graph_changed(header, "and no other process will go on with it: run the code it was started with")
+    require_secrets(executor, header)
     with error_context(header), observer.observe_call("resume", header) as observed:
         return _resume(executor, graph, header, data, target, context, per_step, observed)
 
@@ -271,7 +284,7 @@ def _resume(
 ) -> RunHeader:
     awaiting = executor.store.load_awaiting(header.run_id)
     activations = _resolve_target(executor, graph, header, awaiting, target, per_step)
-    limit = executor.settings.max_payload_bytes
+    packing = executor.settings.packing
     # One value for each activation, though the data is the same: each step checks it against a type of its own. A
     # paused step has not run yet, and so gets no resume data.
     data_ids = {
@@ -281,12 +294,12 @@ def _resume(
     }
     values = {
         data_ids[activation.path]: encode_value(
-            _resume_data(graph, activation, data), f"resume data of step {activation.step!r}", limit
+            _resume_data(graph, activation, data), f"resume data of step {activation.step!r}", packing
         )
         for activation in activations
         if activation.path in data_ids
     }
-    texts = StoredTexts(values, context=executor.contexts.encode_all(context))
+    texts = StoredTexts(values, context=executor.contexts.encode_all(header.run_id, context))
     change = commands.resume(
         header, activations, data_ids, new_token(), texts, executor.settings.limits, per_step=per_step
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.engine.client_ops import add_trace, graph_of, request
+from orchestrator.engine.client_ops import add_trace, graph_of, request, require_secrets
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.observe import observer
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive
@@ -25,6 +25,7 @@ def restart(executor: Executor, header: RunHeader) -> RunHeader:
         raise RunNotActive(text, actual_status=header.status, **names)
     # Nothing of the graph is needed here. But without the workflow no worker of this application would go on.
     graph_of(executor, header)
+    require_secrets(executor, header)
     with observer.observe_call("restart", header) as observed:
         # All activations are read, though few are live: a restart is rare, and an index of the live ones would cost
         # time in every commit.

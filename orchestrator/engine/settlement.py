@@ -92,7 +92,7 @@ def _call_hook(
 ) -> None:
     header = reader.header
     try:
-        resolve_value(hook(run_info(services.owner, reader, services.contexts.read(context))))
+        resolve_value(hook(run_info(services.owner, reader, services.contexts.read(header.run_id, context))))
     # A hook does not decide how its run ends: its error is logged, and the run's status stands.
     except BaseException as error:  # a user's function, which may also say `sys.exit()`
         services.signs.raise_if_dying(error)

@@ -11,14 +11,15 @@ from typing import Any
 
 from redis import Redis
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import DataError, NoScriptError, RedisError, ResponseError
 from redis.retry import Retry
 
-from orchestrator.errors import StoreUnavailable
+from orchestrator.errors import StoreRefused, StoreUnavailable
 from orchestrator.rules.transitions import IllegalTransition
+from orchestrator.safe_text import masked_url
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.redis_keys import Layout
-from orchestrator.stores.redis_urls import client_url, shown_url
+from orchestrator.stores.redis_urls import client_url
 
 FORMAT = 2  # of keys and documents; another one is not read, neither an older nor a newer
 BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
@@ -26,6 +27,12 @@ _MAX_CONNECTIONS = 10_000  # of one process, one for each reader that waits: the
 
 # Behind the message, some servers add where in the script it was raised.
 _ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
+
+# Words of a server that takes no request now, whatever it is: starting, full, read-only, behind, not for this user.
+_AWAY = (
+    *("LOADING", "BUSY", "OOM", "MISCONF", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN"),
+    *("MOVED", "ASK", "CROSSSLOT", "NOAUTH", "WRONGPASS", "NOPERM", "NOGOODSLAVE", "EXECABORT"),
+)
 
 logger = logging.getLogger("orchestrator")
 _warned: set[str] = set()
@@ -43,7 +50,7 @@ class RedisConnections:
 
     def __init__(self, url: str, keys: Layout, *, strict: bool, timeout: float, retries: int) -> None:
         self._url = client_url(url)
-        self._shown = shown_url(url)
+        self._shown = masked_url(url)
         self._keys = keys
         self._strict = strict
         self._timeout = timeout
@@ -106,9 +113,18 @@ class RedisConnections:
         except ResponseError as error:
             if found := _ILLEGAL.match(str(error)):
                 raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
+            # The client has classes for what is the server's matter, and some words of the server have none.
+            if type(error) is ResponseError and not str(error).startswith(_AWAY):
+                raise self._refused(error) from error
             raise self._unavailable(str(error)) from error
+        except (DataError, UnicodeEncodeError, OverflowError) as error:
+            raise self._refused(error) from error
         except RedisError as error:
             raise self._unavailable(str(error)) from error
+
+    def _refused(self, error: Exception) -> StoreRefused:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return StoreRefused(f"The store at {self._shown} does not take the request: {text}", url=self._shown)
 
     def _unavailable(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"The store at {self._shown} cannot be used: {why}", url=self._shown)

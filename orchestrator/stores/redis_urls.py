@@ -1,4 +1,4 @@
-"""URLs of Redis servers: as the client wants them, and as they may be shown."""
+"""URLs of Redis servers as the client wants them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 def client_url(url: str) -> str:
     """Return the URL as the Redis client reads it: Celery's own schemes and options are translated."""
+    _require_readable(url)
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if "virtual_host" in options:
@@ -18,10 +19,16 @@ def client_url(url: str) -> str:
     return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(options)}" if options else "")
 
 
-def shown_url(url: str) -> str:
-    """Return the URL as it may be shown: without its password."""
+def _require_readable(url: str) -> None:
+    """Raise ValueError where a character of the password ends it before its time. The URL is not shown."""
     parts = urlsplit(url)
-    options = [(name, "***" if "password" in name else value) for name, value in parse_qsl(parts.query)]
-    user, at, place = parts.netloc.rpartition("@")
-    login = f"{user.partition(':')[0]}:***@" if at and ":" in user else user + at
-    return f"{parts.scheme}://{login}{place}{parts.path}" + (f"?{urlencode(options, safe='*/')}" if options else "")
+    readable = True
+    try:
+        parts.port  # noqa: B018 - it is read here, and refused here
+    except ValueError:
+        readable = False
+    if not readable or "@" in f"{parts.path}{parts.fragment}":
+        raise ValueError(
+            "the store's URL cannot be read (it is not shown: it may hold a password): write special characters of the "
+            "password as %40 for @, for example"
+        )

@@ -279,16 +279,16 @@ end
 local function save_resource(before)
   local now_of = header.resource_id
   if now_of == before then return end
-  local tail = string.format('%015d:%s', header.created_at, run_id)
-  if before ~= '' then redis.call('ZREM', KEYS[11], string.format('r%d:%s:', #before, before) .. tail) end
-  if now_of ~= '' then redis.call('ZADD', KEYS[11], 0, string.format('r%d:%s:', #now_of, now_of) .. tail) end
+  local tail = string.format('%015d:', header.created_at) .. run_id
+  if before ~= '' then redis.call('ZREM', KEYS[11], 'r' .. #before .. ':' .. before .. ':' .. tail) end
+  if now_of ~= '' then redis.call('ZADD', KEYS[11], 0, 'r' .. #now_of .. ':' .. now_of .. ':' .. tail) end
 end
 
 local function save_index(before)
   if header.status == before then return end
   local workflow = header.workflow_id
-  local both = string.format('b%d:%s:', #workflow, workflow)
-  local tail = string.format('%015d:%s', header.created_at, run_id)
+  local both = 'b' .. #workflow .. ':' .. workflow .. ':'
+  local tail = string.format('%015d:', header.created_at) .. run_id
   local function place(status)
     local size = string.format('%d:', #status) .. status .. ':' .. tail
     return 's' .. size, both .. size

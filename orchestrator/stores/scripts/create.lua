@@ -11,10 +11,10 @@ local text = cjson.encode(header)
 redis.call('SET', KEYS[1], text)
 
 local function part(value)
-  return string.format('%d:%s:', #value, value)
+  return #value .. ':' .. value .. ':' -- string.format would end it at a NUL
 end
 
-local tail = string.format('%015d:%s', header.created_at, header.run_id)
+local tail = string.format('%015d:', header.created_at) .. header.run_id
 local workflow, status, resource = part(header.workflow_id), part(header.status), header.resource_id
 redis.call('ZADD', KEYS[2], 0, 'a' .. tail, 0, 'w' .. workflow .. tail, 0, 's' .. status .. tail,
   0, 'b' .. workflow .. status .. tail)

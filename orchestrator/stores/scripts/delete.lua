@@ -14,7 +14,7 @@ allowed = allowed and (ARGV[3] == '' or (readable and header.updated_at < tonumb
 if not allowed then return 0 end
 
 local function part(value)
-  return string.format('%d:%s:', #value, value)
+  return #value .. ':' .. value .. ':' -- string.format would end it at a NUL
 end
 
 local function unlink()
@@ -50,7 +50,7 @@ for from = 1, #paths, 4000 do
   for place = from, math.min(from + 3999, #paths) do members[#members + 1] = mine .. paths[place] end
   redis.call('ZREM', KEYS[7], unpack(members))
 end
-local tail = string.format('%015d:%s', header.created_at, ARGV[1])
+local tail = string.format('%015d:', header.created_at) .. ARGV[1]
 local workflow, in_status = part(header.workflow_id), part(status)
 redis.call('ZREM', KEYS[11], 'a' .. tail, 'w' .. workflow .. tail, 's' .. in_status .. tail,
   'b' .. workflow .. in_status .. tail, 'r' .. part(header.resource_id) .. tail)

@@ -23,13 +23,13 @@ from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, 
 from orchestrator.rules.commands import may_delete
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.rules.timers import LANE, Lane, SweepGrant, SweepRight, is_stranded, is_timer_live, take_sweep_right
+from orchestrator.safe_text import masked_url
 from orchestrator.stores.common import in_order, number_of
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Connections, Tx
 from orchestrator.stores.sql.polling import PollingWait
 
-_SECRETS = frozenset({"password", "sslpassword"})
 _PAGE = 200  # runs of one renewal that are locked together
 _NOTIFY_SECONDS = 60.0  # seconds for which changes of a run are notified once a reader has asked
 _MAX_DEAD_PAGES = 10  # pages of dead timers that one sweep clears away
@@ -64,7 +64,7 @@ class SqlStore:
             found = tx.send(q.HEADER, run=run)
             clock = tx.send(q.CLOCK)
             if stored := found.fetchall():
-                return lambda: rows.header(stored[0][0])
+                return lambda: rows.header_of(run, stored[0][0])
             now = clock.fetchall()[0][0]
             made = replace(header, created_at=now, updated_at=now)
             tx.send(q.INSERT_RUN, run=run, namespace=rows.encode_name(made.namespace), **rows.columns(made))
@@ -132,11 +132,12 @@ class SqlStore:
     def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
         run = rows.encode_name(run_id)
         if paths is None:
-            return _in_path_order(self._rows(q.ACTIVATIONS, run=run))
-        return _in_path_order(self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
+            return _in_path_order(run, self._rows(q.ACTIVATIONS, run=run))
+        return _in_path_order(run, self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
 
     def load_awaiting(self, run_id: str) -> list[Activation]:
-        return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=rows.encode_name(run_id)))
+        run = rows.encode_name(run_id)
+        return _in_path_order(run, self._rows(q.AWAITING_ACTIVATIONS, run=run))
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
@@ -249,9 +250,10 @@ class SqlStore:
         runs = [rows.encode_name(ref.run_id) for ref in page]
         locks = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
         found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.encode_name(ref.path) for ref in page])
-        headers = {(header := rows.header(doc)).run_id: header for _, doc in locks.fetchall()}
+        headers = {rows.decode_name(run): rows.listed_header(run, doc) for run, doc in locks.fetchall()}
         (_, _, _, now), *read = found.fetchall()
-        activations = {(run, path): rows.activation(doc) for _, run, path, doc in read}
+        # One that cannot be read is lost, and the others are renewed.
+        activations = {(run, path): one for _, run, path, doc in read if (one := rows.readable_activation(doc))}
         reasons: dict[LeaseRef, str] = {}
         kept: dict[str, list[Activation]] = {}
         for ref, run in zip(page, runs, strict=True):
@@ -342,20 +344,24 @@ class SqlStore:
         return self._connections.read(work)
 
 
-def _in_path_order(found: Sequence[Any]) -> list[Activation]:
-    return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
+def _in_path_order(run: str, found: Sequence[Any]) -> list[Activation]:
+    return sorted((rows.activation_of(run, doc) for (doc,) in found), key=lambda activation: activation.at)
 
 
 def _parse(url: str) -> URL:
+    hint = "the store's URL cannot be read (it is not shown: it may hold a password)"
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ValueError("the store's URL cannot be read (it is not shown: it may hold a password)") from None
+        raise ValueError(f"{hint}: write special characters of the password as %40 for @, for example") from None
+    # What follows an `@` or a `/` of the password would be taken for the host or the database, and shown.
+    if "@" in f"{parsed.host or ''}{parsed.database or ''}" and parsed.get_backend_name() != "sqlite":
+        raise ValueError(f"{hint}: write special characters of the password as %40 for @, for example")
+    return parsed
 
 
 def _shown(url: URL) -> str:
-    query = {key: "***" if key in _SECRETS else value for key, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
+    return masked_url(url.render_as_string(hide_password=False))
 
 
 def _open(url: URL, shown: str, schema: str | None) -> Connections:
