@@ -29,7 +29,7 @@ from orchestrator.errors import PayloadTooLarge
 from orchestrator.stores.sql import queries
 from orchestrator.stores.sql.link import UNWRITABLE, Answer, Conflict, ConnectionLost, Connections, Row, T, Work
 from orchestrator.stores.sql.queries import quoted
-from orchestrator.stores.sql.schema import check_format, upgrade
+from orchestrator.stores.sql.schema import check_format, check_schema_name, upgrade
 
 CONNECT = 5  # seconds
 LOCK = 10  # seconds until a lock is given up and asked for again
@@ -48,7 +48,6 @@ _ALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30000,
 }
-_MAX_SCHEMA = 63  # bytes; PostgreSQL cuts longer names, and two of them might become one
 _MIGRATION = 0x6F726368  # number of the advisory lock: "orch"
 
 _CONFLICTS = {"40001", "40P01", "55P03"}
@@ -243,7 +242,7 @@ class PostgresConnections(Connections):
 
     def __init__(self, url: URL, shown: str, schema: str | None) -> None:
         super().__init__(shown)
-        _check_schema(schema)
+        check_schema_name(schema)
         url = url.set(drivername="postgresql+psycopg")
         _, options = url.get_dialect()().create_connect_args(url)
         self._options: dict[str, Any] = {"connect_timeout": CONNECT, "client_encoding": "UTF8", **_ALIVE, **options}
@@ -368,11 +367,6 @@ class PostgresConnections(Connections):
         if state.startswith(_REFUSALS) or (not state and isinstance(error, psycopg.DataError)):
             return self.refused(error)
         return self.unavailable("does not work", error)
-
-
-def _check_schema(schema: str | None) -> None:
-    if schema and ("\0" in schema or len(schema.encode("utf-8", "surrogatepass")) > _MAX_SCHEMA):
-        raise ValueError(f"a schema's name has {_MAX_SCHEMA} bytes at most, and no NUL: {schema!r}")
 
 
 @contextmanager
