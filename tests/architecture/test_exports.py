@@ -10,7 +10,8 @@ AsyncRunStream BrokerUnavailable CancelReport Context Event FlowNotCommitted Flo
 InputInvalid MailboxFull NoConsumer Orchestrator OrchestratorError PayloadTooLarge RemoteError RestartAlreadyClaimed
 ResumeAlreadyClaimed ResumeAmbiguous Run RunCanceled RunFailed RunInfo RunNotActive RunNotFinished RunNotFound
 RunNotSuspended RunPage RunRecord RunResult RunStatus RunStillRunning RunStream SecretUnavailable StartAlreadyClaimed
-StateConflict Step StepNotFound StepNotSuspended StepResult StepStatus StoreUnavailable TripWire ValueNotSerializable
+StateConflict Step StepNotFound StepNotSuspended StepResult StepStatus StoreRefused StoreUnavailable TripWire
+ValueNotSerializable
 Workflow WorkflowNotRegistered clone_step clone_workflow constant from_context from_input from_step step template
 """
 
