@@ -106,7 +106,8 @@ def test_a_start_of_whatever_kind_can_be_undone(of: Any, delay: int) -> None:
     answer = answer_to(change, PENDING)
     created = [op.activation for op in change.ops if isinstance(op, CreateActivation)]
     undone = answer_to(undoing.undo_start(PENDING, change, answer, "undo"), answer.header, *created)
-    assert replace(undone.header, commits=0, updated_at=0, last_request_id="", last_reply="") == PENDING
+    own = {"commits": 0, "updated_at": 0, "last_request_id": "", "last_reply": "", "state_version": ""}
+    assert replace(undone.header, **own) == PENDING
 
 
 def test_the_undo_of_a_repeated_start_goes_by_the_first_answer() -> None:
