@@ -63,7 +63,7 @@ class Deliveries:
         if envelope is None:
             return
         name = delivery_id(request.id, request.hostname, pid)
-        held = _Held(Delivery(envelope["run"], envelope["path"], name), pid, threading.get_ident())
+        held = _Held(Delivery(envelope.run_id, envelope.path, name), pid, threading.get_ident())
         with self._lock:
             self._held[request.id] = held
             if held.is_child:

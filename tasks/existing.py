@@ -15,10 +15,11 @@ from typing import Any
 from celery import Celery, Task
 from celery.exceptions import Retry
 
-from orchestrator.canvas.messages import envelope_of
+from orchestrator.canvas.messages import envelope_of, has_envelope
 from orchestrator.canvas.monitoring import raise_if_failed
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import TaskEntry, retry_seconds
+from orchestrator.engine.attempt import TaskCall
 from orchestrator.engine.calling import RetryAsked
 from orchestrator.engine.executor import Executor
 from orchestrator.tasks.deliveries import delivery_id
@@ -38,12 +39,14 @@ def wrap_task(app: Celery, executor: Executor, name: str) -> None:
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if not has_envelope(task.request):
+            return original(*args, **kwargs)
         envelope = envelope_of(task.request)
         if envelope is None:
-            return original(*args, **kwargs)
-        call = _caller(task, original)
+            return None
+        call = TaskCall(name, _caller(task, original))
         delivery = delivery_id(task.request.id, task.request.hostname, os.getpid())
-        raise_if_failed(executor.execute(envelope["run"], envelope["path"], envelope["seq"], call, delivery=delivery))
+        raise_if_failed(executor.execute(envelope.run_id, envelope.path, envelope.seq, call, delivery=delivery))
         return None
 
     setattr(run, _MARK, executor)

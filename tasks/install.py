@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from celery import Celery, Task, bootsteps, signals
 from celery.utils.imports import symbol_by_name
 
-from orchestrator.canvas.messages import STEP_TASK, is_readable
+from orchestrator.canvas.messages import STEP_TASK, envelope_of, is_about
 from orchestrator.canvas.monitoring import Monitor, monitor_task, raise_if_failed, show_attempts
 from orchestrator.canvas.queues import Queues
 from orchestrator.canvas.runtime import CeleryRuntime
@@ -104,7 +104,8 @@ def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
     @app.task(bind=True, ignore_result=True, acks_late=False, serializer="json", **options)  # type: ignore[untyped-decorator]
     def run_step(self: Task, run_id: str, path: str, seq: int) -> str | None:
         """Run one activation. A message of a newer release is left to the workers of that release."""
-        if not is_readable(self.request):
+        envelope = envelope_of(self.request)
+        if envelope is None or not is_about(envelope, (run_id, path, seq)):
             return None
         try:
             delivery = delivery_id(self.request.id, self.request.hostname, os.getpid())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -19,14 +20,25 @@ from orchestrator.engine import client_ops, restart
 from orchestrator.engine.client_ops import StartOptions
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.executor import Executor
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
+from orchestrator.errors import (
+    OrchestratorError,
+    RestartAlreadyClaimed,
+    RunNotActive,
+    RunNotFound,
+    SecretUnavailable,
+    StoreUnavailable,
+)
 from orchestrator.host import new_first_commit, new_run_id, new_token
 from orchestrator.ports import RunQuery, Store
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.model import RunHeader, StoredStatus
 
 _PAGE = 1_000  # runs that are listed at a time
+log = logging.getLogger("orchestrator")
+
 _RUN_ID = re.compile(r"[^\s/]{1,200}")
 
 
@@ -108,8 +120,7 @@ class Orchestrator:
         self, flow: Workflow, run_id: str | None, resource_id: str | None, patience: float = 0.0
     ) -> tuple[RunHeader, bool]:
         """Create a pending run; returns its header, and False where another call has created it before."""
-        if run_id is not None and (not _RUN_ID.fullmatch(run_id) or not run_id.isprintable()):
-            raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")
+        _check_run_id(run_id)
         header = RunHeader(
             run_id=run_id or new_run_id(),
             workflow_id=flow.id,
@@ -168,9 +179,9 @@ class Orchestrator:
         it waits so many seconds for a store that is away, and a broker that is away is left to the scheduler, whatever
         the settings say.
         """
-        delay = round((countdown or 0.0) * 1000)
+        delay = to_delay(countdown or 0.0, "countdown")
         if eta is not None:
-            delay = max(0, round(zoned(eta, self.app).timestamp() * 1000) - self.store.now())
+            delay = to_delay(zoned(eta, self.app).timestamp() - self.store.now() / 1000, "eta")
         self._refuse_late_eagerness()
         flow, begin = self._flow_of(workflow), StartOptions(input, state, request_context or {})
         header = self._launch(flow, run_id, resource_id, begin, delay, patience)
@@ -233,6 +244,9 @@ class Orchestrator:
                 restart.restart(self.executor, header)
             except (RestartAlreadyClaimed, RunNotActive):
                 continue
+            except SecretUnavailable as error:
+                log.warning("run %s is not restarted: %s", header.run_id, error, extra=log_context(header))
+                continue
             self.client.runtime.drive_in_background(header.run_id)
             restarted.append(header.run_id)
         return restarted
@@ -262,3 +276,9 @@ class Orchestrator:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _check_run_id(run_id: str | None) -> None:
+    """Raise ValueError for an id that is none: before a store is asked, which may not be able to say so."""
+    if run_id is not None and not (_RUN_ID.fullmatch(run_id) and run_id.isprintable()):
+        raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")

@@ -113,7 +113,7 @@ def _call(attempt: Attempt, told: Report, workflow: Definition, reader: Reader) 
         log.warning(text, reader.run_id, told.value, workflow.id, extra=log_context(reader.header))
         return
     services = attempt.services
-    info = run_info(services.owner, reader, services.contexts.read(attempt.claimed.context))
+    info = run_info(services.owner, reader, services.contexts.read(attempt.header.run_id, attempt.claimed.context))
     call_hook(lambda: hook(info), services.signs)
 
 
@@ -160,7 +160,7 @@ def fail_report(attempt: Attempt, error: BaseException, *, here: bool) -> StepOu
 def give_up(attempt: Attempt, error: BaseException, *, here: bool) -> StepOutcome:
     """Plan to leave a report as failed, with this error."""
     key = make_error_id(attempt.activation.lease_token)
-    text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    text = encode_error(error, attempt.services.settings.packing)
     return StepOutcome(reports.give_up_report(attempt.as_claimed_node(), key, here=here), Writes({key: text}))
 
 

@@ -195,7 +195,7 @@ def test_a_secret_key_is_one_in_whatever_type_it_is_named(tmp_path: Path) -> Non
         context.request_context[Kind.CARD] = "4242"  # type: ignore[index]
 
     url = f"sqlite:///{tmp_path}/runs.db"
-    with Orchestrator(store=url, secret_context_keys=["card"], secret_key="k") as orchestrator:
+    with Orchestrator(store=url, secret_context_keys=["card"], secret_key="the key of a test") as orchestrator:
         assert orchestrator.create_run(Workflow("secrets").then(use).commit()).start(None).error is None
     assert b"4242" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 

@@ -38,10 +38,11 @@ from orchestrator.rules.mailbox import MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
 from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
+from orchestrator.safe_text import masked_url
 from orchestrator.stores import redis_connections as module
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
-from orchestrator.stores.redis_urls import client_url, shown_url
+from orchestrator.stores.redis_urls import client_url
 from orchestrator.stores.redis_wire import rules, script
 from orchestrator.testing.contract.kit import ops_to_create
 from tests.servers import RedisServer
@@ -637,7 +638,7 @@ def test_urls_may_be_written_as_celery_writes_them(url: str, translated: str) ->
     ],
 )
 def test_urls_are_shown_without_their_passwords(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
+    assert masked_url(url) == shown
 
 
 def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:

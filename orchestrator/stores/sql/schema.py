@@ -14,6 +14,7 @@ from sqlalchemy.pool import StaticPool
 from orchestrator.errors import StoreUnavailable
 from orchestrator.stores.sql.tables import FIRST_FORMAT, FORMAT, VERSION_TABLE, meta
 
+_MAX_SCHEMA = 63  # bytes; PostgreSQL cuts longer names, and two of them might become one
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -30,6 +31,12 @@ class _OneAtATime:
 
 
 _alembic = _OneAtATime()
+
+
+def check_schema_name(schema: str | None) -> None:
+    """Raise ValueError for a name that PostgreSQL would not take as it is."""
+    if schema and ("\0" in schema or len(schema.encode("utf-8", "surrogatepass")) > _MAX_SCHEMA):
+        raise ValueError(f"a schema's name has {_MAX_SCHEMA} bytes at most, and no NUL: {schema!r}")
 
 
 def check_format(found: Sequence[Any] | None, shown: str) -> bool:
