@@ -121,6 +121,28 @@ class Listing(Conditions):
         store.delete(other.id)
         assert other.id not in {header.run_id for header in store.runs(RunQuery(awaiting=True, limit=10_000))}
 
+    def test_awaiting_runs_are_listed_in_pages_whatever_their_statuses(self, store: Store) -> None:
+        """Newest first; each by the status and the resource that it has now."""
+        mine, one, other = new_run_id(), new_run_id(), new_run_id()
+        runs = []
+        for _ in range(4):
+            made = an_activation("0.0"), an_activation("0.1", status=ActivationStatus.PAUSED)
+            runs.append(StartedRun(store, *made, workflow_id=mine, resource_id=one))
+            self.advance(store, 2)
+        for run, status in zip(runs, ("running", "paused", "suspended", "running"), strict=True):
+            run.commit_request(UpdateRun({"status": status}))
+        StartedRun(store, an_activation("0"), workflow_id=mine, resource_id=one)
+        for query in ({"workflow_id": mine}, {"resource_id": one}, {"workflow_id": mine, "resource_id": one}):
+            pages = [store.runs(RunQuery(awaiting=True, limit=3, offset=offset, **query)) for offset in (0, 3)]
+            assert [[header.run_id for header in page] for page in pages] == [
+                [runs[3].id, runs[2].id, runs[1].id],
+                [runs[0].id],
+            ]
+            assert listed(store, awaiting=True, status="running", **query) == {runs[0].id, runs[3].id}
+        runs[3].commit_request(UpdateRun({"resource_id": other}))
+        assert listed(store, awaiting=True, resource_id=one) == {run.id for run in runs[:3]}
+        assert listed(store, awaiting=True, resource_id=other) == {runs[3].id}
+
     def test_a_run_is_listed_by_the_resource_that_it_has_now(self, store: Store) -> None:
         """A run may get one with its start, another one later, and none again; pages and totals follow."""
         mine, one, other = new_run_id(), new_run_id(), new_run_id()
