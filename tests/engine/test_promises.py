@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -121,3 +127,73 @@ def test_apps_of_one_store_see_each_others_runs_and_share_their_ids() -> None:
         with pytest.raises(StartAlreadyClaimed):
             stock.create_run(flow, run_id="order-7").start(None)
         assert stock.get_run("order-7").resume("yes").result == "yes"
+
+
+def test_a_limit_in_this_process_ends_the_attempt_and_not_the_function(caplog: pytest.LogCaptureFixture) -> None:
+    """A lease after the limit; what the function returns later is not recorded, and the log says so."""
+    opened, left = threading.Event(), threading.Event()
+
+    def outrun() -> str:
+        assert opened.wait(PATIENCE)
+        left.set()
+        return "late"
+
+    flow = Workflow("slow").then(step(outrun, time_limit=0.2)).commit()
+    with (
+        caplog.at_level(logging.WARNING, "orchestrator"),
+        Orchestrator(workflows=[flow], lease_seconds=0.3) as orchestrator,
+    ):
+        began = time.monotonic()
+        run = orchestrator.create_run(flow)
+        result = run.start(timeout=PATIENCE)
+        assert time.monotonic() - began >= 0.5
+        assert (result.status, type(result.error)) == ("failed", TimeoutError)
+        opened.set()
+        assert left.wait(PATIENCE)
+    assert run.status == "failed"
+    assert "its outcome is discarded" in caplog.text
+
+
+@pytest.mark.parametrize("settings, timeout", [({}, 0.3), ({"lease_seconds": 0.3}, 60)])
+def test_who_waits_for_a_run_waits_for_its_hooks_for_so_long(settings: dict[str, Any], timeout: float) -> None:
+    """Until they have been called once; for no longer than a lease after the end, nor than the caller's own timeout."""
+    told, opened = [], threading.Event()
+
+    def tell(info: Any) -> None:
+        if info.init_data == "slowly":
+            opened.wait(PATIENCE)
+        told.append(info.init_data)
+
+    flow = Workflow("telling", on_finish=tell).then(step(lambda data: data, id="same")).commit()
+    with Orchestrator(workflows=[flow], **settings) as orchestrator:
+        orchestrator.create_run(flow).start("quickly")
+        assert told == ["quickly"]
+        began = time.monotonic()
+        assert orchestrator.create_run(flow).start("slowly", timeout=timeout).result == "slowly"
+        assert time.monotonic() - began < 5
+        assert told == ["quickly"]
+        opened.set()
+
+
+DYING = """
+import os, signal, sys
+from orchestrator import Orchestrator, Workflow, step
+
+@step
+def ask(data, ctx):
+    return ctx.resume_data if ctx.resumed else ctx.suspend()
+
+flow = Workflow("asked").then(ask).commit()
+Orchestrator(store=sys.argv[1], workflows=[flow]).create_run(flow, run_id="r").start(1)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_sqlite_has_acknowledged_outlives_the_process(tmp_path: Path) -> None:
+    """It is killed the moment after its run was suspended."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    killed = subprocess.run([sys.executable, "-c", DYING, url], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    flow = Workflow("asked").then(step(lambda data, ctx: ctx.resume_data, id="ask")).commit()
+    with Orchestrator(store=url, workflows=[flow]) as orchestrator:
+        assert orchestrator.get_run("r").resume("yes").result == "yes"
