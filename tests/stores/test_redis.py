@@ -566,6 +566,28 @@ def test_a_server_that_may_lose_runs_is_warned_of_once(
     ]
 
 
+def test_a_server_that_keeps_nothing_is_warned_of(
+    redis_server: RedisServer, client: redis.Redis, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has neither AOF nor RDB; with one of them there is nothing to say."""
+    if not redis_server.own:
+        pytest.skip("only an own server may be set otherwise")
+    before = {name: client.config_get(name)[name] for name in ("appendonly", "save")}
+    try:
+        for settings in ({"appendonly": "no", "save": ""}, {"appendonly": "no", "save": "3600 1"}):
+            for name, value in settings.items():
+                client.config_set(name, value)
+            monkeypatch.setattr(module, "_warned", set())
+            with caplog.at_level(logging.WARNING, logger="orchestrator"):
+                RedisStore(redis_server.url(DB)).header("run")
+    finally:
+        for name, value in before.items():
+            client.config_set(name, value)
+    assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
+        "neither AOF nor RDB is on, so a restart of the server loses everything"
+    ]
+
+
 @pytest.mark.usefixtures("evicting")
 def test_a_server_that_may_lose_runs_is_refused_where_that_was_asked_for(redis_server: RedisServer) -> None:
     with pytest.raises(StoreUnavailable, match="maxmemory-policy is allkeys-lru, not noeviction"):
