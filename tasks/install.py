@@ -50,7 +50,7 @@ _installed: weakref.WeakKeyDictionary[Any, weakref.ref[Owner]] = weakref.WeakKey
 
 
 class CeleryParts:
-    """What an orchestrator has in its app: a monitor, the deliveries, and the state of this process's worker."""
+    """The parts of an orchestrator in its app: a monitor, the deliveries, and the state of this process's worker."""
 
     def __init__(self, app: Any, owner: Owner) -> None:
         self.monitor = Monitor(app, lambda: owner.store.workers(owner.settings.namespace))

@@ -9,10 +9,8 @@ Nothing here imports Django: a project that uses it has done so.
 from __future__ import annotations
 
 import re
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,12 +78,9 @@ def _is_migrated(place: _Place) -> bool:
     """Return True for an SQLite file that Django has migrated; what its name was cannot be seen from that of a test."""
     if place.vendor != "sqlite" or not Path(place.name).is_file():
         return False
-    query = "select 1 from sqlite_master where name = 'django_migrations'"
-    with closing(sqlite3.connect(f"{Path(place.name).as_uri()}?mode=ro", uri=True)) as connection:
-        try:
-            return connection.execute(query).fetchone() is not None
-        except sqlite3.Error:
-            return False
+    from orchestrator.stores.sql.sqlite import has_table
+
+    return has_table(Path(place.name), "django_migrations")
 
 
 def _guesses(place: _Place) -> list[_Place]:
@@ -99,20 +94,12 @@ def _guesses(place: _Place) -> list[_Place]:
 def _place_of_url(url: str) -> _Place | None:
     if not url.startswith(("sqlite", "postgres")):
         return None
-    from sqlalchemy.engine.url import make_url
-    from sqlalchemy.exc import ArgumentError
+    from orchestrator.stores.sql.urls import parse_url
 
-    try:
-        read = make_url(url)
-    except (ArgumentError, ValueError):
-        return None  # the store says so
-    match read.get_backend_name():
-        case "sqlite":
-            return _sqlite(read.database or "")
-        case "postgresql" | "postgres":
-            return _postgres(read.host or read.query.get("host"), read.port or read.query.get("port"), read.database)
-        case _:
-            return None
+    read = parse_url(url)
+    if read.get_backend_name() == "sqlite":
+        return _sqlite(read.database or "")
+    return _postgres(read.host or read.query.get("host"), read.port or read.query.get("port"), read.database)
 
 
 def _postgres(host: Any, port: Any, name: Any) -> _Place:

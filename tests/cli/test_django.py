@@ -168,7 +168,7 @@ def test_the_real_database_is_known_by_the_name_of_the_tests(
     """Where it was never seen: Django puts `test_` before it, and the number of a parallel process behind."""
     entry = {"ENGINE": "django.db.backends.postgresql", "HOST": "localhost", "NAME": name, "TEST": {"NAME": chosen}}
     conf = SimpleNamespace(settings=SimpleNamespace(configured=True, DATABASES={"default": entry}))
-    monkeypatch.setitem(sys.modules, "django.conf", conf)  # type: ignore[arg-type]
-    monkeypatch.setitem(sys.modules, "django.core.mail", SimpleNamespace(outbox=[]))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "django.conf", conf)
+    monkeypatch.setitem(sys.modules, "django.core.mail", SimpleNamespace(outbox=[]))
     with pytest.raises(ValueError, match="of its own") if refused else nullcontext():
         refuse_real_database(url, "SETTING")
