@@ -57,7 +57,7 @@ def settle(attempt: Attempt, runtime: Runtime, *, hooks_here: bool) -> StepOutco
     hooks = declared_hooks(definition_at(attempt.graph, ()))
     plan = flow.on_settled(claim, Told(hooks, runtime.keeps_results, hooks_here))
     # Of a suspension the hook is told before it is recorded: whoever resumes a run can rely on the hook having been
-    # called, and a worker that is lost in it leaves a run that runs (decision 10). A pause is told to no hook.
+    # called, and a worker that is lost in it leaves a run that runs (decision 11). A pause is told to no hook.
     if status is StoredStatus.SUSPENDED and Report.ON_FINISH in hooks:
         is_lost = attempt_commands.is_lost_too_often(attempt.activation)
         if is_lost or not _tell_of_suspension(attempt, status):

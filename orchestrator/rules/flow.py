@@ -528,7 +528,7 @@ def settled_status(header: RunHeader) -> StoredStatus:
 def on_settled(claim: ClaimedNode, told: reports.Told = reports.NOBODY) -> Plan:
     """Write the status that the run has settled with, and begin to tell of it.
 
-    First it is recorded: a hook that fails, or a result backend that is away, keeps no run from its end (decision 10).
+    First it is recorded: a hook that fails, or a result backend that is away, keeps no run from its end (decision 11).
     """
     header, plan = claim.header, Plan(claim.graph, "")
     status = settled_status(header)

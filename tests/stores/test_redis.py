@@ -417,8 +417,9 @@ def test_a_page_reads_no_more_headers_than_it_has(client: redis.Redis, store: Re
         _Walk(store, f"run {number}")
     client.config_resetstat()
     page = store.runs(RunQuery(resource_id="r", limit=10, **more))
-    assert (len(page.headers), page.total) == (10, 60)
+    assert len(page) == 10
     assert client.info("commandstats")["cmdstat_get"]["calls"] == 10
+    assert store.count_runs(RunQuery(resource_id="r", **more)) == 60
 
 
 def test_ids_with_the_signs_of_the_index_are_not_taken_for_others(store: RedisStore) -> None:

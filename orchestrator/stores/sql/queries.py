@@ -23,7 +23,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 
-from orchestrator.rules.model import StoredStatus
+from orchestrator.rules.model import FINAL, StoredStatus
 from orchestrator.rules.timers import Lane
 from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
 
@@ -166,25 +166,20 @@ _STATUSES = tuple(status.value for status in StoredStatus)
 def list_runs(filters: Collection[str], awaiting: bool = False) -> str:
     """Return the statement for a page of runs, newest first, whose columns `filters` have the given values.
 
-    With `awaiting` only those in which something is awaited: they are few, and have an index of their own.
+    With `awaiting` only those in which something is awaited: each index is there once more, of those alone.
 
     Without a status, the newest of each status are merged: so every list is found by an index that has the status in
     it, and there need be none for every combination. What goes wrong otherwise: the planner takes any index in the
     order of creation, and walks along it in search of a status that no run has.
     """
-    if awaiting:
-        return _PAGE % (_NEWEST % _where(filters, awaiting))
     if "status" in filters:
-        return _PAGE % _newest(filters, ":status")
-    each = " UNION ALL ".join(
-        f"SELECT * FROM ({_newest((*filters, 'status'), quoted_text(status))}) {status}" for status in _STATUSES
+        return _PAGE % (_NEWEST % _where(filters, awaiting))
+    each = (
+        f"SELECT * FROM ({_NEWEST % _where((*filters, 'status'), awaiting, quoted_text(status))}) {status}"
+        for status in _STATUSES
+        if not (awaiting and status in FINAL)
     )
-    return _PAGE % each
-
-
-def _newest(filters: Collection[str], status: str) -> str:
-    where = " AND ".join(f"{name} = {status if name == 'status' else f':{name}'}" for name in filters)
-    return _NEWEST % where
+    return _PAGE % " UNION ALL ".join(each)
 
 
 def count_runs(filters: Collection[str], awaiting: bool = False) -> str:
@@ -192,9 +187,10 @@ def count_runs(filters: Collection[str], awaiting: bool = False) -> str:
     return _COUNT % _where(filters, awaiting)
 
 
-def _where(filters: Collection[str], awaiting: bool) -> str:
+def _where(filters: Collection[str], awaiting: bool, status: str = ":status") -> str:
+    given = (f"{name} = {status if name == 'status' else f':{name}'}" for name in filters)
     # A literal, since the planner does not take a partial index for a parameter.
-    return " AND ".join([*(f"{name} = :{name}" for name in filters), *["awaiting = 1"] * awaiting]) or "true"
+    return " AND ".join([*given, *["awaiting = 1"] * awaiting]) or "true"
 
 
 def quoted_text(text: str) -> str:

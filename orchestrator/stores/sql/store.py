@@ -67,8 +67,8 @@ class SqlStore:
             now = clock.fetchall()[0][0]
             made = replace(header, created_at=now, updated_at=now)
             tx.send(q.INSERT_RUN, run=run, namespace=rows.encode_name(made.namespace), **rows.columns(made))
-            kept = tx.send(q.HEADER, run=run).fetchall()
-            return lambda: rows.header(kept[0][0]) if kept else None
+            kept = tx.send(q.HEADER, run=run)
+            return lambda: next((rows.header(doc) for (doc,) in kept.fetchall()), None)
 
         # Another's run may have stood in the way of the insert, and be deleted before it is read: then once more.
         while (stored := self._connections.change(work)) is None:

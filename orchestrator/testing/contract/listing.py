@@ -99,7 +99,7 @@ class Listing(Conditions):
         assert found(workflow_id=new_run_id()) == set()
 
     def test_runs_in_which_something_is_awaited_are_found(self, store: Store) -> None:
-        """Whatever else runs beside it, and until the run has ended; also together with other filters."""
+        """Until the run has ended, whatever else runs beside it; also together with other filters."""
         mine, resource = new_run_id(), new_run_id()
         both = (an_activation("0.0"), an_activation("0.1", status=ActivationStatus.SUSPENDED))
         for status in (ActivationStatus.SUSPENDED, ActivationStatus.WAITING, ActivationStatus.PAUSED):
