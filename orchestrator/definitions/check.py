@@ -129,11 +129,12 @@ def _source_name(entry: BlockEntry | ControlEntry) -> str:
 
 
 def _problems_of_map(name: str, spec: MapSpec, known: Container[str]) -> Iterator[str]:
-    for key, source in spec.targets:
+    whole = [("its value", spec.whole)] if spec.whole is not None else []
+    for what, source in [*whole, *((repr(key), source) for key, source in spec.targets)]:
         for id in source.steps if isinstance(source, FromStep) else ():
             if id not in known:
                 yield (
-                    f"the mapping {name!r} takes {key!r} from the step {id!r}, but no entry of this workflow has that "
+                    f"the mapping {name!r} takes {what} from the step {id!r}, but no entry of this workflow has that "
                     "id (those of nested workflows do not count)"
                 )
 

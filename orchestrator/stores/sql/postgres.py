@@ -245,7 +245,9 @@ class PostgresConnections(Connections):
         check_schema_name(schema)
         url = url.set(drivername="postgresql+psycopg")
         _, options = url.get_dialect()().create_connect_args(url)
-        self._options: dict[str, Any] = {"connect_timeout": CONNECT, "client_encoding": "UTF8", **_ALIVE, **options}
+        # By its name a DBA tells these connections from those of the application's own tables.
+        own = {"connect_timeout": CONNECT, "client_encoding": "UTF8", "application_name": "orchestrator"}
+        self._options: dict[str, Any] = {**own, **_ALIVE, **options}
         self._schema = schema
         self._dialect = queries.Postgres(schema)
         self._generation = 0  # of connections; those of an older one are closed when they come up

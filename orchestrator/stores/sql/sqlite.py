@@ -12,6 +12,8 @@ import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL
@@ -218,3 +220,12 @@ class SqliteConnections(Connections):
         if code in _REFUSALS or (not code and isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError)):
             return self.refused(error)
         return self.unavailable("does not work", error)
+
+
+def has_table(path: Path, name: str) -> bool:
+    """Return True if the file is a database with a table of this name. It is only read."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("select 1 from sqlite_master where name = ?", (name,)).fetchall())
+    except sqlite3.Error:
+        return False

@@ -19,7 +19,8 @@ def parse_url(url: str) -> URL:
     # What follows an `@` or a `/` of the password would be taken for the host or the database, and shown.
     if "@" in f"{parsed.host or ''}{parsed.database or ''}" and parsed.get_backend_name() != "sqlite":
         raise ValueError(f"{hint}: write special characters of the password as %40 for @, for example")
-    return parsed
+    # What hosts give as DATABASE_URL is libpq's older name of the same.
+    return parsed.set(drivername="postgresql") if parsed.drivername == "postgres" else parsed
 
 
 def hide_secrets(url: URL) -> str:
