@@ -17,7 +17,9 @@ from tests.chaos.servers import COMBINATIONS
 def main() -> int:
     """Play a round for each seed and combination; returns 1 if something must not be."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=180, help="how long faults strike in each round")
+    parser.add_argument(
+        "--seconds", type=float, default=180, help="how long faults strike in each round, each kind at least once"
+    )
     parser.add_argument("--seeds", default="", help="numbers, separated by commas; without it one by chance")
     parser.add_argument("--combinations", default=",".join(COMBINATIONS))
     parser.add_argument("--faults", default="", help="kinds of faults, separated by commas; without it all")

@@ -9,6 +9,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from orchestrator import Orchestrator
 from tests.chaos import calls
@@ -27,6 +28,8 @@ class _Role:
         self.setup = setup
         self.orchestrator = orchestrator
         self.caller = calls.Caller(setup.calls, name)
+        self._size = 0
+        self._started: list[tuple[PlannedRun, float]] = []
         # (verb, run, label) of which the outcome is known
         self.done = {(c.verb, c.run, c.label) for c in calls.read(setup.calls, name) if c.is_definite}
 
@@ -41,8 +44,12 @@ class _Role:
 
     def started(self) -> list[tuple[PlannedRun, float]]:
         """Return the runs of which a start has begun, with its moment."""
-        begun = {call.run: call.begin for call in reversed(calls.read(self.setup.calls, "starter*"))}
-        return [(self.setup.run_of(run), at) for run, at in begun.items()]
+        size = sum(path.stat().st_size for path in self.setup.calls.glob("starter*"))
+        if size != self._size:
+            begun = {call.run: call.begin for call in reversed(calls.read(self.setup.calls, "starter*"))}
+            self._started = [(self.setup.run_of(run), at) for run, at in begun.items()]
+            self._size = size
+        return self._started
 
 
 def start(role: _Role, index: int) -> None:
@@ -94,8 +101,7 @@ def send(role: _Role, _: int) -> None:
     for _ in _slots():
         for planned, at in role.started():
             for event, data in planned.expected.events.items():
-                delay = random.Random(planned.id + event).random() * 3
-                if time.time() > at + delay:
+                if time.time() > at + _delay(planned.id + event):
                     run_id = planned.id
                     role.call(
                         "send",
@@ -110,8 +116,11 @@ def meddle(role: _Role, _: int) -> None:
     for _ in _slots():
         for planned, at in role.started():
             fate = planned.program.fate
-            delay = random.Random(planned.id).random() * 4
-            if fate is Fate.NOTHING or time.time() < at + delay or (fate.value, planned.id, "") in role.done:
+            if (
+                fate is Fate.NOTHING
+                or time.time() < at + _delay(planned.id)
+                or (fate.value, planned.id, "") in role.done
+            ):
                 continue
             run = role.orchestrator.get_run(planned.id)
             if fate is Fate.CANCEL:
@@ -121,6 +130,12 @@ def meddle(role: _Role, _: int) -> None:
             elif run.status == "success":
                 step = planned.program.target_step
                 role.call(fate.value, planned.id, lambda _: run.submit_time_travel(step))  # noqa: B023
+
+
+@cache
+def _delay(name: str) -> float:
+    """Return for how many seconds after a start something is left alone."""
+    return random.Random(name).random() * 4
 
 
 def _slots() -> Iterator[None]:
@@ -142,10 +157,10 @@ def main(name: str) -> None:
     """Be this caller until killed; what the servers do to it outside a call, it tries again."""
     setup = load()
     _, orchestrator = setup.open()
-    act, index = ROLES[name[:-1]], int(name[-1])
+    act, role = ROLES[name[:-1]], _Role(name, setup, orchestrator)
     while True:
         try:
-            act(_Role(name, setup, orchestrator), index)
+            act(role, int(name[-1]))
             return
         except Exception as error:  # noqa: BLE001 - looking at runs fails where the store is away
             print(f"{type(error).__name__}: {error}", flush=True)

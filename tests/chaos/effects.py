@@ -16,7 +16,7 @@ HOOK = "hook"
 
 @dataclass(frozen=True)
 class Effect:
-    """One line: a step has begun or ended, or a hook was called, in a process, at a moment (seconds, machine's clock)."""
+    """One line: a step has begun or ended, or a hook was called, in a process, at a moment (seconds of the clock)."""
 
     what: str
     run: str
@@ -32,7 +32,7 @@ class Effect:
 
 
 class Journal:
-    """A file of lines that this process appends to; each line is written at once, so a killed process leaves whole ones."""
+    """A file of lines that this process appends to, each in one write: a killed process leaves whole lines."""
 
     def __init__(self, folder: Path, name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)

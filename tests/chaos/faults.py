@@ -94,12 +94,16 @@ def _send_group(worker: Worker, number: int) -> None:
         os.killpg(worker.process.pid, number)
 
 
-def _frozen(number: int, site: Site, send: Callable[[int], None]) -> None:
-    """Send the signal; after a STOP wait until the lease is over, and let it go on."""
+def _signal(number: int, site: Site, pids: set[int], send: Callable[[int], None]) -> int:
+    """Send the signal; after a STOP wait until the lease is over, and let it go on. Returns what was at work."""
+    before = count_at_work(site.setup.effects, pids)
     send(number)
+    # What has begun since the look, and was cut off, counts too.
+    hit = max(before, count_at_work(site.setup.effects, pids))
     if number == signal.SIGSTOP:
         time.sleep(site.setup.lease + 2)
         send(signal.SIGCONT)
+    return hit
 
 
 def _to_child(number: int) -> Fault:
@@ -110,9 +114,8 @@ def _to_child(number: int) -> Fault:
         if not busy:
             return _Hit(0, worker.process.name)
         pid = site.chance.choice(busy)
-        at_work = count_at_work(site.setup.effects, {pid})
-        _frozen(number, site, lambda number: _send(pid, number))
-        return _Hit(at_work, f"{worker.process.log.name} child {pid}", frozenset({pid}))
+        hit = _signal(number, site, {pid}, lambda number: _send(pid, number))
+        return _Hit(hit, f"{worker.process.log.name} child {pid}", frozenset({pid}))
 
     return fault
 
@@ -122,9 +125,9 @@ def _to_main(number: int, *, repeats: bool = True) -> Fault:
 
     def fault(site: Site) -> _Hit:
         worker = _busy(site)
-        pids, at_work = frozenset(worker.pids()), site.fleet.count_at_work(worker)
-        _frozen(number, site, lambda number: _send(worker.process.pid, number))
-        return _Hit(at_work, worker.process.log.name, pids if repeats else frozenset())
+        pids = worker.pids()
+        hit = _signal(number, site, pids, lambda number: _send(worker.process.pid, number))
+        return _Hit(hit, worker.process.log.name, frozenset(pids) if repeats else frozenset())
 
     return fault
 
@@ -132,9 +135,9 @@ def _to_main(number: int, *, repeats: bool = True) -> Fault:
 def _to_group(number: int) -> Fault:
     def fault(site: Site) -> _Hit:
         worker = _busy(site)
-        pids, at_work = frozenset(worker.pids()), site.fleet.count_at_work(worker)
-        _frozen(number, site, lambda number: _send_group(worker, number))
-        return _Hit(at_work, worker.process.log.name, pids)
+        pids = worker.pids()
+        hit = _signal(number, site, pids, lambda number: _send_group(worker, number))
+        return _Hit(hit, worker.process.log.name, frozenset(pids))
 
     return fault
 
@@ -144,18 +147,20 @@ def _rolling(stop: Callable[[Worker], None], *, new_first: bool) -> Fault:
 
     def fault(site: Site) -> _Hit:
         count, pids = 0, set[int]()
-        for old in list(site.fleet.workers):
+        old_ones = list(site.fleet.workers)
+        for old in old_ones:
             site.fleet.retire(old)
-            new = site.fleet.hire(old.kind) if new_first else None
-            if new is not None:
-                wait_until(new.is_ready, 30)
+        new_ones = [site.fleet.hire(old.kind) for old in old_ones] if new_first else []
+        for new in new_ones:
+            wait_until(new.is_ready, 60)
+        for old in old_ones:
             pids |= old.pids()
             count += site.fleet.count_at_work(old)
             stop(old)
             with suppress(TimeoutError):
                 old.process.wait_exit(GRACE)
             old.process.remove()
-            if new is None:
+            if not new_first:
                 site.fleet.hire(old.kind)
         return _Hit(count, "all workers", frozenset(pids))
 

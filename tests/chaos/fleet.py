@@ -13,7 +13,7 @@ import psutil
 from tests.chaos import callers
 from tests.chaos.effects import count_at_work
 from tests.chaos.setup import Setup
-from tests.vendor import REPOSITORY, LocalProcess, WorkerNode, _environment, local_worker, wait_until
+from tests.vendor import REPOSITORY, LocalProcess, WorkerNode, child_environment, local_worker, wait_until
 
 EVERY = 0.3  # seconds between two looks of the supervisor
 
@@ -111,14 +111,20 @@ class Fleet:
         log.touch()
         env = self.setup.environment
         node = local_worker(
-            "tests.chaos.app:app", env=env, cwd=REPOSITORY, pool=kind.pool, concurrency=kind.concurrency, log=log, ready=False
+            "tests.chaos.app:app",
+            env=env,
+            cwd=REPOSITORY,
+            pool=kind.pool,
+            concurrency=kind.concurrency,
+            log=log,
+            ready=False,
         )
         return Worker(kind, node)
 
     def _caller(self, name: str) -> LocalProcess:
         command = [sys.executable, "-m", "tests.chaos.callers", name]
         log = self.setup.folder / "logs" / f"{name}.log"
-        process = LocalProcess(name, command, cwd=REPOSITORY, env=_environment(self.setup.environment), log=log)
+        process = LocalProcess(name, command, cwd=REPOSITORY, env=child_environment(self.setup.environment), log=log)
         process.start()
         return process
 

@@ -266,9 +266,7 @@ class _Maker:
     def entry(self, depth: int, *, once: bool) -> Entry:
         if depth and self.chance.random() < 0.35:
             length = self.chance.randint(1, 3)
-            return Nested(
-                self._id("n"), self.flow(length, depth - 1, once=once), inline=self.chance.random() < 0.3
-            )
+            return Nested(self._id("n"), self.flow(length, depth - 1, once=once), inline=self.chance.random() < 0.3)
         return self.step()
 
     def flow(self, length: int, depth: int, *, once: bool) -> tuple[Node, ...]:

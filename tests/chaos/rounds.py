@@ -25,7 +25,7 @@ LOOK = 0.1  # seconds between two looks of who watches for stalls
 
 @dataclass(frozen=True)
 class Form:
-    """How a round goes: for how long faults strike, how long an outage lasts, and when a run counts as stuck (seconds)."""
+    """The times of a round, in seconds: for how long faults strike, how long outages last, when a run is stuck."""
 
     seconds: float
     outage: float = 1.0
@@ -85,13 +85,11 @@ def play(combination: str, seed: int, form: Form, folder: Path, kinds: list[str]
 
 
 def _strike(site: faults.Site, form: Form, kinds: list[str]) -> list[faults.Strike]:
-    """Let the faults strike one after the other, all kinds before one comes again."""
+    """Let the faults strike one after the other, each kind once, and all of them again until the time is over."""
     strikes: list[faults.Strike] = []
     end = time.monotonic() + form.seconds
-    while time.monotonic() < end:
+    while not strikes or time.monotonic() < end:
         for kind in site.chance.sample(kinds, len(kinds)):
-            if time.monotonic() >= end:
-                break
             time.sleep(form.pause * (0.5 + site.chance.random()))
             is_long = form.long_every and len(strikes) % form.long_every == form.long_every - 1
             site.seconds = form.long_outage if is_long else form.outage
@@ -107,9 +105,10 @@ def _wait_until_quiet(setup: Setup, orchestrator: Orchestrator, patience: float)
         time.sleep(0.5)
         made = calls.read(setup.calls)
         waiting = [planned for planned in waiting if not _is_quiet(planned, orchestrator, made)]
-        known = {call.run for call in made if call.verb == "start"}
-        if not waiting and any(call.outcome == calls.OPEN for call in made if call.verb == "start"):
-            waiting = [setup.run_of(run) for run in known]  # a starter has yet to come back for its open call
+        known = {(call.caller, call.run) for call in made if call.is_definite}
+        # A starter has yet to come back for the call that it was killed in.
+        opened = [call.run for call in made if call.verb == "start" and (call.caller, call.run) not in known]
+        waiting = waiting or [setup.run_of(run) for run in opened]
 
 
 def _is_quiet(planned: PlannedRun, orchestrator: Orchestrator, made: list[calls.Call]) -> bool:
@@ -158,19 +157,28 @@ def _unexpected(fleet: Fleet) -> list[str]:
     found: Counter[str] = Counter()
     for log in [*fleet.logs, *(process.log for process in fleet.callers.values())]:
         found.update(verdict.unexpected(log.read_text(errors="replace")))
-    return [f"{count} × {said}" for said, count in found.most_common()]
+    return [f"{count} times {said}" for said, count in found.most_common()]
 
 
 def _tell(history: verdict.History, run: str) -> list[str]:
     """Return what happened to a run, in order, with the faults that struck meanwhile."""
-    told = [(each.at, f"{each.what} {each.step} attempt {each.attempt} resumed {each.resumed} pid {each.pid} {each.key}")
-            for each in history.effects if each.run == run]
-    told += [(call.begin, f"{call.id}: {call.verb} {call.label}: {call.outcome or 'killed'} {call.text}")
-             for call in history.calls if call.run == run]
+    told = [
+        (each.at, f"{each.what} {each.step} attempt {each.attempt} resumed {each.resumed} pid {each.pid} {each.key}")
+        for each in history.effects
+        if each.run == run
+    ]
+    told += [
+        (call.begin, f"{call.id}: {call.verb} {call.label}: {call.outcome or 'killed'} {call.text}")
+        for call in history.calls
+        if call.run == run
+    ]
     if told:
         first, last = min(told)[0], max(told)[0]
-        told += [(each.begin, f"FAULT {each.kind} at {each.target} for {each.end - each.begin:.1f} s, hit {each.hit}")
-                 for each in history.strikes if each.begin <= last and each.end >= first]
+        told += [
+            (each.begin, f"FAULT {each.kind} at {each.target} for {each.end - each.begin:.1f} s, hit {each.hit}")
+            for each in history.strikes
+            if each.begin <= last and each.end >= first
+        ]
     program = next(planned.program for planned in history.planned if planned.id == run)
     return [f"{program}", *(f"{at:.3f} {text}" for at, text in sorted(told))]
 

@@ -1,4 +1,4 @@
-"""The broker and the store of a round, each behind a wire: Redis in a process of our own, the others on the machine's."""
+"""The broker and the store of a round, each behind a wire: an own Redis, or a place on the machine's server."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ class Outlet:
         assert self.postgres is not None
         tables = "select tablename from pg_tables where schemaname not in ('pg_catalog', 'information_schema')"
         rows: list[str] = []
-        for (table,) in self.postgres._execute(tables, database=self.postgres.name):
-            content = self.postgres._execute(f'select t::text from "{table}" t', database=self.postgres.name)
+        for (table,) in self.postgres.execute(tables, database=self.postgres.name):
+            content = self.postgres.execute(f'select t::text from "{table}" t', database=self.postgres.name)
             rows += [f"{table}: {row}" for (row,) in content if text in row]
         return rows
 
@@ -89,8 +89,10 @@ def serve(combination: str, folder: Path) -> Iterator[tuple[Outlet, Outlet]]:
     """Give broker and store of a combination; all that they keep is gone afterwards. Raises `Unavailable`."""
     broker, store = combination.split("+")
     with ExitStack() as stack:
-        yield (stack.enter_context(_OPENERS[broker](folder / "broker")),
-               stack.enter_context(_OPENERS[store](folder / "store")))
+        yield (
+            stack.enter_context(_OPENERS[broker](folder / "broker")),
+            stack.enter_context(_OPENERS[store](folder / "store")),
+        )
 
 
 @contextmanager

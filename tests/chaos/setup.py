@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +79,7 @@ class Setup:
 
     def run(self, number: int) -> PlannedRun:
         """Return the run of this number."""
-        programs = _programs(self.seed, self.programs)
-        data = (self.seed * 7 + number * 131) % MODULUS
-        return PlannedRun(number, f"{self.prefix}{number}", programs[number % self.programs], data)
+        return _run(self, number)
 
     def run_of(self, run_id: str) -> PlannedRun:
         """Return the run of this id."""
@@ -102,11 +100,16 @@ class Setup:
         return app, Orchestrator(app, store=self.store, workflows=workflows, **settings)
 
 
-_made: dict[tuple[int, int], list[Program]] = {}
-
-
+@cache
 def _programs(seed: int, count: int) -> list[Program]:
-    return _made.setdefault((seed, count), make_programs(seed, count))
+    return make_programs(seed, count)
+
+
+@cache
+def _run(setup: Setup, number: int) -> PlannedRun:
+    programs = _programs(setup.seed, setup.programs)
+    data = (setup.seed * 7 + number * 131) % MODULUS
+    return PlannedRun(number, f"{setup.prefix}{number}", programs[number % setup.programs], data)
 
 
 def load() -> Setup:

@@ -105,7 +105,7 @@ def struck(kind: str, begin: float, end: float, *pids: int) -> Strike:
 
 
 @pytest.mark.parametrize(
-    ("strike", "explains"),
+    "strike, explains",
     [
         (struck("KILL to a child", 2.2, 2.3, 7), True),
         (struck("KILL to a child", 2.2, 2.3, 99), False),  # another process
@@ -191,7 +191,9 @@ Traceback (most recent call last):
 def test_tracebacks_are_judged_by_the_error_that_came_of_them() -> None:
     """One on the list is no matter; another is, by its own line."""
     assert verdict.unexpected(LOG.format("orchestrator.errors.StoreUnavailable: away")) == []
-    assert verdict.unexpected(LOG.format("KeyError: 'path'")) == ["KeyError: 'path'"]
+    assert verdict.unexpected(LOG.format("KeyError: 'path'")) == [
+        "KeyError: 'path' (after: [12:00:00] ERROR step p of run r failed)"
+    ]
 
 
 def test_a_report_says_what_hit_and_what_is_wrong(tmp_path: Path) -> None:
@@ -202,7 +204,11 @@ def test_a_report_says_what_hit_and_what_is_wrong(tmp_path: Path) -> None:
 
     table = as_table([played])
 
-    for line in ("faults that hit                     1 of 2", "wrong                               1", "redis+redis 5"):
+    for line in (
+        "faults that hit                     1 of 2",
+        "wrong                               1",
+        "redis+redis 5",
+    ):
         assert line in table
     assert table.endswith("history of r1\n    2.000 begin first")
     assert '"combination": "redis+redis"' in as_json([played])

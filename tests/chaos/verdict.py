@@ -6,6 +6,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from tests.chaos import effects
 from tests.chaos.calls import OPEN, WON, Call
@@ -189,7 +190,7 @@ class _Case:
     def _executed_twice(self) -> Iterator[tuple[str, str]]:
         for (execution, key), begun in self._begun().items():
             self.judgement.executions += len(begun)
-            for earlier, later in zip(begun, begun[1:], strict=False):
+            for earlier, later in pairwise(begun):
                 if self._explains(earlier, later):
                     self.judgement.repeated += 1
                 else:
@@ -251,23 +252,38 @@ def _show(effect: Effect) -> str:
 _HEAD = "Traceback (most recent call last):"
 # What follows the traceback of a cause: the error that it led to comes next, and is judged in its place.
 _LINKS = ("During handling of the above exception", "The above exception was the direct cause")
-# (what a traceback or its line ends with, why it may be there)
+# (what the line before a traceback or its last line says, why it may be there)
 ALLOWED = [
-    (r"OnPurpose: ", "a step failed since its program says so"),
+    (r"OnPurpose\b", "a step failed since its program says so"),
     (r"TimeoutError: (no soft limit has struck|the signal has come)", "a step that no limit ends from outside"),
-    (r"(Soft)?TimeLimitExceeded", "a limit struck, as the program says"),
+    (r"TimeLimitExceeded", "a limit struck, as the program says"),
     (r"WorkerLostError", "a child was killed"),
     (r"ExceptionWithTraceback", "billiard's frame around an error, whose own traceback follows"),
     (r"StoreUnavailable|BrokerUnavailable", "a server was away"),
+    (r"Couldn't ack|Connection to broker lost|Trying again in", "kombu, whose connection to the broker has gone"),
+    (r"attempted relative import with no known parent", "Celery starts `python -m celery` again as a file, on HUP"),
 ]
 
 
 def unexpected(log: str) -> list[str]:
-    """Return the last lines of the tracebacks in a log that nothing in ALLOWED explains."""
+    """Return the last lines of the tracebacks in a log that nothing in ALLOWED explains, with the lines before them."""
     found = []
-    for part in re.split(rf"^.*{re.escape(_HEAD)}$", log, flags=re.MULTILINE)[1:]:
-        said = next((line for line in part.splitlines() if line and line[0] not in " |"), "")
-        is_cause = any(link in part for link in _LINKS)
-        if not is_cause and not any(re.search(pattern, said) for pattern, _ in ALLOWED):
-            found.append(said)
+    lines = log.splitlines()
+    heads = [number for number, line in enumerate(lines) if line.endswith(_HEAD)]
+    title = ""
+    for head, following in pairwise([*heads, len(lines)]):
+        said, rest = _last_line(lines[head + 1 : following])
+        title = title or (lines[head - 1].strip() if head else "")
+        if any(link in line for link in _LINKS for line in rest):
+            continue
+        if not any(re.search(pattern, text) for pattern, _ in ALLOWED for text in (title, said)):
+            found.append(f"{said} (after: {title})")
+        title = ""
     return found
+
+
+def _last_line(lines: list[str]) -> tuple[str, list[str]]:
+    for number, line in enumerate(lines):
+        if line and line[0] not in ' |"':
+            return line, lines[number + 1 :]
+    return "", []

@@ -71,10 +71,11 @@ class Wire:
 
     def cut(self) -> int:
         """Break all connections; returns how many there were."""
-        lines = list(self._lines)
-        for line in lines:
-            line.break_off()
-        return len(lines)
+        count = 0
+        while self._lines:
+            self._lines.pop().break_off()
+            count += 1
+        return count
 
     def _accept(self) -> None:
         with suppress(OSError):
