@@ -18,6 +18,7 @@ from tests.chaos.setup import PlannedRun, Setup, load
 
 STARTERS = 2
 SLOT = 0.4  # seconds; fixers act at the same moments, so that they meet
+MAX_RUNNING = 20  # unfinished runs, so that a slow machine is not buried
 RACED = 4  # every so many runs are started by all starters
 
 
@@ -66,6 +67,8 @@ def start(role: _Role, index: int) -> None:
         if ("start", planned.id, "") in role.done:
             continue
         _sleep_to(role.setup.pace)
+        while role.orchestrator.runs.list(status="running", limit=1).total >= MAX_RUNNING:
+            time.sleep(0.5)
         while not _start(role, planned):
             time.sleep(0.5)
 
@@ -80,7 +83,7 @@ def _start(role: _Role, planned: PlannedRun) -> bool:
     return made is None or made.is_definite
 
 
-def fix(role: _Role, _: int) -> None:
+def fix(role: _Role, index: int) -> None:
     """Resume whatever asks."""
     staying: set[str] = set()
     for _ in _slots():
@@ -96,7 +99,7 @@ def fix(role: _Role, _: int) -> None:
                     role.call("resume", run.run_id, lambda own: run.submit_resume(own, label=label), label)  # noqa: B023
 
 
-def send(role: _Role, _: int) -> None:
+def send(role: _Role, index: int) -> None:
     """Send each run the events that it waits for, before or after it waits."""
     for _ in _slots():
         for planned, at in role.started():
@@ -111,7 +114,7 @@ def send(role: _Role, _: int) -> None:
                     )
 
 
-def meddle(role: _Role, _: int) -> None:
+def meddle(role: _Role, index: int) -> None:
     """Cancel, restart and send back in time the runs whose programs say so."""
     for _ in _slots():
         for planned, at in role.started():

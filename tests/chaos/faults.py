@@ -120,14 +120,14 @@ def _to_child(number: int) -> Fault:
     return fault
 
 
-def _to_main(number: int, *, repeats: bool = True) -> Fault:
-    """A signal to the main process; `repeats` if what was at work may run again."""
+def _to_main(number: int, repeats: Callable[[Worker], set[int]]) -> Fault:
+    """A signal to the main process; what was at work in the processes that `repeats` returns may run again."""
 
     def fault(site: Site) -> _Hit:
         worker = _busy(site)
-        pids = worker.pids()
-        hit = _signal(number, site, pids, lambda number: _send(worker.process.pid, number))
-        return _Hit(hit, worker.process.log.name, frozenset(pids) if repeats else frozenset())
+        again = repeats(worker)
+        hit = _signal(number, site, worker.pids(), lambda number: _send(worker.process.pid, number))
+        return _Hit(hit, worker.process.log.name, frozenset(again))
 
     return fault
 
@@ -284,9 +284,14 @@ _ANY_SERVER: dict[str, Callable[[Site, Outlet], int]] = {
 }
 FAULTS: dict[str, Fault] = {
     **{f"{name} to a child": _to_child(signal.Signals[f"SIG{name}"]) for name in _STOPPING},
-    **{f"{name} to a main process": _to_main(signal.Signals[f"SIG{name}"]) for name in ("QUIT", "KILL", "STOP")},
-    **{f"{name} to a main process": _to_main(signal.Signals[f"SIG{name}"], repeats=False) for name in ("TERM", "INT")},
-    "HUP to a main process": _to_main(signal.SIGHUP, repeats=False),
+    "QUIT to a main process": _to_main(signal.SIGQUIT, Worker.pids),
+    "KILL to a main process": _to_main(signal.SIGKILL, Worker.pids),
+    # Children renew their leases by themselves.
+    "STOP to a main process": _to_main(signal.SIGSTOP, lambda worker: {worker.process.pid}),
+    # Warm: what is at work ends.
+    "TERM to a main process": _to_main(signal.SIGTERM, lambda worker: set()),
+    "INT to a main process": _to_main(signal.SIGINT, lambda worker: set()),
+    "HUP to a main process": _to_main(signal.SIGHUP, lambda worker: set()),
     **{f"{name} to a group": _to_group(signal.Signals[f"SIG{name}"]) for name in _STOPPING},
     "rolling restart as systemd": _rolling(_term_group, new_first=False),
     "rolling restart as supervisor": _rolling(_term_main, new_first=False),

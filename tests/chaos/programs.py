@@ -215,12 +215,11 @@ class _Walk:
                 return sum([self.through(node.body, data + index) for index in range(node.items)]) % MODULUS
             case Sleep():
                 return data
-            case Wait(event, None):
+            case Wait(event, on_timeout):
+                if on_timeout is not None:
+                    return self._step(on_timeout, data)
                 self.events[event] = event_data(self.run_number, event)
                 return self.events[event]
-            case Wait(_, Step() as on_timeout):
-                return self._step(on_timeout, data)
-        raise AssertionError(node)
 
     def _step(self, step: Step, data: int) -> int:
         attempts = {Way.FLAKY: FLAKY_ATTEMPTS + 1, Way.SOFT: 2, Way.HARD: 2, Way.FAIL: 2}.get(step.way, 1)
@@ -237,6 +236,8 @@ class _Walk:
                 raise _Ended("canceled")
             case Way.FAIL:
                 raise _Ended("failed")
+            case _:
+                pass
         return step.value(data)
 
 
@@ -273,7 +274,7 @@ class _Maker:
         return tuple(self.node(depth, once=once) for _ in range(length))
 
     def node(self, depth: int, *, once: bool) -> Node:
-        kinds = ["step"] * 3 + ["sleep"] + ["limit"] + (["wait", "timeout"] if once and self.waits else [])
+        kinds = ["step"] * 3 + ["sleep"] + ["limit"] * once + ["wait", "timeout"] * (once and self.waits)
         kinds += ["parallel", "branch", "loop", "foreach", "nested"] if depth else []
         return self.of_kind(self.chance.choice(kinds), depth, once=once)
 
@@ -300,7 +301,8 @@ class _Maker:
             case "foreach":
                 items = chance.randint(0, MAX_ITEMS)
                 return Foreach(self.entry(depth - 1, once=False), items, chance.randint(1, 3))
-        return self.step()
+            case _:
+                return self.step()
 
     def _counting(self) -> Entry:
         body = self.step(counts=True, ways=(Way.PLAIN, Way.PLAIN, Way.FLAKY, Way.ASK))
@@ -352,5 +354,7 @@ def steps_of(flow: tuple[Node, ...]) -> Iterator[Step]:
                 yield from steps_of(tuple(arm for _, arm in node.arms))
             case Loop() | Foreach():
                 yield from steps_of((node.body,))
-            case Wait(_, Step() as on_timeout):
-                yield on_timeout
+            case Wait(_, on_timeout):
+                yield from steps_of((on_timeout,) if on_timeout else ())
+            case Sleep():
+                pass

@@ -68,7 +68,7 @@ class Outlet:
         found = []
         with redis.Redis.from_url(self.direct) as client:
             for key in client.scan_iter("*"):
-                read = reads[client.type(key)]  # type: ignore[index]
+                read = reads[client.type(key)]
                 content = getattr(client, read)(key, *ranges.get(read, ()))
                 if wanted in key or wanted in repr(content).encode():
                     found.append(key.decode(errors="replace"))
