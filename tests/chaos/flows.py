@@ -36,6 +36,9 @@ _OPTIONS: dict[Way, dict[str, Any]] = {
 }
 
 
+FAILED = "failed:"  # the beginning of what an attempt writes into the state that will not be recorded
+
+
 class OnPurpose(Exception):
     """A step failed because the program says so."""
 
@@ -65,8 +68,8 @@ class _Builder:
         match node:
             case Step() | Nested():
                 flow.then(self._entry(node))
-            case Parallel(arms):
-                flow.parallel(*map(self._entry, arms)).map(_total)
+            case Parallel(arms, allow_failure):
+                flow.parallel(*map(self._entry, arms), allow_failure=allow_failure).map(_total)
             case Branch(arms):
                 flow.branch(*((_has(mask), self._entry(arm)) for mask, arm in arms)).map(_total)
             case Loop(body, turns, until):
@@ -114,8 +117,10 @@ def _begin(made: Step, ctx: Context[Any]) -> None:
 
 def _leave(made: Step, data: int, ctx: Context[Any]) -> None:
     """Leave the step otherwise than by a value, where its way says so."""
+    fails = made.way is Way.FAIL or (made.way is Way.FLAKY and ctx.retry_count < FLAKY_ATTEMPTS)
+    ctx.set_state({f"{FAILED}{made.id}" if fails else made.id: True})
     match made.way:
-        case Way.FLAKY if ctx.retry_count < FLAKY_ATTEMPTS:
+        case Way.FLAKY if fails:
             raise OnPurpose(f"attempt {ctx.retry_count}")
         case Way.FAIL:
             raise OnPurpose("always")
@@ -131,8 +136,8 @@ def _leave(made: Step, data: int, ctx: Context[Any]) -> None:
             pass
 
 
-def _total(data: dict[str, int]) -> int:
-    return sum(data.values()) % MODULUS
+def _total(data: dict[str, int | None]) -> int:
+    return sum(value or 0 for value in data.values()) % MODULUS
 
 
 def _sum(data: list[int]) -> int:

@@ -67,9 +67,10 @@ class Nested:
 
 @dataclass(frozen=True)
 class Parallel:
-    """All arms with the same input; the sum of what they make."""
+    """All arms with the same input; the sum of what they make. With `allow_failure` one that fails makes nothing."""
 
     arms: tuple[Entry, ...]
+    allow_failure: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,9 @@ class Expected:
     travelled: Counter[Execution] = field(default_factory=Counter)
     # data of the events that have to be sent, by name
     events: dict[str, int] = field(default_factory=dict)
+    # the steps that must have written into the run's state, and those that may have
+    state: frozenset[str] = frozenset()
+    open_state: frozenset[str] = frozenset()
 
 
 class _Ended(Exception):
@@ -180,7 +184,9 @@ def expect(program: Program, run_number: int, data: int) -> Expected:
         again = _Walk(run_number)
         again.along(program.flow[program.target :], before_target)
         travelled = again.executions
-    return Expected(status, result, walk.executions, travelled, walk.events)
+    return Expected(
+        status, result, walk.executions, travelled, walk.events, frozenset(walk.state), frozenset(walk.open_state)
+    )
 
 
 class _Walk:
@@ -190,6 +196,8 @@ class _Walk:
         self.run_number = run_number
         self.executions: Counter[Execution] = Counter()
         self.events: dict[str, int] = {}
+        self.state: set[str] = set()
+        self.open_state: set[str] = set()
 
     def along(self, flow: tuple[Node, ...], data: int) -> int:
         for node in flow:
@@ -203,7 +211,7 @@ class _Walk:
             case Nested():
                 return self.along(node.flow, data)
             case Parallel():
-                return sum([self.through(arm, data) for arm in node.arms]) % MODULUS
+                return sum([self._arm(arm, data, node.allow_failure) for arm in node.arms]) % MODULUS
             case Branch():
                 return sum([self.through(arm, data) for mask, arm in node.arms if data & mask]) % MODULUS
             case Loop():
@@ -221,10 +229,22 @@ class _Walk:
                 self.events[event] = event_data(self.run_number, event)
                 return self.events[event]
 
+    def _arm(self, arm: Entry, data: int, allow_failure: bool) -> int:
+        try:
+            return self.through(arm, data)
+        except _Ended as end:
+            if allow_failure and end.status == "failed":
+                return 0
+            raise
+
     def _step(self, step: Step, data: int) -> int:
         attempts = {Way.FLAKY: FLAKY_ATTEMPTS + 1, Way.SOFT: 2, Way.HARD: 2, Way.FAIL: 2}.get(step.way, 1)
         for attempt in range(attempts):
             self.executions[step.id, attempt, False] += 1
+        if step.way in (Way.BAIL, Way.ABORT):
+            self.open_state.add(step.id)
+        elif step.way is not Way.FAIL:
+            self.state.add(step.id)
         match step.way:
             case Way.ASK:
                 self.executions[step.id, 0, True] += 1
@@ -292,7 +312,9 @@ class _Maker:
             case "nested":
                 return Nested(self._id("n"), self.flow(2, max(depth - 1, 0), once=once))
             case "parallel":
-                return Parallel(tuple(self.entry(depth - 1, once=once) for _ in range(chance.randint(2, 4))))
+                arms = tuple(self.entry(depth - 1, once=once) for _ in range(chance.randint(2, 4)))
+                fails = chance.random() < 0.3
+                return Parallel(arms + (self.step(ways=(Way.FAIL,)),) * fails, allow_failure=fails)
             case "branch":
                 masks = chance.sample([1, 2, 4, 8], chance.randint(2, 3))
                 return Branch(tuple((mask, self.entry(depth - 1, once=once)) for mask in masks))

@@ -130,7 +130,7 @@ def _planned(setup: Setup) -> list[PlannedRun]:
 
 
 def _look(orchestrator: Orchestrator, planned: PlannedRun) -> verdict.Seen:
-    found = orchestrator.runs.get(planned.id, fields=["result", "error"])
+    found = orchestrator.runs.get(planned.id, fields=["result", "error", "state"])
     if found is None:
         return verdict.Seen(planned.id, None)
     recorded: Counter[str] = Counter()
@@ -139,7 +139,7 @@ def _look(orchestrator: Orchestrator, planned: PlannedRun) -> verdict.Seen:
             if event.type == "workflow-step-result":
                 recorded[f"{event.payload['id']} {event.payload['step_call_id']}"] += 1
     error = f"{type(found.error).__name__}: {found.error}" if found.error else ""
-    return verdict.Seen(planned.id, str(found.status), found.result, error, recorded)
+    return verdict.Seen(planned.id, str(found.status), found.result, error, frozenset(found.state or ()), recorded)
 
 
 def _left_over(orchestrator: Orchestrator, store: Outlet, setup: Setup) -> list[str]:

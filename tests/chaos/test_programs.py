@@ -42,6 +42,7 @@ def test_the_model_says_what_happens(number: int, tmp_path: Path) -> None:
             result = answer(run)
 
     assert (result.status, result.result) == (expected.status, expected.result)
+    assert expected.state <= set(result.state or ()) <= expected.state | expected.open_state
     seen = {(each.step, each.attempt, each.resumed, each.key) for each in effects.read(tmp_path) if each.key}
     assert expected.executions + expected.travelled == _count(seen)
 

@@ -44,7 +44,9 @@ CALLS = [
     call("fixer", "resume", label="ask:r1/asks", begin=4),
     call("late", "resume", "ResumeAlreadyClaimed", label="ask:r1/asks", begin=4),
 ]
-SEEN = Seen("r1", "success", RUN.expected.result, recorded=Counter({"first": 1, "asks": 1}))
+SEEN = Seen(
+    "r1", "success", RUN.expected.result, state=frozenset({"first", "asks"}), recorded=Counter({"first": 1, "asks": 1})
+)
 GOOD = History([RUN], {"r1": SEEN}, EFFECTS, CALLS, [], LEASE)
 AGAIN = [effect(BEGIN, "first", 4, pid=8), effect(END, "first", 4.5, pid=8)]
 
@@ -77,6 +79,8 @@ BAD = {
         replace(GOOD, effects=[*EFFECTS, replace(effect(BEGIN, "first", 4), key="r1/second")]),
         verdict.WRONG,
     ),
+    "a key of the state is missing": (seen(state=frozenset({"first"})), verdict.WRONG),
+    "the state of a failed attempt": (seen(state=SEEN.state | {"failed:first"}), verdict.WRONG),
     "no hook": (replace(GOOD, effects=EFFECTS[:-1]), verdict.WRONG),
     "recorded twice": (seen(recorded=Counter({"first": 2})), verdict.RECORDED_TWICE),
     "executed twice": (replace(GOOD, effects=EFFECTS + AGAIN), verdict.EXECUTED_TWICE),
@@ -158,6 +162,7 @@ def test_a_canceled_run_has_done_no_more_than_its_plan() -> None:
     assert kinds(replace(canceled, effects=EFFECTS[:2])) == set()
     assert kinds(replace(canceled, effects=[effect(BEGIN, "other", 2)])) == {verdict.WRONG}
     assert kinds(replace(canceled, calls=CALLS[:1])) == {verdict.WRONG}  # nobody canceled it
+    assert kinds(replace(canceled, effects=[effect(BEGIN, "first", 1 + 2 * LEASE)])) == {verdict.WRONG}
 
 
 def test_a_travel_adds_its_executions_and_a_doubtful_one_may() -> None:

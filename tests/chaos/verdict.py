@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class Seen:
     status: str | None
     result: object = None
     error: str = ""
+    # the keys of its state
+    state: frozenset[str] = frozenset()
     # how many results were recorded of each activation, by the events
     recorded: Counter[str] = field(default_factory=Counter)
 
@@ -144,6 +147,7 @@ class _Case:
         canceled = self.planned.program.fate is Fate.CANCEL and self._any("cancel")
         if canceled and seen.status == "canceled":
             yield from self._executions(at_most=True)
+            yield from self._begun_after_cancel()
             return
         if seen.status == "failed" and "RunFailed" in seen.error and self._was_killed_often():
             self.judgement.given_up += 1
@@ -154,6 +158,8 @@ class _Case:
             return
         if seen.status == "success" and seen.result != expected.result:
             yield WRONG, f"result {seen.result!r}, expected {expected.result!r}"
+        if not expected.state <= seen.state <= expected.state | expected.open_state:
+            yield WRONG, f"state of {sorted(seen.state)}, expected {sorted(expected.state)}"
         yield from self._executions(at_most=False)
         if seen.status in ("success", "failed") and not any(
             each.what == effects.HOOK and each.data == seen.status for each in self.effects
@@ -174,6 +180,14 @@ class _Case:
             least, most = once + sure * travelled, once + len(travels) * travelled
             if not (0 if at_most else least) <= seen[execution] <= most:
                 yield WRONG, f"{execution} in {seen[execution]} activations, expected {least} to {most}"
+
+    def _begun_after_cancel(self) -> Iterator[tuple[str, str]]:
+        """Find what began although the run had been canceled; what had been claimed before may take a moment."""
+        over = min((call.end for call in self.calls if call.verb == "cancel" and call.end), default=math.inf)
+        for each in self.effects:
+            frozen = any(each.pid in strike.pids and strike.begin <= each.at for strike in self.history.strikes)
+            if each.what == effects.BEGIN and each.at > over + self.history.lease and not frozen:
+                yield WRONG, f"{_show(each)}: {each.step} began {each.at - over:.1f} s after the cancel"
 
     def _begun(self) -> dict[tuple[Execution, str], list[Effect]]:
         found: dict[tuple[Execution, str], list[Effect]] = defaultdict(list)
@@ -261,6 +275,7 @@ ALLOWED = [
     (r"ExceptionWithTraceback", "billiard's frame around an error, whose own traceback follows"),
     (r"StoreUnavailable|BrokerUnavailable", "a server was away"),
     (r"Couldn't ack|Connection to broker lost|Trying again in", "kombu, whose connection to the broker has gone"),
+    (r"does not implement kill_job", "a cold shutdown of Celery's threads pool"),
     (r"attempted relative import with no known parent", "Celery starts `python -m celery` again as a file, on HUP"),
 ]
 
