@@ -274,7 +274,10 @@ ALLOWED = [
     (r"WorkerLostError", "a child was killed"),
     (r"ExceptionWithTraceback", "billiard's frame around an error, whose own traceback follows"),
     (r"StoreUnavailable|BrokerUnavailable", "a server was away"),
-    (r"Couldn't ack|Connection to broker lost|Trying again in", "kombu, whose connection to the broker has gone"),
+    (
+        r"Couldn't ack|Connection to broker lost|Trying again in|Error cleaning up after event loop",
+        "kombu, whose connection to the broker has gone",
+    ),
     (r"does not implement kill_job", "a cold shutdown of Celery's threads pool"),
     (r"attempted relative import with no known parent", "Celery starts `python -m celery` again as a file, on HUP"),
 ]
