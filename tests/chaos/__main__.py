@@ -28,6 +28,7 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=300.0, help="seconds after which a run is stuck")
     parser.add_argument("--lease", type=float, default=8.0)
     parser.add_argument("--pace", type=float, default=0.8, help="seconds between two starts of a starter")
+    parser.add_argument("--together", action="store_true", help="strike processes, store and broker side by side")
     parser.add_argument("--folder", type=Path, help="where rounds are kept; without it a temporary folder")
     parser.add_argument("--report", type=Path, help="a file for the numbers as JSON")
     given = parser.parse_args()
@@ -42,6 +43,7 @@ def main() -> int:
         patience=given.patience,
         lease=given.lease,
         pace=given.pace,
+        together=given.together,
     )
     folder = given.folder or Path(tempfile.mkdtemp(prefix="chaos-"))
     seeds = [int(seed) for seed in given.seeds.split(",") if seed] or [random.SystemRandom().randrange(10**6)]

@@ -6,7 +6,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ class Form:
     patience: float = 180.0
     lease: float = 8.0
     pace: float = 0.8
+    # whether processes, store and broker are struck side by side
+    together: bool = False
 
 
 def play(combination: str, seed: int, form: Form, folder: Path, kinds: list[str] | None = None) -> Round:
@@ -47,8 +50,11 @@ def play(combination: str, seed: int, form: Form, folder: Path, kinds: list[str]
         setup.save()
         with Fleet(setup) as fleet:
             fleet.wait_ready(form.patience)
-            site = faults.Site(setup, broker, store, fleet, random.Random(seed), form.outage)
-            strikes = _strike(site, form, kinds or faults.kinds_for(combination))
+            strikes = _strike(
+                form,
+                kinds or faults.kinds_for(combination),
+                lambda lane: faults.Site(setup, broker, store, fleet, random.Random(f"{seed}{lane}"), form.outage),
+            )
             setup.stop.touch()
             healed = time.monotonic()
             _, orchestrator = setup.open()
@@ -84,7 +90,17 @@ def play(combination: str, seed: int, form: Form, folder: Path, kinds: list[str]
     )
 
 
-def _strike(site: faults.Site, form: Form, kinds: list[str]) -> list[faults.Strike]:
+def _strike(form: Form, kinds: list[str], make_site: Callable[[str], faults.Site]) -> list[faults.Strike]:
+    """Let all faults strike: in one lane, or in a lane for each thing that is struck."""
+    lanes: dict[str, list[str]] = {}
+    for kind in kinds:
+        lanes.setdefault(kind.partition(":")[0] if form.together and ":" in kind else "", []).append(kind)
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        struck = pool.map(lambda lane: _strike_in_lane(make_site(lane), form, lanes[lane]), lanes)
+        return sorted((strike for strikes in struck for strike in strikes), key=lambda strike: strike.begin)
+
+
+def _strike_in_lane(site: faults.Site, form: Form, kinds: list[str]) -> list[faults.Strike]:
     """Let the faults strike one after the other, each kind once, and all of them again until the time is over."""
     strikes: list[faults.Strike] = []
     end = time.monotonic() + form.seconds

@@ -18,7 +18,7 @@ from tests.servers import Unavailable
 from tests.vendor import missing
 
 SHORT = Form(seconds=0, pause=0.7, lease=5)
-LONG = Form(seconds=180, long_every=12, patience=300)
+LONG = Form(seconds=180, long_every=12, patience=300, together=True)
 EVERYWHERE = ("KILL to a child", "TERM to a group", "KILL to a group", "store: lost answers", "a caller killed")
 FEW = {
     "redis+redis": (*EVERYWHERE, "store: killed", "broker: flushed", "STOP to a child"),
@@ -47,7 +47,7 @@ def test_a_few_faults_harm_nothing(combination: str, tmp_path: Path) -> None:
 @pytest.mark.chaos
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_all_faults_harm_nothing(combination: str, tmp_path: Path) -> None:
-    """Each strikes once at least, and every twelfth outage is long."""
+    """Each strikes once at least; processes, store and broker side by side; every twelfth outage is long."""
     play_and_judge(combination, 12, LONG, tmp_path, kinds_for(combination))
 
 
