@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 BEGIN = "begin"
@@ -75,8 +75,3 @@ def count_at_work(folder: Path, pids: set[int]) -> int:
             name = (line["key"], line["attempt"], line["resumed"])
             (at_work.add if line["what"] == BEGIN else at_work.discard)(name)
     return len(at_work)
-
-
-def as_line(value: object) -> dict[str, object]:
-    """Return a dataclass as a line."""
-    return asdict(value)  # type: ignore[call-overload, no-any-return]

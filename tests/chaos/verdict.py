@@ -279,6 +279,7 @@ ALLOWED = [
         "kombu, whose connection to the broker has gone",
     ),
     (r"does not implement kill_job", "a cold shutdown of Celery's threads pool"),
+    (r"Unrecoverable error: .*'hostname'", "kombu closes a channel to a Redis that has gone; the worker ends by it"),
     (r"attempted relative import with no known parent", "Celery starts `python -m celery` again as a file, on HUP"),
 ]
 
