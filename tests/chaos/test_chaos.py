@@ -17,7 +17,7 @@ from tests.chaos.servers import COMBINATIONS
 from tests.servers import Unavailable
 from tests.vendor import missing
 
-SHORT = Form(seconds=0, pause=0.7, lease=5)
+SHORT = Form(seconds=0, pause=0.7, lease=5, pace=1.2)
 LONG = Form(seconds=180, long_every=12, patience=300, together=True)
 EVERYWHERE = ("KILL to a child", "TERM to a group", "KILL to a group", "store: lost answers", "a caller killed")
 FEW = {

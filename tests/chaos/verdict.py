@@ -271,6 +271,7 @@ ALLOWED = [
     (r"OnPurpose\b", "a step failed since its program says so"),
     (r"TimeoutError: (no soft limit has struck|the signal has come)", "a step that no limit ends from outside"),
     (r"TimeLimitExceeded", "a limit struck, as the program says"),
+    (r"^KeyboardInterrupt$", "INT met a worker that was still starting"),
     (r"WorkerLostError", "a child was killed"),
     (r"ExceptionWithTraceback", "billiard's frame around an error, whose own traceback follows"),
     (r"StoreUnavailable|BrokerUnavailable", "a server was away"),
