@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-from orchestrator.engine import client_ops, event_ops
+from orchestrator.engine import client_ops, event_ops, restart
 from orchestrator.engine.client_ops import StartOptions
 from orchestrator.errors import (
     BrokerUnavailable,
+    RestartAlreadyClaimed,
     ResumeAlreadyClaimed,
     ResumeAmbiguous,
     RunNotActive,
@@ -18,7 +18,7 @@ from orchestrator.errors import (
     StoreUnavailable,
 )
 from orchestrator.rules.addressing import Target
-from orchestrator.rules.model import FINAL, ActivationStatus, RunHeader
+from orchestrator.rules.model import FINAL, RunHeader
 from tests.simulation.schedules.cluster import Cluster, Process
 from tests.simulation.schedules.programs import Program
 
@@ -34,6 +34,7 @@ class Told:
         self.resumes: list[tuple[str, int]] = []  # of each resume that was accepted, the step and its data
         self.sent: list[int] = []  # the data of events whose sending was accepted
         self.canceled = False
+        self.restarts = 0
 
 
 class Caller(Process):
@@ -142,7 +143,17 @@ def cancels(told: Told) -> Callable[[Caller], None]:
     return wish
 
 
-def waits_for(cluster: Cluster) -> list[Any]:
-    """Return what the run waits for at present."""
-    found = cluster.store.load_awaiting(RUN)
-    return [activation.step for activation in found if activation.status == ActivationStatus.WAITING]
+def restarts(told: Told) -> Callable[[Caller], None]:
+    """Believe that the run's workers are dead, some time after it has begun, whether they are or not."""
+
+    def wish(caller: Caller) -> None:
+        caller.cluster.hub.pause(caller.cluster.hub.die.uniform(0.5, 6.0))
+        header = caller.until_settled()
+        told.restarts += 1
+        try:
+            if header is not None and header.status == "running":
+                restart.restart(caller.executor, header)
+        except (RestartAlreadyClaimed, *AWAY):
+            pass
+
+    return wish

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+from celery.exceptions import TimeLimitExceeded
+
 from orchestrator.definitions import Workflow
-from orchestrator.engine.abandoned import Delivery, give_back
+from orchestrator.engine.abandoned import Delivery, fail_by_limit, give_back
 from orchestrator.engine.calling import ProcessSigns
 from orchestrator.engine.contexts import Contexts
 from orchestrator.engine.executor import Executor
@@ -35,6 +38,7 @@ SETTINGS = Settings(lease_seconds=6.0, tick_seconds=1.0, republish_seconds=4.0)
 WRITES = frozenset(
     {"create", "claim", "commit", "commit_many", "renew", "set_aside", "acquire_sweep", "heartbeat", "delete"}
 )
+_ANYWHERE = ("kill", "kill child", "stall", "delay", "store away", "broker away", "clock back", "clock on")
 INSTANT = frozenset({"now", "workers"})  # not worth a turn of others
 
 
@@ -55,6 +59,7 @@ class Cluster:
         self.hub, self.faults, self.workflow = hub, strikes, workflow
         self.clock = HubClock(hub)
         self.store = MemoryStore(self.clock)
+        self.processes: list[Process] = []
         self.messages: list[Message] = []
         self.idle: list[Actor] = []
         self.store_back = self.broker_back = 0  # the moments from which they are there
@@ -100,7 +105,11 @@ class Cluster:
         """Start a process that takes messages."""
         return Worker(self, f"worker {self.number()}")
 
-    def charge(self, deliveries: Iterable[Delivery], *, begun_only: bool) -> None:
+    def deliveries(self) -> list[Delivery]:
+        """Return the messages that are being worked on anywhere."""
+        return [delivery for process in self.processes for delivery in process.deliveries.values()]
+
+    def charge(self, deliveries: Iterable[Delivery], *, begun_only: bool = False) -> None:
         """Note which steps run once more, because a fault has hit who had claimed them by these deliveries."""
         for delivery in deliveries:
             header, mark = self.store.header(delivery.run_id), delivery_mark(delivery.id)
@@ -116,6 +125,7 @@ class Process:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster, self.name = cluster, name
         self.is_alive = True
+        self.is_doomed = False  # it dies within moments, and what it had claimed has been given back
         self.actors: list[Actor] = []
         self.deliveries: dict[Actor, Delivery] = {}
         store: Any = ProcessStore(self)
@@ -125,6 +135,7 @@ class Process:
         services = Services(store, SETTINGS, cluster.clock, Contexts(SETTINGS), self, signs)
         self.executor = Executor(services, registry, SimulatedRuntime(self))
         self.executor.keeper = self.keeper = Keeper(store, SETTINGS)
+        cluster.processes.append(self)
 
     def spawn(self, name: str, work: Callable[[], None]) -> None:
         """Add an actor to this process."""
@@ -132,13 +143,14 @@ class Process:
 
     def replace(self) -> Process:
         """Start another process in the place of this one, which has died."""
-        raise NotImplementedError
+        return self.cluster.add_worker()
 
     def die(self, *, is_seen: bool) -> None:
         """Die here and now. Where that `is_seen`, what this process had claimed is given back at once."""
         cluster, hub = self.cluster, self.cluster.hub
         cluster.note(f"{self.name} dies" + (", which is seen" if is_seen else ""))
         self.is_alive = False
+        cluster.processes.remove(self)
         cluster.charge(self.deliveries.values(), begun_only=True)
         heir = self.replace()
         for delivery in self.deliveries.values() if is_seen else ():
@@ -150,14 +162,14 @@ class Process:
         cluster, hub = self.cluster, self.cluster.hub
         if not self.is_alive:
             raise Killed
-        kind = cluster.strike("kill", "kill child", "stall", "delay", "store away", "broker away", "clock", *kinds)
+        kind = cluster.strike(*_ANYWHERE, *kinds)
         if kind:
             cluster.note(f"! {kind}, at {self.name}")
         match kind:
             case "kill" | "kill child":
                 self.die(is_seen=kind == "kill child")
             case "stall":
-                cluster.charge(self.deliveries.values(), begun_only=False)
+                cluster.charge(self.deliveries.values())
                 hub.stall(self.actors, cluster.faults.seconds(faults.STALL))
             case "delay":
                 hub.pause(cluster.faults.seconds(faults.DELAY))
@@ -165,12 +177,29 @@ class Process:
                 cluster.store_back = hub.now + round(1000 * cluster.faults.seconds(faults.STORE_AWAY))
             case "broker away":
                 cluster.broker_back = hub.now + round(1000 * cluster.faults.seconds(faults.BROKER_AWAY))
-            case "clock":
+            case "clock back":
                 cluster.clock.skew -= round(1000 * cluster.faults.seconds(faults.BACK))
+            case "clock on":
+                cluster.charge(cluster.deliveries())
+                cluster.clock.skew += round(1000 * cluster.faults.seconds(faults.ON))
             case _:
                 pass
         hub.pause()
         return kind if kind in kinds else ""
+
+    def outruns_limit(self) -> None:
+        """Run into a hard time limit: the process around this one ends the step, while this one has moments to live."""
+        delivery, self.is_doomed = self.deliveries[self.cluster.hub.current], True
+        self.cluster.charge(self.deliveries.values())
+        parent = Process(self.cluster, f"parent of {self.name}")
+        error = TimeLimitExceeded(1)
+        parent.spawn("settle", lambda: fail_by_limit(parent.executor, delivery, error))
+        parent.spawn("executioner", self._be_executed)
+
+    def _be_executed(self) -> None:
+        self.cluster.hub.pause(self.cluster.faults.seconds(faults.LAST_MOMENTS))
+        if self.is_alive:
+            self.die(is_seen=False)
 
 
 class Worker(Process):
@@ -184,21 +213,18 @@ class Worker(Process):
         self.spawn("keeper", self.beat)
         self.spawn("scheduler", self.sweep)
 
-    def replace(self) -> Process:
-        return self.cluster.add_worker()
-
     def consume(self) -> None:
         """Take messages, one after the other."""
-        cluster = self.cluster
+        cluster, me = self.cluster, self.cluster.hub.current
         while True:
             message = cluster.take()
             delivery = Delivery(message.run_id, message.path, message.id)
-            self.deliveries[cluster.hub.current] = delivery
+            self.deliveries[me] = delivery
             try:
                 self.executor.execute(message.run_id, message.path, message.seq, delivery=message.id)
             except StoreUnavailable as error:
                 cluster.note(f"{self.name} leaves {message.path!r}: {error}")
-            del self.deliveries[cluster.hub.current]
+            del self.deliveries[me]
 
     def beat(self) -> None:
         """Renew leases."""
@@ -209,10 +235,8 @@ class Worker(Process):
         """Look after timers."""
         while True:
             is_full = False
-            try:
+            with suppress(StoreUnavailable):
                 is_full = self._scheduler.tick().is_full
-            except StoreUnavailable:
-                pass
             self.cluster.hub.pause(0.0 if is_full else SETTINGS.tick_seconds)
 
 
@@ -309,10 +333,8 @@ class SimulatedRuntime:
 
     def _send_later(self, header: RunHeader, dispatch: Dispatch) -> None:
         self._cluster.hub.pause(dispatch.delay / 1000)
-        try:
+        with suppress(BrokerUnavailable):
             self.publish(header, [Dispatch(dispatch.path, dispatch.seq, dispatch.route)])
-        except BrokerUnavailable:
-            pass
 
     def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
         """Note that the end was reported."""

@@ -20,18 +20,22 @@ KINDS: Mapping[str, int] = {
     "refused": 2,  # the broker refuses one message, and takes the others
     "lost": 2,  # a message vanishes
     "repeated": 3,  # a message comes twice
-    "clock": 1,  # the store's clock goes back
+    "clock back": 1,  # the store's clock goes back
+    "clock on": 1,  # it goes on by more than a lease
+    "limit": 1,  # the process around a worker ends the step that it is at, while the worker goes on
 }
-LOSES = frozenset({"kill", "kill child", "stall"})
+LOSES = frozenset({"kill", "kill child", "stall", "limit", "clock on"})
 FORGIVES = 2  # workers that a step may lose; it fails with the third
 
-# A worker renews its leases each third of a lease (2 s of 6). These may all meet in one renewal, and its lease must still
-# hold, so that whatever runs twice without a loss is a fault of the engine.
+# A worker renews its leases each third of a lease (2 s of 6). These may all meet in one renewal, and its lease must
+# still hold, so that whatever runs twice without a loss is a fault of the engine.
 DELAY = (0.1, 0.9)
 STORE_AWAY = (0.2, 2.5)
 BROKER_AWAY = (0.2, 9.0)
+LAST_MOMENTS = (0.0, 0.3)
 STALL = (6.5, 14.0)
 BACK = (0.5, 30.0)
+ON = (5.0, 20.0)
 
 
 class Faults:

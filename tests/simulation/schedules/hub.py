@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from random import Random
 from typing import Any, NoReturn
 
@@ -74,8 +75,8 @@ class Hub:
     def pause(self, seconds: float = 0.0) -> None:
         """Let others go on, for so long at least."""
         actor = self._current
-        if actor is None:  # the end of the schedule: lines that are collected run their `finally`
-            return
+        if actor is None:  # the schedule is over, and its lines only unwind
+            raise Killed
         actor.wakes_at = NEVER if seconds == float("inf") else self.now + round(seconds * 1000)
         self._give_turn(actor)
 
@@ -114,10 +115,8 @@ class Hub:
             actor.is_dead = True
         for actor in (*self.actors, *self._buried):
             if actor.line:
-                try:
+                with suppress(Killed, GreenletExit):
                     actor.line.throw(GreenletExit)
-                except (Killed, GreenletExit):
-                    pass
         self.actors.clear()
         self._buried.clear()
 

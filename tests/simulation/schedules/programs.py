@@ -1,7 +1,8 @@
 """Random workflows whose results and calls are known beforehand.
 
-Each step takes whatever arrives, adds up all numbers in it, and returns the sum plus a number of its own. So programs can
-be put together at will, and a step that ran with the wrong input, twice or not at all shows in the result or in the calls.
+Each step takes whatever arrives, adds up all numbers in it, and returns the sum plus a number of its own. So programs
+can be put together at will, and a step that ran with the wrong input, twice or not at all shows in the result or in the
+calls.
 """
 
 from __future__ import annotations
@@ -54,13 +55,16 @@ class Block:
         raise NotImplementedError
 
 
-# called by each step as it begins: its id, its context; returns when the step may go on
-Journal = Callable[[str, Any], None]
+# called by each step's function as it begins, with the step and its context; returns when the step may go on
+Journal = Callable[["Add", Any], None]
 
 
 @dataclass
 class Add(Block):
-    """A step that adds a number. It may fail some times first, suspend, bail or fail for good."""
+    """A step that adds a number. It may fail some times first, suspend, bail or fail for good.
+
+    With an attempt to spare, it may run into a time limit once.
+    """
 
     id: str
     number: int
@@ -69,12 +73,13 @@ class Add(Block):
     bails: bool = False
     hopeless: bool = False
     inline: bool = False
+    has_spare: bool = False
 
     def step(self, journal: Journal) -> Any:
         """Make the step, as the library's users do."""
 
         def run(given: Any, ctx: Any) -> int:
-            journal(self.id, ctx)
+            journal(self, ctx)
             if self.hopeless or ctx.retry_count < self.fails:
                 raise ValueError(f"{self.id} fails on purpose")
             if self.suspends and not ctx.resumed:
@@ -83,7 +88,7 @@ class Add(Block):
                 ctx.bail(total(given) + self.number)
             return total(given) + self.number + (ctx.resume_data if self.suspends else 0)
 
-        return step(run, id=self.id, retries=self.fails, retry_delay=0.5, inline=self.inline)
+        return step(run, id=self.id, retries=self.fails + self.has_spare, retry_delay=0.5, inline=self.inline)
 
     def add_to(self, flow: Workflow, journal: Journal) -> None:
         flow.then(self.step(journal))
@@ -252,7 +257,9 @@ class Maker:
         return [self._block(depth, inside, alone) for _ in range(self._die.randint(least, 3))]
 
     def _block(self, depth: int, inside: list[str], alone: bool) -> Block:
-        kinds = ["add"] * 4 + ["nap", "hear"] + ["flow", "side", "side", "branch", "again", "each", "each"] * (depth > 0)
+        kinds = (
+            ["add"] * 4 + ["nap", "hear"] + ["flow", "side", "side", "branch", "again", "each", "each"] * (depth > 0)
+        )
         match self._die.choice(kinds):
             case "nap":
                 return Nap(self._id(), self._die.choice((0.0, 0.3, 2.0)))
@@ -288,7 +295,8 @@ class Maker:
         return Flow(self._id(), [one, Add(self._id(), self._die.randint(1, 9), inline=self._die.random() < 0.5)])
 
     def _add(self, inside: list[str], alone: bool) -> Add:
-        made = Add(self._id(), self._die.randint(1, 9), inline=self._die.random() < 0.4)
+        is_inline, has_spare = self._die.random() < 0.4, self._die.random() < 0.3
+        made = Add(self._id(), self._die.randint(1, 9), inline=is_inline, has_spare=has_spare)
         chance = self._die.random()
         if chance < 0.15:
             made.fails = self._die.randint(1, 2)
@@ -298,5 +306,5 @@ class Maker:
         elif chance < 0.33 and alone:
             made.bails = True
         elif chance < 0.36 and alone:
-            made.hopeless = True
+            made.hopeless, made.has_spare = True, False
         return made

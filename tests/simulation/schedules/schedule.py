@@ -20,7 +20,7 @@ from tests.simulation.schedules.callers import RUN, Caller, Told
 from tests.simulation.schedules.cluster import Cluster
 from tests.simulation.schedules.faults import Faults
 from tests.simulation.schedules.hub import Hub, HubHost
-from tests.simulation.schedules.programs import Maker, Program
+from tests.simulation.schedules.programs import Add, Maker, Program
 
 PROGRAMS = 400  # different ones; a million schedules have 2,500 of each
 PATIENCE = 240_000  # ms after which a run is stuck; the longest fault is 30 s
@@ -51,9 +51,9 @@ class Bench:
         program = Maker(number).make()
         return program, program.body.workflow(self._journal)
 
-    def _journal(self, id_: str, ctx: Any) -> None:
+    def _journal(self, block: Add, ctx: Any) -> None:
         assert self.schedule is not None
-        self.schedule.begins(id_, ctx)
+        self.schedule.begins(block, ctx)
 
 
 BENCH = Bench()
@@ -77,21 +77,24 @@ class Schedule:
         self._starters = die.choice((1, 1, 2))
         self._fixers = die.choice((1, 1, 2, 3))
         self._is_canceled = die.random() < 0.08
+        self._is_restarted = die.random() < 0.06
         self._workers = die.choice((1, 2, 2, 3))
         self.status = ""
 
-    def begins(self, id_: str, ctx: Any) -> None:
+    def begins(self, block: Add, ctx: Any) -> None:
         """A step's function has been called."""
-        # As a process that is gone calls nothing any more, its lines only unwind.
-        process = ctx.orchestrator
+        process, id_, key = ctx.orchestrator, block.id, ctx.idempotency_key
         process.at()
         self.calls[id_] += 1
-        self.keys[id_].add(ctx.idempotency_key)
-        self.cluster.begun[ctx.idempotency_key] += 1
+        self.keys[id_].add(key)
+        self.cluster.begun[key] += 1
+        self.cluster.losses[key] += process.is_doomed
         if ctx.resumed:
             self.answers.setdefault(id_, ctx.resume_data)
-        self.cluster.note(f"{process.name} calls {id_} ({ctx.idempotency_key}, attempt {ctx.retry_count})")
+        self.cluster.note(f"{process.name} calls {id_} ({key}, attempt {ctx.retry_count})")
         self.hub.pause(self.hub.die.choice((0.0, 0.0, 0.0, 0.2, 1.5)))
+        if block.has_spare and self.cluster.strike("limit"):
+            process.outruns_limit()
         process.at()
 
     def run(self) -> Verdict:
@@ -133,6 +136,8 @@ class Schedule:
             Caller(cluster, "sender", callers.sends(told, numbers))
         if self._is_canceled:
             Caller(cluster, "canceler", callers.cancels(told))
+        if self._is_restarted:
+            Caller(cluster, "restarter", callers.restarts(told))
 
     def _is_over(self) -> bool:
         return self._status() in FINAL
@@ -173,7 +178,6 @@ class Schedule:
                 yield f"a resume of {id_} with {data} was accepted, and it got {self.answers[id_]}"
 
     def _judge_result(self, header: Any) -> Iterator[str]:
-        store = self.cluster.store
         answers = {**self.answers, **self._heard()}
         status, result, calls = self.program.expected(self.given, answers)
         if header.status != status:
@@ -188,7 +192,7 @@ class Schedule:
             yield f"an event was heard twice: {heard}"
         for id_, count in calls.items():
             found = self.calls[id_]
-            lost = sum(self.cluster.losses[key] for key in self.keys[id_])
+            lost = sum(self.cluster.losses[key] + self.told.restarts for key in self.keys[id_])
             if not count <= found <= count + lost:
                 yield f"{id_} was called {found} times instead of {count}, and lost {lost} workers"
         for id_ in self.calls.keys() - calls.keys():
@@ -207,7 +211,7 @@ class Schedule:
         for key, count in self.cluster.begun.items():
             (id_,) = [id_ for id_, keys in self.keys.items() if key in keys]
             most = 6 if id_ in self.program.suspends else 3
-            if count > most + self.cluster.losses[key]:
+            if count > most + self.cluster.losses[key] + self.told.restarts:
                 yield f"{key} of {id_} was called {count} times"
 
     def _judge_events(self) -> Iterator[str]:
@@ -217,6 +221,9 @@ class Schedule:
             for event in self.cluster.store.events(RUN, limit=100_000)
             if event.doc["type"] == "workflow-step-result"
         )
+        started = sum(event.doc["type"] == "workflow-start" for event in self.cluster.store.events(RUN, limit=100_000))
+        if started != 1:
+            yield f"the start is told {started} times"
         visits = self._most_ends()
         for (path, visit), count in told.items():
             if count > visits.get(path, 1):
