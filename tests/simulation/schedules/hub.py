@@ -86,18 +86,22 @@ class Hub:
             raise Killed
 
     def run(self, is_over: Callable[[], bool], until: int) -> bool:
-        """Give turns until it is over; returns False where it is not by the moment `until`."""
+        """Give turns until it is over; returns False where it is not by the moment `until`.
+
+        It is asked before time passes, when nobody has anything to do now.
+        """
         self.line = greenlet.getcurrent()
-        while not is_over():
+        while True:
             ready = [actor for actor in self.actors if actor.wakes_at <= self.now]
             if not ready:
+                if is_over():
+                    return True
                 soonest = min((actor.wakes_at for actor in self.actors), default=NEVER)
                 if soonest > until:
                     return False
                 self.now = soonest
                 continue
             self._turn(ready[int(self.die.random() * len(ready))])
-        return True
 
     def _turn(self, actor: Actor) -> None:
         self.turns += 1

@@ -23,6 +23,8 @@ from tests.simulation.schedules.hub import Hub, HubHost
 from tests.simulation.schedules.programs import Add, Maker, Program
 
 PROGRAMS = 400  # different ones; a million schedules have 2,500 of each
+# seconds that a step takes; more than a lease is among them
+LENGTHS = (0.0,) * 8 + (0.2,) * 4 + (1.5,) * 3 + (9.0,)
 PATIENCE = 240_000  # ms after which a run is stuck; the longest fault is 30 s
 
 
@@ -92,7 +94,7 @@ class Schedule:
         if ctx.resumed:
             self.answers.setdefault(id_, ctx.resume_data)
         self.cluster.note(f"{process.name} calls {id_} ({key}, attempt {ctx.retry_count})")
-        self.hub.pause(self.hub.die.choice((0.0, 0.0, 0.0, 0.2, 1.5)))
+        self.hub.pause(self.hub.die.choice(LENGTHS))
         if block.has_spare and self.cluster.strike("limit"):
             process.outruns_limit()
         process.at()
