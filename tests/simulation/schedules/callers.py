@@ -33,6 +33,7 @@ class Told:
         self.starts: list[str] = []  # of each caller whose start was accepted, its name
         self.resumes: list[tuple[str, int]] = []  # of each resume that was accepted, the step and its data
         self.sent: list[int] = []  # the data of events whose sending was accepted
+        self.reopened = 0  # requests that have let the run go on, or may have
         self.canceled = False
         self.restarts = 0
 
@@ -94,10 +95,14 @@ def resumes(program: Program, told: Told, number: int) -> Callable[[Caller], Non
                 continue
             for id_, ids in program.suspends.items():
                 data = caller.cluster.number() * 1000 + number
+                told.reopened += 1  # at once: the caller may not live to say so
                 try:
                     client_ops.resume(caller.executor, header, data, Target(ids), {})
                     told.resumes.append((id_, data))
-                except (RunNotSuspended, StepNotSuspended, ResumeAlreadyClaimed, ResumeAmbiguous, *AWAY):
+                except (RunNotSuspended, StepNotSuspended, ResumeAlreadyClaimed, ResumeAmbiguous):
+                    told.reopened -= 1
+                    caller.cluster.hub.pause(0.1)
+                except AWAY:
                     caller.cluster.hub.pause(0.1)
 
     return wish
@@ -113,6 +118,7 @@ def sends(told: Told, numbers: list[int]) -> Callable[[Caller], None]:
                 continue
             data = numbers[0]
             numbers[0] += 1  # whether it arrives may stay unknown: another number, so that nothing is the same twice
+            told.reopened += 1
             try:
                 event_ops.send_event(caller.executor, header, "news", data)
                 told.sent.append(data)

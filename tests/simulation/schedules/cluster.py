@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from celery.exceptions import TimeLimitExceeded
 
 from orchestrator.definitions import Workflow
+from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.abandoned import Delivery, fail_by_limit, give_back
 from orchestrator.engine.calling import ProcessSigns
 from orchestrator.engine.contexts import Contexts
@@ -21,24 +22,26 @@ from orchestrator.engine.lease import LeaseKeeper
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.services import Services
-from orchestrator.engine.settings import Settings
+from orchestrator.engine.settings import BROKER_AWAY, Settings
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.host import delivery_mark
 from orchestrator.rules.attempt_commands import is_claim_of
-from orchestrator.rules.change import Dispatch
+from orchestrator.rules.change import Claimed, Dispatch
 from orchestrator.rules.model import RunHeader
 from orchestrator.stores.memory import MemoryStore
 from tests.simulation.schedules import faults
 from tests.simulation.schedules.faults import Faults
 from tests.simulation.schedules.hub import EPOCH, Actor, Hub, HubClock, Killed
 
-SETTINGS = Settings(lease_seconds=6.0, tick_seconds=1.0, republish_seconds=4.0)
+SETTINGS = {
+    away: Settings(lease_seconds=6.0, tick_seconds=1.0, republish_seconds=4.0, broker_away=away) for away in BROKER_AWAY
+}
 
 # What a connection may lose the answer of, and what a client may send again by itself.
 WRITES = frozenset(
     {"create", "claim", "commit", "commit_many", "renew", "set_aside", "acquire_sweep", "heartbeat", "delete"}
 )
-_ANYWHERE = ("kill", "kill child", "stall", "delay", "store away", "broker away", "clock back", "clock on")
+_ANYWHERE = ("kill", "kill child", "stall", "delay", "store away", "broker away", "backend away", "clock back", "clock on")
 INSTANT = frozenset({"now", "workers"})  # not worth a turn of others
 
 
@@ -53,18 +56,18 @@ class Message:
 
 
 class Cluster:
-    """One store, one broker, and processes that live and die."""
+    """One store, one broker, one result backend, and processes that live and die."""
 
-    def __init__(self, hub: Hub, strikes: Faults, workflow: Workflow) -> None:
-        self.hub, self.faults, self.workflow = hub, strikes, workflow
+    def __init__(self, hub: Hub, strikes: Faults, workflow: Workflow, settings: Settings) -> None:
+        self.hub, self.faults, self.workflow, self.settings = hub, strikes, workflow, settings
         self.clock = HubClock(hub)
         self.store = MemoryStore(self.clock)
         self.processes: list[Process] = []
         self.messages: list[Message] = []
         self.idle: list[Actor] = []
-        self.store_back = self.broker_back = 0  # the moments from which they are there
+        self.store_back = self.broker_back = self.backend_back = 0  # the moments from which they are there
         self.is_calm = False  # no fault strikes any more
-        self.delivered: list[str] = []  # the ends that were reported, as statuses
+        self.results: dict[str, tuple[str, Any]] = {}  # in the result backend: by the run's id, its status and result
         self.begun: Counter[str] = Counter()  # calls of steps, by their idempotency keys
         self.losses: Counter[str] = Counter()  # the same, of those whose worker a fault has hit
         self.story: list[str] = []
@@ -115,7 +118,7 @@ class Cluster:
             header, mark = self.store.header(delivery.run_id), delivery_mark(delivery.id)
             for one in self.store.load(delivery.run_id) if header else ():
                 if is_claim_of(one, mark) and header is not None:
-                    key = idempotency_key(delivery.run_id, header.generation, one)
+                    key = idempotency_key(header, one)
                     self.losses[key] += not begun_only or self.begun[key] > 0
 
 
@@ -132,9 +135,10 @@ class Process:
         registry = Registry()
         registry.add(cluster.workflow)
         signs = ProcessSigns(lambda error: None if self.is_alive else Killed())
-        services = Services(store, SETTINGS, cluster.clock, Contexts(SETTINGS), self, signs)
+        settings = cluster.settings
+        services = Services(store, settings, cluster.clock, Contexts(settings), self, signs)
         self.executor = Executor(services, registry, SimulatedRuntime(self))
-        self.executor.keeper = self.keeper = Keeper(store, SETTINGS)
+        self.executor.keeper = self.keeper = Keeper(self, store, settings)
         cluster.processes.append(self)
 
     def spawn(self, name: str, work: Callable[[], None]) -> None:
@@ -177,6 +181,8 @@ class Process:
                 cluster.store_back = hub.now + round(1000 * cluster.faults.seconds(faults.STORE_AWAY))
             case "broker away":
                 cluster.broker_back = hub.now + round(1000 * cluster.faults.seconds(faults.BROKER_AWAY))
+            case "backend away":
+                cluster.backend_back = hub.now + round(1000 * cluster.faults.seconds(faults.BACKEND_AWAY))
             case "clock back":
                 cluster.clock.skew -= round(1000 * cluster.faults.seconds(faults.BACK))
             case "clock on":
@@ -203,14 +209,13 @@ class Process:
 
 
 class Worker(Process):
-    """A process with two that take messages, a heartbeat and a scheduler."""
+    """A process with two that take messages, and a scheduler."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         super().__init__(cluster, name)
-        self._scheduler = Scheduler(self.executor.store, self.executor.runtime, SETTINGS, name)
+        self._scheduler = Scheduler(self.executor.store, self.executor.runtime, cluster.settings, name)
         self.spawn("first", self.consume)
         self.spawn("second", self.consume)
-        self.spawn("keeper", self.beat)
         self.spawn("scheduler", self.sweep)
 
     def consume(self) -> None:
@@ -226,25 +231,34 @@ class Worker(Process):
                 cluster.note(f"{self.name} leaves {message.path!r}: {error}")
             del self.deliveries[me]
 
-    def beat(self) -> None:
-        """Renew leases."""
-        while True:
-            self.cluster.hub.pause(self.keeper.beat())
-
     def sweep(self) -> None:
         """Look after timers."""
         while True:
             is_full = False
             with suppress(StoreUnavailable):
                 is_full = self._scheduler.tick().is_full
-            self.cluster.hub.pause(0.0 if is_full else SETTINGS.tick_seconds)
+            self.cluster.hub.pause(0.0 if is_full else self.cluster.settings.tick_seconds)
 
 
 class Keeper(LeaseKeeper):
-    """The keeper of a process, which an actor beats instead of a thread."""
+    """The keeper of a process, which an actor beats instead of a thread. It starts with the first claim."""
 
-    def __init__(self, store: Any, settings: Settings) -> None:
+    def __init__(self, process: Process, store: Any, settings: Settings) -> None:
         super().__init__(store, settings, lambda claimed, error: None, starts_thread=False)
+        self._process = process
+        self._has_begun = False
+
+    @contextmanager
+    def keep_alive(self, claimed: Claimed) -> Iterator[AbortSignal]:
+        if not self._has_begun:
+            self._has_begun = True
+            self._process.spawn("keeper", self._beat_for_ever)
+        with super().keep_alive(claimed) as signal:
+            yield signal
+
+    def _beat_for_ever(self) -> None:
+        while True:
+            self._process.cluster.hub.pause(self.beat())
 
 
 class ProcessStore:
@@ -289,16 +303,17 @@ class ProcessStore:
 
 
 class SimulatedRuntime:
-    """The evented runtime on the cluster's broker."""
+    """The evented runtime on the cluster's broker, with its result backend."""
 
     name = "celery"
     is_shared = True
+    keeps_results = True
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._cluster = process.cluster
 
-    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
+    def publish(self, header: RunHeader, dispatches: Sequence[Dispatch], *, goes_on: bool = False) -> None:
         """Send messages; one of later waits in this process, and dies with it."""
         for dispatch in dispatches:
             if not dispatch.delay:
@@ -336,16 +351,32 @@ class SimulatedRuntime:
         with suppress(BrokerUnavailable):
             self.publish(header, [Dispatch(dispatch.path, dispatch.seq, dispatch.route)])
 
-    def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
-        """Note that the end was reported."""
+    def deliver(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """Write the result over whatever is there. As in a real backend, what was read may be old by then."""
+        made = (header.status, result())
+        with self._at_backend():
+            self._cluster.results[header.run_id] = made
+
+    def discard_result(self, run_id: str) -> None:
+        """Forget the result."""
+        with self._at_backend():
+            self._cluster.results.pop(run_id, None)
+
+    @contextmanager
+    def _at_backend(self) -> Iterator[None]:
+        fault = self._process.at("unwritten", "unsure")
+        if fault == "unwritten" or self._cluster.hub.now < self._cluster.backend_back:
+            raise ConnectionError("the result backend is away (on purpose)")
+        yield
         self._process.at()
-        self._cluster.delivered.append(header.status)
+        if fault == "unsure":
+            raise ConnectionError("the result backend's answer was lost (on purpose)")
 
     def on_progress(self, header: RunHeader) -> None:
         """Show nothing."""
 
-    def discard_result(self, run_id: str) -> None:
-        """Have nothing to forget."""
+    def on_end(self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]) -> None:
+        """Show nothing."""
 
     def wake(self, run_id: str) -> None:
         """Do nothing: workers learn by their renewals."""

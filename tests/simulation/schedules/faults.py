@@ -16,7 +16,10 @@ KINDS: Mapping[str, int] = {
     "lost answer": 3,  # a call is carried out, and who made it hears nothing
     "resent": 3,  # a call is carried out, and made again when others have had their turns
     "broker away": 2,  # nobody reaches the broker for some seconds
-    "unsure": 2,  # a message is sent, and who sent it hears that the broker is away
+    "unsure": 2,  # a message is sent or a result is written, and who did it hears that nobody is there
+    "backend away": 2,  # nobody reaches the result backend for some seconds
+    "unwritten": 3,  # the result backend refuses one result
+    "hook fails": 2,  # a hook raises an error
     "refused": 2,  # the broker refuses one message, and takes the others
     "lost": 2,  # a message vanishes
     "repeated": 3,  # a message comes twice
@@ -32,6 +35,7 @@ FORGIVES = 2  # workers that a step may lose; it fails with the third
 DELAY = (0.1, 0.9)
 STORE_AWAY = (0.2, 2.5)
 BROKER_AWAY = (0.2, 9.0)
+BACKEND_AWAY = (0.2, 9.0)
 LAST_MOMENTS = (0.0, 0.3)
 STALL = (6.5, 14.0)
 BACK = (0.5, 30.0)

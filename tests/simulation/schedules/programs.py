@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from orchestrator.definitions import Workflow, step
+from orchestrator.definitions.run_info import RunInfo
 
 Answers = Mapping[str, Any]  # what each suspended step was given, and each wait has heard, by their ids
 
@@ -110,22 +111,24 @@ class Flow(Block):
     id: str
     blocks: Sequence[Block]
 
-    def workflow(self, journal: Journal) -> Workflow:
+    def workflow(self, journal: Journal, on_finish: Callable[[RunInfo], None] | None = None) -> Workflow:
         """Build it."""
-        flow = Workflow(self.id)
+        flow = Workflow(self.id, on_finish=on_finish)
         for block in self.blocks:
             block.add_to(flow, journal)
         return flow.commit()
 
+    def step(self, journal: Journal) -> Workflow:
+        """Make the step, as the library's users do."""
+        return self.workflow(journal)
+
     def add_to(self, flow: Workflow, journal: Journal) -> None:
-        flow.then(self.workflow(journal))
+        flow.then(self.step(journal))
 
     def result(self, given: Any, expected: Expected) -> Any:
         for block in self.blocks:
             given = block.result(given, expected)
         return given
-
-    step = workflow
 
 
 @dataclass
@@ -222,6 +225,7 @@ class Program:
     body: Flow
     suspends: Mapping[str, list[str]]  # steps that suspend: their ids from the outside in
     hears: Sequence[str]  # the waits for an event
+    has_hook: bool = False  # `on_finish`
 
     def expected(self, given: int, answers: Answers) -> tuple[str, Any, Counter[str]]:
         """Work out how the run ends, its result, and how often each function is called."""
@@ -246,7 +250,7 @@ class Maker:
     def make(self) -> Program:
         """Make the program."""
         body = Flow("program", [*self._blocks(depth=2, least=1, inside=[], alone=True), Add(self._id(), 1)])
-        return Program(body, self._suspends, self._hears)
+        return Program(body, self._suspends, self._hears, has_hook=self._die.random() < 0.4)
 
     def _id(self) -> str:
         self._steps += 1

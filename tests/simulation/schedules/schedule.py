@@ -13,13 +13,16 @@ from typing import Any
 from unittest.mock import patch
 
 from orchestrator import host
+from orchestrator.definitions.run_info import RunInfo
 from orchestrator.engine.read.value_reader import Values, decode_all
-from orchestrator.rules.model import FINAL, Activation, ActivationStatus
+from orchestrator.engine.settings import BROKER_AWAY
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus, is_report
 from tests.simulation.schedules import callers
 from tests.simulation.schedules.callers import RUN, Caller, Told
-from tests.simulation.schedules.cluster import Cluster
+from tests.simulation.schedules.cluster import SETTINGS, Cluster
 from tests.simulation.schedules.faults import Faults
-from tests.simulation.schedules.hub import Hub, HubHost
+from tests.simulation.schedules.hooks import Hook, judge_reports
+from tests.simulation.schedules.hub import Hub, HubHost, Killed
 from tests.simulation.schedules.programs import Add, Maker, Program
 
 PROGRAMS = 400  # different ones; a million schedules have 2,500 of each
@@ -51,11 +54,15 @@ class Bench:
     def program(self, number: int) -> tuple[Program, Any]:
         """Return a program with its workflow."""
         program = Maker(number).make()
-        return program, program.body.workflow(self._journal)
+        return program, program.body.workflow(self._journal, self._on_finish if program.has_hook else None)
 
     def _journal(self, block: Add, ctx: Any) -> None:
         assert self.schedule is not None
         self.schedule.begins(block, ctx)
+
+    def _on_finish(self, info: RunInfo) -> None:
+        assert self.schedule is not None
+        self.schedule.hook.call(info)
 
 
 BENCH = Bench()
@@ -71,7 +78,8 @@ class Schedule:
         self.program, workflow = BENCH.program(die.randrange(PROGRAMS))
         self.hub = Hub(seed)
         self.faults = Faults(seed, without)
-        self.cluster = Cluster(self.hub, self.faults, workflow)
+        self.cluster = Cluster(self.hub, self.faults, workflow, SETTINGS[die.choice(BROKER_AWAY)])
+        self.hook = Hook(self.cluster)
         self.told = Told()
         self.calls: Counter[str] = Counter()  # by the step's id
         self.keys: defaultdict[str, set[str]] = defaultdict(set)  # of a step's id, those that it was called with
@@ -111,7 +119,7 @@ class Schedule:
                     self.hub.run(lambda: False, self.hub.now + 5_000)
                 self.status = self._status()
                 violations = [*self._judge()] if is_over else [f"stuck: {self._where()}"]
-            except Exception as error:  # noqa: BLE001  (an actor has let it through: the engine must not)
+            except (Exception, Killed) as error:  # noqa: BLE001  (an actor has let it through: the engine must not)
                 violations = [f"raised: {error!r}"]
             finally:
                 self.hub.close()
@@ -142,7 +150,10 @@ class Schedule:
             Caller(cluster, "restarter", callers.restarts(told))
 
     def _is_over(self) -> bool:
-        return self._status() in FINAL
+        return self._status() in FINAL and not any(is_report(one.path) and one.live for one in self._activations())
+
+    def _activations(self) -> list[Activation]:
+        return self.cluster.store.load(RUN)
 
     def _status(self) -> str:
         header = self.cluster.store.header(RUN)
@@ -169,6 +180,9 @@ class Schedule:
             yield from self._judge_result(header)
         yield from self._judge_calls()
         yield from self._judge_events()
+        if self.program.has_hook:
+            yield from self.hook.judge(header, self.told)
+        yield from judge_reports(self.cluster, header, self._read(header.output))
         yield from self._judge_rest()
 
     def _judge_callers(self) -> Iterator[str]:
