@@ -115,7 +115,7 @@ def side_by_side(first: Sequence[str | Path], second: Sequence[str | Path]) -> N
 
 
 def chaos(*arguments: str) -> None:
-    """Run the tests that kill processes and cut connections."""
+    """Run the tests that kill processes and cut connections; `python -m tests.chaos` plays single rounds of them."""
     in_venv("-m", "pytest", "-m", "chaos", *arguments)
 
 

@@ -56,7 +56,9 @@ class Deliveries:
         self._executor = executor
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
-        self._held: dict[str, _Held] = {}
+        # By the request of each delivery, not by the message's id: of two copies in this worker one ends, the other
+        # is at work.
+        self._held: dict[Any, _Held] = {}
         self._has_children = threading.Event()
         self._watcher: threading.Thread | None = None
         self._threads: list[threading.Thread] = []
@@ -69,24 +71,24 @@ class Deliveries:
         name = delivery_id(request.id, request.hostname, pid)
         held = _Held(Delivery(envelope.run_id, envelope.path, name), pid, threading.get_ident())
         with self._lock:
-            self._held[request.id] = held
+            self._held[request] = held
             if held.is_child:
                 self._has_children.set()
                 if self._watcher is None:
                     self._watcher = threading.Thread(target=self._watch, name="orchestrator-watcher", daemon=True)
                     self._watcher.start()
 
-    def end(self, message_id: str) -> None:
+    def end(self, request: Any) -> None:
         """Note that the message's work has ended, or its attempt, by the process that did it."""
-        self._take(message_id)
+        self._take(request)
 
-    def lose(self, message_id: str) -> None:
+    def lose(self, request: Any) -> None:
         """Give back what a dead process had claimed. Where the worker stops it, no attempt counts as abandoned."""
-        self._give_back(message_id, is_abandoned=not self._is_stopping())
+        self._give_back(request, is_abandoned=not self._is_stopping())
 
-    def limit(self, message_id: str, error: Exception) -> None:
+    def limit(self, request: Any, error: Exception) -> None:
         """End the attempt of a process that is killed for its time limit, once it is dead."""
-        held = self._take(message_id)
+        held = self._take(request)
         if held is None:
             return
         if held.is_child and has_ended(held.pid):
@@ -105,36 +107,36 @@ class Deliveries:
         """Give back what is left now that the pool has stopped, and wait for all that is being given back."""
         with self._lock:
             left = dict(self._held)
-        for message_id, held in left.items():
+        for request, held in left.items():
             # Threads go on until they have ended, whatever becomes of their pool.
             is_gone = has_ended(held.pid) is not False if held.is_child else held.thread == threading.get_ident()
             if is_gone:
-                self._give_back(message_id, is_abandoned=False)
+                self._give_back(request, is_abandoned=False)
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
             thread.join(_CLOSING)
 
-    def _give_back(self, message_id: str, *, is_abandoned: bool) -> None:
-        held = self._take(message_id)
+    def _give_back(self, request: Any, *, is_abandoned: bool) -> None:
+        held = self._take(request)
         if held is not None:
             self._start(lambda: give_back(self._executor(), held.delivery, is_abandoned=is_abandoned))
 
-    def _take(self, message_id: str) -> _Held | None:
+    def _take(self, request: Any) -> _Held | None:
         with self._lock:
-            return self._held.pop(message_id, None)
+            return self._held.pop(request, None)
 
     def _watch(self) -> None:
         pause = threading.Event()
         while self._has_children.wait():
             with self._lock:
-                children = {message_id: held.pid for message_id, held in self._held.items() if held.is_child}
+                children = {request: held.pid for request, held in self._held.items() if held.is_child}
                 if not children:
                     self._has_children.clear()
-            for message_id, pid in children.items():
+            for request, pid in children.items():
                 # A child that has ended well tells first: what is given back then is nothing.
                 if has_ended(pid):
-                    self.lose(message_id)
+                    self.lose(request)
             pause.wait(_LOOK)
 
     def _start(self, work: Callable[[], None]) -> None:

@@ -34,19 +34,19 @@ def request_class(deliveries: Deliveries, base: type[Request] = Request) -> type
         def on_timeout(self, soft: bool, timeout: float) -> None:
             if not soft:
                 text = f"step {self.name} ran into its time limit of {timeout} s"
-                deliveries.limit(self.id, TimeLimitExceeded(text))
+                deliveries.limit(self, TimeLimitExceeded(text))
             super().on_timeout(soft, timeout)
 
         def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
-            deliveries.end(self.id)
+            deliveries.end(self)
             return super().on_success(failed__retval__runtime, **kwargs)
 
         def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
             error = getattr(exc_info.exception, "exc", exc_info.exception)  # billiard wraps it with its traceback
             if isinstance(error, _GONE):
-                deliveries.lose(self.id)
+                deliveries.lose(self)
             elif not isinstance(error, TimeLimitExceeded):  # told of by `on_timeout`
-                deliveries.end(self.id)
+                deliveries.end(self)
             return super().on_failure(exc_info, send_failed_event, return_ok)
 
     return StepRequest

@@ -280,17 +280,18 @@ class PostgresServer:
     def _make(self) -> None:
         import psycopg
 
-        for (old,) in self._execute("select datname from pg_database where datname like 'orchestrator\\_tests\\_%'"):
+        for (old,) in self.execute("select datname from pg_database where datname like 'orchestrator\\_tests\\_%'"):
             if _is_stale(old.replace("_", "-")):
                 with suppress(psycopg.Error):
-                    self._execute(f'drop database if exists "{old}" with (force)')
+                    self.execute(f'drop database if exists "{old}" with (force)')
         try:
-            self._execute(f'create database "{self.name}"')
+            self.execute(f'create database "{self.name}"')
         except psycopg.errors.InsufficientPrivilege:
             self.own_database = False
             self.new_schema(self.name)
 
-    def _execute(self, statement: str, *, database: str | None = None) -> list[Any]:
+    def execute(self, statement: str, *, database: str | None = None) -> list[Any]:
+        """Run one statement, by itself, in a database of the server; returns its rows."""
         import psycopg
 
         parts = urlsplit(self.base)
@@ -311,7 +312,7 @@ class PostgresServer:
     def new_schema(self, name: str | None = None) -> str:
         """Make an empty schema and return the URL that works in it."""
         name = name or f"s_{uuid.uuid4().hex[:12]}"
-        self._execute(f'create schema "{name}"', database=self.name if self.own_database else None)
+        self.execute(f'create schema "{name}"', database=self.name if self.own_database else None)
         self.schemas.append(name)
         return self.url(name)
 
@@ -322,10 +323,10 @@ class PostgresServer:
     def close(self) -> None:
         """Drop the database, or the schemas."""
         if self.own_database:
-            self._execute(f'drop database if exists "{self.name}" with (force)')
+            self.execute(f'drop database if exists "{self.name}" with (force)')
         else:
             for schema in self.schemas:
-                self._execute(f'drop schema if exists "{schema}" cascade')
+                self.execute(f'drop schema if exists "{schema}" cascade')
 
 
 # ------------------------------------------------------------------------------------------------ fixtures and report

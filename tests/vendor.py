@@ -205,7 +205,7 @@ class LocalRedis(RedisContainer):  # type: ignore[misc]
         command = [redis_command(), "--bind", "127.0.0.1", "--port", str(self._port), "--dir", str(folder)]
         command += ["--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction", *options]
         self.process = LocalProcess(
-            "redis-server", command, cwd=folder, env=_environment({}), log=folder / "redis-server.log"
+            "redis-server", command, cwd=folder, env=child_environment({}), log=folder / "redis-server.log"
         )
         super().__init__(self.process)
 
@@ -342,7 +342,7 @@ def local_worker(
     unless `log` names a file); the repository itself is importable as well, behind `cwd`. With `ready=False` the start
     is not waited for. The caller ends the worker (`teardown()`); `worker_factory` does so by itself.
     """
-    process = LocalProcess("worker", [], cwd=cwd, env=_environment(env), log=log or cwd / "worker.log")
+    process = LocalProcess("worker", [], cwd=cwd, env=child_environment(env), log=log or cwd / "worker.log")
     node = f"{LocalWorker.worker_name()}@{process.id[:12]}"
     process.command = [sys.executable, "-m", "celery", "-A", app_spec, "worker", "-n", node, "--loglevel=INFO"]
     process.command += ["--pool", pool, "--concurrency", str(concurrency), "--without-mingle", "--without-gossip"]
@@ -359,7 +359,7 @@ def local_worker(
     return worker
 
 
-def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a child: this one's, this Python first on the path, this repository importable."""
     env = {**os.environ, "PYTHONUNBUFFERED": "1", **extra}
     env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])

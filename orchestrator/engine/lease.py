@@ -40,8 +40,15 @@ class LeaseKeeper:
     lease may run twice.
     """
 
-    def __init__(self, store: Store, settings: Settings, on_overdue: Callable[[Claimed, Exception], None]) -> None:
-        """Make a keeper without a thread.
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        on_overdue: Callable[[Claimed, Exception], None],
+        *,
+        starts_thread: bool = True,
+    ) -> None:
+        """Make a keeper without a thread. Unless it `starts_thread`, somebody else calls `beat`.
 
         It calls `on_overdue`, in a thread of its own, for a step that is over its time limit by more than a lease.
         """
@@ -49,6 +56,7 @@ class LeaseKeeper:
         self._store = store
         self._settings = settings
         self._on_overdue = on_overdue
+        self._starts_thread = starts_thread
         self._thread = ForkAwareThread(self._heartbeat, "orchestrator-keeper")
         self.reset_after_fork()
         on_fork(self)
@@ -70,7 +78,8 @@ class LeaseKeeper:
             lease.until = monotonic() + limit + self._settings.lease_seconds
         with self._lock:
             self._leases[key] = lease
-            self._thread.ensure_started()
+            if self._starts_thread:
+                self._thread.ensure_started()
         try:
             yield lease.signal
         finally:
@@ -89,18 +98,24 @@ class LeaseKeeper:
         """Stop renewing."""
         self._ended.set()
 
-    def _heartbeat(self) -> None:
+    def beat(self) -> float:
+        """Renew all leases, and end what is over its time limit. Returns the seconds until the next time."""
         # Two renewals fit into a lease: one of them may fail, and the step still keeps its lease.
         pause = self._settings.lease_seconds / 3
+        with self._lock:
+            leases = dict(self._leases)
+        # One round trip for all: a pool of a hundred threads asks the store as often as a pool of one. If the store is
+        # away, it is asked more often: of a lease there may be little left when it is back.
+        if leases and not self._renew(list(leases)):
+            pause /= 4
+        self._expire([lease for lease in leases.values() if lease.until <= monotonic()])
+        return pause
+
+    def _heartbeat(self) -> None:
+        pause = self._settings.lease_seconds / 3
         while not self._ended.wait(pause):
-            with self._lock:
-                leases = dict(self._leases)
             try:
-                # One round trip for all: a pool of a hundred threads asks the store as often as a pool of one. If the
-                # store is away, it is asked more often: of a lease there may be little left when it is back.
-                is_done = not leases or self._renew(list(leases))
-                pause = self._settings.lease_seconds / (3 if is_done else 12)
-                self._expire([lease for lease in leases.values() if lease.until <= monotonic()])
+                pause = self.beat()
             except Exception:  # the thread must outlive any single error: without it every lease ends
                 log.exception("leases were not renewed, or time limits not enforced")
 

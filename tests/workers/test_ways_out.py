@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from orchestrator import Orchestrator, Run
 from tests.parity import calls
@@ -276,6 +277,35 @@ def test_a_hard_limit_is_itself_and_retries_apply(place: Place) -> None:
         assert [run.result().result for run in succeeding] == ["third attempt"] * 4
         assert (ended(softly), softly.result().result) == ("success", "second attempt")
         assert (ended(existing), error_of(existing).split(":")[0]) == ("failed", "TimeLimitExceeded")
+
+
+def copy_messages(server: LocalRedis) -> None:
+    """Put a copy behind each message that waits, as a broker does that has missed an acknowledgement."""
+    with redis.Redis.from_url(server.database(0)) as broker:
+        for text in broker.lrange("celery", 0, -1):
+            message = json.loads(text)
+            message["properties"]["delivery_tag"] += "-again"
+            broker.lpush("celery", json.dumps(message))
+
+
+def test_a_refused_copy_of_a_message_hides_neither_a_limit_nor_a_death(place: Place, server: LocalRedis) -> None:
+    """Both copies come to one worker; that one has ended does not mean that the other has."""
+    with place.caller() as caller:
+        opened = place.folder / "open"
+        hanging = caller.create_run("hang").submit(1)
+        gated = caller.create_run("gate").submit(str(opened))
+        copy_messages(server)
+        worker = place.worker(concurrency=4)
+        at_work(gated)
+        assert wait_until(lambda: "succeeded" in worker.process.logs_since_start(), SOON)  # a copy, refused
+
+        os.kill(child_of(gated), signal.SIGKILL)
+        opened.touch()
+        soon = ways_app.TIMES["lease_seconds"] - 10  # nobody waited for the end of a lease
+        assert ended(gated, soon) == "success", worker.process.tail()
+        assert calls.count(gated.run_id, "gate") == 2
+        assert ended(hanging, soon) == "failed", worker.process.tail()
+        assert error_of(hanging).startswith("TimeLimitExceeded")
 
 
 def test_neither_a_limit_nor_a_stop_is_raced_on_slower_servers(far_place: Place) -> None:

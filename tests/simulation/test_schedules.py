@@ -1,0 +1,135 @@
+"""The real engine in seeded schedules: a fixed part of them, and what they see of rules that are taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+
+from orchestrator.engine import sweep
+from orchestrator.host import MARK
+from orchestrator.rules import apply, commands, timers
+from orchestrator.rules.change import Claimed, ClaimRequest, Refused
+from orchestrator.stores import memory
+from orchestrator.stores.memory import MemoryStore
+from tests.simulation.schedules import cluster, faults
+from tests.simulation.schedules.programs import Maker
+from tests.simulation.schedules.schedule import run_schedule, shrink
+
+FIXED = range(600)
+MOST = 1_500  # schedules within which each rule that is taken away is seen
+
+Patch = pytest.MonkeyPatch
+
+
+def test_a_fixed_part_of_all_schedules_keeps_every_promise() -> None:
+    """Nothing is lost, stuck, wrong, recorded twice, or run twice without a fault of its own."""
+    found = [verdict for seed in FIXED if (verdict := run_schedule(seed)).violations]
+    if found:
+        shortest = min((shrink(verdict) for verdict in found[:3]), key=lambda verdict: len(verdict.faults))
+        pytest.fail("\n".join([f"seed {shortest.seed}", *shortest.violations, *shortest.story]))
+
+
+def test_the_fixed_part_has_every_fault_and_every_end() -> None:
+    """A fault that never strikes would prove nothing."""
+    verdicts = [run_schedule(seed) for seed in range(250)]
+    kinds = {kind for verdict in verdicts for _, kind in verdict.faults}
+    assert kinds >= set(faults.KINDS) - {"limit"}  # rare
+    assert {verdict.status for verdict in verdicts} == {"success", "failed", "canceled"}
+
+
+def test_a_seed_is_one_schedule() -> None:
+    """So that what was found can be looked at."""
+    first, again = run_schedule(11), run_schedule(11)
+    assert (first.story, first.turns) == (again.story, again.turns)
+    assert first.story != run_schedule(12).story
+
+
+def test_programs_have_every_block() -> None:
+    """Also those that somebody has to answer."""
+    programs = [Maker(seed).make() for seed in range(100)]
+    kinds = {type(block).__name__ for program in programs for block in program.body.blocks}
+    assert kinds == {"Add", "Flow", "Side", "Again", "Each", "Nap", "Hear"}
+    assert sum(bool(program.suspends) for program in programs) > 20
+    assert sum(bool(program.hears) for program in programs) > 10
+
+
+# --- rules less -------------------------------------------------------------------------------------------------------
+
+
+def _callers_are_forgotten(patch: Patch) -> None:
+    """A caller's answer is kept until the next caller alone."""
+    whole = apply.apply
+    patch.setattr(memory, "apply", lambda *args: whole(*args[:5]))
+
+
+def _leases_are_lax(patch: Patch) -> None:
+    """Whoever once had the lease may commit."""
+    strict = apply._lease_refusal
+
+    def lax(header: Any, activation: Any, path: str, token: str) -> str:
+        reason = strict(header, activation, path, token)
+        return "" if reason == apply.LOST and activation is not None and activation.status == "running" else reason
+
+    patch.setattr(apply, "_lease_refusal", lax)
+
+
+def _claims_are_taken_at_once(patch: Patch) -> None:
+    """The scheduler does not ask for how long the store has been there."""
+    patch.setattr(sweep, "may_take_claim", lambda *args: True)
+
+
+def _nobody_renews(patch: Patch) -> None:
+    patch.setattr(cluster.Keeper, "_renew", lambda self, refs: True)
+
+
+def _messages_are_not_sent_again(patch: Patch) -> None:
+    whole = timers.on_deadline
+
+    def forgetful(header: Any, activation: Any, *args: Any, **kwargs: Any) -> Any:
+        return None if activation.status == "queued" else whole(header, activation, *args, **kwargs)
+
+    patch.setattr(sweep, "on_deadline", forgetful)
+
+
+def _resumes_expect_nothing(patch: Patch) -> None:
+    whole = commands.resume
+    patch.setattr(commands, "resume", lambda *args, **kwargs: replace(whole(*args, **kwargs), expect=()))
+
+
+def _claims_are_asked_for_anew(patch: Patch) -> None:
+    """Each try of a claim has a token of its own."""
+    tokens, whole = count(), MemoryStore.claim
+
+    def claim(self: MemoryStore, ask: ClaimRequest) -> Claimed | Refused:
+        return whole(self, replace(ask, token=f"{ask.token[:MARK]}{next(tokens)}"))
+
+    patch.setattr(MemoryStore, "claim", claim)
+
+
+# Each with what is seen of it.
+MUTANTS: dict[str, tuple[Callable[[Patch], None], str]] = {
+    "callers are forgotten": (_callers_are_forgotten, ""),
+    "leases are lax": (_leases_are_lax, ""),
+    "claims are taken at once": (_claims_are_taken_at_once, "was called"),
+    "nobody renews": (_nobody_renews, "was called"),
+    "messages are not sent again": (_messages_are_not_sent_again, "stuck"),
+    "resumes expect nothing": (_resumes_expect_nothing, "was accepted, and it got"),
+    "claims are asked for anew": (_claims_are_asked_for_anew, "was called"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_rule_that_is_taken_away_is_missed(name: str, monkeypatch: Patch) -> None:
+    """A check that cannot fail proves nothing."""
+    take_away, seen = MUTANTS[name]
+    take_away(monkeypatch)
+    for seed in range(MOST):
+        found = [one for one in run_schedule(seed).violations if seen in one]
+        if found:
+            print(seed, found)
+            return
+    pytest.fail(f"{MOST} schedules see nothing of it")
