@@ -159,8 +159,8 @@ def flower_shots(*arguments: str) -> None:
 
 
 def docs(*_: str) -> None:
-    """Check that every path the documents name exists."""
-    in_venv("-m", "pytest", "-q", "tests/architecture/test_docs_paths.py")
+    """Check that every path and every test that the documents name exists."""
+    in_venv("-m", "pytest", "-q", "tests/architecture/test_docs_paths.py", "tests/architecture/test_guarantees.py")
 
 
 def clean(*_: str) -> None:

@@ -6,6 +6,7 @@ Its size depends neither on the graph nor on how far the run has come.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ log = logging.getLogger("orchestrator")
 
 STEP_TASK = "orchestrator.step"
 FORMAT = 1
+_MAX_SEQ = 2**53
+_PATH = re.compile(r"([0-9]{1,9}(\.[0-9]{1,9})*)?")
 HEADER = "orchestrator"  # the name of the envelope among the message's headers
 
 _TASK_OPTIONS = (
@@ -53,27 +56,61 @@ class NoResult:
         self.id = task_id
 
 
-def envelope_of(request: Any) -> dict[str, Any] | None:
-    """Return the envelope of the message that is being run; None where it is no message of an orchestrator."""
-    # Brokers keep the headers apart; a request that was made in this process has them as attributes.
-    found: dict[str, Any] | None = (request.headers or {}).get(HEADER) or request.get(HEADER)
-    return found or None
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The activation that a message names."""
+
+    run_id: str
+    path: str
+    seq: int
 
 
-def envelope_of_message(request: Any) -> dict[str, Any] | None:
+def has_envelope(request: Any) -> bool:
+    """Tell if the message that is being run is one of an orchestrator, readable or not."""
+    return _raw_envelope(request) is not None
+
+
+def envelope_of(request: Any) -> Envelope | None:
+    """Return the envelope of the message that is being run; None where there is none that this release can follow.
+
+    That is logged: whoever may publish may also forge, and a newer release may be at work.
+    """
+    raw, about = _raw_envelope(request), {"run_id": str(request.root_id or "-")}
+    if isinstance(raw, dict) and raw.get("v", FORMAT) != FORMAT:
+        log.warning("a message of format %s was left alone: this release knows %s", raw["v"], FORMAT, extra=about)
+        return None
+    envelope = _parse(raw)
+    if envelope is None:
+        log.warning("a message that names no activation was left alone: %r", raw, extra=about)
+    return envelope
+
+
+def envelope_of_message(request: Any) -> Envelope | None:
     """Return the envelope of a message as the worker's main process has it, None where it is no message of ours."""
-    found: dict[str, Any] | None = (request.request_dict or {}).get(HEADER)
-    return found or None
+    return _parse((request.request_dict or {}).get(HEADER))
 
 
-def is_readable(request: Any) -> bool:
-    """Tell if this release knows the format of the message that is being run."""
-    envelope = envelope_of(request) or {}
-    known = envelope.get("v", FORMAT) == FORMAT
-    if not known:
-        text = "a message of format %s was left alone: this release knows %s"
-        log.warning(text, envelope.get("v"), FORMAT, extra={"run_id": request.root_id or "-"})
-    return bool(known)
+def is_about(envelope: Envelope, arguments: tuple[Any, ...]) -> bool:
+    """Tell if the arguments of a step's message name what its header names; they always do, unless one is forged."""
+    agree = arguments == (envelope.run_id, envelope.path, envelope.seq)
+    if not agree:
+        text = "a message was left alone whose header and arguments differ: %r, %r"
+        log.warning(text, envelope, arguments, extra={"run_id": envelope.run_id})
+    return agree
+
+
+def _raw_envelope(request: Any) -> Any:
+    # Brokers keep the headers apart; a request that was made in this process has them as attributes.
+    return (request.headers or {}).get(HEADER) or request.get(HEADER) or None
+
+
+def _parse(raw: Any) -> Envelope | None:
+    """Read an envelope. Its fields go to the store, so each has to be of its type."""
+    match raw:
+        case {"run": str(run_id), "path": str(path), "seq": int(seq)} if run_id and 0 <= seq <= _MAX_SEQ:
+            return Envelope(run_id, path, seq) if _PATH.fullmatch(path) else None
+        case _:
+            return None
 
 
 def message(app: Celery, header: RunHeader, dispatch: Dispatch) -> Message:

@@ -25,6 +25,7 @@ from celery.worker.request import Request
 
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.outcome import AttemptOutcome
+from orchestrator.errors import StoreUnavailable
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.rules.model import ActivationStatus, RunHeader, StoredStatus
 
@@ -153,8 +154,18 @@ class AttemptEnded(Ignore):  # type: ignore[misc]  # Celery has no types
         self.stack = stack
 
 
-def raise_if_failed(outcome: AttemptOutcome | None) -> str | None:
-    """Return the status that the step's task ends with; None where its message was dropped. Raises `AttemptEnded`."""
+def end_task(run_id: str, execute: Callable[[], AttemptOutcome | None]) -> str | None:
+    """Return the status that the step's task ends with; None where its message was dropped.
+
+    Raises `AttemptEnded`, and Celery's `Ignore` where the store was away for too long. By then the activation is
+    another delivery's: its timer brings it back, so that for Celery nothing has failed, or is left to do.
+    """
+    try:
+        outcome = execute()
+    except StoreUnavailable as error:
+        text = "a step of run %s is given up here, and goes on when its lease is over: %s"
+        log.warning(text, run_id, error, extra={"run_id": run_id})
+        raise Ignore(str(error)) from error
     if outcome is None:
         return None
     match outcome.status:

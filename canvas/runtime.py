@@ -31,27 +31,19 @@ _BATCH = 50  # messages that go to the broker together, where its transport can
 
 
 class CeleryRuntime:
-    """Publishes dispatches. One whose moment is near gets a timer in this process; the scheduler sweeps the others.
-
-    `on_register` is called with each workflow that is registered.
-    """
+    """Publishes dispatches. One whose moment is near gets a timer in this process; the scheduler sweeps the others."""
 
     name = "celery"
     is_shared = True
 
-    def __init__(self, app: Celery, settings: Settings, on_register: Callable[[Any], None], monitor: Monitor) -> None:
+    def __init__(self, app: Celery, settings: Settings, monitor: Monitor) -> None:
         self._app = app
         self._monitor = monitor
         self._has_warned_of_rpc = False
-        self._on_register = on_register
         self._near = 2 * settings.tick_seconds * 1000
         self._outbox = Outbox(app, self._send_traced)
         # A timer that dies with its process does no harm: the stored one is still swept.
         self._timers: TimerThread[tuple[RunHeader, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")
-
-    def register_workflow(self, workflow: Any) -> None:
-        """Make the workflow a task of the app, and steps of the app's tasks among its entries."""
-        self._on_register(workflow)
 
     @property
     def keeps_results(self) -> bool:
@@ -179,6 +171,9 @@ class CeleryRuntime:
             )
 
     # --- no-ops: workers execute the runs, and the scheduler sweeps their timers -----------------------------------
+
+    def register_workflow(self, workflow: Any) -> None:
+        """Do nothing: the app's tasks are made when the orchestrator is, which may be long before this."""
 
     def drive(self, run_id: str, timeout: float | None = None) -> None:
         """Do nothing: workers execute the run."""

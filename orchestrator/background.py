@@ -51,6 +51,27 @@ def _reset_after_fork() -> None:
 os.register_at_fork(after_in_child=_reset_after_fork)
 
 
+class ForkSafeLock:
+    """A lock that is free in every process forked from this one, whoever holds it here. Its holder may take it again.
+
+    For work that leaves nothing half done behind which the child could see.
+    """
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+        on_fork(self)
+
+    def reset_after_fork(self) -> None:
+        """Be free."""
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class ForkAwareThread:
     """A daemon thread that starts when it is first needed, in each process anew.
 

@@ -334,6 +334,13 @@ class StoreUnavailable(OrchestratorError):
     """The store cannot be reached."""
 
 
+class StoreRefused(OrchestratorError):
+    """The store does not take the request as it is, and would not take it another time.
+
+    A value that it has no place for, or data of the run that have been damaged: the store itself works.
+    """
+
+
 class NoConsumer(OrchestratorError):
     """No worker takes this workflow's messages."""
 

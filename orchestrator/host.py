@@ -6,6 +6,7 @@ import random
 import secrets
 import threading
 import time
+import uuid
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
 
@@ -43,9 +44,8 @@ def delivery_mark(delivery: str) -> str:
 
 
 def new_run_id() -> str:
-    """A run id: 128 random bits as hexadecimal digits in the form of a UUID, as Celery's task ids are."""
-    text = secrets.token_hex(16)
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    """A run id: a random UUID (version 4), as Celery's task ids are."""
+    return str(uuid.UUID(bytes=secrets.token_bytes(16), version=4))
 
 
 def new_first_commit() -> int:

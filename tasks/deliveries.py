@@ -18,6 +18,7 @@ from orchestrator.canvas.messages import envelope_of_message
 from orchestrator.canvas.processes import has_ended, wait_until_ended
 from orchestrator.engine.abandoned import Delivery, fail_by_limit, give_back
 from orchestrator.engine.executor import Executor
+from orchestrator.errors import StoreUnavailable
 
 log = logging.getLogger("orchestrator")
 
@@ -46,9 +47,12 @@ class _Held:
 
 
 class Deliveries:
-    """The deliveries of this app's steps that its workers in this process, or their children, have not ended."""
+    """The deliveries of this app's steps that its workers in this process, or their children, have not ended.
 
-    def __init__(self, executor: Executor, is_stopping: Callable[[], bool]) -> None:
+    `executor` returns the one of the app, which is there by the time that a delivery is.
+    """
+
+    def __init__(self, executor: Callable[[], Executor], is_stopping: Callable[[], bool]) -> None:
         self._executor = executor
         self._is_stopping = is_stopping
         self._lock = threading.Lock()
@@ -65,7 +69,7 @@ class Deliveries:
         if envelope is None:
             return
         name = delivery_id(request.id, request.hostname, pid)
-        held = _Held(Delivery(envelope["run"], envelope["path"], name), pid, threading.get_ident())
+        held = _Held(Delivery(envelope.run_id, envelope.path, name), pid, threading.get_ident())
         with self._lock:
             self._held[request] = held
             if held.is_child:
@@ -89,13 +93,13 @@ class Deliveries:
             return
         if held.is_child and has_ended(held.pid):
             # It had ended before: nobody has outrun anything.
-            self._start(lambda: give_back(self._executor, held.delivery))
+            self._start(lambda: give_back(self._executor(), held.delivery))
             return
 
         def fail() -> None:
             # Until then it might still be at work beside the attempt that follows.
             wait_until_ended(held.pid, _DYING)
-            fail_by_limit(self._executor, held.delivery, error)
+            fail_by_limit(self._executor(), held.delivery, error)
 
         self._start(fail)
 
@@ -116,7 +120,7 @@ class Deliveries:
     def _give_back(self, request: Any, *, is_abandoned: bool) -> None:
         held = self._take(request)
         if held is not None:
-            self._start(lambda: give_back(self._executor, held.delivery, is_abandoned=is_abandoned))
+            self._start(lambda: give_back(self._executor(), held.delivery, is_abandoned=is_abandoned))
 
     def _take(self, request: Any) -> _Held | None:
         with self._lock:
@@ -139,6 +143,8 @@ class Deliveries:
         def work_and_log() -> None:
             try:
                 work()
+            except StoreUnavailable as error:
+                log.warning("what a dead process had claimed goes on when its lease is over: %s", error)
             except Exception:  # the end of a thread; the lease brings back what this could not
                 log.exception("what a dead process had claimed was not given back")
 

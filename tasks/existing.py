@@ -10,15 +10,16 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from celery import Celery, Task
 from celery.exceptions import Retry
 
-from orchestrator.canvas.messages import envelope_of
-from orchestrator.canvas.monitoring import raise_if_failed
+from orchestrator.canvas.messages import envelope_of, has_envelope
+from orchestrator.canvas.monitoring import end_task
 from orchestrator.definitions.context import Context
 from orchestrator.definitions.foreign import TaskEntry, retry_seconds
+from orchestrator.engine.attempt import TaskCall
 from orchestrator.engine.calling import RetryAsked
 from orchestrator.engine.executor import Executor
 from orchestrator.tasks.deliveries import delivery_id
@@ -26,27 +27,39 @@ from orchestrator.tasks.deliveries import delivery_id
 _MARK = "_orchestrator_wrapped"
 
 
-def wrap_task(app: Celery, executor: Executor, name: str) -> None:
+class HasExecutor(Protocol):
+    """An orchestrator. Its executor is made when it is first read, so tasks read it when they run."""
+
+    @property
+    def executor(self) -> Executor:
+        """The executor of activations."""
+        ...
+
+
+def wrap_task(app: Celery, owner: HasExecutor, name: str) -> None:
     """Let the task of this name be a step.
 
     Doing it again changes nothing; an unknown name is left to the step to report.
     """
     task = app.tasks.get(name)
-    if task is None or getattr(task.run, _MARK, None) is executor:
+    if task is None or getattr(task.run, _MARK, None) is owner:
         return
     original = getattr(task.run, "_orchestrator_original", task.run)
 
     @functools.wraps(original)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if not has_envelope(task.request):
+            return original(*args, **kwargs)
         envelope = envelope_of(task.request)
         if envelope is None:
-            return original(*args, **kwargs)
-        call = _caller(task, original)
+            return None
+        call = TaskCall(name, _caller(task, original))
         delivery = delivery_id(task.request.id, task.request.hostname, os.getpid())
-        raise_if_failed(executor.execute(envelope["run"], envelope["path"], envelope["seq"], call, delivery=delivery))
+        run_id, path, seq = envelope.run_id, envelope.path, envelope.seq
+        end_task(run_id, lambda: owner.executor.execute(run_id, path, seq, call, delivery=delivery))
         return None
 
-    setattr(run, _MARK, executor)
+    setattr(run, _MARK, owner)
     run._orchestrator_original = original  # type: ignore[attr-defined]
     task.run = run
 

@@ -1,7 +1,7 @@
 """Puts the orchestrator into a Celery app: its tasks, its scheduler in every worker, its wrapper around existing tasks.
 
-It comes in two halves, because the engine is built between them: the engine needs `CeleryParts`, and `install`
-registers the tasks that call the engine.
+All of it is done when the orchestrator is made, which must not read the app's configuration: that is often half loaded
+by then, and may be changed still. So whatever needs a store or a setting asks the owner for it when it is at work.
 """
 
 from __future__ import annotations
@@ -16,17 +16,15 @@ from typing import Any, ClassVar, Protocol
 from celery import Celery, Task, bootsteps, signals
 from celery.utils.imports import symbol_by_name
 
-from orchestrator.canvas.messages import STEP_TASK, is_readable
-from orchestrator.canvas.monitoring import Monitor, monitor_task, raise_if_failed, show_attempts
+from orchestrator.canvas.messages import STEP_TASK, envelope_of, is_about
+from orchestrator.canvas.monitoring import Monitor, end_task, monitor_task, show_attempts
 from orchestrator.canvas.queues import Queues
-from orchestrator.canvas.runtime import CeleryRuntime
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.scheduler import Scheduler
-from orchestrator.engine.settings import Settings
-from orchestrator.ports import Runtime, Store
+from orchestrator.ports import Store
 from orchestrator.tasks.deliveries import Deliveries, delivery_id
 from orchestrator.tasks.existing import wrap_task
 from orchestrator.tasks.request import request_class
@@ -36,7 +34,10 @@ from orchestrator.tasks.starting import Launcher, on_finalized, register_workflo
 class Owner(Launcher, Protocol):
     """The orchestrator of an app, as its tasks see it."""
 
-    # Tasks read it when they run, because it is not complete when they are registered.
+    @property
+    def store(self) -> Store:
+        """The store of the runs."""
+        ...
 
     @property
     def executor(self) -> Executor:
@@ -49,28 +50,34 @@ _installed: weakref.WeakKeyDictionary[Any, weakref.ref[Owner]] = weakref.WeakKey
 
 
 class CeleryParts:
-    """The runtime on an app, its monitor, and the state of this process's worker. The engine is built on it.
+    """The parts of an orchestrator in its app: a monitor, the deliveries, and the state of this process's worker."""
 
-    Raises ValueError where another orchestrator has the app.
-    """
-
-    def __init__(self, app: Any, owner: Owner, store: Store, settings: Settings) -> None:
-        known = orchestrator_of(app)
-        if known is not None and known is not owner:
-            raise ValueError(f"this Celery app already has an orchestrator: {known!r}. Use that one, one per app")
-        _installed[app] = weakref.ref(owner)
-        self.monitor = Monitor(app, lambda: store.workers(settings.namespace))
-        self.runtime = CeleryRuntime(
-            app, settings, lambda workflow: _register(app, owner, self, workflow), self.monitor
-        )
+    def __init__(self, app: Any, owner: Owner) -> None:
+        self.monitor = Monitor(app, lambda: owner.store.workers(owner.settings.namespace))
+        self.deliveries = Deliveries(lambda: owner.executor, self.is_stopping)
         self._app = app
+        self._owner = owner
         self._has_limits = False
         self._stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown
 
-    def watch(self, executor: Executor) -> Deliveries:
-        """Watch over the deliveries of this app's workers in this process. Install this before any workflow comes."""
-        self.deliveries = Deliveries(executor, self.is_stopping)
-        return self.deliveries
+    def register(self, workflow: Workflow) -> None:
+        """Make the workflow a task itself, and steps of the existing tasks in it. Idempotent."""
+        app, owner = self._app, self._owner
+        register_workflow_task(app, owner, workflow)
+        names = {node.route.task for node in workflow.compiled.walk() if node.route.task is not None}
+
+        def wrap_all() -> None:
+            for name in names:
+                wrap_task(app, owner, name)
+                _settle_task(app, self.deliveries, name)
+                monitor_task(app, name)
+
+        if names:
+            on_finalized(app, wrap_all)
+
+    def runs_on_workers(self) -> bool:
+        """Return False in eager mode. Reads the configuration, and raises ValueError where it is not complete."""
+        return self._owner.executor.runtime.is_shared
 
     def note_limits(self, limits: Iterable[float | None]) -> None:
         """Note whether the worker has time limits for all of its tasks."""
@@ -96,42 +103,43 @@ class CeleryParts:
         self._stopping.value = stopping
 
 
-def install(app: Any, executor: Executor, parts: CeleryParts) -> None:
-    """Register the step task, and the parts that every worker of the app starts: a scheduler and a monitor."""
-    deliveries = parts.watch(executor)
+def install(app: Any, owner: Owner) -> CeleryParts:
+    """Register the step task, and the parts that every worker of the app starts: a scheduler and a monitor.
+
+    Raises ValueError where another orchestrator has the app. Only in eager mode may it have several: then the first
+    one has what workers start.
+    """
+    parts = CeleryParts(app, owner)
+    known = orchestrator_of(app)
+    if known is None:
+        _installed[app] = weakref.ref(owner)
+        _install(app, owner, parts)
+    elif not app.conf.task_always_eager:
+        raise ValueError(f"this Celery app already has an orchestrator: {known!r}. Use that one, one per app")
+    return parts
+
+
+def _install(app: Any, owner: Owner, parts: CeleryParts) -> None:
+    deliveries = parts.deliveries
     options = {"name": STEP_TASK, "Request": show_attempts(request_class(deliveries)), "shared": False}
 
     @app.task(bind=True, ignore_result=True, acks_late=False, serializer="json", **options)  # type: ignore[untyped-decorator]
     def run_step(self: Task, run_id: str, path: str, seq: int) -> str | None:
         """Run one activation. A message of a newer release is left to the workers of that release."""
-        if not is_readable(self.request):
+        envelope = envelope_of(self.request)
+        if envelope is None or not is_about(envelope, (run_id, path, seq)):
             return None
         try:
             delivery = delivery_id(self.request.id, self.request.hostname, os.getpid())
-            return raise_if_failed(executor.execute(run_id, path, seq, delivery=delivery))
+            return end_task(run_id, lambda: owner.executor.execute(run_id, path, seq, delivery=delivery))
         except WorkerLost as error:
             log_abandoned_attempt(run_id, error)
             return None
 
-    app.steps["worker"].add(_closing_step(deliveries))
-    app.steps["worker"].add(_scheduler_step(app, executor.store, executor.settings, parts))
+    app.steps["worker"].add(_closing_step(parts))
+    app.steps["worker"].add(_scheduler_step(app, owner, parts))
     app.steps["worker"].add(_monitor_step(parts))
     app.steps["consumer"].add(_event_step(parts.monitor))
-
-
-def _register(app: Celery, owner: Owner, parts: CeleryParts, workflow: Workflow) -> None:
-    """Make the workflow a task itself, and steps of the existing tasks in it."""
-    register_workflow_task(app, owner, workflow)
-    names = {node.route.task for node in workflow.compiled.walk() if node.route.task is not None}
-
-    def wrap_all() -> None:
-        for name in names:
-            wrap_task(app, owner.executor, name)
-            _settle_task(app, parts.deliveries, name)
-            monitor_task(app, name)
-
-    if names:
-        on_finalized(app, wrap_all)
 
 
 def _settle_task(app: Celery, deliveries: Deliveries, name: str) -> None:
@@ -142,14 +150,12 @@ def _settle_task(app: Celery, deliveries: Deliveries, name: str) -> None:
 
 
 def orchestrator_of(app: Any) -> Owner | None:
-    """Return the orchestrator of a Celery app; None where it has none, as an app in eager mode."""
+    """Return the orchestrator of a Celery app, in eager mode the first one; None where it has none."""
     found = _installed.get(app)
     return found() if found is not None else None
 
 
-def _scheduler_step(app: Celery, store: Store, settings: Settings, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
-    runtime: Runtime = parts.runtime
-
+def _scheduler_step(app: Celery, owner: Owner, parts: CeleryParts) -> type[bootsteps.StartStopStep]:
     class OrchestratorScheduler(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
         """The scheduler's thread in the worker's main process."""
 
@@ -160,6 +166,9 @@ def _scheduler_step(app: Celery, store: Store, settings: Settings, parts: Celery
             self.scheduler: Scheduler | None = None
             self.hostname = parent.hostname
 
+        def include_if(self, parent: Any) -> bool:
+            return parts.runs_on_workers()
+
         def on_shutdown(self, sender: Any = None, **_: Any) -> None:
             """Note that the worker is about to stop."""
             if sender == self.hostname:
@@ -168,8 +177,10 @@ def _scheduler_step(app: Celery, store: Store, settings: Settings, parts: Celery
         def start(self, parent: Any) -> None:
             parts.set_stopping(False)
             signals.worker_shutting_down.connect(self.on_shutdown)
+            settings = owner.settings
             queues = Queues(app, settings)
-            self.scheduler = Scheduler(store, runtime, settings, parent.hostname, queues.is_short)
+            runtime = owner.executor.runtime
+            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues.is_short)
             self.scheduler.begin()  # so that the store knows of the worker before it says that it is ready
             self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()
@@ -185,17 +196,21 @@ def _scheduler_step(app: Celery, store: Store, settings: Settings, parts: Celery
     return OrchestratorScheduler
 
 
-def _closing_step(deliveries: Deliveries) -> type[bootsteps.Step]:
+def _closing_step(parts: CeleryParts) -> type[bootsteps.Step]:
     class OrchestratorClosing(bootsteps.Step):  # type: ignore[misc]  # Celery has no types
         """Gives back what is left when all else has stopped: before that the pool's children may be at work."""
 
         def __init__(self, parent: Any, **options: Any) -> None:
             super().__init__(parent, **options)
+            # The worker's first part of ours: what is wrong with the configuration is told before it takes a message,
+            # and the pool's children inherit what is composed of it.
+            if not parts.runs_on_workers():
+                return
             blueprint = parent.blueprint
             stopped = blueprint.on_stopped
 
             def on_stopped() -> None:
-                deliveries.close()
+                parts.deliveries.close()
                 if stopped is not None:
                     stopped()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.app.client import Client
 from orchestrator.app.configuration import CeleryApp
@@ -23,50 +23,70 @@ from orchestrator.local import LocalRuntime
 from orchestrator.ports import Clock, Runtime, Store, WantsWakeups
 from orchestrator.stores import open_store
 
+if TYPE_CHECKING:
+    from orchestrator.tasks import CeleryParts
 
-def compose(app: CeleryApp | None, store: str | Store, settings: Settings, owner: Any) -> Client:
+
+def join_app(app: CeleryApp, owner: Any) -> CeleryParts:
+    """Put what workers start of `owner`, an `Orchestrator`, into its app, whose configuration is not read for it.
+
+    Raises ValueError where another orchestrator has the app.
+    """
+    from orchestrator.tasks import install
+
+    return install(app, owner)
+
+
+def compose(
+    app: CeleryApp | None,
+    store: str | Store,
+    settings: Settings,
+    owner: Any,
+    registry: Registry,
+    parts: CeleryParts | None,
+) -> Client:
     """Build the application of `owner`, an `Orchestrator`: in this process, or on an app's workers.
 
-    Raises ValueError for a store's URL of an unknown kind, and where another orchestrator has the app.
+    `parts` are those that the owner has in its app. Raises ValueError for a store's URL of an unknown kind.
     """
     opened = open_store(store) if isinstance(store, str) else store
     owns_store = isinstance(store, str)
     # An app in eager mode wants no messages: Celery runs its tasks where they are called, and so does this.
-    if app is None or app.conf.task_always_eager:
-        return _compose_local(app, opened, settings, owner, owns_store)
-    return _compose_on_celery(app, opened, settings, owner, owns_store)
-
-
-def _compose_local(app: CeleryApp | None, store: Store, settings: Settings, owner: Any, owns_store: bool) -> Client:
-    def register_task(workflow: Any) -> None:
-        if app is not None:  # eager mode: a task by its id, as on workers
-            from orchestrator.tasks.starting import register_workflow_task
-
-            register_workflow_task(app, owner, workflow)
-
-    clock, in_caller_thread = _clock_of(store), app is not None
-    runtime = LocalRuntime(store, settings, clock, in_caller_thread=in_caller_thread, on_register=register_task)
-    client = _build_client(store, settings, owner, owns_store, runtime, _signs_here())
-    runtime.bind(client.executor.execute)
+    if app is None or parts is None or app.conf.task_always_eager:
+        runtime = LocalRuntime(opened, settings, _clock_of(opened), in_caller_thread=app is not None)
+        client = _build_client(opened, settings, owner, owns_store, runtime, _signs_here(), registry)
+        runtime.bind(client.executor.execute)
+    else:
+        client = _compose_on_celery(app, parts, opened, settings, owner, owns_store, registry)
+    for workflow in registry.all():
+        client.runtime.register_workflow(workflow)
     return client
 
 
-def _compose_on_celery(app: CeleryApp, store: Store, settings: Settings, owner: Any, owns_store: bool) -> Client:
+def _compose_on_celery(
+    app: CeleryApp,
+    parts: CeleryParts,
+    store: Store,
+    settings: Settings,
+    owner: Any,
+    owns_store: bool,
+    registry: Registry,
+) -> Client:
     # Imported here, since they import Celery: an application in one process does without it.
     from orchestrator.canvas.processes import dying_of
     from orchestrator.canvas.publication import publish_events_of
+    from orchestrator.canvas.runtime import CeleryRuntime
     from orchestrator.canvas.waking import BrokerWakeups
-    from orchestrator.tasks import CeleryParts, install
 
     if isinstance(store, WantsWakeups):
         store.attach_wakeups(BrokerWakeups(app))
     if settings.publish_events:
         store = publish_events_of(store, app)
-    parts = CeleryParts(app, owner, store, settings)
+    runtime = CeleryRuntime(app, settings, parts.monitor)
     signs = ProcessSigns(dying_of)
-    client = _build_client(store, settings, owner, owns_store, parts.runtime, signs, lambda: not parts.goes_on_inline())
-    install(app, client.executor, parts)
-    return client
+    return _build_client(
+        store, settings, owner, owns_store, runtime, signs, registry, lambda: not parts.goes_on_inline()
+    )
 
 
 def _signs_here() -> ProcessSigns:
@@ -90,9 +110,9 @@ def _build_client(
     owns_store: bool,
     runtime: Runtime,
     signs: ProcessSigns,
+    registry: Registry,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Client:
-    registry = Registry()
     services = Services(store, settings, _clock_of(store), Contexts(settings), owner, signs)
     executor = Executor(services, registry, runtime, stopping=stopping)
     return Client(store, settings, registry, executor, runtime, owner=owner, owns_store=owns_store)

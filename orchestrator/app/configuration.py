@@ -12,6 +12,7 @@ from typing import Any, Protocol, get_type_hints
 
 from pydantic import ValidationError
 
+from orchestrator.app import django_database
 from orchestrator.codec import type_adapter
 from orchestrator.definitions import Workflow
 from orchestrator.engine.settings import Settings
@@ -49,17 +50,22 @@ def check_workflows(given: object) -> list[Workflow]:
     return found
 
 
+def check_keywords(given: dict[str, Any]) -> None:
+    """Raise TypeError for a keyword that is no setting, and ValueError for a value of the wrong type."""
+    unknown = set(given) - set(_NAMES)
+    if unknown:
+        raise TypeError(f"no setting {', '.join(sorted(unknown))}: choose from store, {', '.join(_NAMES)}")
+    _parse_all(given)
+
+
 def read_settings(
     app: CeleryApp | None, store: str | Store | None, given: dict[str, Any]
 ) -> tuple[str | Store, Settings]:
     """Return the store (or its URL) and the settings.
 
-    Raises TypeError for a keyword that is no setting, and ValueError for a name in the app's configuration that is
-    none, for a value of the wrong type, and for a password where Celery would show it.
+    Raises ValueError for a name in the app's configuration that is no setting, for a value of the wrong type, and for a
+    password where Celery would show it.
     """
-    unknown = set(given) - set(_NAMES)
-    if unknown:
-        raise TypeError(f"no setting {', '.join(sorted(unknown))}: choose from store, {', '.join(_NAMES)}")
     if app is None:
         return store or "memory://", _make_settings(given)
     _refuse_misspelled(app)
@@ -72,18 +78,34 @@ def read_settings(
         url = "memory://"
     if url is None:
         raise ValueError(
-            "an orchestrator on Celery workers needs a store that they share: set `orchestrator_database_url` in the "
+            f"an orchestrator on Celery workers needs a store that they share: set `{_name_of_store(app)}` in the "
             "app's configuration, for example to 'redis://localhost/1' or 'sqlite:///runs.db'"
         )
     return url, settings
 
 
+def refuse_real_database(app: CeleryApp | None, store: str | Store | None) -> None:
+    """Raise ValueError while Django's tests run, if the store is in a database of Django's that they do not use."""
+    is_given = store is not None or app is None
+    url = store if is_given or app is None else _configured_store(app)
+    django_database.refuse_real_database(url, "`store`" if is_given or app is None else _name_of_store(app))
+
+
+def _name_of_store(app: CeleryApp) -> str:
+    name = _PREFIX + _SECRET_STORE
+    return f"{app.namespace}_{name}".upper() if app.namespace else name
+
+
 def _make_settings(given: dict[str, Any]) -> Settings:
     """Make the settings of what was given: texts, as an environment has them, become numbers and truth values."""
-    types = get_type_hints(Settings)
     if isinstance(given.get("secret_context_keys"), str):
         return Settings(**given)  # refused there: to pydantic a text is a collection, too
-    return Settings(**{name: _parse(name, types[name], value) for name, value in given.items()})
+    return Settings(**_parse_all(given))
+
+
+def _parse_all(given: dict[str, Any]) -> dict[str, Any]:
+    types = get_type_hints(Settings)
+    return {name: _parse(name, types[name], value) for name, value in given.items()}
 
 
 def _parse(name: str, kind: Any, value: Any) -> Any:

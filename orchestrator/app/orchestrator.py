@@ -2,31 +2,53 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Self
 
 from orchestrator.app.client import Client
-from orchestrator.app.composition import compose
-from orchestrator.app.configuration import CeleryApp, check_workflows, read_settings, require_app
+from orchestrator.app.composition import compose, join_app
+from orchestrator.app.configuration import (
+    CeleryApp,
+    check_keywords,
+    check_workflows,
+    read_settings,
+    refuse_real_database,
+    require_app,
+)
+from orchestrator.app.django_database import remember_databases
 from orchestrator.app.run import Run
 from orchestrator.app.runs import Runs
+from orchestrator.background import ForkSafeLock
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.foreign import zoned
 from orchestrator.engine import client_ops, restart
 from orchestrator.engine.client_ops import StartOptions
 from orchestrator.engine.contexts import resource_text
 from orchestrator.engine.executor import Executor
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.registry import Registry
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import OrchestratorError, RestartAlreadyClaimed, RunNotActive, RunNotFound, StoreUnavailable
+from orchestrator.errors import (
+    OrchestratorError,
+    RestartAlreadyClaimed,
+    RunNotActive,
+    RunNotFound,
+    SecretUnavailable,
+    StoreUnavailable,
+)
 from orchestrator.host import new_first_commit, new_run_id, new_token
 from orchestrator.ports import RunQuery, Store
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.model import RunHeader, StoredStatus
 
 _PAGE = 1_000  # runs that are listed at a time
+log = logging.getLogger("orchestrator")
+
 _RUN_ID = re.compile(r"[^\s/]{1,200}")
 
 
@@ -35,6 +57,9 @@ class Orchestrator:
 
     Settings are keywords, or else are read from the app's configuration (`orchestrator_lease_seconds`, …). One per
     Celery app.
+
+    The app's configuration is read at the first use (a run, `store`, `settings`) and by a worker at its start, and
+    counts as it is then. That raises ValueError for a setting that is wrong or missing.
     """
 
     def __init__(
@@ -47,12 +72,37 @@ class Orchestrator:
     ) -> None:
         require_app(app)
         known = check_workflows(workflows)
-        url, chosen = read_settings(app, store, settings)
+        check_keywords(settings)
+        remember_databases()
         self.app = app
-        self.client: Client = compose(app, url, chosen, self)
-        self.runs = Runs(self.client)
+        self._store, self._keywords = store, settings
+        self._registry = Registry()
+        self._client: Client | None = None
+        self._composing = ForkSafeLock()
+        self._parts = None if app is None else join_app(app, self)
+        if app is None:
+            self._compose()  # there is nothing to wait for
         for workflow in known:
             self.register(workflow)
+
+    @property
+    def client(self) -> Client:
+        """The store, the engine and the runtime. They are composed when this is first read; see the class."""
+        # At each use: a test may begin after the first.
+        refuse_real_database(self.app, self._store)
+        return self._client or self._compose()
+
+    def _compose(self) -> Client:
+        with self._composing:
+            if self._client is None:
+                store, settings = read_settings(self.app, self._store, self._keywords)
+                self._client = compose(self.app, store, settings, self, self._registry, self._parts)
+            return self._client
+
+    @cached_property
+    def runs(self) -> Runs:
+        """The stored runs: to list, read and remove them."""
+        return Runs(self.client)
 
     @property
     def store(self) -> Store:
@@ -67,7 +117,7 @@ class Orchestrator:
     @property
     def registry(self) -> Registry:
         """The registered workflows, by id."""
-        return self.client.registry
+        return self._registry
 
     @property
     def settings(self) -> Settings:
@@ -76,8 +126,13 @@ class Orchestrator:
 
     def register(self, workflow: Workflow) -> Workflow:
         """Make a committed workflow known here, and `workflow.delay` start it here."""
-        self.registry.add(workflow)
-        self.client.runtime.register_workflow(workflow)
+        remember_databases()
+        with self._composing:
+            self._registry.add(workflow)
+            if self._parts is not None:
+                self._parts.register(workflow)
+            if self._client is not None:
+                self._client.runtime.register_workflow(workflow)
         workflow.bind(self)
         return workflow
 
@@ -108,8 +163,7 @@ class Orchestrator:
         self, flow: Workflow, run_id: str | None, resource_id: str | None, patience: float = 0.0
     ) -> tuple[RunHeader, bool]:
         """Create a pending run; returns its header, and False where another call has created it before."""
-        if run_id is not None and (not _RUN_ID.fullmatch(run_id) or not run_id.isprintable()):
-            raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")
+        _check_run_id(run_id)
         header = RunHeader(
             run_id=run_id or new_run_id(),
             workflow_id=flow.id,
@@ -138,8 +192,8 @@ class Orchestrator:
         # Eager mode promises that no messages are sent, and this orchestrator would send them.
         if self.client.runtime.is_shared and self.app is not None and self.app.conf.task_always_eager:
             raise RuntimeError(
-                "task_always_eager was switched on after the Orchestrator was made, which sends its messages to the "
-                "broker all the same: set task_always_eager before the Orchestrator is made"
+                "task_always_eager was switched on after the first use of the Orchestrator, which sends its messages "
+                "to the broker all the same: set task_always_eager before the Orchestrator is used"
             )
 
     def get_run(self, run_id: str) -> Run:
@@ -168,9 +222,9 @@ class Orchestrator:
         it waits so many seconds for a store that is away, and a broker that is away is left to the scheduler, whatever
         the settings say.
         """
-        delay = round((countdown or 0.0) * 1000)
+        delay = to_delay(countdown or 0.0, "countdown")
         if eta is not None:
-            delay = max(0, round(zoned(eta, self.app).timestamp() * 1000) - self.store.now())
+            delay = to_delay(zoned(eta, self.app).timestamp() - self.store.now() / 1000, "eta")
         self._refuse_late_eagerness()
         flow, begin = self._flow_of(workflow), StartOptions(input, state, request_context or {})
         header = self._launch(flow, run_id, resource_id, begin, delay, patience)
@@ -233,6 +287,9 @@ class Orchestrator:
                 restart.restart(self.executor, header)
             except (RestartAlreadyClaimed, RunNotActive):
                 continue
+            except SecretUnavailable as error:
+                log.warning("run %s is not restarted: %s", header.run_id, error, extra=log_context(header))
+                continue
             self.client.runtime.drive_in_background(header.run_id)
             restarted.append(header.run_id)
         return restarted
@@ -255,10 +312,17 @@ class Orchestrator:
 
     def close(self) -> None:
         """Give back connections and threads. Closing twice is harmless."""
-        self.client.close()
+        if self._client is not None:
+            self._client.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _check_run_id(run_id: str | None) -> None:
+    """Raise ValueError for an id that is none: before a store is asked, which may not be able to say so."""
+    if run_id is not None and not (_RUN_ID.fullmatch(run_id) and run_id.isprintable()):
+        raise ValueError(f"run id {run_id!r}: 1 to 200 printable characters, no blanks and no '/'")

@@ -15,11 +15,13 @@ from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.engine.settlement import discard_result
 from orchestrator.errors import RunNotFound, RunStillRunning, ValueNotReadable
 from orchestrator.ports import UNREADABLE, RunQuery
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
 _FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels", "resume_tokens")
+_MAX_LISTED = 10**9  # that every store can count to
 _NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
 
 
@@ -59,6 +61,8 @@ class Runs:
         """
         if limit < 0 or offset < 0:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
+        if limit > _MAX_LISTED or offset > _MAX_LISTED:
+            raise ValueError(f"limit and offset must not exceed {_MAX_LISTED}, not {limit} and {offset}")
         workflow_id = None if workflow is None else str(getattr(workflow, "id", workflow))
         if status == RunStatus.WAITING:
             return RunPage([], lambda: 0)  # a status of nested workflows only; a run that sleeps is running
@@ -121,7 +125,7 @@ class Runs:
         age = older_than.total_seconds() if isinstance(older_than, timedelta) else float(older_than)
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
-        before = self._client.store.now() - round(age * 1000)
+        before = self._client.store.now() - to_delay(age, "older_than")
         return sum(self._purge(header, before) for header in self.purgeable(before, status))
 
     def purgeable(self, before: int, status: str | None = None) -> Iterator[RunHeader]:

@@ -6,12 +6,13 @@ Light: Celery loads this module for each of its commands.
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+
+from orchestrator.safe_text import one_line, trace_text
 
 OK = 0
 FAILED = 1
@@ -51,12 +52,6 @@ class Problem(click.ClickException):
     def show(self, file: Any = None) -> None:
         """Print it on stderr."""
         click.echo(f"Error: {self.message}", file=file, err=True)
-
-
-def one_line(text: str) -> str:
-    """The text without line breaks and control characters."""
-    joined = " ".join(text.split())
-    return "".join(char if char.isprintable() else "?" for char in joined)
 
 
 class Group(click.Group):
@@ -100,7 +95,7 @@ def one_line_errors() -> Iterator[None]:
 
 def _trace(error: BaseException) -> None:
     if os.environ.get(TRACEBACK):
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        click.echo(trace_text((type(error), error, error.__traceback__)), err=True)
 
 
 def problem_of(error: Exception) -> Problem:

@@ -1,5 +1,8 @@
 """The output of a command: JSON, or for people: in colour on a terminal, in plain columns anywhere else.
 
+Ids, labels and texts come from outside. All that is printed passes `fit_encoding`, so no cell has a line break and
+nothing is there that a terminal would obey.
+
 A reader that has gone away (`… | head`) changes nothing of what the command does, nor of its exit code.
 """
 
@@ -19,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.exits import one_line
+from orchestrator.safe_text import harmless, one_line
 
 STYLES = {
     "queued": "dim",
@@ -74,12 +77,12 @@ class Output:
                 line = Text.assemble((name.ljust(width), "bold"), "  ", (fit_encoding(value, self._stream), style))
                 console(self._stream, self.colour).print(line, soft_wrap=True)
             else:
-                self.write(f"{name.ljust(width)}  {value}\n")
+                self.write(f"{name.ljust(width)}  {harmless(value)}\n")
 
     def write(self, text: str) -> None:
-        """Print a text as it is."""
+        """Print lines."""
         try:
-            self._stream.write(fit_encoding(text, self._stream))
+            self._stream.write("\n".join(fit_encoding(line, self._stream) for line in text.split("\n")))
             self._stream.flush()
         except OSError as error:
             if error.errno not in _GONE:
@@ -99,9 +102,9 @@ def console(stream: IO[str], colour: bool) -> Console:
 
 
 def fit_encoding(text: str, stream: IO[str]) -> str:
-    """The text with question marks for what the stream's encoding cannot say."""
+    """The text without line breaks, with question marks for control characters and what the encoding cannot say."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "replace").decode(encoding)
+    return harmless(text).encode(encoding, "replace").decode(encoding)
 
 
 def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], stream: IO[str]) -> Table:
@@ -119,5 +122,6 @@ def rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]], stream: IO
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    rows = [[harmless(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -44,7 +44,8 @@ def _orchestrator(app: Any) -> Orchestrator:
     # of the workflows yet.
     _import_tasks(app)
     found = orchestrator_of(app)
-    if isinstance(found, Orchestrator):
+    if isinstance(found, Orchestrator) and not app.conf.task_always_eager:
+        _require_complete(found, app)
         return found
     if app.main is None or app.main == "default":
         raise exits.Problem("no Celery app is given", "name it: celery -A proj workflow …")
@@ -53,6 +54,13 @@ def _orchestrator(app: Any) -> Orchestrator:
         raise exits.Problem(f"app {app.main!r} is in eager mode, where no worker takes part", remedy)
     remedy = "make one beside it: Orchestrator(app, store=…, workflows=[…])"
     raise exits.Problem(f"app {app.main!r} has no orchestrator", remedy)
+
+
+def _require_complete(found: Orchestrator, app: Any) -> None:
+    try:
+        _ = found.client
+    except (ValueError, ImportError) as error:
+        raise exits.Problem(f"the orchestrator of app {app.main!r} cannot be used: {error}") from error
 
 
 def _import_tasks(app: Any) -> None:

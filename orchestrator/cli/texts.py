@@ -6,9 +6,9 @@ import json
 from datetime import datetime
 from typing import Any
 
-from orchestrator.cli.exits import one_line
 from orchestrator.codec import as_json
 from orchestrator.errors import RemoteError
+from orchestrator.safe_text import one_line
 
 NONE = "-"
 

@@ -14,7 +14,10 @@ from pydantic_core import from_json
 
 from orchestrator.codec import tags
 from orchestrator.codec.exceptions import rebuild
+from orchestrator.codec.packing import unpack
 from orchestrator.errors import Issue, ValueNotReadable
+
+_MAX_DIGITS = 600  # that Python reads by itself, whatever it is told
 
 
 def decode(text: str) -> Any:
@@ -26,7 +29,7 @@ def decode(text: str) -> Any:
         ValueNotReadable: the text is not of this format, or of a version that this release does not know.
     """
     try:
-        document = _parse(text)
+        document = _parse(unpack(text))
     except ValueNotReadable:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -67,8 +70,19 @@ def untag(tree: dict[str, Any]) -> Any:
 
 
 def _read_int(digits: str) -> int:
-    # Python refuses to read very long ints by default; a step's own result is not an attack.
-    return int(digits) if len(digits) <= 600 else int(Decimal(digits))
+    # Python refuses to read very long ints by default, because its way of doing it takes the square of their length.
+    if len(digits) <= _MAX_DIGITS:
+        return int(digits)
+    sign, digits = (-1, digits[1:]) if digits.startswith("-") else (1, digits)
+    return sign * _read_halves(digits)
+
+
+def _read_halves(digits: str) -> int:
+    if len(digits) <= _MAX_DIGITS:
+        return int(digits)
+    cut = len(digits) // 2
+    power: int = 10**cut
+    return _read_halves(digits[:-cut]) * power + _read_halves(digits[-cut:])
 
 
 def _hashable(item: Any) -> Any:

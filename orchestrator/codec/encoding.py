@@ -30,6 +30,7 @@ from orchestrator.codec import tags
 from orchestrator.codec.decoding import untag
 from orchestrator.codec.exceptions import describe
 from orchestrator.codec.keys import SPLIT_PAIR, key_text, printable_key, type_name
+from orchestrator.codec.packing import Packing
 from orchestrator.codec.tags import NotEncodable
 from orchestrator.errors import Issue, PayloadTooLarge, ValueNotSerializable
 
@@ -41,7 +42,7 @@ _write_surrogates = json.JSONEncoder(check_circular=False, allow_nan=False, sepa
 
 
 def encode(value: Any, *, where: str = "value", limit: int | None = None) -> str:
-    """The value as versioned JSON text, ASCII only.
+    """The value as versioned JSON text. It can always be written as UTF-8: lone surrogates are escaped.
 
     Plain JSON shapes, dates and times, Decimal, UUID, bytes, sets, exceptions and floats that JSON lacks come back from
     `decode` as what they were. Tuples become lists, enums their values, models and dataclasses dicts by field name
@@ -64,10 +65,16 @@ def encode(value: Any, *, where: str = "value", limit: int | None = None) -> str
         raise _not_serializable(where, refused) from None
     except RecursionError:
         raise _not_serializable(where, NotEncodable("is nested too deeply")) from None
-    if limit is not None and len(text) > limit:
-        message = f"{where} is too large: {len(text)} bytes, where {limit} are allowed"
-        raise PayloadTooLarge(message, where=where, size=len(text), limit=limit)
+    size = len(text) if text.isascii() or limit is None else len(text.encode())
+    if limit is not None and size > limit:
+        message = f"{where} is too large: {size} bytes, where {limit} are allowed"
+        raise PayloadTooLarge(message, where=where, size=size, limit=limit)
     return text
+
+
+def encode_packed(value: Any, where: str, packing: Packing) -> str:
+    """The value as text, compressed if it is long. Raises as `encode` does, with the limit of `packing`."""
+    return packing.pack(encode(value, where=where, limit=packing.limit))
 
 
 def _not_serializable(where: str, refused: NotEncodable) -> ValueNotSerializable:
@@ -79,7 +86,7 @@ def _not_serializable(where: str, refused: NotEncodable) -> ValueNotSerializable
 
 def _write(value: Any) -> str:
     try:
-        text = to_json({"v": tags.VERSION, "d": Walk().plain(value)}, ensure_ascii=True).decode("ascii")
+        text = to_json({"v": tags.VERSION, "d": Walk().plain(value)}).decode()
     except PydanticSerializationError:
         return _write_carefully(value)
     return _write_carefully(value) if "NaN" in text or "Infinity" in text else text
@@ -88,7 +95,7 @@ def _write(value: Any) -> str:
 def _write_carefully(value: Any) -> str:
     document = {"v": tags.VERSION, "d": Walk(careful=True).plain(value)}
     try:
-        return to_json(document, ensure_ascii=True).decode("ascii")
+        return to_json(document).decode()
     except PydanticSerializationError:
         pass
     try:

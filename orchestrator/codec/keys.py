@@ -14,7 +14,8 @@ from typing import Any
 from uuid import UUID
 
 from orchestrator.codec.tags import NotEncodable
-from orchestrator.errors import ValueNotSerializable
+from orchestrator.errors import PayloadTooLarge, ValueNotSerializable
+from orchestrator.rules.bounds import MAX_NAME, name_size
 
 _KINDS = "strings, ints, floats, bools, Decimals, UUIDs, dates and times, or enums of strings or ints"
 _MAX_SHOWN = 80  # characters of a key in an error
@@ -74,13 +75,23 @@ def with_text_keys(values: Mapping[Any, Any] | Iterable[tuple[Any, Any]], where:
 
 
 def name_text(key: Any, where: str) -> str:
-    """The text of one such key. Raises `ValueNotSerializable`."""
+    """The text of one such key. Raises `ValueNotSerializable`, and `PayloadTooLarge` for one that is too long."""
     try:
         name = key_text(key)
     except NotEncodable as refused:
         field = printable_key(key)
         raise ValueNotSerializable(f"{where}, field {field!r}, {refused.reason}", where=where, field=field) from None
-    return require_unicode(name, f"{where}, field {printable_key(key)!r},")
+    return require_name(name, f"{where}, field {printable_key(key)!r},")
+
+
+def require_name(text: str, where: str) -> str:
+    """The text itself, as a name in a store. Raises as `require_unicode`, and `PayloadTooLarge` for a long one."""
+    require_unicode(text, where)
+    # Databases index names, and their indexes have a limit of their own. A character has up to six bytes.
+    if 6 * len(text) > MAX_NAME and (size := name_size(text)) > MAX_NAME:
+        message = f"{where} is too long for a name: {size} bytes, where {MAX_NAME} are allowed"
+        raise PayloadTooLarge(message, where=where, size=size, limit=MAX_NAME)
+    return text
 
 
 def require_unicode(text: str, where: str) -> str:

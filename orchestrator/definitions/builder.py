@@ -31,7 +31,7 @@ from orchestrator.definitions.definition import (
 )
 from orchestrator.definitions.foreign import TaskEntry, is_foreign, task_entry
 from orchestrator.definitions.paths import require_text
-from orchestrator.definitions.sources import map_spec
+from orchestrator.definitions.sources import Source, map_spec
 from orchestrator.definitions.step import Step, step
 from orchestrator.rules.graph import Graph
 
@@ -169,8 +169,8 @@ class Builder:
             return self._add(Foreach(as_entry(entry), concurrency))
         return self._add(Foreach(as_entry(entry), as_callback(concurrency, "the concurrency of foreach")))
 
-    def map(self, spec: Callable[..., Any] | Mapping[str, Any], id: str | None = None) -> Self:
-        """Make the next entry's input: by one function, or as a dict whose values are sources or functions.
+    def map(self, spec: Callable[..., Any] | Source | Mapping[str, Any], id: str | None = None) -> Self:
+        """Make the next entry's input: by one function or source, or as a dict whose values are sources or functions.
 
         Sources are `from_step`, `from_input`, `from_context`, `constant` and `template`. The id is by default
         `mapping_<workflow>_<n>`. TypeError names a key whose value is no source.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import FromStep, MapSpec
 from orchestrator.definitions.step import Step
 from orchestrator.errors import FlowNotDefined, GraphInvalid
+from orchestrator.rules.bounds import MAX_ID, MAX_NAME, MAX_SECONDS, name_size
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 _RESERVED = "input"  # a time travel's context has the run's input under this key, beside the steps
@@ -53,6 +53,8 @@ def require_flow(definition: Definition) -> None:
 def _problems(definition: Definition) -> Iterator[str]:
     if not _ID.fullmatch(definition.id):
         yield f"the workflow's id {definition.id!r} must match [A-Za-z0-9_-]+"
+    if len(definition.id) > MAX_ID - 50:  # generated ids of blocks have it in them
+        yield f"the workflow's id {definition.id[:40]!r}… has more than {MAX_ID - 50} characters"
     uses: dict[str, list[_Use]] = {}
     for name, block in definition.identify_blocks():
         yield from _problems_of_block(name, block)
@@ -88,6 +90,8 @@ class _Use:
 def _problems_of_id(id: str, uses: list[_Use]) -> Iterator[str]:
     if not _ID.fullmatch(id):
         yield f"the id {id!r} ({uses[0].place}) must match [A-Za-z0-9_-]+"
+    if len(id) > MAX_ID:
+        yield f"the id {id[:40]!r}… ({uses[0].place}) has {len(id)} characters, where {MAX_ID} are allowed"
     if id == _RESERVED:
         yield f"the id {id!r} ({uses[0].place}) is reserved"
 
@@ -125,11 +129,12 @@ def _source_name(entry: BlockEntry | ControlEntry) -> str:
 
 
 def _problems_of_map(name: str, spec: MapSpec, known: Container[str]) -> Iterator[str]:
-    for key, source in spec.targets:
+    whole = [("its value", spec.whole)] if spec.whole is not None else []
+    for what, source in [*whole, *((repr(key), source) for key, source in spec.targets)]:
         for id in source.steps if isinstance(source, FromStep) else ():
             if id not in known:
                 yield (
-                    f"the mapping {name!r} takes {key!r} from the step {id!r}, but no entry of this workflow has that "
+                    f"the mapping {name!r} takes {what} from the step {id!r}, but no entry of this workflow has that "
                     "id (those of nested workflows do not count)"
                 )
 
@@ -142,12 +147,14 @@ def _problems_of_block(name: str, block: Block) -> Iterator[str]:
             yield f"{name} has no arms"
         case Foreach(concurrency=int(concurrency), entry=entry) if concurrency < 1:
             yield f"the concurrency of {name} ({entry.id}) must be 1 or more, not {concurrency}"
-        case Sleep(seconds=float(seconds)) if not math.isfinite(seconds):
+        case Sleep(seconds=float(seconds)) if not seconds <= MAX_SECONDS:
             yield f"{name} sleeps {seconds} seconds, which never end"
+        case Wait(event=event) if name_size(event) > MAX_NAME:
+            yield f"the event {event[:40]!r}… of {name} is longer than {MAX_NAME} bytes"
         case Wait(timeout=timeout, on_timeout=on_timeout):
             if timeout is None and on_timeout is not None:
                 yield f"the wait {name!r} has on_timeout, but no timeout"
-            if timeout is not None and not math.isfinite(timeout):
+            if timeout is not None and not timeout <= MAX_SECONDS:
                 yield f"the timeout of the wait {name!r} is {timeout}, which never ends"
         case _:
             pass

@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, Protocol, overload
 
 from typing_extensions import TypeVar
 
-from orchestrator.codec import require_unicode
+from orchestrator.codec import require_name
 from orchestrator.definitions.entry import TypedEntry, WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.state_writes import StateUpdate, StateWrite, check_update, merge_writes
@@ -140,7 +140,8 @@ class Context(Generic[R]):
     # The resource that the run belongs to, as its caller said.
     resource_id: str | None = None
     # Travels with the run: later steps see the changes that a step makes in it.
-    request_context: MutableMapping[str, Any] = field(default_factory=dict)
+    # Not shown: it may hold secrets, and contexts end up in logs.
+    request_context: MutableMapping[str, Any] = field(default_factory=dict, repr=False)
     # This activation suspended before and goes on with `resume_data`.
     resumed: bool = False
     # The data of the resume; None unless `resumed`.
@@ -220,7 +221,9 @@ class Context(Generic[R]):
 
         `payload` tells the caller who resumes what the step asks for; `label` is a name by which to resume it.
         """
-        raise Suspending(payload, require_unicode(label or "", "label of a suspension"))
+        if label is not None and not isinstance(label, str):
+            raise TypeError(f"the label of a suspension is a text, not {label!r}")
+        raise Suspending(payload, require_name(label or "", "label of a suspension"))
 
     def bail(self, value: Any = None) -> NoReturn:
         """End the whole run well, with `value` as its result. Never returns."""
@@ -251,6 +254,8 @@ class Context(Generic[R]):
 
         Types that begin with `workflow-` are the engine's own: raises ValueError.
         """
+        if not isinstance(type, str):
+            raise TypeError(f"the type of an event is a text, not {type!r}")
         if is_reserved(type):
             raise ValueError(f"{type!r} is no type for a step's own events: those of the engine begin so")
         self.services.write(type, payload)

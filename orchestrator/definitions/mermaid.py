@@ -23,7 +23,7 @@ _COLOURS = {
     "skipped": "fill:#fafafa,stroke:#bdbdbd,stroke-dasharray:4 3",
     "canceled": "fill:#efebe9,stroke:#6d4c41",
 }
-_SPECIAL = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;", "\n": "<br/>"}
+_SPECIAL = {"#": "#35;", "&": "#amp;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "`": "#96;", "\n": "<br/>"}
 
 Exits = tuple[tuple[str, str], ...]  # where a drawn node is left: id, and the label of the arrow that leaves
 
@@ -184,4 +184,4 @@ def _seconds(seconds: float) -> str:
 
 def _text(text: str) -> str:
     """A text that may stand between double quotes."""
-    return "".join(_SPECIAL.get(char, char) for char in text)
+    return "".join(_SPECIAL.get(char, char if char.isprintable() else " ") for char in text)

@@ -166,10 +166,10 @@ Source: TypeAlias = FromStep | FromInput | FromContext | Constant | FromTemplate
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """A mapping: one function for the whole output, or a source for each key of it."""
+    """A mapping: one source or function for the whole output, or a source for each key of it."""
 
     # None where `targets` say it.
-    whole: Callback | None
+    whole: Source | None
     # The keys of the output, in order.
     targets: tuple[tuple[str, Source], ...] = ()
 
@@ -179,16 +179,18 @@ class MapSpec:
         Raises ValueError for a source that leads nowhere, and whatever a function raises. A repeat asks again.
         """
         if self.whole is not None:
-            return call(self.whole)
+            return self.whole.read(scope, call)
         return {key: source.read(scope, call) for key, source in self.targets}
 
     def shape(self, known: Known) -> Shape:
         """The shape of its output."""
-        return ANY if self.whole is not None else DictOf({key: source.shape(known) for key, source in self.targets})
+        if self.whole is not None:
+            return self.whole.shape(known)
+        return DictOf({key: source.shape(known) for key, source in self.targets})
 
     def describe(self) -> dict[str, str] | str:
-        """The function, or each key's source, in words; long texts are cut."""
-        return f"function {self.whole.name}" if self.whole else {key: str(source) for key, source in self.targets}
+        """The source of the whole, or each key's, in words; long texts are cut."""
+        return str(self.whole) if self.whole is not None else {key: str(source) for key, source in self.targets}
 
 
 def from_step(step: Any, path: str = "") -> FromStep:
@@ -244,9 +246,9 @@ def map_spec(given: Any) -> MapSpec:
     if isinstance(given, Mapping) and not is_foreign(given):
         return MapSpec(None, tuple((_key(key), _source(key, value)) for key, value in given.items()))
     if isinstance(given, _SOURCES):
-        raise TypeError(f".map() takes a function or a dict of sources; for one source use .map({{'key': {given}}})")
+        return MapSpec(given)
     _refuse_entries(".map()", given, ".then()")
-    return MapSpec(Callback(given))
+    return MapSpec(Computed(Callback(given)))
 
 
 def _source(key: str, value: Any) -> Source:
@@ -268,7 +270,7 @@ def _refuse_entries(what: str, value: Any, remedy: str) -> None:
     if is_foreign(value) or isinstance(getattr(value, "component", None), str):
         raise TypeError(f"{what} is an entry, not a function: did you mean {remedy}?")
     if not callable(value) and what == ".map()":
-        raise TypeError(f".map() takes a function or a dict of sources, not {value!r}")
+        raise TypeError(f".map() takes a function, a source or a dict of sources, not {value!r}")
 
 
 def _key(key: Any) -> str:

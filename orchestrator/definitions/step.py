@@ -20,6 +20,7 @@ from orchestrator.definitions.callables import Callback, name_of
 from orchestrator.definitions.entry import TypedEntry
 from orchestrator.definitions.foreign import is_foreign, name_in_app, task_entry
 from orchestrator.errors import TripWire
+from orchestrator.rules.bounds import MAX_PRIORITY, MAX_SECONDS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,6 +106,8 @@ def _check_numbers(step: Step[Any, Any, Any]) -> None:
         value = getattr(step, name)
         if value is not None:
             require_number(f"step {step.id!r}: {name}", value, whole=name == "retries")
+    if step.priority is not None and not 0 <= step.priority <= MAX_PRIORITY:
+        raise ValueError(f"step {step.id!r}: priority must be 0 to {MAX_PRIORITY}, not {step.priority!r}")
     check_limits(step.id, {name: getattr(step, name) for name in ("time_limit", "soft_time_limit")})
 
 
@@ -114,6 +117,8 @@ def require_number(what: str, value: Any, *, whole: bool = False) -> None:
         raise TypeError(f"{what} is a {'whole ' if whole else ''}number, not {value!r}")
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{what} must be 0 or more, not {value!r}")
+    if value > MAX_SECONDS:
+        raise ValueError(f"{what} must be {MAX_SECONDS:.0f} at most, not {value!r}")
 
 
 def check_limits(name: str, limits: Mapping[str, Any]) -> None:

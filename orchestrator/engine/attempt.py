@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from orchestrator.codec import Shape, encode, require_unicode, validate, with_text_keys
+from orchestrator.codec import Shape, encode_packed, require_name, unpack, validate, with_text_keys
 from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
@@ -22,7 +22,7 @@ from orchestrator.engine.idempotency import idempotency_key
 from orchestrator.engine.logs import RunLogger, log_context
 from orchestrator.engine.observe.observer import observe_attempt
 from orchestrator.engine.observe.protocols import ObservedAttempt
-from orchestrator.engine.read.value_reader import Values, decode_all, encode_value
+from orchestrator.engine.read.value_reader import Values, decode_all, encode_all, encode_value
 from orchestrator.engine.services import Services
 from orchestrator.errors import StateConflict, StoreUnavailable
 from orchestrator.host import MARK, chance, new_token
@@ -39,7 +39,14 @@ _T = TypeVar("_T")
 MAX_STATE_CONFLICTS = 100  # more of them in one attempt are no bad luck: too many steps write at once
 
 
-CallTask = Callable[[TaskEntry, Any, Context[Any]], Any]
+@dataclass(frozen=True, slots=True)
+class TaskCall:
+    """The code of an existing task, whose own message the worker is at work on."""
+
+    # the name of the task
+    task: str
+    # calls the task with the input of its activation
+    call: Callable[[TaskEntry, Any, Context[Any]], Any]
 
 
 class Attempt:
@@ -56,7 +63,7 @@ class Attempt:
         claimed: Claimed,
         graph: Graph,
         signal: AbortSignal,
-        call_task: CallTask | None = None,
+        call_task: TaskCall | None = None,
         claims: bool = True,
     ) -> None:
         self.services = services
@@ -81,6 +88,8 @@ class Attempt:
         self.cut_off: StoreUnavailable | None = None
         self.recorded: Plan | None = None  # what follows, once its outcome is in the store, and not that of another
         self.state_conflicts = 0  # how often the state had been written when this attempt was to commit
+        # The store has refused the outcome: the failure that says so is the last word, whether it is taken or not.
+        self.refusal: Exception | None = None
         self._results: dict[str, tuple[bool, Any]] = {}
         self.observer = observe_attempt(self._as_observed())
 
@@ -136,7 +145,7 @@ class Attempt:
             run_id=self.run_id,
             workflow_id=self.workflow.id,
             resource_id=header.resource_id or None,
-            request_context=self.services.contexts.read(self.claimed.context),
+            request_context=self.services.contexts.read(header.run_id, self.claimed.context),
             resumed=activation.resumed,
             resume_data=self.values.as_type(activation.resume, resume_shape) if activation.resumed else None,
             suspend_data=self.values.as_type(activation.suspend, suspend_shape) if activation.suspend else None,
@@ -209,9 +218,9 @@ class Attempt:
 
         Raises `ValueNotSerializable`, `PayloadTooLarge`, and `StoreUnavailable` where the buffer is full.
         """
-        activation, limit = self.activation, self.services.settings.max_payload_bytes
-        require_unicode(kind, f"type of an event of step {activation.step!r}")
-        text = encode(payload, where=f"event {kind!r} of step {activation.step!r}", limit=limit)
+        activation, packing = self.activation, self.services.settings.packing
+        require_name(kind, f"type of an event of step {activation.step!r}")
+        text = encode_packed(payload, f"event {kind!r} of step {activation.step!r}", packing)
         self.chunks.add(make_written(kind, activation, text, self.source, activation.seq), len(text))
 
     def _send(self, flush: Flush) -> Committed | Refused:
@@ -269,23 +278,24 @@ class Attempt:
         written = merge_writes(self.state() if has_updates(writes) else {}, writes)
         if not written:
             return {}
-        limit = self.services.settings.max_payload_bytes
         named = with_text_keys(written, f"state of step {self.activation.step!r}")
-        texts = {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in named.items()}
+        texts = encode_all(named, self.services.settings.packing)
         if self.workflow.state is not None:
             # The model describes the whole state, and the step has written a part of it. So both are checked together.
             merged = {**decode_all(self.claimed.state), **decode_all(texts)}
             validate(self.workflow.state, merged, header="State does not fit: ")
         # Only changed keys are written, so that two steps that run side by side keep each other's keys.
-        return {key: text for key, text in texts.items() if self.claimed.state.get(key) != text}
+        # Unpacked, because another process may compress in another way.
+        before = self.claimed.state
+        return {key: text for key, text in texts.items() if unpack(before.get(key, "")) != unpack(text)}
 
     def context_patch(self, after: Mapping[Any, Any]) -> dict[str, str | None]:
         """Return the keys of the request context that the step has changed, as stored texts."""
         if not self.claimed.context and not after:
             return {}
-        return self.services.contexts.patch(self.claimed.context, after, self.activation.step)
+        return self.services.contexts.patch(self.header.run_id, self.claimed.context, after, self.activation.step)
 
     def store_value(self, value: Any, what: str) -> str:
         """Encode a value as stored text. An error names the step."""
         where = f"{what} of step {self.activation.step!r}"
-        return encode_value(value, where, self.services.settings.max_payload_bytes)
+        return encode_value(value, where, self.services.settings.packing)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestrator.codec import encode, validate, with_text_keys
+from orchestrator.codec import validate, with_text_keys
 from orchestrator.definitions import Workflow
 from orchestrator.definitions.bodies import step_of
 from orchestrator.engine.calling import call_hook
@@ -18,7 +18,7 @@ from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
-from orchestrator.engine.read.value_reader import encode_value
+from orchestrator.engine.read.value_reader import encode_all, encode_value
 from orchestrator.engine.requests import (
     MAX_LOOKS,
     Undo,
@@ -29,6 +29,7 @@ from orchestrator.engine.requests import (
     graph_of,
     is_final,
     publish,
+    require_secrets,
 )
 from orchestrator.engine.settlement import declared_hooks, show_end, started_info
 from orchestrator.errors import (
@@ -134,8 +135,7 @@ def _start_change(executor: Executor, workflow: Workflow, header: RunHeader, beg
     given = begin.input
     if workflow.validate_inputs and workflow.input is not None:
         given = validate(workflow.input, given)
-    limit = settings.max_payload_bytes
-    text = encode_value(given, f"input of workflow {workflow.id!r}", limit)
+    text = encode_value(given, f"input of workflow {workflow.id!r}", settings.packing)
     context = with_text_keys(begin.request_context, "request_context")
     resource = resource_text(context.get("resource_id")) or header.resource_id
     header = replace(header, resource_id=resource, per_step=begin.per_step)
@@ -143,7 +143,7 @@ def _start_change(executor: Executor, workflow: Workflow, header: RunHeader, beg
     # The hook comes before the commit, so that a run whose hook raises stays pending. If two callers start the same
     # run at once, both call it.
     if workflow.on_start is not None:
-        info = started_info(executor.owner, workflow, header, given, state, context)
+        info = started_info(executor.owner, workflow, header, given, state, executor.contexts.protect(context))
         on_start = workflow.on_start
         call_hook(lambda: on_start(info), executor.services.signs)
     key = make_input_id(new_token())
@@ -152,8 +152,8 @@ def _start_change(executor: Executor, workflow: Workflow, header: RunHeader, beg
     begins = replace(header, namespace=settings.namespace, runtime=executor.runtime.name, hooks=hooks)
     texts = StoredTexts(
         {key: text},
-        {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()},
-        executor.contexts.encode_all(context),
+        encode_all(state, settings.packing),
+        executor.contexts.encode_all(header.run_id, context),
     )
     return commands.start(workflow.compiled, begins, key, new_token(), texts, settings.limits, delay=delay)
 
@@ -206,6 +206,7 @@ def resume(
         raise TypeError(f"`request_context` is a mapping, not {type(context).__name__}")
     graph_of(executor, header)
     header, activations = _find_meant(executor, header, target, per_step)
+    require_secrets(executor, header)
     graph = executor.graph_if_same(header)
     with error_context(header), observer.observe_call("resume", header) as observed:
         return _resume(executor, graph, header, activations, data, context, per_step, observed)
@@ -260,14 +261,14 @@ def _resume(
     # paused step has not run yet, and so gets no resume data.
     suspended = [one for one in activations if one.status != ActivationStatus.PAUSED]
     data_ids = {activation.path: make_resume_id(new_token()) for activation in suspended}
-    limit = executor.settings.max_payload_bytes
+    packing = executor.settings.packing
     values = {
         data_ids[activation.path]: encode_value(
-            _resume_data(graph, activation, data), f"resume data of step {activation.step!r}", limit
+            _resume_data(graph, activation, data), f"resume data of step {activation.step!r}", packing
         )
         for activation in suspended
     }
-    texts = StoredTexts(values, context=executor.contexts.encode_all(context))
+    texts = StoredTexts(values, context=executor.contexts.encode_all(header.run_id, context))
     known = executor.store.context(header.run_id) if texts.context else {}
     for _ in range(MAX_LOOKS):
         limits = executor.settings.limits

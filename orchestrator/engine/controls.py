@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from orchestrator.codec import encode, validate
+from orchestrator.codec import encode, unpack, validate
 from orchestrator.definitions.bodies import (
     BranchBody,
     Callback,
@@ -26,7 +26,7 @@ from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import AbortRequested, Outcome, Raised, Returned, outcome_of, resolve_value
 from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.pending import read_progress
-from orchestrator.engine.read.value_reader import encode_error
+from orchestrator.engine.read.value_reader import encode_error, encode_value
 from orchestrator.engine.step_calls import fail
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
 from orchestrator.rules import attempt_commands, flow
@@ -132,10 +132,11 @@ def start_items(attempt: Attempt) -> StepOutcome:
 
 def _write_items(attempt: Attempt, items: list[Any]) -> None:
     activation, header, services = attempt.activation, attempt.header, attempt.services
+    packing = services.settings.packing
     prefix = make_items_prefix(activation.path, activation.visit, header.generation)
     for start in range(0, len(items), _PAGE):
         page = {
-            make_item_id(prefix, index): texts.own(encode(item, where=f"item {index} of {activation.step!r}"))
+            make_item_id(prefix, index): encode_value(item, f"item {index} of {activation.step!r}", packing)
             for index, item in enumerate(items[start : start + _PAGE], start)
         }
         change = attempt_commands.write_items(activation, page, services.settings.limits)
@@ -167,7 +168,7 @@ def validate_input(attempt: Attempt) -> StepOutcome:
     except InputInvalid as error:
         return fail(attempt, error)
     # Most inputs pass unchanged. Then the nested workflow shares the stored value, and no copy is written.
-    if text == texts.own(encode(plain)):
+    if unpack(text.removeprefix(texts.OWN)) == encode(plain):
         return StepOutcome(flow.on_input_valid(attempt.as_claimed_node(), given))
     return StepOutcome(flow.on_input_valid(attempt.as_claimed_node(), Done(key)), Writes({key: text}))
 
@@ -223,7 +224,7 @@ def time_out_event(attempt: Attempt) -> StepOutcome:
     # Both in one commit: a later event finds either the wait, or a mailbox without it.
     node, key = _wait(attempt), make_error_id(attempt.activation.lease_token)
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
-    text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    text = encode_error(error, attempt.services.settings.packing)
     plan, mail = attempt_commands.time_out_event(attempt.as_claimed_node(), key)
     return StepOutcome(plan, Writes({key: text}, mailbox=mail))
 

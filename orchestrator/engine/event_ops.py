@@ -39,7 +39,7 @@ def send_event(executor: Executor, header: RunHeader, name: str, data: Any, scop
     fitted = data if schema is None else validate(schema, data, header="Invalid event data: ")
     # One id for all tries: the value is written by the one that is accepted, and once.
     key = make_event_id(new_token())
-    text = encode_value(fitted, f"event {name!r}", executor.settings.max_payload_bytes)
+    text = encode_value(fitted, f"event {name!r}", executor.settings.packing)
     if header.status in FINAL:
         header = _require_unended(executor, header)
     end = monotonic() + _PATIENCE

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from orchestrator.definitions.context import AbortSignal
-from orchestrator.engine.attempt import Attempt, CallTask
+from orchestrator.engine.attempt import Attempt, TaskCall
 from orchestrator.engine.controls import CONTROLS
 from orchestrator.engine.declarations import unknown_graph, workflow_at
 from orchestrator.engine.lease import LeaseKeeper
@@ -30,9 +30,16 @@ from orchestrator.engine.settlement import (
     settle,
     show_end,
 )
-from orchestrator.engine.step_calls import retry_or_fail, run_step
+from orchestrator.engine.step_calls import fail, retry_or_fail, run_step
 from orchestrator.engine.unsent import note_unsent
-from orchestrator.errors import BrokerUnavailable, RunFailed, StoreUnavailable
+from orchestrator.errors import (
+    BrokerUnavailable,
+    PayloadTooLarge,
+    RunFailed,
+    StoreRefused,
+    StoreUnavailable,
+    ValueNotReadable,
+)
 from orchestrator.host import delivery_mark, monotonic, new_token
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands
@@ -102,7 +109,7 @@ class Executor:
         self._stopping = stopping
 
     def execute(
-        self, run_id: str, path: str, seq: int, call_task: CallTask | None = None, *, delivery: str = ""
+        self, run_id: str, path: str, seq: int, call_task: TaskCall | None = None, *, delivery: str = ""
     ) -> AttemptOutcome | None:
         """Run the activation that a message names. Returns None where the claim is refused.
 
@@ -112,6 +119,10 @@ class Executor:
         # The message is acknowledged already (decision 2), so a refused one is just dropped: an activation that still
         # has to run has a timer in the store.
         claimed = self.claim(run_id, path, seq, delivery_mark(delivery))
+        if claimed is not None and call_task is not None and claimed.activation.where.task != call_task.task:
+            # A forged message: the task would be called with what is meant for another one.
+            self._park(claimed, f"a message of another task, {call_task.task!r}, named it")
+            return None
         inline = InlineBudget(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self._stopping)
         while claimed is not None:
             claimed = self.run_claim(claimed, inline, call_task)
@@ -125,7 +136,13 @@ class Executor:
         patience = self.settings.claim_patience
         # The token is drawn once for all tries, so that a store which has granted the claim grants it again.
         claim_request = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease)
-        answer = self.services.retry_while_unavailable(lambda: self.store.claim(claim_request), patience)
+        try:
+            answer = self.services.retry_while_unavailable(lambda: self.store.claim(claim_request), patience)
+        except (StoreRefused, ValueNotReadable) as error:
+            # Nothing can be done with the run until somebody looks at it; the scheduler goes on telling of it.
+            text = "message for %s of run %s dropped, because the run cannot be read: %s"
+            log.error(text, path or "the settling", run_id, error, extra={"run_id": run_id})
+            return None
         if isinstance(answer, Refused):
             known = log_context(answer.header) if answer.header is not None else {"run_id": run_id}
             text = "message for %s of run %s dropped: %s"
@@ -134,13 +151,17 @@ class Executor:
         self.runtime.on_progress(answer.header)
         return answer
 
-    def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: CallTask | None = None) -> Claimed | None:
+    def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: TaskCall | None = None) -> Claimed | None:
         """Run a claimed activation and commit its outcome. Returns the successor that the commit has claimed."""
         # The lease is renewed from the first moment on: reading a large input may take long, too.
         with self.keeper.keep_alive(claimed) as signal:
             graph = self._graph_for(claimed)
             if graph is None:
-                self._park(claimed)
+                self._park(claimed, self._why_unknown(claimed.header))
+                return None
+            # Some other worker has the key: an end of the run would be for good, and for nothing.
+            if locked := self.contexts.find_unreadable(claimed.header.run_id, claimed.context):
+                self._park(claimed, locked)
                 return None
             attempt = Attempt(self.services, claimed, graph, signal, call_task)
             if attempt_commands.must_give_up(claimed.activation):
@@ -158,7 +179,10 @@ class Executor:
         # The first attempt is that of the message's own activation. Celery shows its outcome as the task's, where it is
         # recorded: else the activation is another worker's by now, which shows its own.
         if inline.outcome is None and attempt.recorded is not None:
-            inline.outcome = AttemptOutcome(_status_in(attempt.recorded, attempt.activation.path), attempt.error)
+            status = _status_in(attempt.recorded, attempt.activation.path)
+            inline.outcome = AttemptOutcome(
+                ActivationStatus.FAILED.value if attempt.refusal is not None else status, attempt.error
+            )
         return claimed
 
     def _outcome(self, attempt: Attempt, inline: InlineBudget) -> StepOutcome:
@@ -196,6 +220,17 @@ class Executor:
 
     def _finish(self, attempt: Attempt, outcome: StepOutcome, settle_token: str) -> Claimed | None:
         """Commit the outcome, and publish what follows. Returns the successor that the commit has claimed."""
+        try:
+            return self._record(attempt, outcome, settle_token)
+        except (StoreRefused, PayloadTooLarge) as error:
+            # The store would refuse the same outcome again, from whichever worker. So the attempt fails, and says why.
+            if attempt.refusal is not None or not attempt.activation.path or is_report(attempt.activation.path):
+                raise
+            attempt.refusal = error
+            attempt.chunks.drop()
+            return self._finish(attempt, fail(attempt, error), settle_token)
+
+    def _record(self, attempt: Attempt, outcome: StepOutcome, settle_token: str) -> Claimed | None:
         activation, header = attempt.activation, attempt.header
         chunks = self.services.retry_while_unavailable(attempt.chunks.close)
         answer = self._commit(attempt, outcome, chunks, settle_token)
@@ -326,15 +361,18 @@ class Executor:
             return workflow.compiled
         return unknown_graph(header) if activation.step == Report.RESULT else None
 
-    def _park(self, claimed: Claimed) -> None:
-        """Park the activation: give the claim back for a delay that grows, without counting an attempt."""
-        # A worker of another release may have the graph. The delay grows, so that parked runs of a release that never
-        # comes back cost little.
-        activation, header = claimed.activation, claimed.header
+    def _why_unknown(self, header: RunHeader) -> str:
         known = self.registry.get(header.workflow_id) is not None
         reason = "the graph has changed" if known else "the workflow is not registered"
         if header.namespace != self.settings.namespace:
             reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
+        return reason
+
+    def _park(self, claimed: Claimed, reason: str) -> None:
+        """Park the activation: give the claim back for a delay that grows, without counting an attempt."""
+        # A worker of another release may have the graph. The delay grows, so that parked runs of a release that never
+        # comes back cost little.
+        activation, header = claimed.activation, claimed.header
         # Some ticks, for a deployment: its workers do not change all at once.
         first = round(_FIRST_DELAY_TICKS * self.settings.tick_seconds * 1000)
         delay = attempt_commands.find_deferral(header, activation, first)
@@ -356,7 +394,7 @@ class Executor:
         failure = RunFailed(text, run_id=attempt.header.run_id)
         log.error("run %s (%s): %s", attempt.header.run_id, attempt.header.workflow_id, text, extra=attempt.log_context)
         attempt.observer.on_failure(failure)
-        error = encode_error(failure, self.settings.max_payload_bytes)
+        error = encode_error(failure, self.settings.packing)
         inline.outcome = AttemptOutcome(ActivationStatus.FAILED.value, failure)
         if is_report(activation.path):
             return self._finish(attempt, give_up(attempt, failure, here=inline.has_room_for_hook()), "")

@@ -13,7 +13,7 @@ from orchestrator.background import ForkAwareThread, on_fork
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import StoreUnavailable
+from orchestrator.errors import StoreRefused, StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import LeaseRef, Store
 from orchestrator.rules.change import Claimed
@@ -150,6 +150,10 @@ class LeaseKeeper:
         except StoreUnavailable as error:
             log.warning("could not renew %d lease(s): %s", len(keys), error)
             return False
+        except StoreRefused as error:
+            # One of the runs is damaged. The others have been renewed, and what is lost shows the next time.
+            log.error("one of %d lease(s) was not renewed: %s", len(keys), error)
+            return True
         for key, reason in refused.items():
             with self._lock:
                 lease = self._leases.get(key)

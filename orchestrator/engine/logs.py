@@ -7,8 +7,10 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.safe_text import guard_log
 
 log = logging.getLogger("orchestrator")
+guard_log("orchestrator")
 
 
 def log_context(header: RunHeader, activation: Activation | None = None, workflow_id: str = "") -> dict[str, str]:

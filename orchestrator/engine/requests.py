@@ -122,6 +122,15 @@ def error_context(header: RunHeader) -> Iterator[None]:
         raise
 
 
+def require_secrets(executor: Executor, header: RunHeader) -> None:
+    """Raise `SecretUnavailable` where this process alone goes on with the run, and cannot read its secrets.
+
+    Workers may have another key than the caller: one that lacks it leaves the run to the others.
+    """
+    if not executor.runtime.is_shared:
+        executor.contexts.read(header.run_id, executor.store.context(header.run_id))
+
+
 def graph_of(executor: Executor, header: RunHeader) -> Graph:
     """Return the graph of a run's workflow. Raises `WorkflowNotRegistered`."""
     workflow = executor.registry.get(header.workflow_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.observe import observer
-from orchestrator.engine.requests import add_trace, adopt, arm_adopted, graph_of, request
+from orchestrator.engine.requests import add_trace, adopt, arm_adopted, graph_of, request, require_secrets
 from orchestrator.errors import RestartAlreadyClaimed, RunNotActive
 from orchestrator.host import new_token
 from orchestrator.rules import commands
@@ -24,6 +24,7 @@ def restart(executor: Executor, header: RunHeader) -> RunHeader:
     # Nothing of the graph is needed here. But without the workflow no worker of this application would go on.
     if not header.final:
         graph_of(executor, header)
+    require_secrets(executor, header)
     with observer.observe_call("restart", header) as observed:
         # All activations are read, though few are live: a restart is rare, and an index of the live ones would cost
         # time in every commit.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from orchestrator.errors import StoreUnavailable
+from orchestrator.errors import PayloadTooLarge, StoreRefused, StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import Clock
 
@@ -35,6 +35,8 @@ def retry_while_unavailable(
                 raise
             clock.sleep(pause)
             pause = min(_MAX_PAUSE, pause * 2)
+        except (StoreRefused, PayloadTooLarge):
+            raise  # the store has answered, and would not answer otherwise
         except Exception:
             # Celery raises a soft time limit wherever the thread happens to be. Here the outcome exists already, and is
             # to be committed all the same. An error that comes a third time is the call's own.

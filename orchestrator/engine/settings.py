@@ -3,13 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from pydantic import SecretStr
+
+from orchestrator.codec import Packing, require_method
+from orchestrator.codec.packing import ZLIB
 from orchestrator.errors import BrokerUnavailable
+from orchestrator.rules.bounds import MAX_SECONDS
 from orchestrator.rules.envelope import CommitLimits
 
 BROKER_AWAY = ("later", "refuse")
+_MIN_SECRET = 8  # characters of a secret key; scrypt makes guessing slow, and not impossible
+# settings that are numbers: each with the least and the most that it may be; the least itself only where it is 0
+_RANGES: dict[str, tuple[float, float]] = {
+    "lease_seconds": (0.0, 24 * 3600.0),
+    "tick_seconds": (0.0, 3600.0),
+    "republish_seconds": (0.0, 24 * 3600.0),
+    "inline_seconds": (0.0, MAX_SECONDS),
+    "events_max_age_seconds": (0.0, MAX_SECONDS),
+    "max_payload_bytes": (1, 2**30),
+    "events_max_per_run": (0, 2**53),
+    "compress_above_bytes": (0, 2**30),
+    "inline_steps": (0, 2**31),
+    "mailbox_max_events": (0, 2**53),
+    "mailbox_max_bytes": (0, 2**53),
+    "local_threads": (0, 10_000),
+}
+_POSITIVE = ("lease_seconds", "tick_seconds", "republish_seconds", "max_payload_bytes")
+_WHOLE = frozenset(_RANGES) - {name for name in _RANGES if name.endswith("_seconds")}
+
+Secret = str | bytes | SecretStr
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +50,10 @@ class Settings:
     republish_seconds: float = 30.0
     # the largest single value, as stored
     max_payload_bytes: int = 16 * 1024 * 1024
+    # values of so many bytes or more are stored compressed, where that makes them shorter; 0 compresses none
+    compress_above_bytes: int = 16 * 1024
+    # the way of it: `zlib`, or `zstd` (extra `zstd`, in all processes). What is stored is read whichever it was
+    compression: str = ZLIB
     # a longer log of a run is trimmed, to no fewer events than this; 0 keeps all. In the place of trimmed events
     # readers get one of the type `workflow-events-trimmed`
     events_max_per_run: int = 100_000
@@ -38,8 +68,8 @@ class Settings:
     publish_events: bool = False
     # keys of the request context that are stored encrypted, with `secret_key`
     secret_context_keys: Collection[str] = ()
-    # not in the repr, because settings end up in logs
-    secret_key: str | None = field(default=None, repr=False)
+    # one key or several: the first encrypts, each decrypts; kept so that neither a repr nor `asdict` shows them
+    secret_key: Secret | Sequence[Secret] | None = field(default=None, repr=False)
     # tells the runs of applications that share a store from one another
     namespace: str = "default"
     # what a start or a resume does that no message can be sent of, because the broker is away: `later`, it is accepted
@@ -54,20 +84,20 @@ class Settings:
     local_threads: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("lease_seconds", "tick_seconds", "republish_seconds", "max_payload_bytes"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"orchestrator_{name} must be positive, not {getattr(self, name)!r}")
+        for name, (least, most) in _RANGES.items():
+            _check_number(name, getattr(self, name), least, most)
         if isinstance(self.secret_context_keys, str):
             raise TypeError("orchestrator_secret_context_keys is a list of keys, not one string")
-        limits = ("events_max_per_run", "events_max_age_seconds", "mailbox_max_events", "mailbox_max_bytes")
-        for name in (*limits, "local_threads"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"orchestrator_{name} must not be negative, not {getattr(self, name)!r}")
         if self.broker_away not in BROKER_AWAY:
             known = " or ".join(map(repr, BROKER_AWAY))
             raise ValueError(f"orchestrator_broker_away is {known}, not {self.broker_away!r}")
-        if not math.isfinite(self.events_max_age_seconds):
-            raise ValueError("orchestrator_events_max_age_seconds is a number of seconds; 0 keeps all events")
+        require_method(self.compression)
+        object.__setattr__(self, "secret_key", _hide(self.secret_key))
+
+    def reveal_secret_keys(self) -> tuple[str, ...]:
+        """Return the secret keys in clear text, the one that encrypts first."""
+        keys = self.secret_key if isinstance(self.secret_key, tuple) else ()
+        return tuple(key.get_secret_value() for key in keys if isinstance(key, SecretStr))
 
     @property
     def lease(self) -> int:
@@ -106,6 +136,11 @@ class Settings:
         return math.ceil(self.events_max_age_seconds * 1000)
 
     @property
+    def packing(self) -> Packing:
+        """The way in which values are written."""
+        return Packing(self.max_payload_bytes, self.compress_above_bytes, self.compression)
+
+    @property
     def limits(self) -> CommitLimits:
         """The limits that every change is committed with."""
         return CommitLimits(
@@ -116,3 +151,36 @@ class Settings:
             self.mailbox_max_events,
             self.mailbox_max_bytes,
         )
+
+
+def _check_number(name: str, value: Any, least: float, most: float) -> None:
+    """Raise ValueError for a number that is none, or out of its range; TypeError for what is no number."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or (name in _WHOLE and value != value // 1):
+        raise TypeError(f"orchestrator_{name} is a{' whole' if name in _WHOLE else ''} number, not {value!r}")
+    if name in _POSITIVE and value <= 0:
+        raise ValueError(f"orchestrator_{name} must be positive, not {value!r}")
+    if value < least:
+        raise ValueError(f"orchestrator_{name} must not be negative, not {value!r}")
+    if not value <= most:
+        raise ValueError(f"orchestrator_{name} must be a number up to {most:g}, not {value!r}")
+
+
+def _hide(given: Any) -> tuple[SecretStr, ...] | None:
+    """Return secret keys as values that do not show themselves. No error shows them either."""
+    if given is None or given == "":
+        return None
+    keys = [given] if isinstance(given, str | bytes) or hasattr(given, "get_secret_value") else given
+    if not isinstance(keys, list | tuple):
+        raise TypeError(f"orchestrator_secret_key is a text, or a list of them, not {type(given).__name__}")
+    return tuple(SecretStr(_reveal(key)) for key in keys) or None
+
+
+def _reveal(key: Any) -> str:
+    clear = key.get_secret_value() if hasattr(key, "get_secret_value") else key
+    if isinstance(clear, bytes):
+        clear = clear.decode("utf-8", "surrogateescape")
+    if not isinstance(clear, str):
+        raise TypeError(f"orchestrator_secret_key is a text, or a list of them, not {type(clear).__name__}")
+    if len(clear) < _MIN_SECRET:
+        raise ValueError(f"orchestrator_secret_key is too short: {_MIN_SECRET} characters are the least")
+    return clear

@@ -57,7 +57,7 @@ def settle(attempt: Attempt, runtime: Runtime, *, hooks_here: bool) -> StepOutco
     hooks = declared_hooks(definition_at(attempt.graph, ()))
     plan = flow.on_settled(claim, Told(hooks, runtime.keeps_results, hooks_here))
     # Of a suspension the hook is told before it is recorded: whoever resumes a run can rely on the hook having been
-    # called, and a worker that is lost in it leaves a run that runs (decision 10). A pause is told to no hook.
+    # called, and a worker that is lost in it leaves a run that runs (decision 11). A pause is told to no hook.
     if status is StoredStatus.SUSPENDED and Report.ON_FINISH in hooks:
         is_lost = attempt_commands.is_lost_too_often(attempt.activation)
         if is_lost or not _tell_of_suspension(attempt, status):
@@ -113,7 +113,7 @@ def _call(attempt: Attempt, told: Report, workflow: Definition, reader: Reader) 
         log.warning(text, reader.run_id, told.value, workflow.id, extra=log_context(reader.header))
         return
     services = attempt.services
-    info = run_info(services.owner, reader, services.contexts.read(attempt.claimed.context))
+    info = run_info(services.owner, reader, services.contexts.read(attempt.header.run_id, attempt.claimed.context))
     call_hook(lambda: hook(info), services.signs)
 
 
@@ -160,7 +160,7 @@ def fail_report(attempt: Attempt, error: BaseException, *, here: bool) -> StepOu
 def give_up(attempt: Attempt, error: BaseException, *, here: bool) -> StepOutcome:
     """Plan to leave a report as failed, with this error."""
     key = make_error_id(attempt.activation.lease_token)
-    text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    text = encode_error(error, attempt.services.settings.packing)
     return StepOutcome(reports.give_up_report(attempt.as_claimed_node(), key, here=here), Writes({key: text}))
 
 

@@ -96,7 +96,7 @@ def _prepare_task(attempt: Attempt, body: TaskBody) -> Call:
     def call(context: Context[Any]) -> Any:
         # The message was the task's own: its worker has the request, and calls the task with it.
         if attempt.call_task is not None:
-            return attempt.call_task(body.task, context.input, context)
+            return attempt.call_task.call(body.task, context.input, context)
         try:
             return body.task.invoke(context.input, attempt.services.owner, context.retry_count)
         except Exception as error:
@@ -289,7 +289,7 @@ def fail(attempt: Attempt, error: BaseException, context: Context[Any] | None = 
             extra=attempt.log_context,
         )
         attempt.observer.on_failure(error)
-    text = encode_error(error, attempt.services.settings.max_payload_bytes)
+    text = encode_error(error, attempt.services.settings.packing)
     # A failed step leaves no state, as it leaves no output. Its changes of the request context are stored.
     patch = attempt.context_patch(context.request_context) if context is not None else {}
     plan = flow.on_result(attempt.as_claimed_node(), Failed(key, is_tripwire))

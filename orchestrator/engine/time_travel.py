@@ -10,7 +10,15 @@ from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
 from orchestrator.engine.observe.protocols import CallObserver
 from orchestrator.engine.read.run_reader import Reader
-from orchestrator.engine.requests import add_trace, adopt, arm_adopted, error_context, graph_of, request
+from orchestrator.engine.requests import (
+    add_trace,
+    adopt,
+    arm_adopted,
+    error_context,
+    graph_of,
+    request,
+    require_secrets,
+)
 from orchestrator.engine.settlement import discard_result
 from orchestrator.engine.travel_inputs import TravelInputs, TravelOptions
 from orchestrator.errors import RunStillRunning
@@ -40,6 +48,7 @@ def time_travel(executor: Executor, header: RunHeader, options: TravelOptions) -
     if header.status == StoredStatus.RUNNING:
         text = f"run {header.run_id!r} is still running: wait for it, or cancel it, before it travels"
         raise RunStillRunning(text, run_id=header.run_id, workflow_id=header.workflow_id, actual_status=header.status)
+    require_secrets(executor, header)
     with error_context(header), observer.observe_call("travel", header) as observed:
         return _travel(executor, graph, header, target, options, observed)
 
@@ -55,9 +64,8 @@ def _travel(
     # theirs under the ids of the new generation.
     copied = executor.store.values(header.run_id, travel_plan.copies)
     copies = {travel_plan.copies[key]: text for key, text in copied.items()}
-    texts = StoredTexts(
-        {**inputs.texts, **copies}, inputs.make_state(), executor.contexts.encode_all(options.request_context)
-    )
+    context = executor.contexts.encode_all(header.run_id, options.request_context)
+    texts = StoredTexts({**inputs.texts, **copies}, inputs.make_state(), context)
     # With those of past iterations, which the reader leaves out: the new generation would find them, so they go too.
     stored = executor.store.load(header.run_id)
     _log_dropped_hooks(header, stored)

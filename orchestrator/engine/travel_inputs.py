@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from orchestrator.codec import encode, validate, with_text_keys
+from orchestrator.codec import validate, with_text_keys
 from orchestrator.definitions.bodies import NestedBody, StepBody, body_of, step_of
 from orchestrator.engine.client_ops import UNSET
 from orchestrator.engine.declarations import view_of_state, workflow_at
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.read.results import StepResult, StepStatus
-from orchestrator.engine.read.value_reader import Values, encode_value
+from orchestrator.engine.read.value_reader import Values, encode_all, encode_value
 from orchestrator.errors import InputInvalid, Issue
 from orchestrator.host import new_token
 from orchestrator.rules import travel
@@ -140,7 +140,7 @@ class TravelInputs:
 
     def _store(self, key: str, value: Any, what: str) -> str:
         """Encode a value to be written with the travel under this id, and return the id."""
-        self.texts[key] = encode_value(value, what, self.executor.settings.max_payload_bytes)
+        self.texts[key] = encode_value(value, what, self.executor.settings.packing)
         return key
 
     def _read_overrides(self) -> dict[Path, travel.StepOverride]:
@@ -215,8 +215,8 @@ class TravelInputs:
         if is_new and workflow.validate_inputs and workflow.input is not None:
             fitted = validate(workflow.input, self._read_plain(travel_plan, travel_plan.target_input))
             if travel_plan.target_input in self.texts:
-                limit = self.executor.settings.max_payload_bytes
-                self.texts[travel_plan.target_input] = encode_value(fitted, f"input of workflow {workflow.id!r}", limit)
+                packing, name = self.executor.settings.packing, f"input of workflow {workflow.id!r}"
+                self.texts[travel_plan.target_input] = encode_value(fitted, name, packing)
 
     def _read_plain(self, travel_plan: travel.TravelPlan, key: str) -> Any:
         # Some values are not in the store yet, because the travel itself writes them.
@@ -227,9 +227,9 @@ class TravelInputs:
         # One value for each step, though the data is the same: each step checks it against a type of its own.
         step = step_of(node)
         annotation = None if step is None else step.resume
-        data, limit = self.options.resume_data, self.executor.settings.max_payload_bytes
+        data, packing = self.options.resume_data, self.executor.settings.packing
         fitted = data if annotation is None else validate(annotation, data, header="Invalid resume data: ")
-        self.texts[key] = encode_value(fitted, f"resume data of step {node.id!r}", limit)
+        self.texts[key] = encode_value(fitted, f"resume data of step {node.id!r}", packing)
 
     def make_state(self) -> dict[str, str | None]:
         """Return the changes of the run's state: a given state replaces it, a new run gets its model's defaults.
@@ -240,10 +240,9 @@ class TravelInputs:
             return {}
         workflow, given = workflow_at(self.graph, ()), with_text_keys(self.options.state or {}, "state")
         state = {**given, **view_of_state(workflow, given)} if workflow.state is not None else dict(given)
-        limit = self.executor.settings.max_payload_bytes
         # A state that is given replaces the old one whole: keys that it does not have are deleted.
         deleted: dict[str, str | None] = dict.fromkeys(self.executor.store.state(self.header.run_id))
-        return deleted | {key: encode(value, where=f"state[{key!r}]", limit=limit) for key, value in state.items()}
+        return deleted | encode_all(state, self.executor.settings.packing)
 
 
 def _declared_types(node: Node) -> tuple[Any, Any]:

@@ -49,7 +49,7 @@ class LocalRuntime:
     """Executes activations in this process. `clock` is the store's, where that is a clock of this process.
 
     With `in_caller_thread` they run in the thread of a caller that waits, one after the other, as Celery's eager mode
-    would have it. `on_register` is called with each workflow that is registered.
+    would have it.
 
     The composition root binds it to an engine before anything is published.
     """
@@ -67,14 +67,12 @@ class LocalRuntime:
         clock: Clock,
         *,
         in_caller_thread: bool = False,
-        on_register: Callable[[Any], None] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         # A virtual clock moves on when a run waits for nothing else: nobody sleeps by it.
         self._is_virtual = not isinstance(clock, SystemClock)
         self._in_caller_thread = in_caller_thread or not settings.local_threads
-        self._on_register = on_register
         self._execute: Callable[[str, str, int], object] = _execute_unbound
         self._failures: dict[str, BaseException] = {}  # by run, until this process takes the run up again
         self._with_timeouts: set[str] = set()  # ids of workflows
@@ -104,8 +102,6 @@ class LocalRuntime:
         # Only the runs of such workflows are searched for timeouts.
         if any(isinstance(node, Wait) and node.timeout is not None for node in workflow.compiled.walk()):
             self._with_timeouts.add(workflow.id)
-        if self._on_register is not None:
-            self._on_register(workflow)
 
     def publish_many(self, told: Sequence[tuple[RunHeader, Sequence[Dispatch]]]) -> list[BrokerUnavailable | None]:
         """Put the dispatches in the runs' queues."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from orchestrator.rules import flow
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.change import Change, Doc, LeaseGuard, UpdateActivation
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import Step, Wait
@@ -85,9 +86,9 @@ def find_retry_pause(claim: ClaimedNode, chance: float, *, is_retryable: bool) -
 
 
 def retry(claim: ClaimedNode, seconds: float) -> Plan:
-    """Let another attempt follow after so many seconds."""
+    """Let another attempt follow after so many seconds. Raises ValueError for a time that never ends."""
     # The activation gets a new seq: an old message of the first attempt must not skip the pause.
-    return flow.retry(claim, round(seconds * 1000))
+    return flow.retry(claim, to_delay(seconds, f"the retry of step {claim.activation.step!r}"))
 
 
 def must_give_up(activation: Activation) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from orchestrator.rules import events, reports, values
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.change import (
     CancelPendingItems,
     CountDown,
@@ -362,7 +363,8 @@ def on_items(claim: ClaimedNode, progress: Progress, concurrency: int) -> Plan:
         "pending_children": progress.pending_children,
         "total": progress.total,
         "next_item": progress.begun,
-        "concurrency": concurrency,
+        # A number from data may be larger than any store or script can hold.
+        "concurrency": min(concurrency, progress.total),
     }
     plan.ops.append(UpdateActivation(claim.activation.path, fields))
     begin_items(plan, node, claim.path, visits(claim.activation), progress, concurrency)
@@ -411,10 +413,11 @@ _JOINED = frozenset({ActivationStatus.SUCCESS, ActivationStatus.FAILED})
 
 
 def on_sleep_computed(claim: ClaimedNode, seconds: float) -> Plan:
-    """The length of a computed sleep is known: sleep."""
+    """The length of a computed sleep is known: sleep. Raises ValueError for one that is none, or that never ends."""
     plan = _plan(claim)
     fields: ActivationFields = {"status": ActivationStatus.SLEEPING.value, "phase": Phase.SLEEP_OVER.value}
-    plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=round(max(seconds, 0.0) * 1000)))
+    delay = to_delay(seconds, f"the sleep {claim.activation.step!r}")
+    plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
 
@@ -436,7 +439,7 @@ def on_await(claim: ClaimedNode) -> Plan:
     if not isinstance(node, Wait):
         raise TypeError(f"{claim.activation.path} is not a wait")
     fields: ActivationFields = {"status": ActivationStatus.WAITING.value, "waiter": waiter_of(claim)}
-    delay = 0 if node.timeout is None else max(1, round(node.timeout * 1000))  # 0 would mean no timeout
+    delay = 0 if node.timeout is None else max(1, to_delay(node.timeout, "a timeout"))  # 0 would mean no timeout
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     plan.emit(claim.activation, events.make_step_waiting(claim.activation))
     return plan
@@ -525,7 +528,7 @@ def settled_status(header: RunHeader) -> StoredStatus:
 def on_settled(claim: ClaimedNode, told: reports.Told = reports.NOBODY) -> Plan:
     """Write the status that the run has settled with, and begin to tell of it.
 
-    First it is recorded: a hook that fails, or a result backend that is away, keeps no run from its end (decision 10).
+    First it is recorded: a hook that fails, or a result backend that is away, keeps no run from its end (decision 11).
     """
     header, plan = claim.header, Plan(claim.graph, "")
     status = settled_status(header)

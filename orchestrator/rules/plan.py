@@ -12,6 +12,7 @@ from enum import Enum
 from typing import assert_never
 
 from orchestrator.rules import events
+from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.change import CreateActivation, Doc, Op, StartNextItem, UpdateActivation
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
 from orchestrator.rules.model import (
@@ -246,7 +247,7 @@ def new_activation(plan: Plan, node: Node, path: Path, visit: Path, given: Done,
 
 def _sleep(plan: Plan, activation: Activation, seconds: float) -> None:
     asleep = replace(activation, phase=Phase.SLEEP_OVER, status=ActivationStatus.SLEEPING.value)
-    plan.start(asleep, delay=round(max(seconds, 0.0) * 1000))
+    plan.start(asleep, delay=to_delay(seconds, "a sleep"))
     plan.emit(activation, events.make_step_waiting(activation))
 
 

@@ -3,7 +3,7 @@
 A report is an activation of the run like a step: it is claimed under a lease, tried again when it fails or when its
 worker is lost, and given up in the end, which the log of the run tells. What it is not is a part of the run's walk: it
 keeps nothing from settling, and it goes on whatever becomes of the run. So a hook that fails, or a result backend that
-is away, costs no run its end (decision 10).
+is away, costs no run its end (decision 11).
 
 The reports of one settling make a chain. The commit of the settling begins the first, and the commit of each outcome
 the next, mostly claimed for the worker that is at it. A report that has failed leaves the chain, and is tried again by

@@ -14,8 +14,8 @@ def open_store(url: str) -> Store:
     """Return the store at a URL.
 
     `memory://` (one of its own), `memory://name` (one per process and name), `sqlite:///path`,
-    `postgresql+psycopg://…`, `redis://…`, `rediss://…`, `redis+socket://…`. Connects when first used. Raises
-    ValueError for a URL of another kind, ImportError naming the extra where a driver is missing.
+    `postgresql+psycopg://…` (or `postgres://…`), `redis://…`, `rediss://…`, `redis+socket://…`. Connects when
+    first used. Raises ValueError for a URL of another kind, ImportError naming the extra where a driver is missing.
     """
     scheme, name = urlsplit(url).scheme, url.partition("://")[2]
     match scheme:
@@ -32,7 +32,7 @@ def open_store(url: str) -> Store:
                 f"no store for {scheme}:// URLs: use redis:// or rediss:// with the address of a single primary (it "
                 "may move at a failover), or PostgreSQL"
             )
-        case _ if scheme.partition("+")[0] in ("sqlite", "postgresql"):
+        case _ if scheme.partition("+")[0] in ("sqlite", "postgresql", "postgres"):
             from orchestrator.stores.sql import SqlStore
 
             return SqlStore(url)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from orchestrator.errors import ValueNotReadable
 from orchestrator.ports import UNREADABLE, DueTimer, RunQuery
@@ -39,6 +41,29 @@ def read_header(run_id: str, read: Callable[[], RunHeader]) -> RunHeader:
     except Exception as error:  # whatever stands there instead
         text = f"run {run_id!r} cannot be read ({type(error).__name__}: {error}); it can be deleted"
         raise ValueNotReadable(text, run_id=run_id) from error
+
+
+def read_activation(run_id: str, read: Callable[[], Activation]) -> Activation:
+    """Read a stored activation. Raise `ValueNotReadable`, which names the run, where that cannot be done."""
+    try:
+        return read()
+    except Exception as error:  # whatever stands there instead
+        text = f"an activation of run {run_id!r} cannot be read ({type(error).__name__}: {error})"
+        raise ValueNotReadable(text, run_id=run_id) from error
+
+
+def compact_json(value: Any) -> str:
+    """Return compact JSON that can be written as UTF-8: characters stand as they are, and lone surrogates as escapes.
+
+    Escapes would make text in other scripts than Latin three times as long.
+    """
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    try:
+        if not text.isascii():
+            text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"))
+    return text
 
 
 def list_header(run_id: str, read: Callable[[], RunHeader]) -> RunHeader:

@@ -49,6 +49,8 @@ class RedisStore:
         retries: int = 3,
     ) -> None:
         self.url = url
+        if not prefix or set("{}") & set(prefix):
+            raise ValueError(f"a prefix of Redis keys has no braces, which name the node of a cluster: {prefix!r}")
         self._keys = Layout(prefix, shards)
         self._connections = RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
         self._timers = TimerIndex(self._connections, self._keys)

@@ -15,16 +15,25 @@ from typing import Any
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ExponentialBackoff
 from redis.connection import Connection, parse_url
-from redis.exceptions import AskError, MasterDownError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    DataError,
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from orchestrator.errors import StoreUnavailable
+from orchestrator.errors import StoreRefused, StoreUnavailable
 from orchestrator.host import SystemClock, monotonic
 from orchestrator.rules.transitions import IllegalTransition
+from orchestrator.safe_text import masked_url
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.redis_keys import Layout
-from orchestrator.stores.redis_urls import client_url, shown_url
+from orchestrator.stores.redis_urls import client_url
 
 FORMAT = 3  # of keys and documents; another one is not read, neither an older nor a newer
 BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
@@ -40,6 +49,12 @@ _CLUSTER = (
 
 # Behind the message, some servers add where in the script it was raised.
 _ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
+
+# Words of a server that takes no request now, whatever it is: starting, full, read-only, behind, not for this user.
+_AWAY = (
+    *("LOADING", "BUSY", "OOM", "MISCONF", "READONLY", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "TRYAGAIN"),
+    *("MOVED", "ASK", "CROSSSLOT", "NOAUTH", "WRONGPASS", "NOPERM", "NOGOODSLAVE", "EXECABORT"),
+)
 
 logger = logging.getLogger("orchestrator")
 _warned: set[str] = set()
@@ -67,7 +82,7 @@ class RedisConnections:
 
     def __init__(self, url: str, keys: Layout, *, strict: bool, timeout: float, retries: int) -> None:
         self._url = client_url(url)
-        self._shown = shown_url(url)
+        self._shown = masked_url(url)
         self._keys = keys
         self._strict = strict
         self._timeout = timeout
@@ -133,14 +148,23 @@ class RedisConnections:
             except ResponseError as error:
                 if found := _ILLEGAL.match(str(error)):
                     raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
+                # The client has classes for what is the server's matter, and some words of the server have none.
+                if type(error) is ResponseError and not str(error).startswith(_AWAY) and not _is_replicas(error):
+                    raise self._refused(error) from error
                 if not _is_replicas(error) or tries >= self._retries:
                     raise self._unavailable(_reason(error)) from error
+            except (DataError, UnicodeEncodeError, OverflowError) as error:
+                raise self._refused(error) from error
             except RedisError as error:
                 raise self._unavailable(str(error)) from error
             # It was refused, so nothing of it was written. The address may lead to another server by now.
             self._leave(made)
             SystemClock().sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tries))
             tries += 1
+
+    def _refused(self, error: Exception) -> StoreRefused:
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return StoreRefused(f"The store at {self._shown} does not take the request: {text}", url=self._shown)
 
     def _unavailable(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"The store at {self._shown} cannot be used: {why}", url=self._shown)

@@ -65,7 +65,7 @@ class Layout:
 
     def shard(self, run_id: str) -> int:
         """Return the shard of a run."""
-        return crc32(run_id.encode()) % self.shards
+        return crc32(run_id.encode("utf-8", "surrogatepass")) % self.shards
 
     def run(self, run_id: str) -> RunKeys:
         """Return the keys of a run."""

@@ -1,13 +1,13 @@
-"""URLs of Redis servers: as the client wants them, and as they may be shown."""
+"""URLs of Redis servers as the client wants them."""
 
 from __future__ import annotations
 
-import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
 def client_url(url: str) -> str:
     """Return the URL as the Redis client reads it: Celery's own schemes and options are translated."""
+    _require_readable(url)
     parts = urlsplit(url)
     options = dict(parse_qsl(parts.query))
     if "virtual_host" in options:
@@ -19,14 +19,16 @@ def client_url(url: str) -> str:
     return f"{scheme}://{parts.netloc}{parts.path}" + (f"?{urlencode(options)}" if options else "")
 
 
-def shown_url(url: str) -> str:
-    """Return the URL as it may be shown: without its password."""
-    # By hand: `urlsplit` takes a slash, a question mark or a hash in a password for the end of the server's name. All
-    # up to the last `@` may be the login.
-    scheme, _, rest = url.partition("://")
-    login, at, place = rest.rpartition("@")
-    user = f"{login.partition(':')[0]}:***@" if ":" in login else login + at
-    return f"{scheme}://{user}" + _PASSWORD_OPTION.sub(r"\1***", place)
-
-
-_PASSWORD_OPTION = re.compile(r"([?&][^=&]*password[^=&]*=)[^&]*")
+def _require_readable(url: str) -> None:
+    """Raise ValueError where a character of the password ends it before its time. The URL is not shown."""
+    parts = urlsplit(url)
+    readable = True
+    try:
+        parts.port  # noqa: B018 - it is read here, and refused here
+    except ValueError:
+        readable = False
+    if not readable or "@" in f"{parts.path}{parts.fragment}":
+        raise ValueError(
+            "the store's URL cannot be read (it is not shown: it may hold a password): write special characters of the "
+            "password as %40 for @, for example"
+        )

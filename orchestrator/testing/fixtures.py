@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
+
+def pytest_collection_finish() -> None:
+    """Note the databases of a Django project that is about to be tested, before pytest-django makes others."""
+    if (module := sys.modules.get("orchestrator.app.django_database")) is not None:
+        module.remember_databases()
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import orchestrator.testing
 EXPORTED = """
 AsyncRunStream BrokerUnavailable CancelReport Context Event FlowNotCommitted FlowNotDefined GraphChanged GraphInvalid
 InputInvalid MailboxFull NoConsumer Orchestrator OrchestratorError PayloadTooLarge RemoteError RestartAlreadyClaimed
-ResumeAlreadyClaimed ResumeAmbiguous Run RunCanceled RunFailed RunInfo RunNotActive RunNotFinished RunNotFound
-RunNotSuspended RunPage RunRecord RunResult RunStatus RunStillRunning RunStream SecretUnavailable StartAlreadyClaimed
-StateConflict Step StepNotFound StepNotSuspended StepResult StepStatus StoreUnavailable TripWire ValueNotSerializable
-Workflow WorkflowNotRegistered clone_step clone_workflow constant from_context from_input from_step step template
+ResumeAlreadyClaimed ResumeAmbiguous Run RunCanceled RunFailed RunInfo RunIsNested RunNotActive RunNotFinished
+RunNotFound RunNotSuspended RunPage RunRecord RunResult RunStatus RunStillRunning RunStream SecretUnavailable
+StartAlreadyClaimed StateConflict Step StepNotFound StepNotSuspended StepResult StepStatus StoreRefused
+StoreUnavailable SuspensionOver TripWire ValueNotSerializable Workflow WorkflowNotRegistered clone_step clone_workflow
+constant from_context from_input from_step step template
 """
 
 FOR_TESTS = """

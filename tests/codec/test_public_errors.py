@@ -42,6 +42,7 @@ DERIVED = {
     "GraphChanged": "GRAPH_CHANGED",
     "InputInvalid": "INPUT_INVALID",
     "BrokerUnavailable": "BROKER_UNAVAILABLE",
+    "StoreRefused": "STORE_REFUSED",
     "StoreUnavailable": "STORE_UNAVAILABLE",
     "RunNotFinished": "RUN_NOT_FINISHED",
     "RunCanceled": "RUN_CANCELED",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import RootModel
 
-from orchestrator import Context, Workflow, constant, from_context, from_input, from_step, step, template
+from orchestrator import Context, GraphInvalid, Workflow, constant, from_context, from_input, from_step, step, template
 from orchestrator.codec import ANY, DictOf, Typed
 from orchestrator.definitions.sources import Known, map_spec, union_of
 from tests.definitions.models import Order, Receipt, Reservation, Scope, charge, reserve
@@ -207,12 +207,21 @@ def test_anything_else_in_a_mapping_is_refused_by_name() -> None:
         Workflow("w").map({"x": reserve})
     with pytest.raises(TypeError, match=r"\.map\(\) is an entry.*\.then\(\)"):
         Workflow("w").map(reserve)
-    with pytest.raises(TypeError, match="takes a function or a dict of sources, not 3"):
+    with pytest.raises(TypeError, match="takes a function, a source or a dict of sources, not 3"):
         Workflow("w").map(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"for one source use \.map\(\{'key': step reserve\}\)"):
-        Workflow("w").map(from_step(reserve))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="the map target 1 is not a text"):
         Workflow("w").map({1: constant(1)})  # type: ignore[dict-item]
+
+
+def test_one_source_is_the_whole_output() -> None:
+    """As an existing task wants it, which takes a number and not a dict. It has the source's type and words."""
+    scope = Scope(data=None, inputs={None: {"expense_id": 7}}, context={}, results={})
+    spec = map_spec(from_input("expense_id"))
+    assert spec.evaluate(scope, scope.call) == 7
+    assert spec.describe() == "input at expense_id"
+    assert map_spec(from_step(reserve)).shape(Known({}, ANY)) == Typed(Reservation)
+    with pytest.raises(GraphInvalid, match="takes its value from the step 'gone'"):
+        Workflow("w").then(reserve).map(from_step("gone")).commit()
 
 
 def test_sources_refuse_what_they_cannot_use() -> None:

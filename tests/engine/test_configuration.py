@@ -57,9 +57,9 @@ def test_a_secret_is_not_in_its_error() -> None:
 def test_a_misspelled_setting_is_refused_with_the_nearest_name() -> None:
     """Left out, its default would count without a word."""
     with pytest.raises(ValueError, match=r"orchestrator_lease_second, .* did you mean orchestrator_lease_seconds\?"):
-        Orchestrator(an_app(orchestrator_lease_second=3))
+        settings_of(orchestrator_lease_second=3)
     with pytest.raises(ValueError, match="orchestrator_zzz, which is no setting: choose from lease_seconds"):
-        Orchestrator(an_app(orchestrator_zzz=3))
+        settings_of(orchestrator_zzz=3)
 
 
 def test_a_misspelled_setting_is_found_in_a_module_with_a_namespace() -> None:
@@ -68,10 +68,9 @@ def test_a_misspelled_setting_is_found_in_a_module_with_a_namespace() -> None:
     app = Celery("django", broker="memory://", set_as_current=False)
     app.config_from_object(module, namespace="CELERY")
     with pytest.raises(ValueError, match="did you mean orchestrator_tick_seconds"):
-        Orchestrator(app)
+        _ = Orchestrator(app).settings
     del module.CELERY_ORCHESTRATOR_TICK_SECOND
-    with Orchestrator(app) as orchestrator:
-        assert orchestrator.settings.tick_seconds == 1
+    assert Orchestrator(app).settings.tick_seconds == 1
 
 
 PASSWORDS = [
@@ -86,7 +85,7 @@ PASSWORDS = [
 def test_a_password_is_refused_where_celery_shows_it(url: str) -> None:
     """`celery report` and `inspect conf` mask the other name."""
     with pytest.raises(ValueError, match="name the setting orchestrator_database_url") as caught:
-        Orchestrator(an_app(orchestrator_store=url))
+        settings_of(orchestrator_store=url)
     assert "secret" not in str(caught.value)
     assert filter_hidden_settings({"orchestrator_database_url": url}) == {"orchestrator_database_url": "********"}
 
@@ -96,6 +95,58 @@ def test_either_name_is_the_stores(name: str) -> None:
     """Without a password both do."""
     with Orchestrator(an_app(**{name: "memory://named"})) as orchestrator, Orchestrator(store="memory://named") as same:
         assert orchestrator.store is same.store
+
+
+# --- when it is read -------------------------------------------------------------------------------------------------
+
+
+def test_the_configuration_is_read_at_the_first_use() -> None:
+    """As Celery reads its own: making the orchestrator does not load it, and what is set after that counts."""
+    app = Celery("late", set_as_current=False)
+    app.config_from_object("no.such.module")
+    flow = Workflow("late-flow").then(step(lambda data: data, id="same")).commit()
+    with Orchestrator(app, workflows=[flow], tick_seconds=3) as orchestrator:
+        assert not app.configured
+        app.config_from_object({"task_always_eager": True, "orchestrator_lease_seconds": 7})
+        app.conf.update(orchestrator_tick_seconds=5, orchestrator_database_url="memory://")
+        found = orchestrator.settings
+        assert (found.lease_seconds, found.tick_seconds, found.namespace) == (7, 3, "late")
+        assert flow.delay(1).get(timeout=10) == 1
+
+
+@pytest.mark.parametrize(
+    "namespace, name",
+    [(None, "orchestrator_database_url"), ("CELERY", "CELERY_ORCHESTRATOR_DATABASE_URL")],
+)
+def test_a_missing_store_is_told_at_the_first_use_by_its_setting(namespace: str | None, name: str) -> None:
+    """And once it is there, the same orchestrator can be used."""
+    module = SimpleNamespace(**{name: None})
+    app = Celery("storeless", broker="memory://", set_as_current=False)
+    app.config_from_object(module, namespace=namespace)
+    with Orchestrator(app) as orchestrator:
+        for use in (lambda: orchestrator.store, lambda: orchestrator.runs, lambda: orchestrator.get_run("none")):
+            with pytest.raises(ValueError, match=f"set `{name}`"):
+                use()
+        app.conf.orchestrator_database_url = "memory://"
+        assert orchestrator.runs.list().total == 0
+
+
+def test_a_keyword_is_checked_at_once() -> None:
+    """It waits for no configuration."""
+    app = an_app()
+    with pytest.raises(TypeError, match="no setting lease_second"):
+        Orchestrator(app, lease_second=3)
+    with pytest.raises(ValueError, match="orchestrator_lease_seconds: "):
+        Orchestrator(app, lease_seconds="soon")
+
+
+def test_a_second_orchestrator_is_refused_at_once() -> None:
+    """Although nothing has been read by then."""
+    app = Celery("twice", broker="memory://", set_as_current=False)
+    first = Orchestrator(app, store="memory://")
+    with pytest.raises(ValueError, match="already has an orchestrator"):
+        Orchestrator(app, store="memory://")
+    first.close()
 
 
 # --- moments ---------------------------------------------------------------------------------------------------------

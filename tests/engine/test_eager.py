@@ -378,9 +378,10 @@ def test_eager_mode_that_is_switched_on_later_is_refused() -> None:
     """The messages would go to the broker. The message says what to do."""
     app = Celery("late", broker="memory://", set_as_current=False)
     with Orchestrator(app, store=MemoryStore(), workflows=[WIDE]) as orchestrator:
+        assert orchestrator.runs.list().total == 0
         app.conf.task_always_eager = True
         for start in (lambda: orchestrator.create_run(WIDE), lambda: WIDE.delay(1)):
-            with pytest.raises(RuntimeError, match="set task_always_eager before the Orchestrator is made"):
+            with pytest.raises(RuntimeError, match="set task_always_eager before the Orchestrator is used"):
                 start()
         assert orchestrator.runs.list().total == 0
     app.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -38,6 +39,13 @@ def app() -> Iterator[Celery]:
     app = Celery("doors", broker="memory://", backend="cache+memory://", set_as_current=False)
     yield app
     app.close()
+
+
+def test_run_ids_are_uuids_of_version_4() -> None:
+    """As validators want them (`pydantic.UUID4`, npm's `uuid`)."""
+    with Orchestrator(workflows=[shipping()]) as orchestrator:
+        run_id = orchestrator.create_run("orders").run_id
+    assert (str(uuid.UUID(run_id)), uuid.UUID(run_id).version) == (run_id, 4)
 
 
 def test_two_different_workflows_of_one_id_are_refused() -> None:

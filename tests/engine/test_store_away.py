@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -106,3 +108,25 @@ def test_a_caller_that_waits_hears_that_no_worker_is_left(waits: str, caplog: py
         with pytest.raises(StoreUnavailable):
             WAITS[waits](run)
         assert run.status == "running"
+
+
+@pytest.mark.parametrize("times, status", [(2, "success"), (None, "queued")])
+def test_a_message_waits_for_a_store_that_is_away(times: int | None, status: str) -> None:
+    """For ten leases. Then the message is dropped, and nothing was claimed: the step's timer brings a new one."""
+    inner = open_store("memory://")
+    away: Any = FailingStore(inner, "claim", times=times)
+    with (
+        Orchestrator(store=inner, workflows=[looking("step")]) as orchestrator,
+        Orchestrator(store=away, workflows=[looking("step")], lease_seconds=0.1) as other,
+    ):
+        run = orchestrator.create_run("looking")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("orchestrator.local.LocalRuntime.drive_in_background", lambda self, run_id: None)
+            run.submit(1)
+        (first_step,) = inner.load(run.run_id, ["0"])
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable) if times is None else nullcontext():
+            other.executor.execute(run.run_id, "0", first_step.seq)
+        assert times is not None or time.monotonic() - began >= 1
+        (after,) = inner.load(run.run_id, ["0"])
+        assert (after.status, after.abandoned_attempts) == (status, 0)

@@ -19,6 +19,7 @@ from orchestrator import (
     Run,
     RunNotSuspended,
     StartAlreadyClaimed,
+    StoreUnavailable,
     Workflow,
     step,
 )
@@ -123,6 +124,26 @@ def test_a_resume_stands_while_the_broker_is_away() -> None:
             mine.submit_resume("no")
 
 
+@pytest.mark.parametrize("broker_away", ["later", "refuse"])
+def test_an_event_a_restart_and_a_travel_stand_whatever_the_setting(broker_away: str) -> None:
+    """A later look finds what each of them has begun."""
+    store = MemoryStore()
+    with suspended(store, listening) as listens, away(store, broker_away=broker_away) as orchestrator:
+        with Orchestrator(store=store, workflows=FLOWS) as local:
+            ended, lost = local.create_run(counting), local.create_run(counting)
+            ended.start(1)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("orchestrator.local.LocalRuntime.drive_in_background", lambda self, run_id: None)
+                lost.submit(1)
+        orchestrator.get_run(listens.run_id).send_event("go")
+        orchestrator.get_run(lost.run_id).submit_restart()
+        orchestrator.get_run(ended.run_id).submit_time_travel("plain", input=2)
+        for run in (listens, lost, ended):
+            assert (run.status, run.header().runtime) == ("running", "celery")
+    with Orchestrator(store=store, workflows=FLOWS) as local:
+        assert local.get_run(ended.run_id).restart().result == 2
+
+
 def test_a_setting_that_is_none_is_refused() -> None:
     """With what may be said."""
     with pytest.raises(ValueError, match="orchestrator_broker_away is 'later' or 'refuse', not 'soon'"):
@@ -161,6 +182,26 @@ def test_a_resume_that_is_undone_leaves_nothing() -> None:
         assert run.resume("yes").result == "yes"
 
 
+def test_who_cannot_know_whether_it_was_undone_is_told_so() -> None:
+    """The store is away as well: the run goes on by its timer."""
+    store: Any = MemoryStore()
+    with away(store, broker_away="refuse", lease_seconds=0.2) as orchestrator:
+        run = orchestrator.create_run(counting)
+        commit, asked = store.commit, []
+
+        def go_away(run_id: str, change: Change) -> Any:
+            asked.append(change)
+            if len(asked) > 1:
+                raise StoreUnavailable("it does not answer, on purpose")
+            return commit(run_id, change)
+
+        store.commit = go_away
+        with pytest.raises(StoreUnavailable):
+            run.submit(1)
+        assert run.status == "running"
+        assert any(run_id == run.run_id for run_id, _ in store._timers)
+
+
 def test_who_was_told_that_the_run_is_started_was_told_the_truth() -> None:
     """A second caller comes while the first cannot be told of: then the first stands."""
     store: Any = Between(MemoryStore())
@@ -173,6 +214,27 @@ def test_who_was_told_that_the_run_is_started_was_told_the_truth() -> None:
 
         store.then = start_too
         assert run.submit(1).status == "running"
+
+
+def test_who_had_seen_a_start_that_was_undone_meanwhile_leaves_nothing_of_either() -> None:
+    """Its own start is undone to the pending run, and not to the run that it had seen running."""
+    inner = MemoryStore()
+    store: Any = Between(inner)
+    with away(store, broker_away="refuse") as orchestrator:
+        run = orchestrator.create_run(counting)
+        pending = dump(inner, run.run_id)
+        seen: list[Any] = []
+        store.then = lambda: seen.append(run.header())
+        with pytest.raises(BrokerUnavailable):
+            run.submit(1)
+        (started,) = seen
+        assert started.status == "running"
+        late = orchestrator.get_run(run.run_id)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(late, "header", lambda: started)
+            with pytest.raises(BrokerUnavailable):
+                late.submit(2)
+        assert dump(inner, run.run_id) == pending
 
 
 def test_who_was_told_that_the_step_is_resumed_was_told_the_truth() -> None:

@@ -195,7 +195,7 @@ def test_a_secret_key_is_one_in_whatever_type_it_is_named(tmp_path: Path) -> Non
         context.request_context[Kind.CARD] = "4242"  # type: ignore[index]
 
     url = f"sqlite:///{tmp_path}/runs.db"
-    with Orchestrator(store=url, secret_context_keys=["card"], secret_key="k") as orchestrator:
+    with Orchestrator(store=url, secret_context_keys=["card"], secret_key="the key of a test") as orchestrator:
         assert orchestrator.create_run(Workflow("secrets").then(use).commit()).start(None).error is None
     assert b"4242" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
 
@@ -306,7 +306,7 @@ def test_the_result_backend_gets_every_result(result: Any, shown: Any) -> None:
     """A write that fails would be tried again by one worker after another, in vain."""
     run_id = new_run_id()
     app = Celery("backend", broker="memory://", backend="cache+memory://", set_as_current=False)
-    runtime = CeleryRuntime(app, SimpleNamespace(tick_seconds=1.0), lambda _: None, SimpleNamespace())  # type: ignore[arg-type]
+    runtime = CeleryRuntime(app, SimpleNamespace(tick_seconds=1.0), SimpleNamespace())  # type: ignore[arg-type]
     assert not isinstance(app.backend, DisabledBackend)
 
     runtime._store_result(RunHeader(run_id=run_id, workflow_id="w", status="success"), lambda: result, lambda: None)
@@ -318,7 +318,7 @@ def test_the_result_backend_gets_every_result(result: Any, shown: Any) -> None:
 def test_a_backend_that_answers_senders_alone_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     """With what can be done about it: nobody else would say why `AsyncResult(run_id).get()` waits in vain."""
     app = Celery("backend", broker="memory://", backend="rpc://", set_as_current=False)
-    runtime = CeleryRuntime(app, SimpleNamespace(tick_seconds=1.0), lambda _: None, SimpleNamespace())  # type: ignore[arg-type]
+    runtime = CeleryRuntime(app, SimpleNamespace(tick_seconds=1.0), SimpleNamespace())  # type: ignore[arg-type]
     for _ in range(2):
         runtime._store_result(RunHeader(run_id="run", status="success"), lambda: 1, lambda: None)
     assert [record.levelname for record in caplog.records] == ["WARNING"]

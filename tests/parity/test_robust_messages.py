@@ -30,6 +30,7 @@ class Letter:
     name: str
     args: list[Any]
     task_id: str
+    headers: dict[str, Any]
 
 
 @contextmanager
@@ -39,7 +40,8 @@ def copying(run_id: str) -> Iterator[list[Letter]]:
 
     def copy(sender: str, body: Any, headers: dict[str, Any], **_: Any) -> None:
         if headers["root_id"] == run_id:
-            kept.append(Letter(sender, list(body[0]), headers["id"]))
+            own = {name: headers[name] for name in ("orchestrator",) if name in headers}
+            kept.append(Letter(sender, list(body[0]), headers["id"], own))
 
     signals.before_task_publish.connect(copy, weak=False)
     try:
@@ -53,7 +55,8 @@ def deliver_all_again(runtime: Harness, run_id: str, letters: list[Letter]) -> N
     with runtime.open() as orchestrator:
         app: Any = orchestrator.app
         for letter in letters:
-            app.send_task(letter.name, args=letter.args, task_id=letter.task_id, ignore_result=True)
+            options = {"task_id": letter.task_id, "headers": letter.headers, "ignore_result": True}
+            app.send_task(letter.name, args=letter.args, **options)
         assert deliver_again(orchestrator.get_run(run_id)) > 0
         for _ in range(3):  # they queue behind the copies
             assert orchestrator.create_run(flows.trivial).start().status == "success"

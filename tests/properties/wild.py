@@ -17,7 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pytest
 from hypothesis import strategies as st
 
-from orchestrator.errors import StoreUnavailable
+from orchestrator.errors import StoreRefused
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -393,7 +393,7 @@ class Wild(Pair):
         try:
             self.commit(mine, theirs)
         except KeyError:
-            with pytest.raises((KeyError, StoreUnavailable)):
+            with pytest.raises((KeyError, StoreRefused)):
                 self.other.commit(self.run_id, theirs)
 
     def ask(self) -> None:

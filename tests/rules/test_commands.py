@@ -101,12 +101,14 @@ def test_an_undone_start_leaves_a_pending_run() -> None:
 )
 @pytest.mark.parametrize("delay", [0, 500])
 def test_a_start_of_whatever_kind_can_be_undone(of: Any, delay: int) -> None:
-    """Also one that is to begin later, and one that begins with a sleep."""
+    """Also one that is to begin later, and one that begins with a sleep. The state's version never comes back."""
     change = commands.start(of, PENDING, "v", "id", TEXTS, LIMITS, delay=delay)
     answer = answer_to(change, PENDING)
     created = [op.activation for op in change.ops if isinstance(op, CreateActivation)]
     undone = answer_to(undoing.undo_start(PENDING, change, answer, "undo"), answer.header, *created)
-    assert replace(undone.header, commits=0, updated_at=0, last_request_id="", last_reply="") == PENDING
+    assert undone.header.state_version == "2:undo"
+    counted = {"commits": 0, "updated_at": 0, "state_version": "", "last_request_id": "", "last_reply": ""}
+    assert replace(undone.header, **counted) == PENDING
 
 
 def test_the_undo_of_a_repeated_start_goes_by_the_first_answer() -> None:

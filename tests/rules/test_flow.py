@@ -231,7 +231,7 @@ def test_a_foreach_starts_as_many_items_as_it_may(count: int, concurrency: int, 
 def test_a_wide_foreach_starts_in_pieces() -> None:
     """Each commit starts some, and claims the block for the rest; the last one leaves it open."""
     of = graph(foreach("f", 1300, 1200, step("a")))
-    plan = flow.on_items(claim(of, "0", visit="3"), 1300, 1200)
+    plan = flow.on_items(claim(of, "0", visit="3"), Progress(1300), 1200)
     assert ops(plan) == ["set 0 open", *["next 0"] * MAX_STARTED, "set 0 queued start_items!"]
     counts = {"total": 1300, "concurrency": 1200, "phase": Phase.START_ITEMS}
     # 40 items have ended meanwhile, and each has started another.

@@ -236,10 +236,17 @@ def changes(
 
 def _has_noted(claim: ClaimedNode, plan: Plan) -> bool:
     """Tell whether the step writes a note: it does so in an attempt that ends well."""
-    body = getattr(claim.node, "body", None) if claim.activation.path else None
+    act = act_at(claim.graph, claim.activation)
     done = {"status": ActivationStatus.SUCCESS.value}
     updates = (op.fields for op in plan.ops if isinstance(op, UpdateActivation) and op.path == claim.activation.path)
-    return isinstance(body, Act) and body.notes and any(fields.items() >= done.items() for fields in updates)
+    return act is not None and act.notes and any(fields.items() >= done.items() for fields in updates)
+
+
+def act_at(of: Graph, activation: Activation) -> Act | None:
+    """What the step of an activation does; None for a block, for the run's own activation and for a report."""
+    is_node = bool(activation.path) and not is_report(activation.path)
+    body = getattr(of.node(activation.at), "body", None) if is_node else None
+    return body if isinstance(body, Act) else None
 
 
 def _note(outcome: Change, claimed: Claimed) -> Change:

@@ -19,7 +19,7 @@ from orchestrator.rules.model import RunHeader, StoredStatus
 from orchestrator.stores import open_store
 from orchestrator.stores.redis import RedisStore
 from tests.servers import RedisServer
-from tests.vendor import LocalRedis
+from tests.vendor import LocalRedis, free_port
 
 DB = 14
 READERS = 100
@@ -179,7 +179,9 @@ def test_urls_of_clusters_and_sentinels_are_refused_with_a_remedy(scheme: str) -
 
 def test_a_cluster_is_refused_when_it_is_first_used(tmp_path: Path) -> None:
     """Not in the middle of a run whose keys another node has."""
-    server = LocalRedis(tmp_path, "--cluster-enabled", "yes").start()
+    # By itself it takes the port plus 10000, which there may not be.
+    bus = str(free_port())
+    server = LocalRedis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", bus).start()
     try:
         with redis.Redis.from_url(server.url) as client:
             client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)

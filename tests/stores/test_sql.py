@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -36,6 +37,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.stores import open_store
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import SqlStore, link, postgres, queries, rows, sqlite, tables
 from tests.servers import PostgresServer
@@ -450,6 +452,35 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_it(url: str) -> No
     assert caught.value.__cause__ is None
 
 
+def test_the_older_name_of_postgresql_is_taken_and_connections_have_a_name(postgres_server: PostgresServer) -> None:
+    """`postgres://` is what hosts give as DATABASE_URL; by its name a DBA knows whose a connection is."""
+    url = "postgres" + postgres_server.url()[postgres_server.url().index("://") :]
+    names = []
+    for query in ("", "application_name=mine"):
+        store = open_store(f"{url}{'&' if '?' in url else '?'}{query}" if query else url)
+        try:
+            store.header("none")
+            with psycopg.connect(url, autocommit=True) as connection:
+                found = connection.execute(
+                    "select application_name from pg_stat_activity where datname = current_database()"
+                )
+                names.append({name for (name,) in found.fetchall()})
+        finally:
+            store.close()
+    assert "orchestrator" in names[0]
+    assert "mine" in names[1]
+
+
+def test_the_migrations_are_no_lines_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are nobody's business at a worker's first start."""
+    with caplog.at_level(logging.INFO):
+        store = SqlStore(f"sqlite:///{tmp_path}/new.db")
+        store.header("none")
+        store.close()
+    assert [record for record in caplog.records if record.name.startswith("alembic")] == []
+    assert logging.getLogger("alembic").level == logging.NOTSET
+
+
 def test_sqlite_needs_a_file() -> None:
     """In memory each connection would have a database of its own."""
     for url in ("sqlite://", "sqlite:///:memory:"):
@@ -781,6 +812,6 @@ def test_a_run_that_stood_in_the_way_and_is_gone_is_created(tmp_path: Path, monk
 
 def test_an_at_sign_in_a_password_is_refused_without_showing_it() -> None:
     """The rest of the password would be taken, and shown, for the server's name."""
-    with pytest.raises(ValueError, match="write one that is in a password as %40") as caught:
+    with pytest.raises(ValueError, match="as %40 for @") as caught:
         SqlStore("postgresql+psycopg://user:sec@ret@host/db")
     assert "ret" not in str(caught.value).replace("secret", "")

@@ -70,6 +70,7 @@ _GIVEN: dict[str, Any] = {
     "workflow_id": "w3",
     "resource_id": "r3",
     "status": "tripwire",
+    "awaiting": 0,
     "updated_at": 0,
     "settle_count": 0,
     "events": 3000,
@@ -85,16 +86,18 @@ def statements() -> dict[str, str]:
     found = {name: text for name, text in found.items() if not name.startswith("_")}
     found |= {f"DELETE_RUN {place}": text for place, text in enumerate(q.DELETE_RUN)}
     found |= {f"list {' '.join(filters)}": q.list_runs(filters) for filters in _LISTS}
-    return found | {f"count {' '.join(filters)}": q.count_runs(filters) for filters in _LISTS if filters}
+    found |= {f"count {' '.join(filters)}": q.count_runs(filters) for filters in _LISTS if filters}
+    found |= {f"list awaiting {' '.join(filters)}": q.list_runs(filters, True) for filters in _LISTS}
+    return found | {f"count awaiting {' '.join(filters)}": q.count_runs(filters, True) for filters in _LISTS}
 
 
 def _fill(connection: psycopg.Connection[Any]) -> None:
     """Write narrow runs and a wide one, and let PostgreSQL take statistics of them."""
     statuses = "(ARRAY['success','success','success','failed','suspended','running','canceled','success'])"
     runs = f"""INSERT INTO orchestrator_runs
-        (run_id, namespace, workflow_id, resource_id, status, created_at, updated_at, settle_count, events, doc)
-        SELECT g::text, 'n', 'w' || g % 20, 'r' || g % 500, {statuses}[1 + g % 8], 1000000 + g, 1000000 + g, 1, 3,
-        '{{}}' FROM generate_series(1, {_RUNS}) g"""
+        (run_id, namespace, workflow_id, resource_id, status, awaiting, created_at, updated_at, settle_count, events,
+        doc) SELECT g::text, 'n', 'w' || g % 20, 'r' || g % 500, {statuses}[1 + g % 8], (g % 8 = 4)::int, 1000000 + g,
+        1000000 + g, 1, 3, '{{}}' FROM generate_series(1, {_RUNS}) g"""
     connection.execute(runs)
     for table, columns, narrow, wide in (
         (
@@ -173,10 +176,10 @@ def _explain(connection: psycopg.Connection[Any], statement: str) -> _Plan:
         q.quoted_text("{{{}}}".format(",".join(map(str, v))) if isinstance(v, list) else str(v)) for v in given
     )
     with connection.transaction(force_rollback=True):
+        connection.execute("DEALLOCATE ALL")  # what was prepared outlasts its transaction, where that has failed
         connection.execute(f"PREPARE asked AS {text}".encode())
         call = f"EXECUTE asked ({arguments})" if names else "EXECUTE asked"
         answer = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {call}".encode()).fetchone()
-        connection.execute("DEALLOCATE asked")
     assert answer is not None
     nodes = [node for tree in answer[0] for node in _nodes(tree["Plan"])]
     scanned = {node["Relation Name"].removeprefix("orchestrator_") for node in nodes if node["Node Type"] == "Seq Scan"}
@@ -190,7 +193,7 @@ def _explain(connection: psycopg.Connection[Any], statement: str) -> _Plan:
 
 
 # What belongs to the whole run, or is counted, is as much as there is.
-_WHOLE = {"ACTIVATIONS", "STATE", "CONTEXT", "EVENTS", "DROP_EVENTS"}
+_WHOLE = {"ACTIVATIONS", "STATE", "CONTEXT", "EVENTS", "DROP_EVENTS", "DROP_LOG"}
 
 
 @pytest.mark.parametrize("name", statements())
@@ -220,5 +223,9 @@ def test_sqlite_reads_by_keys(name: str, tmp_path_factory: pytest.TempPathFactor
         plan = connection.execute(f"EXPLAIN QUERY PLAN {text}", rows or parameters).fetchall()
     finally:
         connection.close()
+    if "awaiting" in name:
+        used = re.findall(r"INDEX (orchestrator_runs_\w+)", str(plan))
+        assert used, plan
+        assert all(index.endswith("_awaiting") for index in used), plan
     scans = {found[1] for *_, line in plan if (found := re.match(r"SCAN (?:orchestrator_)?(\w+)$", line))}
     assert not scans & {"runs", "activations", "values", "timers", "events", "t", "a", "u", "r"}, plan

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from orchestrator.codec import ANY, Shape, decode, encode, restore
+from orchestrator.codec import ANY, Packing, Shape, decode, encode, encode_packed, restore
 from orchestrator.errors import PayloadTooLarge, RemoteError
 from orchestrator.rules import values as texts
 
@@ -60,16 +60,21 @@ class Values:
         return restore(shape, self.plain(key))
 
 
-def encode_value(value: Any, where: str, limit: int) -> str:
+def encode_value(value: Any, where: str, packing: Packing) -> str:
     """Encode a value as stored text. Raises `ValueNotSerializable` or `PayloadTooLarge`, naming `where`."""
-    return texts.own(encode(value, where=where, limit=limit))
+    return texts.own(encode_packed(value, where, packing))
 
 
-def encode_error(error: BaseException, limit: int) -> str:
+def encode_all(values: Mapping[str, Any], packing: Packing) -> dict[str, str]:
+    """Encode state: each key's value as stored text. Raises as `encode_value` does."""
+    return {key: encode_packed(value, f"state[{key!r}]", packing) for key, value in values.items()}
+
+
+def encode_error(error: BaseException, packing: Packing) -> str:
     """Encode an exception as stored text; of one that is too large only the message is stored."""
     # Never refused: the step has failed, and a run that could not store that would hang.
     try:
-        return texts.own(encode(error, where="error", limit=limit))
+        return encode_value(error, "error", packing)
     except PayloadTooLarge:
         cut = RemoteError(str(error)[:_MAX_MESSAGE], name=type(error).__qualname__)
         return texts.own(encode(cut, where="error"))

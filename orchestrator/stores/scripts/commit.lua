@@ -336,7 +336,7 @@ if refused then return refused end
 local awaited = is_awaiting(header)
 local status, settle_count, resource = header.status, header.settle_count, header.resource_id
 begin()
-if change.n[2] + change.n[3] > 0 then -- the change writes the state, which gets a version of its own
+if change.n[3] + change.n[4] > 0 then -- the change writes the state, which gets a version of its own
   header.state_version = string.format('%d:', header.commits) .. (change.by_lease and change.by[2] or change.by[1])
 end
 for _, path in ipairs(change.drop or {}) do remove(path) end

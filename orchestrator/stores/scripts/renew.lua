@@ -5,12 +5,21 @@
 local clock = redis.call('TIME')
 local deadline = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[2])
 local text = redis.call('GET', KEYS[1])
-local header = text and as_header(cjson.decode(text))
+
+-- What cannot be read is lost, and the others are renewed.
+local function read(doc)
+  local readable, found = pcall(cjson.decode, doc)
+  return readable and type(found) == 'table' and found or nil
+end
+
+local known = text and read(text)
+local header = known and as_header(known)
 
 local function renew(path, token)
   if not header then return 'unknown' end
   local doc = redis.call('HGET', KEYS[2], path)
-  local activation = doc and as_activation(cjson.decode(doc), path)
+  local found = doc and read(doc)
+  local activation = found and as_activation(found, path)
   local refusal = lease_refusal(header, activation, path, token)
   if refusal then return refusal end
   activation.deadline, activation.lease = deadline, tonumber(ARGV[2])

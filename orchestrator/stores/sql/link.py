@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from orchestrator.errors import StoreUnavailable
+from orchestrator.errors import StoreRefused, StoreUnavailable
 from orchestrator.host import SystemClock, chance, monotonic
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class Connections(ABC):
         while True:
             try:
                 if not self._ready:
-                    self._prepare()
+                    self._prepare_tables()
                     self._ready = True
                 return self._attempt(work, write)
             except Conflict as error:
@@ -138,10 +138,28 @@ class Connections(ABC):
             # Chance spreads the attempts: those that got into each other's way once would do so again.
             self._clock.sleep((0.5 + chance()) * min(LONGEST, SHORTEST * 2 ** min(attempts, 10)))
 
+    def _prepare_tables(self) -> None:
+        try:
+            self._prepare()
+        except StoreRefused as error:
+            # Nobody has asked for anything yet: whatever is wrong here is wrong with the database.
+            raise self.unavailable("does not work", error.__cause__ or error) from error
+
     def unavailable(self, what: str, error: BaseException) -> StoreUnavailable:
         """Return the error for the caller, which names the store and the reason in one line."""
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return StoreUnavailable(f"The store {self.shown} {what}: {reason}", store=self.shown)
+        return StoreUnavailable(f"The store {self.shown} {what}: {_reason(error)}", store=self.shown)
+
+    def refused(self, error: BaseException) -> StoreRefused:
+        """Return the error for a caller whose request is at fault, and not the store."""
+        return StoreRefused(f"The store {self.shown} does not take the request: {_reason(error)}", store=self.shown)
+
+
+# What the drivers raise before they have asked the database: a number or a text that it has no place for.
+UNWRITABLE = (OverflowError, UnicodeEncodeError)
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 # -- forks ------------------------------------------------------------------------------------------------------------

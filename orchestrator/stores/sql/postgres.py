@@ -27,9 +27,9 @@ from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from orchestrator.errors import PayloadTooLarge
 from orchestrator.stores.sql import queries
-from orchestrator.stores.sql.link import Answer, Conflict, ConnectionLost, Connections, Row, T, Work
+from orchestrator.stores.sql.link import UNWRITABLE, Answer, Conflict, ConnectionLost, Connections, Row, T, Work
 from orchestrator.stores.sql.queries import quoted
-from orchestrator.stores.sql.schema import check_format, upgrade
+from orchestrator.stores.sql.schema import check_format, check_schema_name, upgrade
 
 CONNECT = 5  # seconds
 LOCK = 10  # seconds until a lock is given up and asked for again
@@ -54,6 +54,9 @@ _CONFLICTS = {"40001", "40P01", "55P03"}
 # Shut down, starting, failed over to a server that may not write, timed out: another connection may do.
 _LOSSES = ("08", "57P", "25P03", "25006", "53300")
 _TOO_LARGE = "54"
+# The data or the statement is at fault: bad data, a broken constraint, what is not supported, what does not exist.
+_REFUSALS = ("0A", "21", "22", "23", "42", "44")
+_ENCODINGS = ("UTF8", "SQL_ASCII")  # of databases that take any text; the second takes it unread
 
 
 class _Connection(psycopg.Connection[Any]):
@@ -239,9 +242,12 @@ class PostgresConnections(Connections):
 
     def __init__(self, url: URL, shown: str, schema: str | None) -> None:
         super().__init__(shown)
+        check_schema_name(schema)
         url = url.set(drivername="postgresql+psycopg")
         _, options = url.get_dialect()().create_connect_args(url)
-        self._options: dict[str, Any] = {"connect_timeout": CONNECT, "client_encoding": "UTF8", **_ALIVE, **options}
+        # By its name a DBA tells these connections from those of the application's own tables.
+        own = {"connect_timeout": CONNECT, "client_encoding": "UTF8", "application_name": "orchestrator"}
+        self._options: dict[str, Any] = {**own, **_ALIVE, **options}
         self._schema = schema
         self._dialect = queries.Postgres(schema)
         self._generation = 0  # of connections; those of an older one are closed when they come up
@@ -274,6 +280,7 @@ class PostgresConnections(Connections):
         try:
             connection = self._connect()
             try:
+                self._check_encoding(connection)
                 if not self._is_current(connection):
                     connection.autocommit = False
                     upgrade("postgresql+psycopg", connection, lambda: self._lock_schema(connection))
@@ -284,8 +291,15 @@ class PostgresConnections(Connections):
         except SQLAlchemyError as error:
             raise self._read_error(getattr(error, "orig", None) or error, None) from error
 
+    def _check_encoding(self, connection: _Connection) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in _ENCODINGS:
+            text = f"its encoding is {encoding}, in which not every text can be kept: create the database in UTF8"
+            raise self.unavailable("cannot be used", ValueError(text))
+
     def _is_current(self, connection: _Connection) -> bool:
-        ((exists,),) = connection.execute(self._dialect.statement(queries.EXISTS)).fetchall()
+        named = {"name": self._dialect.full_name("meta")}
+        ((exists,),) = connection.ask(self._dialect.statement(queries.EXISTS), named).fetchall()
         if not exists:
             return False
         found = connection.execute(self._dialect.statement(queries.FORMAT)).fetchone()
@@ -306,6 +320,8 @@ class PostgresConnections(Connections):
             return self._run(connection, work, write)
         except psycopg.Error as error:
             raise self._read_error(error, connection) from error
+        except UNWRITABLE as error:
+            raise self.refused(error) from error
         finally:
             if not connection.is_idle:
                 pooled.invalidate()
@@ -349,6 +365,9 @@ class PostgresConnections(Connections):
             return ConnectionLost(str(error))
         if state.startswith(_TOO_LARGE):
             return PayloadTooLarge(f"PostgreSQL does not take the value: {str(error).splitlines()[0]}")
+        # Without a state it is psycopg's own word, about what it was given.
+        if state.startswith(_REFUSALS) or (not state and isinstance(error, psycopg.DataError)):
+            return self.refused(error)
         return self.unavailable("does not work", error)
 
 

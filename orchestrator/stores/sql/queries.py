@@ -23,7 +23,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 
-from orchestrator.rules.model import StoredStatus
+from orchestrator.rules.model import FINAL, StoredStatus
 from orchestrator.rules.timers import Lane
 from orchestrator.stores.sql.tables import NAMES, OF_A_RUN, PREFIX
 
@@ -154,9 +154,10 @@ FORGET_WORKERS = """DELETE FROM {workers} WHERE namespace = :namespace AND worke
 WORKERS = """SELECT worker FROM {workers} WHERE namespace = :namespace AND until > (SELECT {now})
     ORDER BY worker"""
 
-EXISTS = "SELECT to_regclass('{meta}') IS NOT NULL"
+EXISTS = "SELECT to_regclass(CAST(:name AS TEXT)) IS NOT NULL"
 FORMAT = "SELECT value FROM {meta} WHERE name = 'format'"
 
+_PLACE = "\0"  # no statement has one, nor has a name
 _BRACES = re.compile(r"\{(\w+)([^}]*)\}")
 _PARAMETER = re.compile(r":(\w+)")
 _STATUSES = tuple(status.value for status in StoredStatus)
@@ -165,25 +166,20 @@ _STATUSES = tuple(status.value for status in StoredStatus)
 def list_runs(filters: Collection[str], awaiting: bool = False) -> str:
     """Return the statement for a page of runs, newest first, whose columns `filters` have the given values.
 
-    With `awaiting` only those in which something is awaited: they are few, and have an index of their own.
+    With `awaiting` only those in which something is awaited: each index is there once more, of those alone.
 
     Without a status, the newest of each status are merged: so every list is found by an index that has the status in
     it, and there need be none for every combination. What goes wrong otherwise: the planner takes any index in the
     order of creation, and walks along it in search of a status that no run has.
     """
-    if awaiting:
-        return _PAGE % (_NEWEST % _where(filters, awaiting))
     if "status" in filters:
-        return _PAGE % _newest(filters, ":status")
-    each = " UNION ALL ".join(
-        f"SELECT * FROM ({_newest((*filters, 'status'), quoted_text(status))}) {status}" for status in _STATUSES
+        return _PAGE % (_NEWEST % _where(filters, awaiting))
+    each = (
+        f"SELECT * FROM ({_NEWEST % _where((*filters, 'status'), awaiting, quoted_text(status))}) {status}"
+        for status in _STATUSES
+        if not (awaiting and status in FINAL)
     )
-    return _PAGE % each
-
-
-def _newest(filters: Collection[str], status: str) -> str:
-    where = " AND ".join(f"{name} = {status if name == 'status' else f':{name}'}" for name in filters)
-    return _NEWEST % where
+    return _PAGE % " UNION ALL ".join(each)
 
 
 def count_runs(filters: Collection[str], awaiting: bool = False) -> str:
@@ -191,9 +187,10 @@ def count_runs(filters: Collection[str], awaiting: bool = False) -> str:
     return _COUNT % _where(filters, awaiting)
 
 
-def _where(filters: Collection[str], awaiting: bool) -> str:
+def _where(filters: Collection[str], awaiting: bool, status: str = ":status") -> str:
+    given = (f"{name} = {status if name == 'status' else f':{name}'}" for name in filters)
     # A literal, since the planner does not take a partial index for a parameter.
-    return " AND ".join([*(f"{name} = :{name}" for name in filters), *["awaiting = 1"] * awaiting]) or "true"
+    return " AND ".join([*given, *["awaiting = 1"] * awaiting]) or "true"
 
 
 def quoted_text(text: str) -> str:
@@ -214,16 +211,30 @@ class Dialect(ABC):
     lock_free: str
 
     def __init__(self, schema: str | None = None) -> None:
-        self._place = f"{quoted(schema)}." if schema else ""
+        self.place = f"{quoted(schema)}." if schema else ""
         self._written: dict[str, str] = {}
 
     def write(self, query: str) -> str:
         """Return the statement for this database; written once."""
         written = self._written.get(query)
         if written is None:
-            written = _PARAMETER.sub(lambda found: self.parameter(found[1]), _BRACES.sub(self._word, query))
-            self._written[query] = written
+            written = self._written[query] = self.with_places(self.with_words(query))
         return written
+
+    def with_words(self, query: str) -> str:
+        """Return the statement, with a mark where the name of the schema belongs.
+
+        The name goes in last: whatever it has that looks like a parameter or a word in braces is a part of the name.
+        """
+        return _PARAMETER.sub(lambda found: self.parameter(found[1]), _BRACES.sub(self._word, query))
+
+    def with_places(self, written: str) -> str:
+        """Put the name of the schema in the place of its marks."""
+        return written.replace(_PLACE, self.place)
+
+    def full_name(self, table: str) -> str:
+        """Return the name of a table with that of its schema."""
+        return f"{self.place}{PREFIX}{table}"
 
     def _word(self, found: re.Match[str]) -> str:
         word, arguments = found[1], found[2].split()
@@ -252,7 +263,7 @@ class Dialect(ABC):
         """Return a table's full name."""
         if name not in NAMES:
             raise ValueError(f"no such word: {name}")
-        return f"{self._place}{PREFIX}{name}"
+        return f"{_PLACE}{PREFIX}{name}"
 
     @abstractmethod
     def parameter(self, name: str) -> str:
@@ -346,7 +357,9 @@ class Postgres(Dialect):
         return made
 
     def _with_placeholders(self, query: str, prefix: str = "") -> str:
-        return _PARAMETER.sub(lambda found: f"%({prefix}{found[1]})s", self.write(query).replace("%", "%%"))
+        escaped = self.with_words(query).replace("%", "%%")
+        marked = _PARAMETER.sub(lambda found: f"%({prefix}{found[1]})s", escaped)
+        return marked.replace(_PLACE, self.place.replace("%", "%%"))
 
     def parameter(self, name: str) -> str:
         return f":{name}"

@@ -20,7 +20,7 @@ from orchestrator.rules.mailbox import Mailbox
 from orchestrator.rules.model import AWAITING, Activation, RunHeader
 from orchestrator.rules.replies import REQUEST_MEMORY
 from orchestrator.rules.timers import has_timer, is_swept, place_of
-from orchestrator.stores.common import SLACK, list_header, read_due, read_header
+from orchestrator.stores.common import SLACK, compact_json, list_header, read_activation, read_due, read_header
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql.link import Tx
 
@@ -41,7 +41,7 @@ class Locked:
 
 def encode_name(text: str) -> str:
     """Write a name as it is stored."""
-    return json.dumps(text)[1:-1]
+    return compact_json(text)[1:-1]
 
 
 def decode_name(stored: str) -> str:
@@ -75,9 +75,22 @@ def activation(doc: str) -> Activation:
     return Activation.parse(json.loads(doc))
 
 
+def activation_of(run: str, doc: str) -> Activation:
+    """The activation of this row. Raises `ValueNotReadable`."""
+    return read_activation(decode_name(run), lambda: activation(doc))
+
+
+def readable_activation(doc: str) -> Activation | None:
+    """The activation of a row; None where it cannot be read."""
+    try:
+        return activation(doc)
+    except Exception:  # noqa: BLE001 - whatever stands there instead
+        return None
+
+
 def pack(doc: Mapping[str, Any]) -> str:
     """Return a document as it is stored."""
-    return json.dumps(doc, separators=(",", ":"))
+    return compact_json(doc)
 
 
 def columns(of: RunHeader) -> dict[str, Any]:
@@ -105,8 +118,8 @@ def lock(tx: Tx, run: str, paths: Sequence[str], change: Change | None = None) -
     (_, _, now), *activations = read.fetchall()
     mailbox = Mailbox(*map(decode_name, filter(None, entries.fetchall()[0]))) if entries else Mailbox()
     doc, events, followed_until, settle_awaited_until = found[0] if found else ("", 0, 0, 0)
-    stored = header(doc) if found else None
-    by_path = {one.path: one for one in (activation(doc) for _, _, doc in activations)}
+    stored = header_of(run, doc) if found else None
+    by_path = {one.path: one for one in (activation_of(run, doc) for _, _, doc in activations)}
     reply = replies.fetchall() if replies else []
     remembered = reply[0][0] if reply else None
     return Locked(stored, events, by_path, mailbox, int(now), followed_until, settle_awaited_until, remembered)

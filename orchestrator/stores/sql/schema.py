@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from sqlalchemy.pool import StaticPool
 from orchestrator.errors import StoreUnavailable
 from orchestrator.stores.sql.tables import FIRST_FORMAT, FORMAT, VERSION_TABLE, meta
 
+_MAX_SCHEMA = 63  # bytes; PostgreSQL cuts longer names, and two of them might become one
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
@@ -30,6 +33,12 @@ class _OneAtATime:
 
 
 _alembic = _OneAtATime()
+
+
+def check_schema_name(schema: str | None) -> None:
+    """Raise ValueError for a name that PostgreSQL would not take as it is."""
+    if schema and ("\0" in schema or len(schema.encode("utf-8", "surrogatepass")) > _MAX_SCHEMA):
+        raise ValueError(f"a schema's name has {_MAX_SCHEMA} bytes at most, and no NUL: {schema!r}")
 
 
 def check_format(found: Sequence[Any] | None, shown: str) -> bool:
@@ -65,7 +74,26 @@ def upgrade(driver: str, raw: Any, lock: Callable[[], bool]) -> None:
         connection.commit()
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Alembic from telling each of its plugins to the log, unless the user has set how much it may tell."""
+    logger = logging.getLogger("alembic")
+    before = logger.level
+    logger.setLevel(before or logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _run_scripts(connection: Connection) -> None:
+    with _alembic.lock, _quiet():
+        _run_alembic(connection)
+    connection.execute(meta.delete().where(meta.c.name == "format"))
+    connection.execute(meta.insert().values(name="format", value=FORMAT))
+
+
+def _run_alembic(connection: Connection) -> None:
     # Alembic is slow to import, and nearly every process finds the schema as it should be.
     from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
@@ -78,8 +106,6 @@ def _run_scripts(connection: Connection) -> None:
     def steps(revision: Any, _context: Any) -> Any:
         return scripts._upgrade_revs("head", revision)  # as `alembic upgrade head` does
 
-    with _alembic.lock, EnvironmentContext(config, scripts, fn=steps, destination_rev="head") as environment:
+    with EnvironmentContext(config, scripts, fn=steps, destination_rev="head") as environment:
         environment.configure(connection=connection, version_table=VERSION_TABLE)
         environment.run_migrations()
-    connection.execute(meta.delete().where(meta.c.name == "format"))
-    connection.execute(meta.insert().values(name="format", value=FORMAT))

@@ -8,9 +8,12 @@ keeps its locks by process and loses track of them when a child inherits an open
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL
@@ -19,11 +22,20 @@ from sqlalchemy.exc import DBAPIError
 from orchestrator.errors import PayloadTooLarge
 from orchestrator.host import SystemClock
 from orchestrator.stores.sql import queries
-from orchestrator.stores.sql.link import Answer, Conflict, ConnectionLost, Connections, Row, T, Work
+from orchestrator.stores.sql.link import UNWRITABLE, Answer, Conflict, ConnectionLost, Connections, Row, T, Work
 from orchestrator.stores.sql.schema import check_format, upgrade
 
 BUSY = 5.0  # seconds that SQLite itself waits for another process
-_BUSY_WORDS = ("locked", "busy", "schema has changed")
+_CONFLICTS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_SCHEMA)
+# The data or the statement is at fault.
+_REFUSALS = (
+    sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_CONSTRAINT,
+    sqlite3.SQLITE_MISMATCH,
+    sqlite3.SQLITE_RANGE,
+    sqlite3.SQLITE_MISUSE,
+)
+_OWNER_ONLY = 0o600
 
 
 class SerialConnection:
@@ -49,6 +61,7 @@ class SerialConnection:
 
 def connect(path: str) -> sqlite3.Connection:
     """Open a connection on which no transaction begins or ends by itself."""
+    _make_private(path)
     connection = sqlite3.connect(path, timeout=BUSY, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL").fetchall()
@@ -59,6 +72,17 @@ def connect(path: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _make_private(path: str) -> None:
+    """Make a file that is not there yet for its owner alone: SQLite would let everybody read who may by the umask.
+
+    SQLite gives the files beside it (`-wal`, `-shm`) the same mode. A file that is there keeps the mode it was given.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
+    except OSError:
+        return  # it is there, or SQLite says why it cannot be
 
 
 class _Tx:
@@ -169,6 +193,8 @@ class SqliteConnections(Connections):
             except sqlite3.Error as error:
                 used.close()  # its state is not known
                 raise self._read_error(error) from error
+            except UNWRITABLE as error:
+                raise self.refused(error) from error
 
     def _run(self, connection: sqlite3.Connection, work: Work[T], write: bool) -> T:
         if connection.in_transaction:  # a time limit struck while the last one was being cleaned up
@@ -182,10 +208,24 @@ class SqliteConnections(Connections):
 
     def _read_error(self, error: BaseException) -> Exception:
         text = str(error)
-        if isinstance(error, sqlite3.OperationalError) and any(word in text for word in _BUSY_WORDS):
+        # The last byte is the kind of the error, the others say more of it.
+        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+        if code in _CONFLICTS:
             return Conflict(text)
-        if "too big" in text or "too large" in text:
+        if code == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
             return PayloadTooLarge(f"SQLite does not take the value: {text}")
-        if isinstance(error, sqlite3.OperationalError) and "disk I/O" in text:
+        if code == sqlite3.SQLITE_IOERR:
             return ConnectionLost(text)
+        # Without a code it is Python's own word, about what it was given.
+        if code in _REFUSALS or (not code and isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError)):
+            return self.refused(error)
         return self.unavailable("does not work", error)
+
+
+def has_table(path: Path, name: str) -> bool:
+    """Return True if the file is a database with a table of this name. It is only read."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return bool(connection.execute("select 1 from sqlite_master where name = ?", (name,)).fetchall())
+    except sqlite3.Error:
+        return False

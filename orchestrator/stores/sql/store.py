@@ -63,12 +63,12 @@ class SqlStore:
             found = tx.send(q.HEADER, run=run)
             clock = tx.send(q.CLOCK)
             if stored := found.fetchall():
-                return lambda: rows.header(stored[0][0])
+                return lambda: rows.header_of(run, stored[0][0])
             now = clock.fetchall()[0][0]
             made = replace(header, created_at=now, updated_at=now)
             tx.send(q.INSERT_RUN, run=run, namespace=rows.encode_name(made.namespace), **rows.columns(made))
-            kept = tx.send(q.HEADER, run=run).fetchall()
-            return lambda: rows.header(kept[0][0]) if kept else None
+            kept = tx.send(q.HEADER, run=run)
+            return lambda: next((rows.header(doc) for (doc,) in kept.fetchall()), None)
 
         # Another's run may have stood in the way of the insert, and be deleted before it is read: then once more.
         while (stored := self._connections.change(work)) is None:
@@ -138,18 +138,18 @@ class SqlStore:
     def load(self, run_id: str, paths: Iterable[str] | None = None) -> list[Activation]:
         run = rows.encode_name(run_id)
         if paths is None:
-            return _in_path_order(self._rows(q.ACTIVATIONS, run=run))
-        return _in_path_order(self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
+            return _in_path_order(run, self._rows(q.ACTIVATIONS, run=run))
+        return _in_path_order(run, self._rows(q.ACTIVATIONS_AT, run=run, paths=sorted(set(paths))))
 
     def load_awaiting(
         self, run_id: str, *, below: Sequence[str] | None = None, label: str | None = None
     ) -> list[Activation]:
         run = rows.encode_name(run_id)
         if label is not None:
-            return _in_path_order(self._rows(q.AWAITING_WITH_LABEL, run=run, label=rows.encode_name(label)))
+            return _in_path_order(run, self._rows(q.AWAITING_WITH_LABEL, run=run, label=rows.encode_name(label)))
         if below is None:
-            return _in_path_order(self._rows(q.AWAITING_ACTIVATIONS, run=run))
-        return _in_path_order(self._rows(q.AWAITING_BELOW, run=run, paths=sorted(set(below))))
+            return _in_path_order(run, self._rows(q.AWAITING_ACTIVATIONS, run=run))
+        return _in_path_order(run, self._rows(q.AWAITING_BELOW, run=run, paths=sorted(set(below))))
 
     def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
         wanted = list(dict.fromkeys(ids))
@@ -262,9 +262,10 @@ class SqlStore:
         runs = [rows.encode_name(ref.run_id) for ref in page]
         locks = tx.send(q.LOCK_MANY, runs=sorted(set(runs)))
         found = tx.send(q.READ_PAIRS, runs=runs, paths=[rows.encode_name(ref.path) for ref in page])
-        headers = {(header := rows.header(doc)).run_id: header for _, doc in locks.fetchall()}
+        headers = {rows.decode_name(run): rows.listed_header(run, doc) for run, doc in locks.fetchall()}
         (_, _, _, now), *read = found.fetchall()
-        activations = {(run, path): rows.activation(doc) for _, run, path, doc in read}
+        # One that cannot be read is lost, and the others are renewed.
+        activations = {(run, path): one for _, run, path, doc in read if (one := rows.readable_activation(doc))}
         reasons: dict[LeaseRef, str] = {}
         kept: dict[str, list[Activation]] = {}
         for ref, run in zip(page, runs, strict=True):
@@ -372,8 +373,8 @@ class SqlStore:
         return self._connections.read(work)
 
 
-def _in_path_order(found: Sequence[Any]) -> list[Activation]:
-    return sorted((rows.activation(doc) for (doc,) in found), key=lambda activation: activation.at)
+def _in_path_order(run: str, found: Sequence[Any]) -> list[Activation]:
+    return sorted((rows.activation_of(run, doc) for (doc,) in found), key=lambda activation: activation.at)
 
 
 def _filter(query: RunQuery) -> dict[str, str]:

@@ -55,6 +55,14 @@ def _moment(name: str) -> Column[int]:
     return Column(name, BigInteger, nullable=False, server_default=text("0"))
 
 
+def _index_runs(name: str, *columns: str) -> tuple[Index, Index]:
+    """Return an index of all runs, and the same of those in which something is awaited."""
+    order = (*columns, "status", "created_at", "run_id")
+    where = text("awaiting = 1")
+    few = Index(f"{PREFIX}runs_{name}_awaiting", *order, postgresql_where=where, sqlite_where=where)
+    return Index(f"{PREFIX}runs_{name}", *order), few
+
+
 runs = Table(
     PREFIX + "runs",
     metadata,
@@ -72,16 +80,9 @@ runs = Table(
     _moment("followed_until"),  # readers follow the events until then, so that commits notify them
     _moment("settle_awaited_until"),  # the same for callers that wait for the run to settle
     # Every list is found status by status (`queries.list_runs`).
-    Index(PREFIX + "runs_status", "status", "created_at", "run_id"),
-    Index(PREFIX + "runs_workflow", "workflow_id", "status", "created_at", "run_id"),
-    Index(PREFIX + "runs_resource", "resource_id", "status", "created_at", "run_id"),
-    Index(
-        PREFIX + "runs_awaiting",
-        "created_at",
-        "run_id",
-        postgresql_where=text("awaiting = 1"),
-        sqlite_where=text("awaiting = 1"),
-    ),
+    *_index_runs("status"),
+    *_index_runs("workflow", "workflow_id"),
+    *_index_runs("resource", "resource_id"),
     postgresql_with=_BUSY,
 )
 

@@ -5,26 +5,27 @@ from __future__ import annotations
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from orchestrator.safe_text import masked_url
 from orchestrator.stores.sql.link import Connections
-
-_SECRETS = frozenset({"password", "sslpassword"})
 
 
 def parse_url(url: str) -> URL:
     """Read a URL. Raises ValueError, which does not show it."""
+    hint = "the store's URL cannot be read (it is not shown: it may hold a password)"
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ValueError("the store's URL cannot be read (it is not shown: it may hold a password)") from None
-    if "@" in (parsed.host or ""):  # the end of the password would be shown as the server's name
-        raise ValueError("the store's URL has two '@' before its server: write one that is in a password as %40")
-    return parsed
+        raise ValueError(f"{hint}: write special characters of the password as %40 for @, for example") from None
+    # What follows an `@` or a `/` of the password would be taken for the host or the database, and shown.
+    if "@" in f"{parsed.host or ''}{parsed.database or ''}" and parsed.get_backend_name() != "sqlite":
+        raise ValueError(f"{hint}: write special characters of the password as %40 for @, for example")
+    # What hosts give as DATABASE_URL is libpq's older name of the same.
+    return parsed.set(drivername="postgresql") if parsed.drivername == "postgres" else parsed
 
 
 def hide_secrets(url: URL) -> str:
     """Return the URL as it may be shown."""
-    query = {key: "***" if key in _SECRETS else value for key, value in url.query.items()}
-    return url.set(query=query).render_as_string(hide_password=True)
+    return masked_url(url.render_as_string(hide_password=False))
 
 
 def open_connections(url: URL, shown: str, schema: str | None) -> Connections:

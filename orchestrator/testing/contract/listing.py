@@ -99,7 +99,7 @@ class Listing(Conditions):
         assert found(workflow_id=new_run_id()) == set()
 
     def test_runs_in_which_something_is_awaited_are_found(self, store: Store) -> None:
-        """Whatever else runs beside it, and until the run has ended; also together with other filters."""
+        """Until the run has ended, whatever else runs beside it; also together with other filters."""
         mine, resource = new_run_id(), new_run_id()
         both = (an_activation("0.0"), an_activation("0.1", status=ActivationStatus.SUSPENDED))
         for status in (ActivationStatus.SUSPENDED, ActivationStatus.WAITING, ActivationStatus.PAUSED):
@@ -120,6 +120,28 @@ class Listing(Conditions):
         assert listed(store, awaiting=True, workflow_id=mine) == {other.id}
         store.delete(other.id)
         assert other.id not in {header.run_id for header in store.runs(RunQuery(awaiting=True, limit=10_000))}
+
+    def test_awaiting_runs_are_listed_in_pages_whatever_their_statuses(self, store: Store) -> None:
+        """Newest first; each by the status and the resource that it has now."""
+        mine, one, other = new_run_id(), new_run_id(), new_run_id()
+        runs = []
+        for _ in range(4):
+            made = an_activation("0.0"), an_activation("0.1", status=ActivationStatus.PAUSED)
+            runs.append(StartedRun(store, *made, workflow_id=mine, resource_id=one))
+            self.advance(store, 2)
+        for run, status in zip(runs, ("running", "paused", "suspended", "running"), strict=True):
+            run.commit_request(UpdateRun({"status": status}))
+        StartedRun(store, an_activation("0"), workflow_id=mine, resource_id=one)
+        for query in ({"workflow_id": mine}, {"resource_id": one}, {"workflow_id": mine, "resource_id": one}):
+            pages = [store.runs(RunQuery(awaiting=True, limit=3, offset=offset, **query)) for offset in (0, 3)]
+            assert [[header.run_id for header in page] for page in pages] == [
+                [runs[3].id, runs[2].id, runs[1].id],
+                [runs[0].id],
+            ]
+            assert listed(store, awaiting=True, status="running", **query) == {runs[0].id, runs[3].id}
+        runs[3].commit_request(UpdateRun({"resource_id": other}))
+        assert listed(store, awaiting=True, resource_id=one) == {run.id for run in runs[:3]}
+        assert listed(store, awaiting=True, resource_id=other) == {runs[3].id}
 
     def test_a_run_is_listed_by_the_resource_that_it_has_now(self, store: Store) -> None:
         """A run may get one with its start, another one later, and none again; pages and totals follow."""

@@ -85,16 +85,12 @@ def _runs() -> None:
         *(_moment(name) for name in ("followed_until", "settle_awaited_until")),
         postgresql_with=_BUSY,
     )
-    for name, column in (("status", ()), ("workflow", ("workflow_id",)), ("resource", ("resource_id",))):
-        op.create_index(f"orchestrator_runs_{name}", "orchestrator_runs", [*column, "status", "created_at", "run_id"])
     awaiting = sa.text("awaiting = 1")
-    op.create_index(
-        "orchestrator_runs_awaiting",
-        "orchestrator_runs",
-        ["created_at", "run_id"],
-        postgresql_where=awaiting,
-        sqlite_where=awaiting,
-    )
+    for name, column in (("status", ()), ("workflow", ("workflow_id",)), ("resource", ("resource_id",))):
+        order = [*column, "status", "created_at", "run_id"]
+        op.create_index(f"orchestrator_runs_{name}", "orchestrator_runs", order)
+        few = f"orchestrator_runs_{name}_awaiting"
+        op.create_index(few, "orchestrator_runs", order, postgresql_where=awaiting, sqlite_where=awaiting)
 
 
 def _activations() -> None:
