@@ -102,15 +102,32 @@ def start(
     Raises `InputInvalid`, `PayloadTooLarge`, `ValueNotSerializable`, `StartAlreadyClaimed`, `BrokerUnavailable`.
     """
     with error_context(header), observer.observe_start(header) as observed:
-        change = add_trace(observed, _start_change(executor, workflow, header, begin, delay))
-        answer = _commit_start(executor, header, change, patience)
+        pending = _require_pending(executor, workflow, header, patience)
+        change = add_trace(observed, _start_change(executor, workflow, pending, begin, delay))
+        answer = _commit_start(executor, pending, change, patience)
         if isinstance(answer, Refused):
-            raise _start_error(answer, workflow, header)
+            raise _start_error(answer.header, workflow, header)
         if patience:
             publish(executor, answer)
         else:
-            publish(executor, answer, lambda answer: undoing.undo_start(header, change, answer, new_token()))
+            publish(executor, answer, lambda answer: undoing.undo_start(pending, change, answer, new_token()))
         return answer.header
+
+
+def _require_pending(executor: Executor, workflow: Workflow, header: RunHeader, patience: float) -> RunHeader:
+    """Return the header of the run as pending. Raises `StartAlreadyClaimed` where a start stands."""
+    # One that was read while another start stood may be old: that start may have been undone. An undo of this one puts
+    # back what was read, so it must not be what the other has written.
+    found: RunHeader | None = header
+    for look in range(MAX_LOOKS):
+        if found is not None and found.status in STARTABLE:
+            return found
+        if found is None or (look and is_final(executor, found, undoing.confirm_start(found))):
+            break
+        found = executor.services.retry_while_unavailable(
+            lambda: executor.store.header(header.run_id), patience, interruptions=0
+        )
+    raise _start_error(found, workflow, header)
 
 
 def _start_change(executor: Executor, workflow: Workflow, header: RunHeader, begin: StartOptions, delay: int) -> Change:
@@ -125,7 +142,7 @@ def _start_change(executor: Executor, workflow: Workflow, header: RunHeader, beg
     state = _initial_state(workflow, with_text_keys(begin.state or {}, "state"))
     # The hook comes before the commit, so that a run whose hook raises stays pending. If two callers start the same
     # run at once, both call it.
-    if header.status in STARTABLE and workflow.on_start is not None:
+    if workflow.on_start is not None:
         info = started_info(executor.owner, workflow, header, given, state, executor.contexts.protect(context))
         on_start = workflow.on_start
         call_hook(lambda: on_start(info), executor.services.signs)
@@ -160,10 +177,10 @@ def _initial_state(workflow: Workflow, given: Mapping[str, Any]) -> dict[str, An
     return {**given, **view_of_state(workflow.definition, given)} if workflow.state is not None else dict(given)
 
 
-def _start_error(answer: Refused, workflow: Workflow, header: RunHeader) -> Exception:
-    if answer.header is None:
+def _start_error(found: RunHeader | None, workflow: Workflow, header: RunHeader) -> Exception:
+    if found is None:
         return RunNotFound(f"there is no run {header.run_id!r}", run_id=header.run_id, workflow_id=workflow.id)
-    status = answer.header.status
+    status = found.status
     text = f"run {header.run_id!r} has been started before (it is {status}): create another run"
     return StartAlreadyClaimed(text, run_id=header.run_id, workflow_id=workflow.id, actual_status=status)
 

@@ -216,6 +216,27 @@ def test_who_was_told_that_the_run_is_started_was_told_the_truth() -> None:
         assert run.submit(1).status == "running"
 
 
+def test_who_had_seen_a_start_that_was_undone_meanwhile_leaves_nothing_of_either() -> None:
+    """Its own start is undone to the pending run, and not to the run that it had seen running."""
+    inner = MemoryStore()
+    store: Any = Between(inner)
+    with away(store, broker_away="refuse") as orchestrator:
+        run = orchestrator.create_run(counting)
+        pending = dump(inner, run.run_id)
+        seen: list[Any] = []
+        store.then = lambda: seen.append(run.header())
+        with pytest.raises(BrokerUnavailable):
+            run.submit(1)
+        (started,) = seen
+        assert started.status == "running"
+        late = orchestrator.get_run(run.run_id)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(late, "header", lambda: started)
+            with pytest.raises(BrokerUnavailable):
+                late.submit(2)
+        assert dump(inner, run.run_id) == pending
+
+
 def test_who_was_told_that_the_step_is_resumed_was_told_the_truth() -> None:
     """In the same way; whether it had seen the step suspended or not."""
     for refusal, look in ((RunNotSuspended, False), (ResumeAlreadyClaimed, True)):

@@ -17,6 +17,7 @@ from orchestrator.definitions.run_info import RunInfo
 from orchestrator.engine.read.value_reader import Values, decode_all
 from orchestrator.engine.settings import BROKER_AWAY
 from orchestrator.rules.model import FINAL, Activation, ActivationStatus, is_report
+from orchestrator.rules.transitions import LIVE
 from tests.simulation.schedules import callers
 from tests.simulation.schedules.callers import RUN, Caller, Told
 from tests.simulation.schedules.cluster import SETTINGS, Cluster
@@ -150,7 +151,7 @@ class Schedule:
             Caller(cluster, "restarter", callers.restarts(told))
 
     def _is_over(self) -> bool:
-        return self._status() in FINAL and not any(is_report(one.path) and one.live for one in self._activations())
+        return self._status() in FINAL and not any(is_report(one.path) and one.status in LIVE for one in self._activations())
 
     def _activations(self) -> list[Activation]:
         return self.cluster.store.load(RUN)
@@ -182,7 +183,7 @@ class Schedule:
         yield from self._judge_events()
         if self.program.has_hook:
             yield from self.hook.judge(header, self.told)
-        yield from judge_reports(self.cluster, header, self._read(header.output))
+        yield from judge_reports(self.cluster, header, self._read(header.output) if header.status == "success" else None)
         yield from self._judge_rest()
 
     def _judge_callers(self) -> Iterator[str]:
