@@ -56,7 +56,8 @@ def test_a_store_of_several_apps_keeps_its_first_channel(tmp_path: Path) -> None
     apps = [an_app(), an_app()]
     channels = []
     for app in apps:
-        with Orchestrator(app, store=store):
+        with Orchestrator(app, store=store) as orchestrator:
+            assert orchestrator.client.store  # the first use, by which it is composed
             channels.append(store._wakeups)
     assert isinstance(channels[0], BrokerWakeups)
     assert channels[0] is channels[1]
