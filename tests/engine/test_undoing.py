@@ -89,9 +89,9 @@ def suspended(store: Any, flow: Workflow = asking) -> Iterator[Run]:
 
 
 def dump(store: MemoryStore, run_id: str) -> Any:
-    """All that is stored of a run, but for what counts its commits."""
+    """All that is stored of a run, but for what counts its commits, or tells one writing of its state from another."""
     run = store._runs[run_id]
-    header = replace(run.header, commits=0, updated_at=0, last_request_id="", last_reply="")
+    header = replace(run.header, commits=0, updated_at=0, last_request_id="", last_reply="", state_version="")
     activations = {path: replace(one, seq=0) for path, one in run.activations.items()}
     kept = dict(run.values), dict(run.state), dict(run.context), [event.doc for event in run.events]
     return header, activations, *kept, store._timers.copy()
