@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import signal
 import subprocess
 import sys
@@ -42,17 +43,25 @@ class Gate:
 
 def test_a_restart_takes_the_claims_of_live_workers_away() -> None:
     """What they still do is not recorded, though it has run."""
-    gate, store = Gate(), MemoryStore()
-    with (
-        Orchestrator(store=store, workflows=[gate.workflow()]) as busy,
-        Orchestrator(store=store, workflows=[gate.workflow()]) as other,
-    ):
+    store, opened = MemoryStore(), (threading.Event(), threading.Event())
+    calls: queue.Queue[bool] = queue.Queue()
+
+    def work(number: int, ctx: Context[Any]) -> int:
+        calls.put(ctx.restarted)
+        assert opened[ctx.restarted].wait(PATIENCE)
+        return number + ctx.restarted
+
+    flow = Workflow("gated", input=int).then(step(work)).commit()
+    with Orchestrator(store=store, workflows=[flow]) as busy, Orchestrator(store=store, workflows=[flow]) as other:
         run = busy.create_run("gated").submit(1)
-        assert gate.begun.wait(PATIENCE)
-        assert other.get_run(run.run_id).restart().result == "second"
-        gate.opened.set()
-    assert run.result().result == "second"
-    assert gate.calls == [False, True]
+        assert calls.get(timeout=PATIENCE) is False
+        again = other.get_run(run.run_id).submit_restart()
+        assert calls.get(timeout=PATIENCE) is True
+        opened[0].set()
+        busy.close()  # the attempt of its own has ended
+        assert run.status == "running"
+        opened[1].set()
+        assert again.result(timeout=PATIENCE).result == 2
 
 
 def test_a_run_that_is_at_work_is_not_deleted() -> None:
@@ -67,6 +76,22 @@ def test_a_run_that_is_at_work_is_not_deleted() -> None:
         orchestrator.runs.delete(run.run_id)
         assert orchestrator.runs.get(run.run_id) is None
         gate.opened.set()
+
+
+def test_a_step_that_has_failed_leaves_its_request_context_and_no_state() -> None:
+    """The hooks see it."""
+    told: list[Any] = []
+
+    def write(data: Any, ctx: Context[Any]) -> None:
+        ctx.set_state({"noted": 1})
+        ctx.request_context["noted"] = 1
+        raise ValueError("on purpose")
+
+    flow = Workflow("failing", on_error=lambda info: told.append((info.state, info.request_context["noted"])))
+    flow = flow.then(step(write)).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        assert orchestrator.create_run(flow).start(None).status == "failed"
+    assert told == [({}, 1)]
 
 
 def test_a_run_goes_on_with_the_new_body_of_a_function() -> None:
