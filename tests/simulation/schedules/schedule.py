@@ -151,7 +151,9 @@ class Schedule:
             Caller(cluster, "restarter", callers.restarts(told))
 
     def _is_over(self) -> bool:
-        return self._status() in FINAL and not any(is_report(one.path) and one.status in LIVE for one in self._activations())
+        return self._status() in FINAL and not any(
+            is_report(one.path) and one.status in LIVE for one in self._activations()
+        )
 
     def _activations(self) -> list[Activation]:
         return self.cluster.store.load(RUN)
@@ -183,7 +185,9 @@ class Schedule:
         yield from self._judge_events()
         if self.program.has_hook:
             yield from self.hook.judge(header, self.told)
-        yield from judge_reports(self.cluster, header, self._read(header.output) if header.status == "success" else None)
+        yield from judge_reports(
+            self.cluster, header, self._read(header.output) if header.status == "success" else None
+        )
         yield from self._judge_rest()
 
     def _judge_callers(self) -> Iterator[str]:
