@@ -48,8 +48,10 @@ def test_a_wide_foreach_starts_its_items_in_pieces(concurrency: int) -> None:
         result = orchestrator.create_run(flow).start(list(range(COUNT)), timeout=60)
     assert result.result == [2 * x for x in range(COUNT)]
     pieces = Counter(count for count in store.started if count > 1)
-    assert set(pieces) <= {MAX_STARTED, (min(concurrency, COUNT)) % MAX_STARTED}
-    assert pieces[MAX_STARTED] == min(concurrency, COUNT) // MAX_STARTED
+    assert max(pieces) == MAX_STARTED
+    # Items that end meanwhile start others by themselves, so the last pieces may be smaller than they would be.
+    assert 2 <= pieces[MAX_STARTED] <= min(concurrency, COUNT) // MAX_STARTED
+    assert pieces.total() <= min(concurrency, COUNT) // MAX_STARTED + 1
 
 
 def test_an_item_that_fails_ends_a_wide_foreach() -> None:
