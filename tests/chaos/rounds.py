@@ -116,15 +116,16 @@ def _strike_in_lane(site: faults.Site, form: Form, kinds: list[str]) -> list[fau
 def _wait_until_quiet(setup: Setup, orchestrator: Orchestrator, patience: float) -> None:
     """Wait until every run is where it has to be, or until patience is over."""
     end = time.monotonic() + patience
-    waiting = _planned(setup)
+    waiting = True
     while waiting and time.monotonic() < end:
         time.sleep(0.5)
         made = calls.read(setup.calls)
-        waiting = [planned for planned in waiting if not _is_quiet(planned, orchestrator, made)]
+        # All of them each time: a starter that was killed comes back, and may start one more.
+        waiting = any(not _is_quiet(planned, orchestrator, made) for planned in _planned(setup))
         known = {(call.caller, call.run) for call in made if call.is_definite}
         # A starter has yet to come back for the call that it was killed in.
         opened = [call.run for call in made if call.verb == "start" and (call.caller, call.run) not in known]
-        waiting = waiting or [setup.run_of(run) for run in opened]
+        waiting = waiting or bool(opened)
 
 
 def _is_quiet(planned: PlannedRun, orchestrator: Orchestrator, made: list[calls.Call]) -> bool:
