@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 
 import pytest
 
@@ -84,7 +83,8 @@ def test_an_event_costs_the_same_however_many_there_are(url: str) -> None:
             began = time.perf_counter()
             run.send_event("done", n)
             took.append(time.perf_counter() - began)
-        assert median(took[-100:]) < 3 * median(took[50:150])
+        # The fastest: how busy the machine is shows in all others.
+        assert min(took[-100:]) < 3 * min(took[50:150])
 
 
 def test_a_full_mailbox_refuses_with_the_bound_and_the_remedy(url: str) -> None:

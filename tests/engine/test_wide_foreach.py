@@ -44,7 +44,8 @@ def test_a_wide_foreach_starts_its_items_in_pieces(concurrency: int) -> None:
     """Its result is what it would be otherwise."""
     flow = Workflow("wide", input=list[int]).foreach(double, concurrency=concurrency).commit()
     store = Counting()
-    with Orchestrator(store=store, workflows=[flow]) as orchestrator:
+    # In one thread, so that no item ends between two pieces and starts one of the next.
+    with Orchestrator(store=store, workflows=[flow], local_threads=0) as orchestrator:
         result = orchestrator.create_run(flow).start(list(range(COUNT)), timeout=60)
     assert result.result == [2 * x for x in range(COUNT)]
     pieces = Counter(count for count in store.started if count > 1)
@@ -52,6 +53,17 @@ def test_a_wide_foreach_starts_its_items_in_pieces(concurrency: int) -> None:
     # Items that end meanwhile start others by themselves, so the last pieces may be smaller than they would be.
     assert 2 <= pieces[MAX_STARTED] <= min(concurrency, COUNT) // MAX_STARTED
     assert pieces.total() <= min(concurrency, COUNT) // MAX_STARTED + 1
+
+
+def test_items_that_end_while_others_are_still_to_start_take_their_part_of_them() -> None:
+    """Each item runs once, and no commit starts more than it may."""
+    flow = Workflow("wide", input=list[int]).foreach(double, concurrency=COUNT).commit()
+    store = Counting()
+    with Orchestrator(store=store, workflows=[flow]) as orchestrator:
+        result = orchestrator.create_run(flow).start(list(range(COUNT)), timeout=60)
+    assert result.result == [2 * x for x in range(COUNT)]
+    assert max(store.started) == MAX_STARTED
+    assert sum(count for count in store.started if count > 1) <= COUNT
 
 
 def test_an_item_that_fails_ends_a_wide_foreach() -> None:
