@@ -33,6 +33,7 @@ class Told:
         self.starts: list[str] = []  # of each caller whose start was accepted, its name
         self.resumes: list[tuple[str, int]] = []  # of each resume that was accepted, the step and its data
         self.sent: list[int] = []  # the data of events whose sending was accepted
+        self.unknown: set[object] = set()  # what was tried and may have been accepted, although nobody was told so
         self.reopened = 0  # requests that have let the run go on, or may have
         self.canceled = False
         self.restarts = 0
@@ -72,15 +73,20 @@ def starts(given: int, told: Told, name: str) -> Callable[[Caller], None]:
         fresh = RunHeader(
             run_id=RUN, workflow_id=workflow.id, fingerprint=workflow.compiled.fingerprint, runtime="celery"
         )
+        is_first = name not in told.unknown
         while True:
             try:
                 header = executor.store.create(fresh)
+                told.unknown.add(name)  # at once: the caller may not live to know it
                 client_ops.start(executor, workflow, header, StartOptions(given, {"by": name}))
                 told.starts.append(name)
                 return
             except StartAlreadyClaimed:
+                if is_first:
+                    told.unknown.remove(name)
                 return
             except AWAY:
+                is_first = False
                 caller.cluster.hub.pause(0.5)
 
     return wish
@@ -95,12 +101,14 @@ def resumes(program: Program, told: Told, number: int) -> Callable[[Caller], Non
                 continue
             for id_, ids in program.suspends.items():
                 data = caller.cluster.number() * 1000 + number
-                told.reopened += 1  # at once: the caller may not live to say so
+                told.reopened += 1
+                told.unknown.add(data)
                 try:
                     client_ops.resume(caller.executor, header, data, Target(ids), {})
                     told.resumes.append((id_, data))
                 except (RunNotSuspended, StepNotSuspended, ResumeAlreadyClaimed, ResumeAmbiguous):
                     told.reopened -= 1
+                    told.unknown.remove(data)
                     caller.cluster.hub.pause(0.1)
                 except AWAY:
                     caller.cluster.hub.pause(0.1)
@@ -119,6 +127,7 @@ def sends(told: Told, numbers: list[int]) -> Callable[[Caller], None]:
             data = numbers[0]
             numbers[0] += 1  # whether it arrives may stay unknown: another number, so that nothing is the same twice
             told.reopened += 1
+            told.unknown.add(data)
             try:
                 event_ops.send_event(caller.executor, header, "news", data)
                 told.sent.append(data)

@@ -47,6 +47,7 @@ _ANYWHERE = (
     "stall",
     "delay",
     "store away",
+    "store gone",
     "broker away",
     "backend away",
     "clock back",
@@ -76,10 +77,12 @@ class Cluster:
         self.messages: list[Message] = []
         self.idle: list[Actor] = []
         self.store_back = self.broker_back = self.backend_back = 0  # the moments from which they are there
+        self.gone_until = 0  # the moment from which the store may be away again
         self.is_calm = False  # no fault strikes any more
         self.results: dict[str, tuple[str, Any]] = {}  # in the result backend: by the run's id, its status and result
         self.begun: Counter[str] = Counter()  # calls of steps, by their idempotency keys
         self.losses: Counter[str] = Counter()  # the same, of those whose worker a fault has hit
+        self.hits: Counter[str] = Counter()  # claims whose holder a fault has hit, by the same keys
         self.story: list[str] = []
         self._numbers = 0
 
@@ -129,6 +132,7 @@ class Cluster:
             for one in self.store.load(delivery.run_id) if header else ():
                 if is_claim_of(one, mark) and header is not None:
                     key = idempotency_key(header, one)
+                    self.hits[key] += 1
                     self.losses[key] += not begun_only or self.begun[key] > 0
 
 
@@ -187,8 +191,11 @@ class Process:
                 hub.stall(self.actors, cluster.faults.seconds(faults.STALL))
             case "delay":
                 hub.pause(cluster.faults.seconds(faults.DELAY))
-            case "store away":
+            case "store away" if hub.now > cluster.gone_until:
                 cluster.store_back = hub.now + round(1000 * cluster.faults.seconds(faults.STORE_AWAY))
+            case "store gone" if hub.now > cluster.store_back + faults.APART:
+                cluster.store_back = hub.now + round(1000 * cluster.faults.seconds(faults.STORE_GONE))
+                cluster.gone_until = cluster.store_back + faults.APART
             case "broker away":
                 cluster.broker_back = hub.now + round(1000 * cluster.faults.seconds(faults.BROKER_AWAY))
             case "backend away":

@@ -13,6 +13,7 @@ KINDS: Mapping[str, int] = {
     "stall": 1,  # a process stands still for longer than a lease, and goes on
     "delay": 2,  # one line of a process stands still for a while
     "store away": 2,  # nobody reaches the store for some seconds
+    "store gone": 1,  # nobody reaches it for almost as long as a lease
     "lost answer": 3,  # a call is carried out, and who made it hears nothing
     "resent": 3,  # a call is carried out, and made again when others have had their turns
     "broker away": 2,  # nobody reaches the broker for some seconds
@@ -34,6 +35,10 @@ FORGIVES = 2  # workers that a step may lose; it fails with the third
 # still hold, so that whatever runs twice without a loss is a fault of the engine.
 DELAY = (0.1, 0.9)
 STORE_AWAY = (0.2, 2.5)
+# Leases may end meanwhile, and yet nobody must take a claim from its holder: who lives renews it soon. What a store call
+# waits for at most is a lease, so that no other outage may come close to this one.
+STORE_GONE = (4.2, 4.9)
+APART = 8_000  # ms
 BROKER_AWAY = (0.2, 9.0)
 BACKEND_AWAY = (0.2, 9.0)
 LAST_MOMENTS = (0.0, 0.3)

@@ -85,6 +85,7 @@ class Schedule:
         self.calls: Counter[str] = Counter()  # by the step's id
         self.keys: defaultdict[str, set[str]] = defaultdict(set)  # of a step's id, those that it was called with
         self.answers: dict[str, int] = {}
+        self.early: list[str] = []  # violations that were seen before the end
         self._starters = die.choice((1, 1, 2))
         self._fixers = die.choice((1, 1, 2, 3))
         self._is_canceled = die.random() < 0.08
@@ -100,6 +101,8 @@ class Schedule:
         self.keys[id_].add(key)
         self.cluster.begun[key] += 1
         self.cluster.losses[key] += process.is_doomed
+        if ctx.restarted and not self.cluster.hits[key] + self.told.restarts:
+            self.early.append(f"{key} of {id_} was told that it is called again, and no worker was lost")
         if ctx.resumed:
             self.answers.setdefault(id_, ctx.resume_data)
         self.cluster.note(f"{process.name} calls {id_} ({key}, attempt {ctx.retry_count})")
@@ -175,6 +178,7 @@ class Schedule:
     def _judge(self) -> Iterator[str]:
         header = self.cluster.store.header(RUN)
         assert header is not None
+        yield from self.early
         yield from self._judge_callers()
         if self.told.canceled or header.status == "canceled":
             if not (self._is_canceled and header.status == "canceled"):
@@ -197,6 +201,11 @@ class Schedule:
         for id_, data in self.told.resumes:
             if id_ in self.answers and self.answers[id_] != data:
                 yield f"a resume of {id_} with {data} was accepted, and it got {self.answers[id_]}"
+        if state.get("by") not in self.told.unknown:
+            yield f"{state} has started the run, and was told that it has not"
+        for data in (*self.answers.values(), *self._heard().values()):
+            if data not in self.told.unknown:
+                yield f"{data} has arrived, and whoever has given it was told that it has not"
 
     def _judge_result(self, header: Any) -> Iterator[str]:
         answers = {**self.answers, **self._heard()}
