@@ -169,7 +169,8 @@ class Process:
         cluster, hub = self.cluster, self.cluster.hub
         if not self.is_alive:
             raise Killed
-        kind = cluster.strike(*_ANYWHERE, *kinds)
+        # Those that strike here alone have a chance of their own: there are few places for each.
+        kind = (kinds and cluster.strike(*kinds)) or cluster.strike(*_ANYWHERE)
         if kind:
             cluster.note(f"! {kind}, at {self.name}")
         match kind:

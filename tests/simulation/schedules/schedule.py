@@ -101,6 +101,7 @@ class Schedule:
         self.keys[id_].add(key)
         self.cluster.begun[key] += 1
         self.cluster.losses[key] += process.is_doomed
+        self.cluster.hits[key] += process.is_doomed
         if ctx.restarted and not self.cluster.hits[key] + self.told.restarts:
             self.early.append(f"{key} of {id_} was told that it is called again, and no worker was lost")
         if ctx.resumed:
