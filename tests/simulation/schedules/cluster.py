@@ -41,7 +41,8 @@ SETTINGS = {
 WRITES = frozenset(
     {"create", "claim", "commit", "commit_many", "renew", "set_aside", "acquire_sweep", "heartbeat", "delete"}
 )
-_ANYWHERE = ("kill", "kill child", "stall", "delay", "store away", "store gone", "broker away", "backend away", "clock back", "clock on")
+_AWAY = ("store away", "store gone", "broker away", "backend away")
+_ANYWHERE = ("kill", "kill child", "stall", "delay", *_AWAY, "clock back", "clock on")
 INSTANT = frozenset({"now", "workers"})  # not worth a turn of others
 
 

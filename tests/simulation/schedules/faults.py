@@ -36,8 +36,8 @@ FORGIVES = 2  # workers that a step may lose; it fails with the third
 # still hold, so that whatever runs twice without a loss is a fault of the engine.
 DELAY = (0.1, 0.9)
 STORE_AWAY = (0.2, 2.5)
-# Leases may end meanwhile, and yet nobody must take a claim from its holder: who lives renews it soon. What a store call
-# waits for at most is a lease, so that no other outage may come close to this one.
+# Leases may end meanwhile, and yet nobody must take a claim from its holder: who lives renews it soon. A store call
+# waits for a lease at most, so that no other outage may come close to this one.
 STORE_GONE = (4.2, 4.9)
 APART = 8_000  # ms
 BROKER_AWAY = (0.2, 9.0)
