@@ -130,6 +130,11 @@ def chaos(*arguments: str) -> None:
     in_venv("-m", "pytest", "-m", "chaos", *arguments)
 
 
+def simulate(*arguments: str) -> None:
+    """Run the real engine through seeded schedules of turns and faults; `--schedules N` says how many."""
+    in_venv("-m", "tests.simulation.schedules", *arguments)
+
+
 def lint(*_: str) -> None:
     """Check style, formatting and the layers."""
     in_venv("-m", "ruff", "check", ".")
@@ -187,7 +192,10 @@ def clean(*_: str) -> None:
 
 TARGETS = {
     function.__name__.replace("_", "-"): function
-    for function in (install, demo, test, lint, typecheck, bench, bench_quick, chaos, docs, flower_shots, clean)
+    for function in (
+        *(install, demo, test, lint, typecheck, bench, bench_quick),
+        *(chaos, simulate, docs, flower_shots, clean),
+    )
 }
 
 

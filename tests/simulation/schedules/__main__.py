@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 from tests.simulation.schedules.schedule import Verdict, run_schedule, shrink
@@ -85,8 +86,9 @@ def main() -> int:
         return 0
     report, last, shown = Report(), options.seed + options.schedules, time.monotonic()
     chunks = [range(at, min(at + _CHUNK, last)) for at in range(options.seed, last, _CHUNK)]
-    with multiprocessing.get_context("fork").Pool(options.jobs) as pool:
-        for part in pool.imap_unordered(go_through, chunks):
+    # Of an executor, because it says so where one of its processes dies: a pool would wait for it for ever.
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("fork")) as pool:
+        for part in pool.map(go_through, chunks):
             report.add_all(part)
             if time.monotonic() - shown > 60:
                 print(f"{report.schedules:,} schedules, {len(report.violations)} violations", flush=True)

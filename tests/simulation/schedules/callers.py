@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from orchestrator.engine import client_ops, event_ops, restart
@@ -99,7 +100,9 @@ def resumes(program: Program, told: Told, number: int) -> Callable[[Caller], Non
         while (header := caller.until_settled()) is None or header.status not in FINAL:
             if header is None or header.status == "pending":
                 continue
-            for id_, ids in program.suspends.items():
+            wanted = deque(program.suspends.items())
+            wanted.rotate(number)  # so that two resume different steps at once
+            for id_, ids in wanted:
                 data = caller.cluster.number() * 1000 + number
                 told.reopened += 1
                 told.unknown.add(data)

@@ -41,18 +41,8 @@ SETTINGS = {
 WRITES = frozenset(
     {"create", "claim", "commit", "commit_many", "renew", "set_aside", "acquire_sweep", "heartbeat", "delete"}
 )
-_ANYWHERE = (
-    "kill",
-    "kill child",
-    "stall",
-    "delay",
-    "store away",
-    "store gone",
-    "broker away",
-    "backend away",
-    "clock back",
-    "clock on",
-)
+_AWAY = ("store away", "store gone", "broker away", "backend away")
+_ANYWHERE = ("kill", "kill child", "stall", "delay", *_AWAY, "clock back", "clock on")
 INSTANT = frozenset({"now", "workers"})  # not worth a turn of others
 
 
@@ -180,7 +170,8 @@ class Process:
         cluster, hub = self.cluster, self.cluster.hub
         if not self.is_alive:
             raise Killed
-        kind = cluster.strike(*_ANYWHERE, *kinds)
+        # Those that strike here alone have a chance of their own: there are few places for each.
+        kind = (kinds and cluster.strike(*kinds)) or cluster.strike(*_ANYWHERE)
         if kind:
             cluster.note(f"! {kind}, at {self.name}")
         match kind:

@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestrator.definitions.run_info import RunInfo
 from orchestrator.rules.events import EventType
-from orchestrator.rules.model import FINAL, RunHeader
+from orchestrator.rules.model import FINAL, RunHeader, is_report
+from orchestrator.rules.transitions import LIVE
 from tests.simulation.schedules.callers import RUN, Told
 from tests.simulation.schedules.cluster import Cluster
 from tests.simulation.schedules.faults import LOSES
@@ -60,9 +61,14 @@ class Hook:
         return Counter(one.doc["status"] for one in found if one.doc["type"] == EventType.WORKFLOW_FINISH)
 
 
-def judge_reports(cluster: Cluster, header: RunHeader, result: Any) -> Iterator[str]:
+def is_telling(cluster: Cluster) -> bool:
+    """Tell whether somebody has still to be told of an end."""
+    return any(is_report(one.path) and one.status in LIVE for one in cluster.store.load(RUN))
+
+
+def judge_reports(cluster: Cluster, header: RunHeader, output: Any) -> Iterator[str]:
     """The result backend has the end of the run, and nothing was given up."""
-    found = cluster.results.get(RUN)
+    found, result = cluster.results.get(RUN), output if header.status == "success" else None
     if header.status in FINAL and found != (header.status, result):
         yield f"the result backend has {found}, and the run is {header.status} with {result}"
     if any(one.doc["type"] == EventType.REPORT_FAILED for one in cluster.store.events(RUN, limit=100_000)):

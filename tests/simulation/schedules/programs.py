@@ -304,11 +304,11 @@ class Maker:
         chance = self._die.random()
         if chance < 0.15:
             made.fails = self._die.randint(1, 2)
-        elif chance < 0.3 and len(self._suspends) < 2:
+        elif chance < 0.35 and len(self._suspends) < 4:
             made.suspends = True
             self._suspends[made.id] = [*inside, made.id]
-        elif chance < 0.33 and alone:
+        elif chance < 0.38 and alone:
             made.bails = True
-        elif chance < 0.36 and alone:
+        elif chance < 0.41 and alone:
             made.hopeless, made.has_spare = True, False
         return made

@@ -16,13 +16,12 @@ from orchestrator import host
 from orchestrator.definitions.run_info import RunInfo
 from orchestrator.engine.read.value_reader import Values, decode_all
 from orchestrator.engine.settings import BROKER_AWAY
-from orchestrator.rules.model import FINAL, Activation, ActivationStatus, is_report
-from orchestrator.rules.transitions import LIVE
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus
 from tests.simulation.schedules import callers
 from tests.simulation.schedules.callers import RUN, Caller, Told
 from tests.simulation.schedules.cluster import SETTINGS, Cluster
 from tests.simulation.schedules.faults import Faults
-from tests.simulation.schedules.hooks import Hook, judge_reports
+from tests.simulation.schedules.hooks import Hook, is_telling, judge_reports
 from tests.simulation.schedules.hub import Hub, HubHost, Killed
 from tests.simulation.schedules.programs import Add, Maker, Program
 
@@ -101,6 +100,7 @@ class Schedule:
         self.keys[id_].add(key)
         self.cluster.begun[key] += 1
         self.cluster.losses[key] += process.is_doomed
+        self.cluster.hits[key] += process.is_doomed
         if ctx.restarted and not self.cluster.hits[key] + self.told.restarts:
             self.early.append(f"{key} of {id_} was told that it is called again, and no worker was lost")
         if ctx.resumed:
@@ -154,12 +154,7 @@ class Schedule:
             Caller(cluster, "restarter", callers.restarts(told))
 
     def _is_over(self) -> bool:
-        return self._status() in FINAL and not any(
-            is_report(one.path) and one.status in LIVE for one in self._activations()
-        )
-
-    def _activations(self) -> list[Activation]:
-        return self.cluster.store.load(RUN)
+        return self._status() in FINAL and not is_telling(self.cluster)
 
     def _status(self) -> str:
         header = self.cluster.store.header(RUN)
@@ -189,9 +184,7 @@ class Schedule:
         yield from self._judge_events()
         if self.program.has_hook:
             yield from self.hook.judge(header, self.told)
-        yield from judge_reports(
-            self.cluster, header, self._read(header.output) if header.status == "success" else None
-        )
+        yield from judge_reports(self.cluster, header, self._read(header.output))
         yield from self._judge_rest()
 
     def _judge_callers(self) -> Iterator[str]:
