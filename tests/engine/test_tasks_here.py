@@ -124,7 +124,7 @@ def test_a_name_that_a_task_has_already_is_told_of(caplog: pytest.LogCaptureFixt
     known, unknown = (Celery(name, broker="memory://", set_as_current=False) for name in ("known", "unknown"))
     flow = Workflow("charge", input=int).then(stubborn).commit()
     for one in (known, unknown):
-        one.task(name="charge")(charge)
+        one.task(name="charge", shared=False)(charge)  # else every app of later tests has it
     known.finalize()
     with pytest.raises(ValueError, match="a task named 'charge' already"):
         Orchestrator(known, store=MemoryStore(), workflows=[flow])
