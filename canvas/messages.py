@@ -21,7 +21,7 @@ log = logging.getLogger("orchestrator")
 STEP_TASK = "orchestrator.step"
 FORMAT = 1
 _MAX_SEQ = 2**53
-_PATH = re.compile(r"([0-9]{1,9}(\.[0-9]{1,9})*)?")
+_PATH = re.compile(r"(-?[0-9]{1,9}(\.[0-9]{1,9})*)?")  # a report's is below zero
 HEADER = "orchestrator"  # the name of the envelope among the message's headers
 
 _TASK_OPTIONS = (

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from orchestrator import Orchestrator, Run, Workflow, step
+from orchestrator import Orchestrator, Run, RunInfo, Workflow, step
 from orchestrator.canvas.messages import HEADER, STEP_TASK
+from orchestrator.rules.model import Report, report_path
+from tests.vendor import wait_until
 
 
 @step
@@ -37,8 +39,16 @@ class Worker:
         flow = Workflow("flow").then(plain).commit()
         charging = Workflow("charging").then(charge).commit()
         refunding = Workflow("refunding").then(refund).commit()
-        self.orchestrator = Orchestrator(self.app, store="memory://", workflows=[flow, charging, refunding])
+        telling = Workflow("telling", on_finish=self.fail_first).then(plain).commit()
+        flows = [flow, charging, refunding, telling]
+        self.orchestrator = Orchestrator(self.app, store="memory://", workflows=flows)
         self.app.finalize()
+
+    def fail_first(self, info: RunInfo) -> None:
+        """A hook that is called again."""
+        self.called.append(("hook", info.result))
+        if len(self.called) == 1:
+            raise RuntimeError("not now")
 
     def begin(self, workflow: str) -> Run:
         return self.orchestrator.create_run(workflow).submit(5)
@@ -99,6 +109,23 @@ def test_a_header_that_names_nothing_does_nothing(
     assert (worker.status(run), worker.called) == ("queued", [])
     (line,) = [record for record in caplog.records if "was left alone" in record.getMessage()]
     assert "\n" not in line.getMessage()
+
+
+def test_a_message_may_name_a_hook_that_is_called_again(worker: Worker) -> None:
+    """It is no node of the graph, so its path begins below zero."""
+    run = worker.begin("telling")
+    first = (run.run_id, "0", worker.seq(run))
+    worker.run_message(STEP_TASK, first, {"v": 1, "run": run.run_id, "path": "0", "seq": worker.seq(run)})
+    assert worker.called == [("hook", 5)]
+    path = report_path(1, Report.ON_FINISH)
+    (hook,) = worker.orchestrator.store.load(run.run_id, [path])
+    again = {"v": 1, "run": run.run_id, "path": path, "seq": hook.seq}
+
+    def is_called_again() -> bool:
+        worker.run_message(STEP_TASK, (run.run_id, path, hook.seq), again)
+        return worker.called == [("hook", 5)] * 2
+
+    assert wait_until(is_called_again, 10.0)  # a message that comes too early is refused
 
 
 def test_a_message_without_a_header_does_nothing(worker: Worker) -> None:
