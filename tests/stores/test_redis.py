@@ -79,7 +79,7 @@ def wire(redis_server: RedisServer) -> Iterator[Wire]:
 def wired(
     wire: Wire, client: redis.Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RedisStore]:
-    """A store behind the wire, connected and with its scripts loaded. It asks no more whether its server is a primary."""
+    """A store behind the wire, connected and with its scripts loaded, which asks no more for its server's role."""
     monkeypatch.setattr(module, "_ROLE_INTERVAL", 3600.0)  # that is a turn, too, on a machine that is slow
     place = urlsplit(redis_server.url(DB))
     store = RedisStore(place._replace(netloc=f"127.0.0.1:{wire.port}").geturl())
