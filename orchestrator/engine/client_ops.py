@@ -49,7 +49,7 @@ from orchestrator.rules.change import Change, Committed, Refused
 from orchestrator.rules.commands import RESUMABLE, STARTABLE
 from orchestrator.rules.envelope import StoredTexts
 from orchestrator.rules.graph import Graph
-from orchestrator.rules.model import FINAL, Activation, ActivationStatus, RunHeader
+from orchestrator.rules.model import AWAITING, FINAL, Activation, ActivationStatus, RunHeader
 from orchestrator.rules.reports import Told
 from orchestrator.rules.value_ids import make_input_id, make_resume_id
 
@@ -270,6 +270,7 @@ def _resume(
     }
     texts = StoredTexts(values, context=executor.contexts.encode_all(header.run_id, context))
     known = executor.store.context(header.run_id) if texts.context else {}
+    found: list[Activation] = []
     for _ in range(MAX_LOOKS):
         limits = executor.settings.limits
         change = commands.resume(header, activations, data_ids, new_token(), texts, limits, per_step=per_step)
@@ -288,7 +289,7 @@ def _resume(
             activations = found
         elif is_final(executor, header, undoing.confirm_resume(header, found)):
             break
-    raise _resume_error(header, activations)
+    raise _resume_error(header, activations, found)
 
 
 def _undo_of(header: RunHeader, activations: list[Activation], context: Mapping[str, str], change: Change) -> Undo:
@@ -306,10 +307,12 @@ def _refuse_as_moved(executor: Executor, header: RunHeader) -> None:
         raise RunNotSuspended(text, actual_status=found.status, **about) from None
 
 
-def _resume_error(header: RunHeader, activations: list[Activation]) -> Exception:
-    """Tell why a resume was refused, by what the run is now: it may have ended, for whatever reason."""
+def _resume_error(header: RunHeader, activations: list[Activation], now: list[Activation]) -> Exception:
+    """Tell why a resume was refused, by what has become of the steps: another caller, or the end of the run."""
     about = {"run_id": header.run_id, "workflow_id": header.workflow_id}
-    if header.status not in RESUMABLE or header.closed:
+    # Steps that still wait, in a run that does not go on: nobody has resumed them.
+    are_left = len(now) == len(activations) and all(one.status in AWAITING for one in now)
+    if are_left and (header.status not in RESUMABLE or header.closed):
         status = header.outcome or header.status
         text = f"run {header.run_id!r} is {status} by now: only a suspended run can be resumed"
         return RunNotSuspended(text, actual_status=status, **about)
