@@ -23,6 +23,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed-from"
 OLDEST = (3, 11)
+# Tests that begin processes, or wait for faults and clocks: about as long as all others but those of parity.
+_PARALLEL_PARTS = ("tests/workers", "tests/cli", "tests/chaos", "tests/telemetry", "tests/simulation")
 LEFTOVERS = (
     "build",
     "dist",
@@ -89,17 +91,18 @@ def install(*_: str) -> None:
 def test(*arguments: str) -> None:
     """Run the tests; the end of the output says which servers and runtimes took part and which could not.
 
-    Without arguments the parity suite and all else run side by side: both wait more than they compute.
+    Without arguments several parts of them run side by side: each waits about as much as it computes.
     """
     if arguments:
         in_venv("-m", "pytest", "-m", "not chaos", *arguments)
         return
     install()
     pytest = (venv_python(), "-m", "pytest", "-m", "not chaos")
+    apart = [*_PARALLEL_PARTS, "tests/parity"]
     side_by_side(
-        (*pytest, "--ignore=tests/parity", "--ignore=tests/chaos"),
+        (*pytest, *(f"--ignore={part}" for part in apart)),
+        (*pytest, *_PARALLEL_PARTS),
         (*pytest, "tests/parity"),
-        (*pytest, "tests/chaos"),  # waits for its faults most of the time
     )
 
 

@@ -17,6 +17,9 @@ from orchestrator.rules.model import RunHeader
 log = logging.getLogger("orchestrator")
 
 _MAX_SHORT = 10  # messages in a queue that counts as short
+# Seconds after which a message that the scheduler decided to send is in its queue, or was there: it is committed first,
+# published in a batch, and RabbitMQ counts it a while after it has taken it.
+_COUNTED = 1.0
 
 
 @dataclass(slots=True)
@@ -25,13 +28,18 @@ class _Seen:
 
     at: float = float("-inf")
     is_short: bool = True
-    # messages that may be in it because the scheduler has just found it short: they are no backlog
+    # messages that are in it, at most, because the scheduler has found it short: they are no backlog
     own: int = 0
+    # those of them that the length may not count yet, and since when they have been gathered
+    latest: int = 0
+    since: float = float("-inf")
 
     def update(self, length: int) -> None:
         """Note how long the queue is now."""
-        self.own = min(self.own, length)
-        self.at, self.is_short = monotonic(), length - self.own <= _MAX_SHORT
+        self.at = monotonic()
+        if self.at - self.since >= _COUNTED:
+            self.own, self.latest, self.since = min(self.own, length) + self.latest, 0, self.at
+        self.is_short = length - self.own - self.latest <= _MAX_SHORT
 
 
 class Queues:
@@ -69,7 +77,7 @@ class Queues:
                 self._away = monotonic()
                 return None
             seen.update(length)
-        seen.own += seen.is_short
+        seen.latest += seen.is_short
         return seen.is_short
 
     def _ask(self, name: str) -> int | None:
