@@ -45,6 +45,9 @@ def test_an_outcome_is_one_change() -> None:
     assert (change.values, change.state, change.context) == (texts.values, texts.state, texts.context)
     assert change.expect_state == "1:t"
     assert [event["type"] for event in change.events] == ["chunk", "workflow-step-result", "workflow-step-finish"]
+    assert attempts.commit_outcome(CLAIM, plan, texts, LIMITS).settle_token == ""  # the settling goes into the queue
+    ended = attempts.commit_outcome(CLAIM, plan, texts, LIMITS, ender="main")
+    assert ended.guard == replace(MINE, ender="main")
     assert (change.mailbox, change.settle_token, change.settle_now) == (mail, "t", False)
     assert (change.lease, change.redelivery_delay, change.max_events, change.max_event_age) == (11, 22, 33, 44)
 
@@ -89,6 +92,8 @@ def test_a_retry_counts_and_waits() -> None:
     assert plan.ops == [UpdateActivation("0", {"status": "retrying", "attempt": 1}, delay=1500)]
     (event,) = plan.events
     assert (event["type"], event["retry_count"]) == ("workflow-step-retrying", 1)
+    with pytest.raises(ValueError, match="the retry of step 'a' takes inf seconds"):
+        attempts.retry(claim(graph(STEP)), float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +166,7 @@ def test_a_flush_is_numbered() -> None:
     [
         ({}, 5_000),
         ({"started_at": 9_000}, 5_000),
+        ({"started_at": 20_000}, 5_000),  # a clock that went back
         ({"started_at": 1_000}, 18_000),
         ({"started_at": 1_000, "resumed_at": 6_000}, 8_000),
         ({"started_at": 1, "resumed_at": 0}, 19_998),
@@ -191,6 +197,7 @@ def test_a_claim_is_released_as_the_end_of_its_lease_would() -> None:
     assert change.guard.id == ""
     assert change.expect == (Precondition("0", "running", 5, 99),)
     assert change.ops == (UpdateActivation("0", {"status": "queued", "abandoned_attempts": 2, "restarted": True}),)
+    assert change.redelivery_delay == 22
 
 
 @pytest.mark.parametrize("activation", [replace(CLAIM, seq=6), replace(CLAIM, status="queued")])

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.rules import commands, ownership, travel, undoing
 from orchestrator.rules.apply import apply
 from orchestrator.rules.change import (
+    Change,
     Committed,
     CreateActivation,
     Dispatch,
@@ -28,6 +29,7 @@ TEXTS = StoredTexts({"v": "=1"}, {"s": "=2"}, {"c": None})
 HEADER = RunHeader(run_id="run", status="running", generation=2, settle_count=3, live=1)
 SUSPENDED = Activation(path="0", step="a", status="suspended", seq=7, attempt=1, suspend="p")
 PAUSED = Activation(path="1", step="b", status="paused", seq=8)
+WAITING = Activation(path="2", status="waiting", deadline=9, seq=9)
 PENDING = replace(HEADER, status="pending", namespace="here", resource_id="me", generation=0, settle_count=0, live=0)
 STEPS = graph(step("a"), step("b"))
 
@@ -156,10 +158,63 @@ def test_an_undone_resume_leaves_what_was_read() -> None:
     assert undoing.undo_resume(replace(header, commits=10), [asked], {}, change, answer, "undo") is None
 
 
+def test_an_undone_resume_of_several_gives_every_timer_back() -> None:
+    """Each activation is as it was. What was written only for its timer is written so again, and nothing else is."""
+    header = replace(HEADER, status="suspended", runtime="local", namespace="here", live=0, suspended=1, paused=1)
+    resumed = commands.resume(header, [SUSPENDED, PAUSED], {"0": "v"}, "id", TEXTS, LIMITS)
+    change = ownership.adopt(resumed, header, [SUSPENDED, PAUSED, WAITING], "celery", "there")
+    answer = Committed(header, (Dispatch("0", header.commits + 1, ""),))
+    undo = undoing.undo_resume(header, [SUSPENDED, PAUSED], {}, change, answer, "undo")
+    assert undo is not None
+    first = fields_of(replace(undo, ops=undo.ops[:-1]), "0")
+    assert (first["status"], first["resume"], first["resumed"]) == ("suspended", "", False)
+    assert fields_of(undo, "1")["status"] == "paused"
+    assert fields_of(undo, "") == {}
+    assert undo.ops.count(UpdateActivation("2", {})) == 1
+    assert {op.path for op in undo.ops if isinstance(op, UpdateActivation)} == {"0", "1", "2"}
+    before = {"runtime": "local", "namespace": "here", "status": "suspended", "per_step": False}
+    assert run_fields(undo) == before
+
+
+# --- requests that are final ------------------------------------------------------------------------------------
+
+
+RUNNING = replace(HEADER, generation=0, settle_count=0, commits=9)
+NOT_UNDONE = [replace(RUNNING, status="pending"), replace(RUNNING, status="success"), replace(RUNNING, runtime="local")]
+
+
+def test_a_start_is_made_final_once() -> None:
+    """By any commit; one that has settled, or has traveled, was final long ago. No start of a process is undone."""
+    assert undoing.confirm_start(RUNNING) == Change(RequestGuard("", frozenset({"running"})))
+    for header in (*NOT_UNDONE, replace(RUNNING, settle_count=1), replace(RUNNING, generation=1)):
+        assert undoing.confirm_start(header) is None
+
+
+def test_a_resume_is_made_final_while_its_steps_are_in_the_queue() -> None:
+    """A worker that has claimed one of them has made the whole of it final."""
+    queued, claimed = replace(SUSPENDED, status="queued", seq=8), replace(PAUSED, status="running")
+    final = Change(RequestGuard("", frozenset({"running"})), expect=(Precondition("0", "queued", 8),))
+    assert undoing.confirm_resume(RUNNING, [queued, claimed]) == final
+    assert undoing.confirm_resume(RUNNING, [claimed]) is None
+    for header in NOT_UNDONE:
+        assert undoing.confirm_resume(header, [queued]) is None
+
+
+def test_whatever_has_let_a_run_go_on_is_made_final_where_nothing_has_happened_since() -> None:
+    """Of a process's run nothing is undone, and one that stands still has nothing to make final."""
+    assert undoing.confirm_all(RUNNING) == Change(RequestGuard("", frozenset({"running"}), commits=9))
+    for header in NOT_UNDONE:
+        assert undoing.confirm_all(header) is None
+
+
+def test_a_step_that_was_resumed_and_put_back_awaits_what_it_awaited() -> None:
+    """Only its number is another. After another suspension something else is, too."""
+    assert undoing.is_same_suspension(SUSPENDED, SUSPENDED)
+    assert undoing.is_same_suspension(SUSPENDED, replace(SUSPENDED, seq=99))
+    assert not undoing.is_same_suspension(SUSPENDED, replace(SUSPENDED, seq=99, suspended_at=5))
+
+
 # --- to whom a run belongs --------------------------------------------------------------------------------------
-
-
-WAITING = Activation(path="2", status="waiting", deadline=9, seq=9)
 
 
 @pytest.mark.parametrize("before, after", [("local", "celery"), ("celery", "local")])
@@ -170,8 +225,12 @@ def test_who_lets_a_run_go_on_has_all_of_its_timers(before: str, after: str) -> 
     adopted = ownership.adopt(change, header, [SUSPENDED, WAITING], after, "there")
     assert {"runtime": after, "namespace": "there"}.items() <= run_fields(adopted).items()
     assert adopted.ops[-1] == UpdateActivation("2", {})
+    assert [op.path for op in adopted.ops if isinstance(op, UpdateActivation)].count("0") == 1
     assert isinstance(adopted.guard, RequestGuard)
     assert adopted.guard.commits == 4
+    timeless = replace(WAITING, path="3", deadline=0)
+    assert UpdateActivation("3", {}) not in ownership.adopt(change, header, [timeless], after, "there").ops
+    assert ownership.adopt(change, header, [WAITING], before, "there") is not change
     assert ownership.adopt(change, header, [WAITING], before, "here") is change
 
 
