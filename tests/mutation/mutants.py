@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_LEAST = 60  # characters of what is described, where there are as many
+_AROUND = 50  # characters around what is another
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 _NAME = re.compile(r"(?P<module>[\w.]+)\.x(?:_|ǁ(?P<cls>\w+)ǁ)(?P<function>\w+)__mutmut_\d+")
 
@@ -43,42 +43,30 @@ def read_mutants(module: str, mutated: Path, names: list[str]) -> dict[str, Muta
     return made
 
 
-def _difference(original: ast.AST, mutant: ast.AST) -> str:
-    """Describe what is another, with as much around it as it takes to recognize it."""
-    before, after = _text(original), _text(mutant)
-    found = list(_other_children(original, mutant))
-    if len(found) == 1 and found[0][0] is not original and len(_text(found[0][0])) + len(_text(found[0][1])) >= _LEAST:
-        return _difference(*found[0])
-    if not isinstance(original, ast.expr) and "\n" in before + after:
-        return " / ".join(_other_lines(before.splitlines(), after.splitlines()))
-    return f"{before} => {after}"
-
-
-def _other_children(original: ast.AST, mutant: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
-    """Give the parts in which two nodes differ; themselves, where that is not to be told of their parts."""
-    for name in original._fields:
-        one, other = getattr(original, name), getattr(mutant, name, None)
-        ones, others = (one, other) if isinstance(one, list) and isinstance(other, list) else ([one], [other])
-        if len(ones) != len(others):
-            yield original, mutant
-            continue
-        for here, there in zip(ones, others, strict=True):
-            if isinstance(here, ast.AST) and isinstance(there, ast.AST):
-                if ast.dump(here) != ast.dump(there):
-                    yield here, there
-            elif here != there:
-                yield original, mutant
-
-
-def _text(node: ast.AST) -> str:
-    return ast.unparse(node)
-
-
-def _other_lines(before: list[str], after: list[str]) -> Iterator[str]:
+def _difference(original: ast.FunctionDef, mutant: ast.FunctionDef) -> str:
+    """Describe what is another, with as much around it as it takes to find it."""
+    before, after = ast.unparse(original).splitlines(), ast.unparse(mutant).splitlines()
+    gone: list[str] = []
+    come: list[str] = []
     for tag, start, end, other_start, other_end in difflib.SequenceMatcher(a=before, b=after).get_opcodes():
         if tag != "equal":
-            gone, come = before[start:end], after[other_start:other_end]
-            yield " / ".join(line.strip() for line in gone) + " => " + " / ".join(line.strip() for line in come)
+            gone += [line.strip() for line in before[start:end]]
+            come += [line.strip() for line in after[other_start:other_end]]
+    one, other = " / ".join(gone), " / ".join(come)
+    alike = _shared_length(one, other)
+    alike_behind = _shared_length(one[alike:][::-1], other[alike:][::-1])
+    return " => ".join(_cut(text, alike, len(text) - alike_behind) for text in (one, other))
+
+
+def _shared_length(one: str, other: str) -> int:
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _cut(text: str, start: int, end: int) -> str:
+    """Leave the words around a part of a text, and no more."""
+    first = text.find(" ", start - _AROUND) + 1 if start > _AROUND else 0
+    behind = text.find(" ", end + _AROUND) if end + _AROUND < len(text) else -1
+    return ("… " if first else "") + (text[first:behind] + " …" if behind >= 0 else text[first:])
 
 
 def read_survivors(path: Path = SURVIVORS) -> dict[Mutant, str]:
