@@ -122,10 +122,23 @@ def test_what_is_gone_from_the_queue_is_not_counted_as_in_it(asked: Asked) -> No
     assert asked.is_short(1.0) is True
 
 
+def test_a_task_as_a_step_has_the_queue_of_the_task(asked: Asked) -> None:
+    """That is where its message goes."""
+
+    @asked.app.task(name="lengths.task", shared=False)
+    def task() -> None: ...
+
+    asked.app.conf.task_routes = {task.name: {"queue": asked.queue}}
+    asked.send(20)
+    assert asked.queues.is_short(HEADER, Dispatch("0", 1, pack_route(Route("step", task=task.name)))) is False
+
+
 def test_an_unknown_queue_is_short(asked: Asked) -> None:
     """So its message is sent, and whoever publishes it sees what is wrong. It is no outage."""
     nowhere = Dispatch("0", 1, pack_route(Route("step", queue="nowhere")))
     assert asked.queues.is_short(HEADER, nowhere) is True
+    with pytest.raises(asked.connection.channel_errors):  # asking has not made it
+        asked.channel.queue_declare(queue="nowhere", passive=True)
     assert asked.is_short() is True
 
 

@@ -75,9 +75,7 @@ def applied(
     return answer
 
 
-def refused(
-    change: Change, *activations: Activation, header: RunHeader | None = HEADER, mail: Mailbox = NO_MAIL
-) -> str:
+def refused(change: Change, *activations: Activation, header: RunHeader | None = HEADER) -> str:
     """Return the reason why a change is not taken."""
     answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, NO_MAIL, NOW)
     assert isinstance(answer, Refused), answer
@@ -464,6 +462,7 @@ def test_a_block_starts_its_next_item_until_none_is_left() -> None:
         ActivationStatus.QUEUED,
         2,
     )
+    assert (item.lease_token, item.lease, item.deadline, item.queued_at) == ("", 0, NOW + 30_000, NOW)
     assert done.header.live == 1
 
 

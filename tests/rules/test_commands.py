@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.rules import commands, ownership, travel, undoing
+from orchestrator.rules import commands, ownership, reports, travel, undoing
 from orchestrator.rules.apply import apply
 from orchestrator.rules.change import (
     Change,
@@ -60,12 +60,15 @@ def test_a_start_writes_what_the_run_begins_with() -> None:
     """It creates the run's own activation and the first step, and writes the run header and the event."""
     change = commands.start(STEPS, PENDING, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", frozenset({"pending"}))
-    assert [op.activation.path for op in change.ops if isinstance(op, CreateActivation)] == ["", "0"]
+    created = [op.activation for op in change.ops if isinstance(op, CreateActivation)]
+    assert [(one.path, one.status) for one in created] == [("", "open"), ("0", "queued")]
     known = {"resource_id": "me", "namespace": "here", "runtime": PENDING.runtime, "fingerprint": "fingerprint"}
     assert run_fields(change) == {"status": "running", "input": "v", "per_step": False, **known}
     assert change.events == ({"type": "workflow-start", "input": "v"},)
     assert (change.values, change.state, change.context) == (TEXTS.values, TEXTS.state, TEXTS.context)
     assert (change.lease, change.redelivery_delay, change.max_events, change.max_event_age) == (11, 22, 0, 0)
+    hooked = commands.start(STEPS, replace(PENDING, hooks="on_finish"), "v", "id", TEXTS, LIMITS)
+    assert run_fields(hooked) == {**run_fields(change), "hooks": "on_finish"}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,8 @@ def test_a_resume_gives_data_to_suspended_activations_alone() -> None:
     assert fields_of(change, "1") == {"status": "queued"}
     assert fields_of(change, "") == {"status": "open"}
     assert run_fields(change) == {"status": "running", "per_step": True}
+    assert not run_fields(commands.resume(HEADER, [PAUSED], {}, "id", TEXTS, LIMITS))["per_step"]
+    assert (change.lease, change.redelivery_delay) == (11, 22)
     assert change.expect == (Precondition("0", "suspended", 7), Precondition("1", "paused", 8))
     assert (change.values, change.context, change.events) == ({"v": "=1"}, {"c": None}, ())
 
@@ -258,6 +263,19 @@ def test_a_cancel_settles_the_run_by_its_header_alone(has_begun: bool) -> None:
     assert change.events == ({"type": "workflow-canceled"}, finish)
 
 
+def test_a_cancel_begins_its_reports_where_the_run_would_have_settled() -> None:
+    """Claimed for whoever cancels, if it has a token for them. Without one they go into the queue."""
+    header = replace(HEADER, started_at=5)
+    told = reports.Told(reports.HOOKS, delivers=True)
+    change = commands.cancel(header, "id", has_begun=True, told=told, route="r", token="t", limits=LIMITS)
+    (op,) = [op for op in change.ops if isinstance(op, CreateActivation)]
+    assert (op.activation.path, op.activation.route, op.activation.following) == ("-4.0", "r", "result")
+    assert (op.claim, change.lease, change.redelivery_delay) == ("t", 11, 22)
+    queued = commands.cancel(header, "id", has_begun=True, told=told)
+    (op,) = [op for op in queued.ops if isinstance(op, CreateActivation)]
+    assert (op.claim, op.activation.route) == ("", "")
+
+
 @pytest.mark.parametrize(
     "activation, fields, delay",
     [
@@ -281,6 +299,15 @@ def test_a_restart_voids_claims_and_keeps_timers(activation: Activation, fields:
     assert change.guard == RequestGuard("id", frozenset({"running"}), generation=2, settle_count=3)
     assert change.ops == (UpdateActivation("0", fields, delay=delay),)
     assert change.expect == (Precondition("0", activation.status, 0),)
+    assert (change.lease, change.redelivery_delay) == (11, 22)
+
+
+def test_a_restart_of_an_ended_run_needs_it_to_have_ended() -> None:
+    """Only its reports begin again. Where a time travel has come in between, nothing does."""
+    report = Activation(path="-3.0", status="running")
+    change = commands.restart(replace(HEADER, status="failed"), [report], 500, "id", LIMITS)
+    ended = frozenset({"success", "failed", "canceled", "tripwire"})
+    assert change.guard == RequestGuard("id", ended, generation=2, settle_count=3)
 
 
 @pytest.mark.parametrize("closed, paths", [(False, ["", "0"]), (True, [""])])
@@ -317,6 +344,7 @@ def test_a_time_travel_deletes_what_is_behind_the_target_and_what_earlier_iterat
     assert run_fields(change)["generation"] == 3
     assert change.events[0] == {"type": "workflow-start", "input": "v"}
     assert (change.values, change.state, change.context) == ({"v": "=1"}, {"s": "=2"}, {"c": None})
+    assert (change.lease, change.redelivery_delay) == (11, 22)
 
 
 # --- events ---------------------------------------------------------------------------------------------------
@@ -333,6 +361,8 @@ def test_an_event_goes_to_the_first_waiter() -> None:
     change = commands.send_event("e", waiter("0.2"), waits, "v", "id", TEXTS, LIMITS)
     assert change.guard == RequestGuard("id", commands.UNENDED)
     assert change.mailbox == MailboxUpdate("e", pop=waiter("0.2"))
+    scoped = commands.send_event("e", waiter("0.2"), waits, "v", "id", TEXTS, LIMITS, is_scoped=True)
+    assert scoped.mailbox == MailboxUpdate("e", pop=waiter("0.2"), anywhere=True)
     assert change.expect == (Precondition("0.2", "waiting", 5),)
     assert fields_of(change, "0.2") == {"status": "queued", "phase": "event_received", "resume": "v", "attempt": 0}
     assert (change.values, change.redelivery_delay, change.events) == ({"v": "=1"}, 22, ())
@@ -345,6 +375,7 @@ def test_an_event_without_a_waiter_is_kept(first: str) -> None:
     change = commands.send_event("e", first, None, "v", "id", TEXTS, limits)
     assert change.mailbox == MailboxUpdate("e", push="v", size=2, max_events=4, max_bytes=50)
     assert (change.ops, change.expect, change.values) == ((), (), {"v": "=1"})
+    assert (change.guard, change.redelivery_delay) == (RequestGuard("id", commands.UNENDED), 22)
 
 
 @pytest.mark.parametrize(
@@ -359,4 +390,28 @@ def test_the_entry_of_a_wait_that_is_over_is_removed(found: Activation | None) -
     """Nothing else is written: the sender reads again."""
     change = commands.send_event("e", waiter("0"), found, "v", "id", TEXTS, LIMITS)
     assert change.mailbox == MailboxUpdate("e", pop=waiter("0"))
-    assert (change.ops, change.values) == ((), {})
+    assert (change.guard, change.ops, change.values) == (RequestGuard("id", commands.UNENDED), (), {})
+
+
+# --- delete ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "states, created_at, before, may",
+    [
+        (None, None, None, True),
+        ({"failed"}, 3, 8, True),
+        ({"success"}, None, None, False),
+        (set(), None, None, False),
+        (None, 4, None, False),
+        (None, 0, None, False),
+        (None, None, 7, False),
+        (None, None, 0, False),
+    ],
+)
+def test_a_run_is_deleted_only_as_it_was_meant(
+    states: set[str] | None, created_at: int | None, before: int | None, may: bool
+) -> None:
+    """A deletion may come late: the id may be another run's by then, or the run may have gone on."""
+    header = replace(HEADER, status="failed", created_at=3, updated_at=7)
+    assert commands.may_delete(header, states, created_at, before) is may
