@@ -239,6 +239,15 @@ def test_who_lets_a_run_go_on_has_all_of_its_timers(before: str, after: str) -> 
     assert ownership.adopt(change, header, [WAITING], before, "here") is change
 
 
+def test_what_a_change_moves_or_deletes_is_not_written_once_more() -> None:
+    """Its timer is written with it, or goes with it."""
+    header = replace(HEADER, runtime="local", namespace="here")
+    asleep, left_over = Activation(path="0", status="sleeping", deadline=9), replace(WAITING, path="3")
+    change = replace(commands.restart(header, [asleep], 5, "id", LIMITS), drop=("3",))
+    adopted = ownership.adopt(change, header, [asleep, left_over, WAITING], "celery", "there", takes_all=True)
+    assert [op.path for op in adopted.ops if isinstance(op, UpdateActivation)] == ["0", "2"]
+
+
 def test_a_run_on_which_workers_are_busy_stays_theirs() -> None:
     """A process could not go on with what they do. A restart takes all of it."""
     header = replace(HEADER, runtime="celery", live=1)

@@ -66,7 +66,7 @@ def test_who_is_told_of_which_end(status: str, here: str, queued: str) -> None:
 def test_hooks_for_another_worker_leave_the_delivery_to_this_one() -> None:
     ops = reports.begin(3, StoredStatus.FAILED, Told(HOOKS, delivers=True, hooks_here=False), "route", "mine")
     assert begun(ops) == [("-3.2", "mine", ""), ("-3.0", "", "on_error")]
-    assert {op.activation.route for op in ops} == {"route"}
+    assert {(op.activation.route, op.activation.settled) for op in ops} == {("route", "failed")}
 
 
 def test_a_settling_that_tells_nobody_writes_nothing_more() -> None:
@@ -122,6 +122,7 @@ def test_a_report_has_what_its_worker_must_know() -> None:
     )
     (op,) = reports.begin(3, StoredStatus.FAILED, Told({Report.ON_ERROR}, delivers=True), "route", "mine")
     assert op == CreateActivation(expected, "mine")
+    assert begun(reports.begin(3, StoredStatus.FAILED, ALL, "r", "mine")) == [("-3.0", "mine", "on_error result")]
     (following,) = (
         op.activation
         for op in reports.on_report_done(claimed(following="on_error result", route="route"), here=True).ops
@@ -150,13 +151,16 @@ def test_under_a_limit_a_hook_goes_into_the_queue_and_a_delivery_does_not(follow
     assert [claim for _, claim, _ in begun(plan.ops)] == [token]
 
 
-@pytest.mark.parametrize("report, least", [(Report.ON_FINISH, 120), (Report.ON_ERROR, 120), (Report.RESULT, 3_600)])
-def test_attempts_are_bounded_and_their_pauses_grow(report: Report, least: int) -> None:
+@pytest.mark.parametrize(
+    "report, count, least", [(Report.ON_FINISH, 8, 120), (Report.ON_ERROR, 8, 120), (Report.RESULT, 20, 3_600)]
+)
+def test_attempts_are_bounded_and_their_pauses_grow(report: Report, count: int, least: int) -> None:
     """Those of a hook outlast a restart of a database, those of a delivery an hour."""
     pauses: list[int] = []
     while (pause := reports.find_report_pause(claimed(step=report, attempt=len(pauses)).activation)) is not None:
         pauses.append(pause)
     assert pauses == sorted(pauses)
+    assert len(pauses) == count
     assert pauses[0] == 1_000
     assert least * 1_000 <= sum(pauses) <= 2 * 3_600_000
 

@@ -346,6 +346,7 @@ def test_dispatches_that_a_repeat_leaves_out_are_found_by_the_number_of_their_co
         Dispatch("3", 5, "{}", 600),
         Dispatch("4", 5, "{}", 1),
     )
+    assert find_left_out(Committed(HEADER, answer.dispatches[:1]), activations[1:2], 400) == (Dispatch("1", 5, "{}"),)
 
 
 def test_upkeep_gets_an_id_and_nothing_else() -> None:
