@@ -70,6 +70,11 @@ def test_what_follows_from_a_deadline_is_guarded_by_what_was_read(status: Activa
     assert isinstance(todo.change.guard, RequestGuard)
     assert todo.change.guard.id == ""
     assert todo.change.expect == (Precondition("0", status, 5, 1_000),)
+    assert todo.change.redelivery_delay == 100
+    for header, how in ((HEADER, {"short": False}), (replace(HEADER, auto_restart=False), {})):
+        other = on_deadline(header, activation(status, sends=1), 100, **how)
+        assert other is not None
+        assert other.change.redelivery_delay == 100
 
 
 @pytest.mark.parametrize("status", [ActivationStatus.RETRYING, ActivationStatus.SLEEPING])
@@ -98,7 +103,7 @@ def test_a_queued_activation_is_dispatched_again_later_and_later() -> None:
     """The seq stays, and the message is sent again only if its queue has been short."""
     todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, queued_at=900), 100)
     assert todo is not None
-    assert [(dispatch.path, dispatch.seq) for dispatch in todo.again] == [("0", 5)]
+    assert todo.again == (Dispatch("0", 5, "{}"),)
     pauses = [moved(activation(ActivationStatus.QUEUED, sends=sends)).delay for sends in (1, 2, 3, 60)]
     assert pauses == [200, 400, 800, 3_600_000]
     assert dict(moved(activation(ActivationStatus.QUEUED, sends=2, looks=5)).fields) == {"sends": 3, "looks": 0}
