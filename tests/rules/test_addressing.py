@@ -226,6 +226,13 @@ def test_items_with_one_label_are_told_apart_by_their_index() -> None:
     assert "have label 'l': pass `index`" in str(error)
 
 
+def test_a_step_in_an_item_is_named_with_the_item() -> None:
+    """It has no index of its own."""
+    above = (around("0", "item", "FOREACH"), *(around(f"0.{index}", "item", index=index) for index in range(2)))
+    error = refused(Target(label="l"), *(suspended(f"0.{index}.0", label="l") for index in range(2)), above=above)
+    assert error.candidates == ("item[0].ask", "item[1].ask")
+
+
 def test_items_with_one_index_are_told_apart_by_the_workflow_around_them() -> None:
     """Of a foreach in a foreach; the index is that of the innermost."""
     above = (around("0", "item", "FOREACH"), *(around(f"0.{index}", "item", index=index) for index in range(2)))

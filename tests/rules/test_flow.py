@@ -594,10 +594,10 @@ def test_an_item_tells_its_foreach_how_it_has_ended() -> None:
 
 def test_an_item_that_is_a_workflow_ends_as_an_item() -> None:
     """It emits no events of its own, but its foreach is told of it by its index."""
-    of = graph(foreach("f", 3, 2, nested("n", step("a"))))
-    plan = flow.on_result(claim(of, "0.2.0"), Done("o"))
-    assert ops(plan) == ["set 0.2.0 success", "set 0.2 success", "next 0", "down 0 (set 0 queued join!)"]
-    assert emitted(plan) == ["step-result 0.2.0", "step-finish 0.2.0"]
+    of = graph(nested("m", foreach("f", 3, 2, nested("n", step("a")))))
+    plan = flow.on_result(claim(of, "0.0.2.0"), Done("o"))
+    assert ops(plan) == ["set 0.0.2.0 success", "set 0.0.2 success", "next 0.0", "down 0.0 (set 0.0 queued join!)"]
+    assert emitted(plan) == ["step-result 0.0.2.0", "step-finish 0.0.2.0"]
     (down,) = (op for op in plan.ops if isinstance(op, CountDown))
     assert down.event is not None
     assert (down.event["index"], down.event["step"]) == (2, "n")
@@ -628,15 +628,15 @@ def test_a_suspension_clears_what_the_resume_before_has_brought() -> None:
     assert plan.events == [{"type": "workflow-step-suspended", **about, "suspend": "payload"}]
 
 
-@pytest.mark.parametrize("path, of", [("0.1", graph(foreach("f", 3, 2, step("a"))))])
-def test_an_item_that_suspends_is_told_by_its_index(path: str, of: Graph) -> None:
+def test_an_item_that_suspends_is_told_by_its_index() -> None:
     """A caller must learn which one to resume, although items emit nothing else. A quiet run tells nobody."""
+    path, of = "0.0.1", graph(nested("m", foreach("f", 3, 2, step("a"))))
     plan = flow.suspend(claim(of, path, index=1, quiet=True), "payload", "label")
     assert plan.ops[0] == UpdateActivation(path, SUSPENDS)  # type: ignore[arg-type]
     (told,) = plan.ops[1:]
-    about = {"path": "0", "visit": "", "step": "a"}
+    about = {"path": "0.0", "visit": "", "step": "a"}
     progress = {"type": "workflow-step-progress", **about, "index": 1, "status": "suspended"}
-    assert told == EmitProgress("0", progress)
+    assert told == EmitProgress("0.0", progress)
     (event,) = plan.events
     assert (event["path"], event["index"], event["suspend"]) == (path, 1, "payload")
     silent = flow.suspend(claim(of, path, index=1, header=replace(RUNNING, quiet=True)), "payload", "label")
@@ -667,6 +667,12 @@ def test_a_wait_has_a_timeout_or_none(timeout: float | None, delay: int) -> None
     plan = flow.on_await(claim(graph(wait("w", timeout)), "0"))
     assert plan.ops == [UpdateActivation("0", {"status": "waiting", "waiter": "?a0#mine"}, delay=delay)]
     assert plan.events == [{"type": "workflow-step-waiting", "path": "0", "visit": "", "step": "w", "input": "in"}]
+
+
+def test_a_wait_that_never_ends_is_refused() -> None:
+    """It would have no timeout, or one that no store can hold."""
+    with pytest.raises(ValueError, match="a timeout takes nan seconds"):
+        flow.on_await(claim(graph(wait("w", float("nan"))), "0"))
 
 
 def test_a_sleep_without_an_end_is_refused_by_name() -> None:
