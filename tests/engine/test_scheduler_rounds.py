@@ -130,11 +130,22 @@ def test_a_worker_is_announced_at_once_and_then_every_other_tick(timed: Timed) -
     """For six ticks, or six seconds: two announcements may be missed."""
     timed.run(5)
     assert timed.heartbeats == [("n", "me", 6_000)] * 3
+    timed.luck, timed.ended, timed.pauses, timed.heartbeats = 0.0, False, [], []
+    timed.run(3)  # at 0, 0.75 and 1.5 ticks
+    assert len(timed.heartbeats) == 2
+
+
+def test_a_slow_worker_is_announced_as_rarely_as_it_looks(timed: Timed) -> None:
+    """And one that looks often for six seconds all the same."""
     quick = Settings(namespace="n", tick_seconds=0.1)
     slow = Settings(namespace="n", tick_seconds=2.5)
     for settings in (quick, slow):
         Scheduler(timed, None, settings, "me").announce()  # type: ignore[arg-type]
-    assert [ttl for _, _, ttl in timed.heartbeats[3:]] == [6_000, 15_000]
+    assert [ttl for _, _, ttl in timed.heartbeats] == [6_000, 15_000]
+    scheduler = Scheduler(timed, None, slow, "me")  # type: ignore[arg-type]
+    timed.on_wait = lambda: scheduler.stop() if len(timed.pauses) == 4 else None
+    scheduler.run()
+    assert (timed.pauses, len(timed.heartbeats)) == ([2.5] * 4, 2 + 2)
 
 
 def test_a_worker_begins_although_the_store_is_away(timed: Timed, caplog: pytest.LogCaptureFixture) -> None:

@@ -29,6 +29,10 @@ class Task:
     name = "app.tasks.charge"
 
 
+class Short:
+    name = "charge"
+
+
 class Entry:
     id = "ask"
     name = "other.name"
@@ -42,6 +46,7 @@ class Entry:
         ("inner.ask", ["inner", "ask"]),
         (Entry(), ["ask"]),
         (Task(), ["charge"]),
+        (Short(), ["charge"]),
         (["inner", "ask"], ["inner", "ask"]),
         (["outer.inner", Entry()], ["outer", "inner", "ask"]),
         ((), []),
@@ -201,8 +206,9 @@ def test_all_items_of_a_step_are_meant_together_or_one_by_its_index() -> None:
     assert meant(Target("ask", index=2), *items, above=(each,)) == ["0.2"]
     flows = (around("0", "item", "FOREACH"), *(around(f"0.{index}", "item", index=index) for index in range(2)))
     assert meant(Target(index=1), suspended("0.0.0"), suspended("0.1.0"), above=flows) == ["0.1.0"]
-    with pytest.raises(StepNotSuspended, match="item 7 is not suspended"):
+    with pytest.raises(StepNotSuspended, match="item 7 is not suspended") as caught:
         meant(Target(index=7), *items, above=(each,))
+    assert {"run_id": "run", "workflow_id": "flow"}.items() <= caught.value.details.items()
 
 
 def refused(target: Target, *awaiting: Activation, above: tuple[Activation, ...] = ()) -> ResumeAmbiguous:
@@ -217,6 +223,8 @@ def test_of_several_steps_one_must_be_named() -> None:
     error = refused(Target(), suspended("1", "b"), suspended("0.0", index=0), suspended("0.1", index=1))
     assert error.candidates == ("b", "ask")
     assert "pass `step`" in str(error)
+    inside = refused(Target(), suspended("0"), suspended("1.0"), above=(around("1", "inner"),))
+    assert inside.candidates == ("ask", "inner.ask")
 
 
 def test_items_with_one_label_are_told_apart_by_their_index() -> None:

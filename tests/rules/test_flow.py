@@ -291,7 +291,7 @@ def test_a_join_fails_with_its_first_child_that_failed() -> None:
         _child("0.0", ActivationStatus.SUCCESS, output="v"),
         _child("0.1", ActivationStatus.FAILED, error="e1", tripwire=True),
     ]
-    children.append(_child("0.2", ActivationStatus.FAILED, error="e2"))
+    children.append(_child("0.2", ActivationStatus.FAILED, error="e2", output="half"))
     arms = (step("a"), step("b"), step("c"))
     plan = flow.on_children_done(claim(graph(parallel("p", *arms)), "0"), children)
     assert ops(plan)[0] == "set 0 failed"
@@ -464,6 +464,21 @@ def test_a_start_writes_what_the_run_begins_with() -> None:
     assert all(one.quiet for one in created_by(plan)[1:])
     assert plan.events == [{"type": "workflow-start", "input": "in"}]
     assert {(one.input, one.needs, one.visit) for one in created_by(plan)[1:]} == {("in", "", "")}
+    at_once = flow.start(graph(parallel("p", step("a", control=True), step("b"))), RunHeader(), "in")
+    assert [one.status for one in created_by(at_once)] == ["open", "open", "queued", "queued"]
+    assert [op.claim for op in at_once.ops if isinstance(op, CreateActivation)] == [""] * 4
+
+
+def test_the_first_failure_that_nothing_tolerates_is_the_runs() -> None:
+    """With whether it is a tripwire. Of a loop in a loop the inner one fails first, in the outer one's iteration."""
+    of = graph(parallel("p", step("a"), step("b")))
+    plan = flow.on_result(claim(of, "0.0"), Failed("e", tripwire=True))
+    assert plan.ops[1] == UpdateRun({"failure": "e", "tripwire": True}, unless="failure")
+    loops = graph(loop("l", 2, loop("m", 2, loop("n", 2, step("a")))))
+    failed = flow.on_result(claim(loops, "0.0.0.0", visit="2.3.4"), Failed("e"))
+    assert [(event["path"], event["visit"]) for event in failed.events] == [("0.0.0.0", "2.3.4")] * 2
+    checked = flow.on_result(claim(loops, "0.0.0.0", visit="2.3.4"), Done("o"))
+    assert fields_of(checked, "0.0.0")["iteration"] == 4
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,12 @@ def test_what_is_paused_is_one_activation(kind: str) -> None:
         assert (op.activation.phase, op.delay) == (Phase.COMPUTE_SLEEP, 0)
 
 
+def test_a_sleep_that_never_ends_is_refused() -> None:
+    """It is checked as it is written; here it would be kept for ever."""
+    with pytest.raises(ValueError, match="a sleep takes inf seconds"):
+        begun(sleep("b", float("inf")))
+
+
 def test_the_first_of_several_is_not_paused_where_one_may_start() -> None:
     plan = begun(parallel("b", step("c"), step("d")), admission=Admission.ONE)
     assert [op.activation.status for op in plan.ops if isinstance(op, CreateActivation)] == ["open", "queued", "paused"]
