@@ -13,6 +13,7 @@ from orchestrator.engine import scheduler as module
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import StoreUnavailable
+from orchestrator.rules.timers import SweepGrant
 from tests.engine.test_sweeping import AWAY, World
 
 TICK = 1.0
@@ -116,7 +117,7 @@ def test_who_can_send_nothing_stands_back(timed: Timed) -> None:
     assert timed.world.told(run) == 0
 
 
-@pytest.mark.parametrize("lease, pause", [(30.0, 7_500), (4.0, 2_000)])
+@pytest.mark.parametrize("lease, pause", [(30.0, 7_500), (30.001, 7_500), (4.0, 2_000)])
 def test_the_right_lasts_three_ticks_and_a_pause_two_or_a_quarter_of_a_lease(
     timed: Timed, lease: float, pause: int
 ) -> None:
@@ -214,3 +215,37 @@ def with_a_lease_that_is_over(timed: Timed, meanwhile: Callable[[], None]) -> Sc
 
     timed.due_timers = slow  # type: ignore[attr-defined]
     return scheduler
+
+
+@pytest.mark.parametrize(
+    "grant, looks",
+    [
+        (SweepGrant(steady=30_000, ahead=1_000), [("n", 61_000, 200)]),
+        (SweepGrant(steady=29_999, ahead=1_000), []),
+        (SweepGrant(steady=90_000, ahead=0), []),
+        (None, []),
+    ],
+)
+def test_leases_that_a_clock_gone_back_has_left_are_looked_for(
+    timed: Timed, grant: SweepGrant | None, looks: list[Any]
+) -> None:
+    """Those that end beyond all that a renewal since could have written, once who lives has had time for one."""
+    found: list[Any] = []
+    timed.acquire_sweep = lambda *_: grant  # type: ignore[method-assign]
+    timed.find_stranded = lambda *args: found.append(args) or []  # type: ignore[attr-defined]
+    timed.world.scheduler(store=timed).tick()
+    assert found == looks
+
+
+def test_single_messages_are_tried_only_after_a_round_without_the_broker(timed: Timed) -> None:
+    """A scheduler that begins takes it to be there."""
+    for _ in range(60):
+        timed.world.sleeping(0.1)
+    timed.pass_time(1)
+    timed.world.broker.fault = lambda run_id, path: AWAY
+    scheduler = timed.world.scheduler(store=timed)
+    scheduler.tick()
+    assert timed.world.broker.tried == 50
+    timed.pass_time(1)
+    scheduler.tick()
+    assert timed.world.broker.tried == 51

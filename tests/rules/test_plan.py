@@ -60,7 +60,10 @@ def fresh(id_: str, **fields: Any) -> Activation:
 BLOCK = {"role": "block", "quiet": True, "status": "open"}
 KINDS: dict[str, tuple[Node, list[CreateActivation]]] = {
     "step": (step("b"), [CreateActivation(fresh("b", component="STEP"))]),
-    "mapping": (step("b", control=True), [CreateActivation(fresh("b", component="STEP"), "token")]),
+    "mapping": (
+        replace(step("b", control=True), component="MAP"),
+        [CreateActivation(fresh("b", component="MAP"), "token")],
+    ),
     "sleep": (
         sleep("b", 1.5),
         [CreateActivation(fresh("b", component="SLEEP", phase="sleep_over", status="sleeping"), delay=1_500)],
