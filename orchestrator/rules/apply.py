@@ -33,6 +33,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.mailbox import Mailbox, find_refusal, make_entry
 from orchestrator.rules.model import (
+    UNSWEPT_RUNTIMES,
     Activation,
     ActivationFields,
     ActivationStatus,
@@ -52,6 +53,7 @@ ENDED_RUN = "ended"  # the run has settled or is closed, or is not as a request 
 STALE = "stale"  # the activation has moved on since the message was sent
 EARLY = "early"  # its delay is not over
 BUSY = "busy"  # a claim has it
+ELSEWHERE = "elsewhere"  # the run is at work in its caller's process, and the claim is another runtime's
 LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
 STATE = "state"  # the run's state was written since it was read
@@ -87,6 +89,8 @@ def claim(
     # otherwise the step would wait for the end of its own lease.
     if activation.status == ActivationStatus.RUNNING and activation.lease_token == request.token:
         return Applied(header, {}, claimed=activation.path, repeated=True)
+    if _is_elsewhere(header, activation.path, request.runtime):
+        return Refused(ELSEWHERE, header)
     if activation.seq != request.seq:
         return Refused(STALE, header)
     over = activation.deadline <= now
@@ -135,6 +139,17 @@ def _is_shut(header: RunHeader, path: str) -> bool:
     if is_report(path):
         return False
     return header.status != StoredStatus.RUNNING or (header.closed and path != "")
+
+
+def _is_elsewhere(header: RunHeader, path: str, runtime: str) -> bool:
+    """Tell whether a claim by this runtime would leave the run without anybody who looks after it.
+
+    Nobody sweeps the timers of a run in its caller's process, so a worker that died with a claim of it would be missed
+    by nobody. No command leaves a message behind that could make such a claim (`ownership.adopt`), but whoever may
+    publish can write one. The other way round all is well: the timers of what is claimed are swept. A report is told by
+    whoever can, wherever the run goes on by then: nobody else has its message.
+    """
+    return header.runtime in UNSWEPT_RUNTIMES and runtime not in ("", header.runtime) and not is_report(path)
 
 
 def _lease_refusal(header: RunHeader, activation: Activation | None, path: str, token: str) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "ENDED",
     "FINAL",
     "LIVE",
+    "UNSWEPT_RUNTIMES",
     "Activation",
     "ActivationFields",
     "ActivationStatus",
@@ -41,6 +42,11 @@ __all__ = [
     "visits",
     "with_fields",
 ]
+
+
+# Runs of these runtimes live in the process of their caller, and no worker needs to know their workflows. A sweep would
+# hand their steps to workers all the same, so their timers are nobody's. Only `restart` takes them over.
+UNSWEPT_RUNTIMES = frozenset({"local"})
 
 
 class Phase(StrEnum):

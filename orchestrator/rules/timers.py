@@ -22,6 +22,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.flow import time_out_wait
 from orchestrator.rules.model import (
+    UNSWEPT_RUNTIMES,
     Activation,
     ActivationFields,
     ActivationStatus,
@@ -32,9 +33,6 @@ from orchestrator.rules.model import (
 from orchestrator.rules.stamps import dispatch_of
 from orchestrator.rules.transitions import TABLE, Deadline
 
-# Runs of these runtimes live in the process of their caller, and no worker needs to know their workflows. A sweep would
-# hand their steps to workers all the same. Only `restart` takes them over.
-UNSWEPT_RUNTIMES = frozenset({"local"})
 # Runs whose timers may mean something. A suspended run may have a wait with a timeout.
 SWEPT = frozenset({StoredStatus.RUNNING.value, StoredStatus.SUSPENDED.value})
 _ANY = frozenset(status.value for status in StoredStatus)  # reports outlast every settling

@@ -34,10 +34,10 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType, make_events_trimmed
 from orchestrator.rules.mailbox import MAILBOX_CHANGED, MAILBOX_FULL, WAITER
-from orchestrator.rules.model import Activation, Report, RunHeader, report_counter, report_path
+from orchestrator.rules.model import UNSWEPT_RUNTIMES, Activation, Report, RunHeader, report_counter, report_path
 from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, UNDONE, parse_reply
 from orchestrator.rules.stamps import STARTING
-from orchestrator.rules.timers import LANE_OF, SWEPT, UNSWEPT_RUNTIMES
+from orchestrator.rules.timers import LANE_OF, SWEPT
 from orchestrator.rules.transitions import tables
 
 
