@@ -815,3 +815,66 @@ def test_an_at_sign_in_a_password_is_refused_without_showing_it() -> None:
     with pytest.raises(ValueError, match="as %40 for @") as caught:
         SqlStore("postgresql+psycopg://user:sec@ret@host/db")
     assert "ret" not in str(caught.value).replace("secret", "")
+
+
+# -- poolers of transactions ------------------------------------------------------------------------------------------
+
+
+def left_in_session(store: SqlStore) -> tuple[int, str, str]:
+    """What a server keeps of the store for whoever is next: prepared statements, and two settings."""
+    connections: Any = store._connections
+    with closing(connections._pool.connect()) as pooled:
+        found = pooled.driver_connection.execute(
+            "SELECT (SELECT count(*) FROM pg_prepared_statements), current_setting('lock_timeout'), "
+            "current_setting('statement_timeout')",
+            prepare=False,
+        ).fetchone()
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("pooling", ["transaction", "session"])
+def test_a_pooler_of_transactions_gets_nothing_that_outlasts_one(on_postgresql: Place, pooling: str) -> None:
+    """No named statement and no setting of the session: the next transaction has another server."""
+    sign = "&" if "?" in on_postgresql.url else "?"
+    on_postgresql.url += f"{sign}pooling={pooling}"
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    for number in range(8):
+        step(store, run_id, number)
+        store.header(run_id)
+        store.due_timers("n")
+    prepared, lock, statement = left_in_session(store)
+    if pooling == "transaction":
+        assert (prepared, lock, statement) == (0, "0", "0")
+    else:
+        assert prepared > 3
+        assert (lock, statement) == ("10s", "30s")
+
+
+def test_waits_have_an_end_behind_a_pooler_too(on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transaction brings its own bounds."""
+    monkeypatch.setattr(link, "PATIENCE", 0.2)
+    monkeypatch.setattr(postgres, "_LOCAL_SETTINGS", b"SELECT set_config('lock_timeout', '20ms', true)")
+    sign = "&" if "?" in on_postgresql.url else "?"
+    beside = on_postgresql.connect()
+    on_postgresql.url += f"{sign}pooling=transaction"
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    with closing(beside):
+        beside.execute("BEGIN")
+        beside.execute("SELECT 1 FROM orchestrator_runs FOR UPDATE")
+        with pytest.raises(StoreUnavailable, match="too busy"):
+            note(store, run_id)
+
+
+def test_a_database_that_isolates_otherwise_is_refused_behind_a_pooler(postgres_server: PostgresServer) -> None:
+    """No session can be told to do it as the store wants it."""
+    url = postgres_server.new_schema()
+    sign = "&" if "?" in url else "?"
+    other = url.replace("options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c")
+    store = SqlStore(f"{other}{sign}pooling=transaction")
+    with closing(store), pytest.raises(StoreUnavailable, match="default_transaction_isolation"):
+        store.now()
+    with pytest.raises(ValueError, match="`pooling` in the store's URL is session"):
+        SqlStore("postgresql://h/db?pooling=statement")
