@@ -228,6 +228,7 @@ class RunHeader(_Flat):
     per_step: bool = False  # goes by single steps, each on a resume
     quiet: bool = False  # emits no events of its steps
     auto_restart: bool = True  # abandoned attempts are taken over; else only `restart` does that
+    abandoned_starts: int = 0  # processes that were lost in its start, as far as that is known
     hooks: str = ""  # the hooks of its workflow when it was started, for who ends it without knowing the workflow
     input: str = ""  # id of the input
     output: str = ""  # id of the output
@@ -339,6 +340,7 @@ class RunHeaderFields(TypedDict, total=False):
     per_step: bool
     quiet: bool
     auto_restart: bool
+    abandoned_starts: int
     hooks: str
     input: str
     output: str

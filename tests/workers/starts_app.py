@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,19 @@ def strike(info: Any) -> None:
         os.kill(os.getppid() if how == "worker" else os.getpid(), signal.SIGKILL)
 
 
+def strike_always(info: Any) -> None:
+    """Kill this process, or the worker around it, each time that this run is started."""
+    with Path(f"struck-{info.run_id}").open("a") as mark:
+        mark.write("x")
+    os.kill(os.getppid() if os.environ["STARTS_KILL"] == "worker" else os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 asking = Workflow("asking", input=int).then(ask).then(double).commit()
 plain = Workflow("plain", input=int).then(double).commit()
 struck = Workflow("struck", input=int, on_start=strike).then(double).commit()
+
+deadly = Workflow("deadly", input=int, on_start=strike_always).then(double).commit()
 
 
 def make(broker: str, store: str, backend: str) -> tuple[Celery, Orchestrator]:
@@ -42,7 +53,12 @@ def make(broker: str, store: str, backend: str) -> tuple[Celery, Orchestrator]:
     app = Celery("starts", broker=broker, backend=backend, set_as_current=False)
     app.conf.update(broker_connection_retry_on_startup=True, broker_connection_max_retries=None)
     orchestrator = Orchestrator(
-        app, store=store, workflows=[asking, plain, struck], tick_seconds=0.5, lease_seconds=10, republish_seconds=120
+        app,
+        store=store,
+        workflows=[asking, plain, struck, deadly],
+        tick_seconds=0.5,
+        lease_seconds=10,
+        republish_seconds=120,
     )
     return app, orchestrator
 
