@@ -129,3 +129,17 @@ def test_an_on_start_that_kills_its_process_is_given_up_after_the_third(on_rabbi
     assert len(Path(on_rabbitmq.folder, f"struck-{result.id}").read_text()) == 3
     assert on_rabbitmq.orchestrator.runs.get(result.id) is None
     assert on_rabbitmq.app.send_task("plain", [1]).get(SOON) == 2, started[-1].process.tail()
+
+
+def test_a_worker_that_does_not_know_the_workflow_drops_its_message_and_parks_its_run(on_rabbitmq: Place) -> None:
+    """Celery drops what it does not know; a run that is in the store waits for a worker that does."""
+    few = on_rabbitmq.worker(STARTS_FEW="1")
+    dropped = on_rabbitmq.app.send_task("plain", [1])
+    text = "Received unregistered task of type 'plain'"
+    assert wait_until(lambda: text in few.process.logs_since_start(), SOON), few.process.tail()
+    run = on_rabbitmq.orchestrator.create_run("plain").submit(2)
+    assert wait_until(lambda: "is parked" in few.process.logs_since_start(), SOON), few.process.tail()
+    few.terminate()
+    other = on_rabbitmq.worker()
+    assert run.get(timeout=SOON) == 4, other.process.tail()
+    assert on_rabbitmq.orchestrator.runs.get(dropped.id) is None
