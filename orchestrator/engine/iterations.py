@@ -16,5 +16,5 @@ def release_finished(attempt: Attempt) -> Release | None:
     # A level at a time: as many round trips as blocks stand in each other, however many items they have.
     while iteration.paths:
         iteration.add(attempt.load(iteration.paths))
-    texts = attempt.values.stored([*iteration.manifests, *find_outgoing(attempt.activation, keep)])
+    texts = attempt.values.read_texts([*iteration.manifests, *find_outgoing(attempt.activation, keep)])
     return release(claim, iteration, keep, texts, attempt.values.closure(attempt.activation.input))

@@ -154,7 +154,7 @@ def find_outgoing(loop: Activation, keep: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What the commit that begins another iteration writes and drops because of those that have finished."""
+    """The part of the commit that begins another iteration which is about those that have finished."""
 
     finished: str  # ids of the manifests that the loop keeps
     values: Mapping[str, str] = field(default_factory=dict)  # the new manifest

@@ -38,7 +38,7 @@ class Values:
             found = (self._texts[key] for key in wanted if key in self._texts)
             wanted = [ref for text in found for ref in texts.references(text) if ref not in self._texts]
 
-    def stored(self, ids: Iterable[str]) -> dict[str, str]:
+    def read_texts(self, ids: Iterable[str]) -> dict[str, str]:
         """Read the stored texts of these values, as far as they exist."""
         wanted = list(ids)
         self.fetch(wanted)
@@ -50,7 +50,7 @@ class Values:
         level = {key} - {""}
         while level:
             found |= level
-            refs = (texts.references(text) for text in self.stored(level).values())
+            refs = (texts.references(text) for text in self.read_texts(level).values())
             level = {ref for each in refs for ref in each} - found
         return found
 
