@@ -16,6 +16,8 @@ from orchestrator.rules.model import ActivationStatus, StoredStatus
 from orchestrator.rules.plan import ClaimedNode
 from tests.simulation import acts
 from tests.simulation.acts import RUN, branch, foreach, graph, loop, nested, parallel, sleep, step, wait
+from tests.simulation.explorer import Explorer
+from tests.simulation.mutants import Mutant
 from tests.simulation.play import Play
 
 TIMES = 6
@@ -123,6 +125,18 @@ def what_is_in_use_is_not_looked_into(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(iterations, "release", lambda *args: _release(*args[:4], {args[0].activation.input}))
 
 
+def older_manifests_go_whatever_is_to_be_kept(patch: pytest.MonkeyPatch) -> None:
+    """With them all that they list, and they stay among those that the loop has."""
+
+    def lax(
+        claim: ClaimedNode, iteration: FinishedIteration, keep: int, texts: Any, in_use: Collection[str]
+    ) -> Release:
+        found = _release(claim, iteration, keep, texts, in_use)
+        return replace(found, finished=f"{claim.activation.finished} {found.finished}".strip())
+
+    patch.setattr(iterations, "release", lax)
+
+
 @pytest.mark.parametrize(
     "take_away, name",
     [
@@ -139,3 +153,43 @@ def test_a_rule_that_is_taken_away_is_missed(
     whole = Talk(BODIES[name], 1).result()
     take_away(monkeypatch)
     assert Talk(BODIES[name], 1).result() != whole
+
+
+# --- in every order ---------------------------------------------------------------------------------------------------
+
+_PASSES = graph(loop("talk", 4, parallel("p", step("a"), sleep("s"))), step("last"))
+_LOOPS = graph(loop("talk", 3, nested("n", loop("inner", 3, step("a")), step("b"))))
+_ITEMS = graph(loop("talk", 3, foreach("f", 2, 2, step("a"))), step("last"))
+_STEPS = graph(loop("talk", 4, nested("n", step("a"), step("b"))), step("last"))
+SEARCHES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "a worker dies": (_PASSES, {"kill": 1}),
+    "a lease ends under its worker": (_LOOPS, {"expire": 1}),
+    "a commit is sent again": (_ITEMS, {"resend": 1, "kill": 1}),
+    "a message comes twice": (_PASSES, {"repeat": 1, "early": 1}),
+    "the run is canceled and travels": (_STEPS, {"cancel": 1, "travel": 1, "targets": ("n", "n.b")}),
+    "the run travels, and a lease ends": (_STEPS, {"travel": 1, "expire": 1, "targets": ("n.b",)}),
+}
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_whatever_happens_nothing_goes_that_is_in_use(name: str) -> None:
+    """Neither of the run nor of any activation, in any order of events; and the run settles."""
+    of, options = SEARCHES[name]
+    found = Explorer(of, keep=1, **options).explore()
+    assert not found.violation, "\n".join([found.violation, *found.way])
+    assert found.states > 100
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        Mutant(the_iteration_that_has_just_finished_goes_too, _STEPS, {"kill": 1}, "are dropped, and", {"keep": 1}),
+        Mutant(what_is_in_use_goes, _PASSES, {"kill": 1}, "are dropped, and", {"keep": 1}),
+        Mutant(what_is_in_use_is_not_looked_into, _PASSES, {"kill": 1}, "are dropped, and", {"keep": 1}),
+        Mutant(older_manifests_go_whatever_is_to_be_kept, _LOOPS, {}, "and a loop still has them", {"keep": 1}),
+    ],
+    ids=lambda mutant: mutant.take_away.__name__,
+)
+def test_the_search_sees_a_rule_that_is_taken_away(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the very commit that drops too much."""
+    mutant.must_be_seen(monkeypatch)
