@@ -17,18 +17,16 @@ from orchestrator.engine.settings import Settings
 from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.host import monotonic
-from orchestrator.ports import DueTimer, Runtime, Store
+from orchestrator.ports import DueTimer, QueueWatch, Runtime, Store
 from orchestrator.rules.change import Committed, Dispatch, Refused
 from orchestrator.rules.model import ActivationStatus, RunHeader
-from orchestrator.rules.timers import DeadlineAction, Lane, lane_of, may_take_claim, on_deadline
+from orchestrator.rules.timers import SHORT, DeadlineAction, Lane, QueueState, lane_of, may_take_claim, on_deadline
 
 log = logging.getLogger("orchestrator")
 
 BATCH = 200  # timers of one lane in one round
 _CHUNK = 50  # that are committed, and then published, together
 _NAMED = 5  # unreadable timers that one line of the log names
-
-IsShort = Callable[[RunHeader, Dispatch], bool | None]
 
 
 @dataclass(slots=True)
@@ -78,8 +76,7 @@ class Sweep:
     """One round in one namespace. `steady` says for how long the store has been there, on which it depends whether a
     lease that is over means that its worker is lost; `find_stranded` finds leases that a clock gone back has left.
 
-    `is_short` says of a dispatch whether the queue of its messages is short, or None where nobody can tell. While the
-    broker was away in the last round (`is_probing`) single messages are tried, until one has gone out.
+    While the broker was away in the last round (`is_probing`) single messages are tried, until one has gone out.
     """
 
     def __init__(
@@ -87,7 +84,7 @@ class Sweep:
         store: Store,
         runtime: Runtime,
         settings: Settings,
-        is_short: IsShort,
+        queues: QueueWatch,
         *,
         steady: Callable[[], int],
         find_stranded: Callable[[], list[DueTimer]],
@@ -96,7 +93,7 @@ class Sweep:
         self._store = store
         self._runtime = runtime
         self._settings = settings
-        self._is_short = is_short
+        self._queues = queues
         self._steady = steady
         self._find_stranded = find_stranded
         self._is_probing = is_probing
@@ -189,15 +186,15 @@ class Sweep:
         activation, header = entry.activation, entry.header
         if not self._may_sweep(entry):
             return None
-        short: bool | None = True
+        queue: QueueState | None = SHORT
         # In a long queue an old message is probably still waiting: another one would only make the queue longer.
         if activation.status == ActivationStatus.QUEUED and activation.sends:
-            short = self._is_short(header, Dispatch(activation.path, activation.seq, activation.route))
-        if short is None:
+            queue = self._queues.state_of(header, Dispatch(activation.path, activation.seq, activation.route))
+        if queue is None:
             # Left as it is: what was not sent because nobody could be asked is not to wait for it any longer.
             self._report.failure = self._report.failure or BrokerUnavailable("the broker does not answer")
             return None
-        return on_deadline(header, activation, self._settings.redelivery_delay, short=short)
+        return on_deadline(header, activation, self._settings.redelivery_delay, queue=queue)
 
     def _try(self, entry: DueTimer, act: Callable[[DueTimer], DeadlineAction | None]) -> DeadlineAction | None:
         try:

@@ -16,6 +16,7 @@ from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.ports import DueTimer, Runtime, Store
 from orchestrator.rules.change import CreateActivation, Dispatch
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
+from orchestrator.rules.timers import SHORT, QueueState
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import FailingStore, VirtualClock
 from orchestrator.testing.contract.kit import StartedRun, an_activation
@@ -52,10 +53,18 @@ class World:
         self.store: Any = MemoryStore(self.clock)
         self.broker = Broker()
         self.short: bool | None = True
+        self.worked_off: int | None = None
+
+    def state_of(self, header: RunHeader, dispatch: Dispatch) -> QueueState | None:
+        """All queues are alike."""
+        return None if self.short is None else QueueState(self.short, self.worked_off)
+
+    def watch(self) -> None:
+        """Nothing moves by itself."""
 
     def scheduler(self, name: str = "me", broker: Broker | None = None, store: Any = None) -> Scheduler:
         runtime = cast(Runtime, broker or self.broker)
-        return Scheduler(cast(Store, store or self.store), runtime, SETTINGS, name, lambda *_: self.short)
+        return Scheduler(cast(Store, store or self.store), runtime, SETTINGS, name, self)
 
     def sleeping(self, seconds: float) -> StartedRun:
         """A run whose only activation sleeps."""
@@ -289,14 +298,14 @@ def test_a_queue_whose_length_raises_is_no_reason_to_stop(world: World) -> None:
     """A route that is no JSON, for one."""
     poison, run = world.queued(route="[1"), world.queued()
 
-    def is_short(header: RunHeader, dispatch: Dispatch) -> bool:
+    def state_of(header: RunHeader, dispatch: Dispatch) -> QueueState:
         if header.run_id == poison.id:
             raise ValueError("no JSON")
-        return True
+        return SHORT
 
     world.clock.advance(30)
-    runtime = cast(Runtime, world.broker)
-    Scheduler(world.store, runtime, SETTINGS, "me", is_short).tick()
+    world.state_of = state_of  # type: ignore[method-assign]
+    world.scheduler().tick()
     assert (world.told(run), world.told(poison)) == (1, 0)
 
 
@@ -332,3 +341,18 @@ def test_a_long_queue_is_looked_through_ever_more_rarely(world: World) -> None:
         scheduler.tick()
     assert world.told(run) == 1
     assert replace(run.activation("0"), deadline=0).looks == 0
+
+
+def test_a_queue_that_is_never_short_hides_a_lost_message_no_longer_than_it_takes_to_work_it_off(world: World) -> None:
+    """What waits there was sent ten minutes ago at most: a message that is older is lost, and is sent again once."""
+    run = world.queued()
+    world.short, world.worked_off = False, 600_000
+    scheduler = world.scheduler()
+    for _ in range(599):
+        world.clock.advance(1)
+        scheduler.tick()
+    assert world.told(run) == 0
+    for _ in range(600):
+        world.clock.advance(1)
+        scheduler.tick()
+    assert world.told(run) == 1
