@@ -56,7 +56,7 @@ _PARTS = {
     "commit": ("rules", "run", "commit"),
     "create": ("rules", "create"),
     "delete": ("rules", "delete"),
-    "read_timer": ("rules", "read_timer"),
+    "read_timers": ("rules", "read_timers"),
     "renew": ("rules", "renew"),
 }
 

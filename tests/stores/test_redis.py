@@ -170,7 +170,7 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-@pytest.mark.parametrize("name", ["claim", "commit", "create", "delete", "read_timer", "renew"])
+@pytest.mark.parametrize("name", ["claim", "commit", "create", "delete", "read_timers", "renew"])
 def test_no_script_lists_statuses_or_defaults_of_its_own(name: str) -> None:
     """It would be a second copy of the table. The few that a rule has to name are compared one by one."""
     lines = script(name).text.partition("\n")[2].splitlines()
