@@ -58,6 +58,7 @@ class Lane(StrEnum):
 
 _LANES = {Deadline.LEASE: Lane.LEASES, Deadline.REDELIVERY: Lane.OUTBOX}
 LANE_OF = {deadline: _LANES.get(deadline, Lane.MOMENTS) for deadline in Deadline}
+_OFFSETS = {lane: lane.offset for lane in Lane}
 
 
 # --- which activations have one --------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def lane_of(activation: Activation) -> Lane:
 
 def place_of(activation: Activation) -> int:
     """Return the place of an activation's timer in a store's index."""
-    return lane_of(activation).offset + activation.deadline
+    return _OFFSETS[lane_of(activation)] + activation.deadline
 
 
 def is_due(activation: Activation, now: int) -> bool:
@@ -195,7 +196,7 @@ def find_left_out(answer: Committed, activations: Iterable[Activation], now: int
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """What is known of the queue that the message of an activation goes to."""
+    """The queue that the message of an activation goes to, as far as it is known."""
 
     # at most a few messages wait in it
     is_short: bool = True
