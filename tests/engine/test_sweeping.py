@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.sweep import BATCH
+from orchestrator.engine.sweep import BATCH, LOT
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.ports import DueTimer, Runtime, Store
 from orchestrator.rules.change import CreateActivation, Dispatch
@@ -203,6 +204,71 @@ def test_in_an_outage_single_messages_are_tried(world: World) -> None:
         world.clock.advance(1)
         scheduler.tick()
     assert world.broker.tried - before == 10
+
+
+def test_the_next_timers_are_committed_while_messages_are_sent(world: World) -> None:
+    """The first lot is being sent and the second one is being committed at the same time."""
+    runs, both = [world.sleeping(1) for _ in range(2 * LOT)], threading.Barrier(2, timeout=10)
+
+    class Counting:
+        commits = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.store, name)
+
+        def commit_many(self, changes: Any) -> Any:
+            self.commits += 1
+            if self.commits == 2:
+                both.wait()
+            return world.store.commit_many(changes)
+
+    class Slow(Broker):
+        def publish_many(self, told: Any) -> Any:
+            if not self.told:
+                both.wait()
+            return super().publish_many(told)
+
+    broker = Slow()
+    world.clock.advance(1)
+    assert world.scheduler(broker=broker, store=Counting()).tick().republished == 2 * LOT
+    assert [broker.told.count((run.id, "0")) for run in runs] == [1] * len(runs)
+
+
+@pytest.mark.parametrize("goes_after", [0, 1, LOT, LOT + 20])
+def test_a_broker_that_goes_in_the_middle_of_many_costs_nothing(world: World, goes_after: int) -> None:
+    """What was committed and could not be sent any more is put back, and each is sent once when the broker is back."""
+    runs = [world.sleeping(1) for _ in range(3 * LOT)]
+    world.broker.fault = lambda run_id, path: AWAY if len(world.broker.told) >= goes_after else None
+    scheduler = world.scheduler()
+    world.clock.advance(1)
+    report = scheduler.tick()
+    assert (report.republished, report.failure) == (goes_after, AWAY)
+    assert len(world.broker.told) == goes_after
+    world.broker.fault = lambda run_id, path: None
+    for _ in range(2):
+        world.clock.advance(1)
+        while scheduler.tick().is_full:
+            pass
+    assert [world.told(run) for run in runs] == [1] * len(runs)
+
+
+def test_what_was_committed_and_never_sent_falls_due_again(world: World) -> None:
+    """The process dies between the two, here by an error that nobody knows."""
+    runs = [world.sleeping(1) for _ in range(2 * LOT)]
+
+    def fail(run_id: str, path: str) -> BrokerUnavailable | None:
+        raise RuntimeError("on purpose")
+
+    world.broker.fault = fail
+    world.clock.advance(1)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        world.scheduler().tick()
+    world.broker.fault = lambda run_id, path: None
+    world.clock.advance(31)
+    scheduler = world.scheduler()
+    while scheduler.tick().is_full:
+        pass
+    assert [world.told(run) for run in runs] == [1] * len(runs)
 
 
 def test_who_can_send_nothing_lets_another_sweep(world: World) -> None:
