@@ -93,12 +93,12 @@ class _Sender:
     def send(self, told: Sequence[_Told]) -> None:
         """Begin to send; the lot before was waited for."""
         messages = [(one.header, one.dispatches) for one in told]
-        self._told = told
         if self._pool is not None:
             self._errors = self._pool.submit(self._runtime.publish_many, messages).result
         else:
             errors = self._runtime.publish_many(messages)
             self._errors = lambda: errors
+        self._told = told
 
     def wait(self) -> list[tuple[_Told, BrokerUnavailable | None]]:
         """Wait until it is sent, and return for each why it could not be; nothing where that was returned before."""

@@ -252,9 +252,10 @@ def test_a_broker_that_goes_in_the_middle_of_many_costs_nothing(world: World, go
     assert [world.told(run) for run in runs] == [1] * len(runs)
 
 
-def test_what_was_committed_and_never_sent_falls_due_again(world: World) -> None:
+@pytest.mark.parametrize("count", [10, 2 * LOT])
+def test_what_was_committed_and_never_sent_falls_due_again(world: World, count: int) -> None:
     """The process dies between the two, here by an error that nobody knows."""
-    runs = [world.sleeping(1) for _ in range(2 * LOT)]
+    runs = [world.sleeping(1) for _ in range(count)]
 
     def fail(run_id: str, path: str) -> BrokerUnavailable | None:
         raise RuntimeError("on purpose")
