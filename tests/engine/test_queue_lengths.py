@@ -51,7 +51,7 @@ class Asked:
     def is_short(self, after: float = 0.0) -> bool | None:
         """Ask when so many seconds have passed."""
         self.now += after
-        return self.queues.is_short(HEADER, self.dispatch)
+        return short(self.queues, self.dispatch)
 
     def decide(self, count: int, after: float = 0.0) -> None:
         """Send messages as the scheduler does: because the queue is short."""
@@ -59,6 +59,12 @@ class Asked:
         for _ in range(count):
             assert self.is_short() is True
             self.send(1)
+
+
+def short(queues: Queues, dispatch: Dispatch) -> bool | None:
+    """Tell whether the queue of this dispatch is short, or that nobody can."""
+    state = queues.state_of(HEADER, dispatch)
+    return None if state is None else state.is_short
 
 
 @pytest.fixture
@@ -95,7 +101,7 @@ def test_queues_are_told_apart(asked: Asked) -> None:
     assert asked.is_short() is False
     other = Dispatch("0", 1, pack_route(Route("step", queue=f"{asked.queue}-2")))
     asked.channel.queue_declare(queue=f"{asked.queue}-2")
-    assert asked.queues.is_short(HEADER, other) is True
+    assert short(asked.queues, other) is True
 
 
 def test_what_the_scheduler_has_sent_itself_is_no_backlog(asked: Asked) -> None:
@@ -130,13 +136,13 @@ def test_a_task_as_a_step_has_the_queue_of_the_task(asked: Asked) -> None:
 
     asked.app.conf.task_routes = {task.name: {"queue": asked.queue}}
     asked.send(20)
-    assert asked.queues.is_short(HEADER, Dispatch("0", 1, pack_route(Route("step", task=task.name)))) is False
+    assert short(asked.queues, Dispatch("0", 1, pack_route(Route("step", task=task.name)))) is False
 
 
 def test_an_unknown_queue_is_short(asked: Asked) -> None:
     """So its message is sent, and whoever publishes it sees what is wrong. It is no outage."""
     nowhere = Dispatch("0", 1, pack_route(Route("step", queue="nowhere")))
-    assert asked.queues.is_short(HEADER, nowhere) is True
+    assert short(asked.queues, nowhere) is True
     with pytest.raises(asked.connection.channel_errors):  # asking has not made it
         asked.channel.queue_declare(queue="nowhere", passive=True)
     assert asked.is_short() is True
@@ -151,14 +157,52 @@ def test_a_message_whose_queue_cannot_be_known_is_sent(asked: Asked, caplog: pyt
     asked.app.conf.task_routes = [router]
     elsewhere = Dispatch("0", 1, pack_route(Route("step")))
     with caplog.at_level(logging.DEBUG, "orchestrator"):
-        assert asked.queues.is_short(HEADER, elsewhere) is True
+        assert short(asked.queues, elsewhere) is True
     assert "no such route" in caplog.text
 
 
 def test_what_goes_to_an_exchange_alone_has_no_length(asked: Asked) -> None:
     """So it is sent."""
     asked.app.conf.task_routes = {"step": {"exchange": "somewhere", "routing_key": "x"}}
-    assert asked.queues.is_short(HEADER, Dispatch("0", 1, pack_route(Route("step")))) is True
+    assert short(asked.queues, Dispatch("0", 1, pack_route(Route("step")))) is True
+
+
+def test_a_message_waits_no_longer_than_it_takes_to_work_off_what_was_before_it(asked: Asked) -> None:
+    """Once as many have left the queue as were in it at a look, none of those waits; a second more, to be counted."""
+    asked.send(20)
+
+    def ago() -> int | None:
+        state = asked.queues.state_of(HEADER, asked.dispatch)
+        assert state is not None
+        return state.worked_off
+
+    assert ago() is None
+    asked.now += 2.0
+    asked.take(19)
+    asked.send(19)  # the length has not fallen, as far as can be seen
+    assert ago() is None
+    asked.take(19)
+    asked.now += 2.0
+    assert ago() is None
+    asked.take(1)
+    asked.now += 2.0
+    assert ago() == 7_000  # since the first look
+    asked.now += 0.25
+    assert ago() == 7_250
+
+
+def test_long_queues_are_looked_at_unasked(asked: Asked) -> None:
+    """How their length falls says how long a message may wait there; a short one is asked for when it matters."""
+    asked.send(20)
+    assert asked.is_short() is False
+    asked.take(20)
+    asked.now += TICK
+    asked.queues.watch()
+    asked.send(20)  # not seen: it has just been looked at
+    assert asked.is_short(TICK - 0.01) is True
+    asked.now += TICK
+    asked.queues.watch()
+    assert asked.is_short() is False
 
 
 def test_a_broker_that_is_away_is_asked_once_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +214,10 @@ def test_a_broker_that_is_away_is_asked_once_a_tick(monkeypatch: pytest.MonkeyPa
     ask = queues._ask
     monkeypatch.setattr(queues, "_ask", lambda name: tried.append(name) or ask(name))
     dispatches = [Dispatch("0", 1, pack_route(Route("step", queue=name))) for name in ("one", "two")]
-    assert [queues.is_short(HEADER, dispatch) for dispatch in dispatches] == [None, None]
+    assert [queues.state_of(HEADER, dispatch) for dispatch in dispatches] == [None, None]
     assert tried == ["one"]
     now[0] += TICK
-    assert [queues.is_short(HEADER, dispatch) for dispatch in dispatches] == [None, None]
+    assert [queues.state_of(HEADER, dispatch) for dispatch in dispatches] == [None, None]
     assert tried == ["one", "one"]
     queues.close()
     app.close()

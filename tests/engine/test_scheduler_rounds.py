@@ -12,6 +12,7 @@ import pytest
 from orchestrator.engine import scheduler as module
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
+from orchestrator.engine.sweep import BATCH, LOT
 from orchestrator.errors import StoreUnavailable
 from orchestrator.rules.timers import SweepGrant
 from tests.engine.test_sweeping import AWAY, World
@@ -98,11 +99,11 @@ def test_rounds_are_spread_around_a_tick(timed: Timed, luck: float, mine: float,
 
 
 def test_there_is_no_pause_while_more_is_due(timed: Timed) -> None:
-    for _ in range(250):
+    for _ in range(BATCH + 50):
         timed.world.sleeping(0.1)
     timed.pass_time(1)
     assert timed.run(2) == [0.0, 1.0]
-    assert len(timed.world.broker.told) == 250
+    assert len(timed.world.broker.told) == BATCH + 50
 
 
 def test_who_can_send_nothing_stands_back(timed: Timed) -> None:
@@ -220,7 +221,7 @@ def with_a_lease_that_is_over(timed: Timed, meanwhile: Callable[[], None]) -> Sc
 @pytest.mark.parametrize(
     "grant, looks",
     [
-        (SweepGrant(steady=30_000, ahead=1_000), [("n", 61_000, 200)]),
+        (SweepGrant(steady=30_000, ahead=1_000), [("n", 61_000, BATCH)]),
         (SweepGrant(steady=29_999, ahead=1_000), []),
         (SweepGrant(steady=90_000, ahead=0), []),
         (None, []),
@@ -239,13 +240,13 @@ def test_leases_that_a_clock_gone_back_has_left_are_looked_for(
 
 def test_single_messages_are_tried_only_after_a_round_without_the_broker(timed: Timed) -> None:
     """A scheduler that begins takes it to be there."""
-    for _ in range(60):
+    for _ in range(LOT + 10):
         timed.world.sleeping(0.1)
     timed.pass_time(1)
     timed.world.broker.fault = lambda run_id, path: AWAY
     scheduler = timed.world.scheduler(store=timed)
     scheduler.tick()
-    assert timed.world.broker.tried == 50
+    assert timed.world.broker.tried == LOT
     timed.pass_time(1)
     scheduler.tick()
-    assert timed.world.broker.tried == 51
+    assert timed.world.broker.tried == LOT + 1
