@@ -491,11 +491,14 @@ def test_the_first_failure_that_nothing_tolerates_is_the_runs() -> None:
     of = graph(parallel("p", step("a"), step("b")))
     plan = flow.on_result(claim(of, "0.0"), Failed("e", tripwire=True))
     assert plan.ops[1] == UpdateRun({"failure": "e", "tripwire": True}, unless="failure")
-    loops = graph(loop("l", 2, loop("m", 2, loop("n", 2, step("a")))))
-    failed = flow.on_result(claim(loops, "0.0.0.0", visit="2.3.4"), Failed("e"))
-    assert [(event["path"], event["visit"]) for event in failed.events] == [("0.0.0.0", "2.3.4")] * 2
-    checked = flow.on_result(claim(loops, "0.0.0.0", visit="2.3.4"), Done("o"))
-    assert fields_of(checked, "0.0.0")["iteration"] == 4
+    loops = graph(loop("l", 2, loop("m", 2, nested("n", loop("o", 2, step("a"))))))
+    failed = flow.on_result(claim(loops, "0.0.0.0.0", visit="2.3.4"), Failed("e"))
+    assert [(event["path"], event["visit"]) for event in failed.events] == [
+        *[("0.0.0.0.0", "2.3.4")] * 2,
+        *[("0.0.0", "2.3")] * 2,
+    ]
+    checked = flow.on_result(claim(loops, "0.0.0.0.0", visit="2.3.4"), Done("o"))
+    assert fields_of(checked, "0.0.0.0")["iteration"] == 4
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import GraphChanged
+from orchestrator.errors import GraphChanged, StepNotFound
 from orchestrator.rules import travel
 from orchestrator.rules.change import CreateActivation
 from orchestrator.rules.model import RunHeader, StoredStatus
-from tests.rules.test_travel import go, header, puts, stored_run
-from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, step, wait
+from tests.rules.test_travel import go, header, pending_of, puts, stored_run
+from tests.simulation.acts import branch, foreach, graph, loop, nested, parallel, sleep, step, wait
 
 FAILED = StoredStatus.FAILED
 BOTH = graph(parallel("q", step("a"), step("b")), step("c"))
@@ -236,3 +236,87 @@ def test_the_items_of_a_foreach_that_has_not_begun_begin_with_the_first() -> Non
     result = go(stored_run(of, FAILED, _0={"status": "failed", "total": 3, "concurrency": 1}), "item")
     assert (puts(result)["0"].next_item, puts(result)["0"].pending_children) == (0, 3)
     assert result.copies == {f"0@@0.{index}": f"0@@1.{index}" for index in range(3)}
+
+
+# --- resume data --------------------------------------------------------------------------------------------------
+
+
+def test_a_target_begins_as_a_resumed_step_with_what_it_had_suspended_with() -> None:
+    """Whatever it has come to since; a step that never ran has no payload."""
+    of = graph(step("a"), step("b"))
+    result = go(stored_run(of, _0={"status": "success", "suspend": "p"}, _1="success"), "a", resume=True)
+    begun = puts(result)["0"]
+    assert (begun.resumed, begun.resume, begun.suspend) == (True, "fr0", "p")
+    assert pending_of(result) == {"0@": ["fr0", "p"]}
+    fresh = go({"graph": of, **EMPTY}, "a", resume=True)
+    assert pending_of(fresh) == {"0@": ["fr0", ""]}
+    assert not puts(go(stored_run(of, _0="success"), "a"))["0"].resumed
+
+
+def test_what_had_suspended_inside_the_target_gets_the_resume_data() -> None:
+    """Before the target nothing does, nor beside it."""
+    of = graph(
+        step("z"), nested("n", step("a"), parallel("q", nested("m", step("b"), step("c")), step("d"))), step("e")
+    )
+    held = {"status": "suspended", "suspend": "s"}
+    run = stored_run(
+        of, _0="success", _1="open", _1_0="success", _1_1="open", _1_1_0="open", _1_1_0_1=held, _1_1_1=held, _2=held
+    )
+    assert go(run, "n", resume=True).resumed == {"fr0": (1, 1, 0, 1), "fr1": (1, 1, 1), "fr2": (2,)}
+    assert go(run, "n.m.b", resume=True).resumed == {"fr0": (1, 1, 0, 1), "fr1": (2,)}
+    assert go(run, "n.d", resume=True).resumed == {"fr0": (1, 1, 1), "fr1": (2,)}
+    assert go(run, "z", resume=True).resumed.keys() == {"fr0", "fr1", "fr2"}
+
+
+def test_the_items_of_every_foreach_behind_the_target_go_on_where_they_were() -> None:
+    """What has succeeded stays, and nothing else."""
+    of = graph(step("a"), foreach("e", 3, 3, step("x")), foreach("f", 2, 2, step("y")))
+    held = {"status": "suspended"}
+    places: dict[str, Any] = {
+        "_0": "success",
+        "_1": {"status": "open", "total": 3, "concurrency": 3},
+        "_1_0": held,
+        "_1_1": "success",
+        "_2": {"status": "open", "total": 2, "concurrency": 2},
+        "_2_1": held,
+    }
+    result = go(stored_run(of, StoredStatus.SUSPENDED, **places), "a", resume=True)
+    assert pending_of(result) == {
+        "1.0@": ["fr0", ""],
+        "2.1@": ["fr1", ""],
+        "1@": [3, 2, [[1, 2]]],
+        "2@": [2, 2, []],
+    }
+    assert {"1.0", "2.1", "1", "2"} <= set(result.drop)
+    assert "1.1" not in result.drop
+
+
+# --- loops and names ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("iteration", [1, 3])
+def test_a_step_in_a_loop_begins_in_the_iteration_that_the_loop_was_in(iteration: int) -> None:
+    """With the inputs that loop and body had. Where no body is stored, with the first."""
+    of = graph(loop("l", 9, nested("n", step("a"), step("b"))))
+    at = {"visit": str(iteration)}
+    run = stored_run(
+        of,
+        FAILED,
+        _0={"status": "failed", "iteration": iteration},
+        _0_0={"status": "failed", **at},
+        _0_0_0={"status": "success", **at},
+    )
+    made = puts(go(run, "n.b"))
+    assert (made["0"].iteration, made["0"].input, made["0.0"].input) == (iteration, "in0", "in0.0")
+    assert (made["0.0.1"].visit, made["0.0.1"].input) == (str(iteration), "out0.0.0")
+    bodiless = stored_run(of, FAILED, _0={"status": "failed", "iteration": iteration})
+    assert puts(go(bodiless, "n.a"))["0"].iteration == 1
+
+
+def test_where_a_step_is_missing_is_told_in_the_callers_words() -> None:
+    """By the ids down to the workflow in which it was looked for."""
+    of = graph(nested("n", nested("m", step("a"))))
+    with pytest.raises(StepNotFound, match=r"there is no step 'x' in n\.m"):
+        travel.find_target(of, ["n", "m", "x"])
+    with pytest.raises(GraphChanged, match="give `input`, or the payload of the first step in `context`"):
+        go({"graph": graph(sleep("s"), step("b")), **EMPTY}, "b")
