@@ -320,3 +320,54 @@ def test_where_a_step_is_missing_is_told_in_the_callers_words() -> None:
         travel.find_target(of, ["n", "m", "x"])
     with pytest.raises(GraphChanged, match="give `input`, or the payload of the first step in `context`"):
         go({"graph": graph(sleep("s"), step("b")), **EMPTY}, "b")
+
+
+def test_a_sleep_passes_on_what_is_new_and_stays_where_nothing_is() -> None:
+    """One of which nothing is stored passes on what it gets."""
+    of = graph(parallel("q", step("a"), step("b")), sleep("s"), step("c"))
+    run = stored_run(of, _0="success", _0_0="success", _0_1="success", _1="success")
+    same = go(run, "c")
+    assert (same.target_input, same.drop, puts(same).keys()) == ("out1", (), {"", "2"})
+    new = go(run, "c", overrides={(0, 1): travel.StepOverride("o")})
+    assert (puts(new)["1"].output, new.target_input) == ("f.1", "f.1")
+    given = go(run, "c", overrides={(0, 1): travel.StepOverride("")})
+    assert given.plan.values == {"f.1": '{"a":"out0.0","b":""}'}
+    unknown = go(stored_run(graph(sleep("s"), step("b")), _1="success"), "b")
+    assert (unknown.target_input, unknown.begins) == ("start", False)
+
+
+def test_a_foreach_with_another_input_begins_anew() -> None:
+    """Its items are other ones by then."""
+    of = graph(foreach("e", 3, 1, step("item")))
+    run = stored_run(of, FAILED, _0={"status": "failed", "total": 3, "concurrency": 1}, _0_0="success")
+    assert puts(go(run, "item"))["0"].status == "open"
+    anew = puts(go(run, "item", input="i"))["0"]
+    assert (anew.status, anew.phase, anew.input) == ("queued", "fan_out", "i")
+
+
+def test_a_gap_in_a_new_run_is_no_value_that_flows_on() -> None:
+    """What stands behind it gets nothing from it, and a sleep passes nothing on."""
+    steps = graph(step("a"), step("b"), step("c"))
+    made = puts(go({"graph": steps, **EMPTY}, "c", overrides={(1,): travel.StepOverride("o")}))
+    assert (made["1"].input, made["2"].input) == ("", "o")
+    with pytest.raises(GraphChanged, match="or step 'a' in `context`"):
+        go({"graph": graph(step("a"), sleep("s"), step("b")), **EMPTY}, "b")
+    given = {(0,): travel.StepOverride("o"), (1,): travel.StepOverride("p", "not the first")}
+    assert header(go({"graph": steps, **EMPTY}, "c", overrides=given))["input"] == ""
+
+
+def test_a_workflow_that_has_no_input_of_its_own_gets_what_flows_in() -> None:
+    """Because the run had not come there, or because nothing was stored."""
+    of = graph(step("a"), nested("n", step("b")))
+    for known in ({}, {"_1": {"status": "open", "input": ""}}):
+        made = puts(go(stored_run(of, _0="success", **known), "n.b"))
+        assert (made["1"].input, made["1.0"].input) == ("out0", "out0")
+
+
+def test_beside_a_foreach_that_goes_on_nothing_begins_in_a_run_by_single_steps() -> None:
+    """Its items are what the caller has asked for."""
+    of = graph(parallel("q", foreach("e", 3, 3, step("item")), step("b")))
+    block = {"status": "failed", "total": 3, "concurrency": 3}
+    run = stored_run(of, FAILED, _0="failed", _0_0=block, _0_0_0="success", _0_0_1="failed", _0_1="failed")
+    made = puts(go(run, "e", per_step=True))
+    assert (made["0.0"].status, made["0.0.1"].status, made["0.1"].status) == ("open", "queued", "paused")
