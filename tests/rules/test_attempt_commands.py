@@ -37,13 +37,14 @@ def test_an_outcome_is_one_change() -> None:
     """It has what follows, what was written, what was streamed last, and the token that settles the run."""
     plan = flow.on_result(claim(graph(step("a"))), Done("v"))
     texts = StoredTexts({"v": "=1"}, {"s": "=2"}, {"c": None}, "1:t")
+    plan.drop_values = ("old",)
     mail = MailboxUpdate("e", pop="x")
     chunk = {"type": "chunk"}
     change = attempts.commit_outcome(CLAIM, plan, texts, LIMITS, mail=mail, settle_token="t", chunks=[chunk])
     assert change.guard == MINE
     assert change.ops == tuple(plan.ops)
     assert (change.values, change.state, change.context) == (texts.values, texts.state, texts.context)
-    assert change.expect_state == "1:t"
+    assert (change.expect_state, change.drop_values) == ("1:t", ("old",))
     assert [event["type"] for event in change.events] == ["chunk", "workflow-step-result", "workflow-step-finish"]
     assert attempts.commit_outcome(CLAIM, plan, texts, LIMITS).settle_token == ""  # the settling goes into the queue
     ended = attempts.commit_outcome(CLAIM, plan, texts, LIMITS, ender="main")
