@@ -11,7 +11,7 @@ from orchestrator.engine.read.results import RunResult, RunStatus
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.errors import RunNotFound
 from orchestrator.host import monotonic
-from orchestrator.rules.bounds import check_timeout
+from orchestrator.rules.bounds import to_timeout
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus, parse_path
 
 _CELERY_STATES = {
@@ -95,7 +95,7 @@ class RunHandle:
     def result(self, timeout: float | None = None) -> RunResult:
         """Wait until the run has settled. Raises `TimeoutError`, which leaves the run as it is."""
         refuse_inside_step("run.result()")
-        check_timeout(timeout)
+        timeout = to_timeout(timeout)
         header = self.header()
         # A run that has settled already has its result: then its last settling counts.
         has_settled = header.status not in (StoredStatus.RUNNING, StoredStatus.PENDING)

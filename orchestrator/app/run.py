@@ -20,7 +20,7 @@ from orchestrator.engine.requests import graph_of
 from orchestrator.errors import RunIsNested, RunNotSuspended, StartAlreadyClaimed
 from orchestrator.host import monotonic
 from orchestrator.rules.addressing import Target, id_path, step_ids
-from orchestrator.rules.bounds import check_timeout
+from orchestrator.rules.bounds import to_timeout
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 
@@ -57,7 +57,7 @@ class Run(RunHandle):
         `BrokerUnavailable`, and `TimeoutError` after `timeout` seconds, which leaves the run as it is.
         """
         refuse_inside_step("run.start()")
-        check_timeout(timeout)
+        timeout = to_timeout(timeout)
         require_known("start", options, StartKeywords)
         self._require_consumer()
         return self._await(self._start(_begin_with(input, options)).settle_count, timeout)
@@ -134,7 +134,7 @@ class Run(RunHandle):
         `ResumeAlreadyClaimed`, `GraphChanged`, `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.resume()")
-        check_timeout(timeout)
+        timeout = to_timeout(timeout)
         require_known("resume", options, ResumeKeywords)
         self._require_consumer()
         return self._await(self._resume(data, options).settle_count, timeout)
@@ -187,7 +187,7 @@ class Run(RunHandle):
         `RunNotActive`, `RestartAlreadyClaimed`, `RunIsNested`, `TimeoutError`.
         """
         refuse_inside_step("run.restart()")
-        check_timeout(timeout)
+        timeout = to_timeout(timeout)
         self._require_consumer()
         header = self._restart()
         # Of an ended run the hooks that had not been called are called, and its result is there already.
@@ -215,7 +215,7 @@ class Run(RunHandle):
         `GraphChanged`, `TypeError`, `TimeoutError`.
         """
         refuse_inside_step("run.time_travel()")
-        check_timeout(timeout)
+        timeout = to_timeout(timeout)
         require_known("time_travel", options, TravelKeywords)
         self._require_consumer()
         return self._await(self._travel(step, options).settle_count, timeout)

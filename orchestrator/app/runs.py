@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from typing import Any
 
 from orchestrator.app.client import Client
 from orchestrator.engine.contexts import resource_text
@@ -15,7 +16,7 @@ from orchestrator.engine.read.results import RunRecord, RunStatus
 from orchestrator.engine.settlement import discard_result
 from orchestrator.errors import RunNotFound, RunStillRunning, ValueNotReadable
 from orchestrator.ports import UNREADABLE, RunQuery
-from orchestrator.rules.bounds import to_delay
+from orchestrator.rules.bounds import to_delay, to_seconds
 from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
@@ -49,6 +50,12 @@ class RunPage:
         return self._count()
 
 
+def _require_whole(**given: Any) -> None:
+    for name, number in given.items():
+        if not isinstance(number, int):
+            raise TypeError(f"{name} is a whole number, not {number!r}")
+
+
 class Runs:
     """`orchestrator.runs`."""
 
@@ -69,6 +76,7 @@ class Runs:
 
         With `awaiting`, those in which something waits for a resume or an event, while other parts may still run.
         """
+        _require_whole(limit=limit, offset=offset)
         if limit < 0 or offset < 0:
             raise ValueError(f"limit and offset must not be negative, not {limit} and {offset}")
         if limit > _MAX_LISTED or offset > _MAX_LISTED:
@@ -133,7 +141,7 @@ class Runs:
         `status` keeps it to runs of one status, which may also be `suspended`, `paused` or `pending`; never
         `running`. Of an app, only runs of its own namespace are removed.
         """
-        age = older_than.total_seconds() if isinstance(older_than, timedelta) else float(older_than)
+        age = older_than.total_seconds() if isinstance(older_than, timedelta) else to_seconds(older_than, "older_than")
         if age < 0:
             raise ValueError(f"older_than must not be negative, not {older_than!r}")
         before = self._client.store.now() - to_delay(age, "older_than")

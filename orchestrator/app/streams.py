@@ -19,6 +19,7 @@ from orchestrator.engine.read.events import Event, EventReader
 from orchestrator.engine.read.results import RunResult
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
+from orchestrator.rules.bounds import to_seconds, to_timeout
 from orchestrator.rules.events import EventType
 from orchestrator.rules.model import FINAL, RunHeader
 
@@ -94,7 +95,7 @@ class Following:
     """A reader of a run's events until it settles, with None after each `heartbeat` seconds without an event."""
 
     def __init__(self, run: RunHandle, after: str, until: Until, heartbeat: float | None) -> None:
-        if heartbeat is not None and not 0 < heartbeat < inf:
+        if heartbeat is not None and not 0 < to_seconds(heartbeat, "heartbeat") < inf:
             raise ValueError(f"heartbeat is a positive number of seconds, not {heartbeat!r}")
         self._stopped = threading.Event()
         self._pages = pages(run, after, until, self._stopped.is_set, heartbeat=heartbeat or inf)
@@ -152,6 +153,7 @@ class RunStream:
         Of a stream that stays open over suspensions it is the run's result at its end. Raises `RunNotFound` where
         the run has been deleted, and TimeoutError.
         """
+        timeout = to_timeout(timeout)
         return self.run.wait_until_settled(self._until.settle_count, timeout, final=self._until.final)
 
 
@@ -190,6 +192,7 @@ class AsyncRunStream:
 
     async def result(self, timeout: float | None = None) -> RunResult:
         """Wait for the run's result. Raises TimeoutError after `timeout` seconds."""
+        timeout = to_timeout(timeout)
         stream = await self._stream()
         end = None if timeout is None else monotonic() + timeout
         while True:

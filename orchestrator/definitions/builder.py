@@ -33,6 +33,7 @@ from orchestrator.definitions.foreign import TaskEntry, is_foreign, task_entry
 from orchestrator.definitions.paths import require_text
 from orchestrator.definitions.sources import Source, map_spec
 from orchestrator.definitions.step import Step, step
+from orchestrator.rules.bounds import to_seconds
 from orchestrator.rules.graph import Graph
 
 T = TypeVar("T")
@@ -255,7 +256,8 @@ def as_seconds(given: Any, what: str) -> float:
     if isinstance(given, timedelta):
         return max(given.total_seconds(), 0.0)
     if isinstance(given, (int, float)) and not isinstance(given, bool):
-        return float(given) if math.isnan(given) else max(float(given), 0.0)
+        seconds = to_seconds(given, what)
+        return seconds if math.isnan(seconds) else max(seconds, 0.0)
     raise TypeError(f"{what} takes seconds or a timedelta, not {given!r}")
 
 

@@ -74,6 +74,8 @@ class TaskEntry:
 
 def zoned(moment: datetime, app: Any) -> datetime:
     """The moment as Celery reads it: without a zone it is UTC, or the app's own zone where `enable_utc` is off."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"eta is a datetime, not {moment!r}")
     if moment.tzinfo is not None:
         return moment
     return moment.replace(tzinfo=UTC if app is None or app.conf.enable_utc else app.timezone)

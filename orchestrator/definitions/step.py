@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
@@ -106,8 +105,7 @@ def _check_numbers(step: Step[Any, Any, Any]) -> None:
         value = getattr(step, name)
         if value is not None:
             require_number(f"step {step.id!r}: {name}", value, whole=name == "retries")
-    if step.priority is not None and not 0 <= step.priority <= MAX_PRIORITY:
-        raise ValueError(f"step {step.id!r}: priority must be 0 to {MAX_PRIORITY}, not {step.priority!r}")
+    check_message(step.id, step.queue, step.priority)
     check_limits(step.id, {name: getattr(step, name) for name in ("time_limit", "soft_time_limit")})
 
 
@@ -115,10 +113,20 @@ def require_number(what: str, value: Any, *, whole: bool = False) -> None:
     """Raise TypeError for what is no number (or no whole one), and ValueError for one that is negative or endless."""
     if not isinstance(value, int if whole else (int, float)):
         raise TypeError(f"{what} is a {'whole ' if whole else ''}number, not {value!r}")
-    if not (math.isfinite(value) and value >= 0):
+    if not value >= 0:  # nan, too
         raise ValueError(f"{what} must be 0 or more, not {value!r}")
     if value > MAX_SECONDS:
         raise ValueError(f"{what} must be {MAX_SECONDS:.0f} at most, not {value!r}")
+
+
+def check_message(name: str, queue: Any, priority: Any) -> None:
+    """Raise TypeError or ValueError for a queue or a priority that no message can have."""
+    if queue is not None and not isinstance(queue, str):
+        raise TypeError(f"step {name!r}: queue is the name of one, not {queue!r}")
+    if priority is not None and not isinstance(priority, int):
+        raise TypeError(f"step {name!r}: priority is a whole number, not {priority!r}")
+    if priority is not None and not 0 <= priority <= MAX_PRIORITY:
+        raise ValueError(f"step {name!r}: priority must be 0 to {MAX_PRIORITY}, not {priority!r}")
 
 
 def check_limits(name: str, limits: Mapping[str, Any]) -> None:
@@ -126,8 +134,10 @@ def check_limits(name: str, limits: Mapping[str, Any]) -> None:
     for limit, value in limits.items():
         if value is not None and not isinstance(value, (int, float)):
             raise TypeError(f"step {name!r}: {limit} is a number of seconds, not {value!r}")
-        if value is not None and not (math.isfinite(value) and value > 0):
+        if value is not None and not value > 0:  # nan, too
             raise ValueError(f"step {name!r}: {limit} must be more than 0, not {value!r}; leave it away for no limit")
+        if value is not None and value > MAX_SECONDS:
+            raise ValueError(f"step {name!r}: {limit} must be {MAX_SECONDS:.0f} at most, not {value!r}")
 
 
 class StepOptions(TypedDict, total=False):
@@ -239,6 +249,7 @@ def step(
         return lambda fn: step(fn, **options)
     if is_foreign(fn):
         limits = {"queue": queue, "priority": priority, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
+        check_message(id or name_in_app(fn), queue, priority)
         check_limits(id or name_in_app(fn), {"time_limit": time_limit, "soft_time_limit": soft_time_limit})
         return task_entry(fn, id, description, {name: limit for name, limit in limits.items() if limit is not None})
     name = id or _name(fn)

@@ -32,6 +32,7 @@ from orchestrator.engine.step_calls import fail
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
 from orchestrator.rules import attempt_commands, flow
 from orchestrator.rules import values as texts
+from orchestrator.rules.bounds import to_seconds
 from orchestrator.rules.graph import Branch, Foreach, Loop, Sleep, Wait
 from orchestrator.rules.model import Phase
 from orchestrator.rules.plan import Done, Plan
@@ -202,7 +203,7 @@ def _seconds(attempt: Attempt, wish: Any) -> float:
             # By the store's clock, which also decides when the sleep is over: this worker's clock may be wrong.
             return moment.timestamp() - attempt.store.now() / 1000
         case int() | float() if not isinstance(wish, bool):
-            return float(wish)
+            return to_seconds(wish, f"sleep {attempt.activation.step!r}")
         case _:
             name = attempt.activation.step
             raise TypeError(f"sleep {name!r} needs seconds, a timedelta or a datetime, not {type(wish).__name__}")

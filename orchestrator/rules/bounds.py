@@ -19,11 +19,27 @@ MAX_NESTING = 100
 MAX_PRIORITY = 255  # of a message, as brokers write it
 
 
-def to_delay(seconds: float, what: str) -> int:
-    """Return a length of time in milliseconds; 0 for a negative one.
+def to_seconds(given: float, what: str) -> float:
+    """Return seconds as a float, whatever kind of number they are; more than a float can hold are endless.
 
-    Raises ValueError for one that never ends (`MAX_SECONDS` at most) or is no number, naming `what`.
+    Raises TypeError for what is no number, naming `what`.
     """
+    try:
+        # A text is no number, although `float` would read one.
+        return float(given) if not math.isnan(given) else math.nan
+    except OverflowError:  # an integer has no bound of its own: JSON may hold one of any length
+        return math.inf if given > 0 else -math.inf
+    except TypeError:
+        raise TypeError(f"{what} takes seconds, not {given!r}") from None
+
+
+def to_delay(given: float, what: str) -> int:
+    """Return a length of time (seconds) in milliseconds; 0 for a negative one.
+
+    Raises ValueError for one that never ends (`MAX_SECONDS` at most) or is nan, and TypeError for what is no number,
+    naming `what`.
+    """
+    seconds = to_seconds(given, what)
     if math.isnan(seconds) or seconds > MAX_SECONDS:
         years = round(MAX_SECONDS / (365 * 24 * 3600))
         raise ValueError(f"{what} takes {seconds!r} seconds, where {MAX_SECONDS:.0f} ({years} years) are the most")
@@ -35,7 +51,14 @@ def name_size(name: str) -> int:
     return len(json.dumps(name, ensure_ascii=False).encode("utf-8", "surrogatepass")) - 2
 
 
-def check_timeout(timeout: float | None) -> None:
-    """Raise ValueError for a timeout that is no number. One that is very long, or infinite, is none."""
-    if timeout is not None and math.isnan(timeout):
+def to_timeout(given: float | None) -> float | None:
+    """Return a timeout in seconds; one that is very long, or infinite, is none.
+
+    Raises ValueError for nan, which no moment would be behind, and TypeError for what is no number.
+    """
+    if given is None:
+        return None
+    timeout = to_seconds(given, "timeout")
+    if math.isnan(timeout):
         raise ValueError("timeout takes seconds, not nan")
+    return timeout

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import pytest
 from annotated_types import Gt
+from celery import Signature
 
 from orchestrator import Context, Step, TripWire, step
 from tests.definitions.models import Approval, Order, Receipt, Reservation, charge, reserve
@@ -322,12 +323,23 @@ def test_what_is_no_exception_is_refused(option: str, given: Any) -> None:
         step(lambda: None, id="fn", **options)
 
 
-@pytest.mark.parametrize("option", ["retries", "retry_delay", "retry_backoff", "time_limit", "soft_time_limit"])
+@pytest.mark.parametrize(
+    "option", ["retries", "retry_delay", "retry_backoff", "time_limit", "soft_time_limit", "priority"]
+)
 def test_texts_are_no_numbers(option: str) -> None:
     """As they come from an environment variable."""
     options: dict[str, Any] = {option: "3"}
     with pytest.raises(TypeError, match=f"step 'fn': {option} is a (whole )?number, not '3'"):
         step(lambda: None, id="fn", **options)
+
+
+@pytest.mark.parametrize("fn", [lambda: None, Signature("tasks.add")], ids=["function", "task"])
+def test_options_of_the_message_have_its_types(fn: Any) -> None:
+    """A broker would take some of them, and nobody would find the message."""
+    with pytest.raises(TypeError, match="step 'fn': queue is the name of one, not 5"):
+        step(fn, id="fn", queue=5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="step 'fn': priority is a whole number, not '9'"):
+        step(fn, id="fn", priority="9")  # type: ignore[call-overload]
 
 
 def test_a_step_is_not_decorated_twice() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +24,7 @@ async def listen(_: object) -> None:
 
 
 flow = Workflow("looking", input=int).then(look).commit()
+sleepy = Workflow("sleepy", input=int).sleep(30).commit()
 
 WRONG: dict[str, tuple[Callable[[Run], Any], type[Exception], str]] = {
     "state": (lambda run: run.start(1, state=[1]), TypeError, "state is a mapping, not list"),  # type: ignore[arg-type]
@@ -33,6 +36,21 @@ WRONG: dict[str, tuple[Callable[[Run], Any], type[Exception], str]] = {
     "limit": (lambda run: run.orchestrator.runs.list(limit=-1), ValueError, "must not be negative"),
     "offset": (lambda run: run.orchestrator.runs.list(offset=-1), ValueError, "must not be negative"),
     "age": (lambda run: run.orchestrator.runs.purge(older_than=-5), ValueError, "older_than must not be negative"),
+    "limit as a text": (
+        lambda run: run.orchestrator.runs.list(limit="3"),
+        TypeError,
+        "limit is a whole number, not '3'",
+    ),  # type: ignore[arg-type]
+    "age as a text": (
+        lambda run: run.orchestrator.runs.purge(older_than="3"),
+        TypeError,
+        "older_than takes seconds, not '3'",
+    ),  # type: ignore[arg-type]
+    "timeout": (lambda run: run.start(1, timeout="3"), TypeError, "timeout takes seconds, not '3'"),  # type: ignore[arg-type]
+    "result": (lambda run: run.result(timeout="3"), TypeError, "timeout takes seconds, not '3'"),  # type: ignore[arg-type]
+    "heartbeat": (lambda run: run.events(heartbeat="1"), TypeError, "heartbeat takes seconds, not '1'"),  # type: ignore[call-overload]
+    "countdown": (lambda run: flow.apply_async((1,), countdown="3"), TypeError, "countdown takes seconds, not '3'"),  # type: ignore[arg-type]
+    "eta": (lambda run: flow.apply_async((1,), eta="2030"), TypeError, "eta is a datetime, not '2030'"),  # type: ignore[arg-type]
     "status": (lambda run: run.orchestrator.runs.list(status="weird"), ValueError, "'weird' is not a valid RunStatus"),
     "cursor": (lambda run: run.events(after="garbage"), ValueError, "'garbage' is no cursor"),
     "async": (lambda run: run.watch(listen), TypeError, "async"),
@@ -48,6 +66,22 @@ def test_a_wrong_argument_is_named(name: str) -> None:
         with pytest.raises(error, match=words):
             call(run)
         assert run.status == "pending"
+
+
+def test_a_stream_is_not_waited_for_until_no_moment() -> None:
+    """Nothing is later than nan: a wait with that timeout would never end."""
+
+    async def wait(run: Run) -> None:
+        await run.astream(1).result(timeout=math.nan)
+
+    with Orchestrator(workflows=[sleepy]) as orchestrator:
+        stream = orchestrator.create_run(sleepy).stream(1)
+        with pytest.raises(ValueError, match="timeout takes seconds, not nan"):
+            stream.result(timeout=math.nan)
+        unstarted = orchestrator.create_run(sleepy)
+        with pytest.raises(ValueError, match="timeout takes seconds, not nan"):
+            asyncio.run(asyncio.wait_for(wait(unstarted), 20))
+        assert unstarted.status == "pending"
 
 
 def test_a_refusal_says_whose_it_is() -> None:

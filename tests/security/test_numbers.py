@@ -41,10 +41,11 @@ def name(given: dict[str, str], ctx: Context) -> str:
 
 
 sleeping = Workflow("sleeping").sleep(lambda seconds: float(seconds)).commit()  # noqa: PLW0108 - as users write it
+counting = Workflow("counting").sleep(lambda seconds: seconds).commit()
 spreading = Workflow("spreading").foreach(plain, concurrency=lambda numbers: 10**400).commit()
 naming = Workflow("naming").then(name).commit()
 one = Workflow("one").then(plain).commit()
-ALL = [sleeping, spreading, naming, one]
+ALL = [sleeping, counting, spreading, naming, one]
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres", "redis"])
@@ -75,6 +76,14 @@ def test_a_sleep_from_data_that_never_ends_fails_the_step(url: str) -> None:
             assert time.monotonic() - begun < 5
 
 
+def test_an_integer_of_hundreds_of_digits_is_an_endless_sleep(url: str) -> None:
+    """JSON has no bound for integers, and no float holds this one."""
+    with Orchestrator(store=url, workflows=ALL) as orchestrator:
+        result = orchestrator.create_run(counting).start(10**400, timeout=20)
+    assert result.status == "failed"
+    assert str(result.error).startswith("the sleep 'sleep_counting_0' takes inf seconds, where")
+
+
 def test_a_concurrency_from_data_is_no_more_than_the_items(url: str) -> None:
     with Orchestrator(store=url, workflows=ALL) as orchestrator:
         assert orchestrator.create_run(spreading).start([1, 2, 3], timeout=20).result == [1, 2, 3]
@@ -94,11 +103,14 @@ def test_a_name_that_no_index_takes_fails_the_step(url: str, what: str) -> None:
 
 CALLS: dict[str, Callable[[Orchestrator], Any]] = {
     "countdown": lambda at: one.apply_async((1,), countdown=1e300),
+    "countdown-digits": lambda at: one.apply_async((1,), countdown=10**400),
     "countdown-nan": lambda at: one.apply_async((1,), countdown=float("nan")),
     "eta": lambda at: one.apply_async((1,), eta=datetime(9999, 1, 1)),
     "list": lambda at: at.runs.list(limit=10**30),
     "offset": lambda at: at.runs.list(offset=2**63),
     "purge": lambda at: at.runs.purge(older_than=1e300),
+    "purge-digits": lambda at: at.runs.purge(older_than=10**400),
+    "heartbeat-digits": lambda at: at.create_run(one).events(heartbeat=10**400),
     "timeout": lambda at: at.create_run(one).start(1, timeout=float("nan")),
     "resource": lambda at: at.create_run(one, resource_id="x" * 5_000),
     "resource-start": lambda at: at.create_run(one).start(1, request_context={"resource_id": "x" * 5_000}),
@@ -116,7 +128,7 @@ def test_a_caller_hears_that_the_request_is_wrong(url: str, call: str) -> None:
         with pytest.raises((ValueError, PayloadTooLarge)) as refused:
             CALLS[call](orchestrator)
         assert not isinstance(refused.value, StoreUnavailable)
-        pending = 1 if call in ("timeout", "resource-start", "state") else 0
+        pending = 1 if call in ("timeout", "heartbeat-digits", "resource-start", "state") else 0
         assert orchestrator.runs.list().total == before + pending
 
 
@@ -129,8 +141,17 @@ def test_definitions_have_the_same_bounds() -> None:
         Workflow("w").wait_for_event("e" * 2_000).commit()
     with pytest.raises(GraphInvalid, match="characters"):
         Workflow("w").then(plain, id="x" * 1_000).commit()
-    for options in ({"retry_delay": 1e18}, {"retries": 10**400}, {"priority": 300}, {"retry_backoff_max": 1e300}):
-        with pytest.raises((ValueError, OverflowError)):
+    with pytest.raises(GraphInvalid, match="never end"):
+        Workflow("w").sleep(10**400).commit()
+    for options in (
+        {"retry_delay": 1e18},
+        {"retry_delay": 10**400},
+        {"retries": 10**400},
+        {"priority": 300},
+        {"retry_backoff_max": 1e300},
+        {"time_limit": 10**400},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
             step(plain.fn, **options)  # type: ignore[call-overload]
 
 
