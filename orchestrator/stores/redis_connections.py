@@ -200,6 +200,10 @@ class RedisConnections:
         options["connection_class"] = _to_primary(options["connection_class"])
         # Where all connections are at work, a caller waits for one of them, as long as it would for an answer.
         pool = BlockingConnectionPool(**{"timeout": self._timeout, **options})  # type: ignore[no-untyped-call]
+        try:
+            pool.connection_class(**pool.connection_kwargs)  # only made: it is not open
+        except TypeError as error:
+            raise ValueError(f"the URL {self._shown} has an option that the client does not take: {error}") from None
         return Redis.from_pool(pool)
 
     def _check(self, client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
@@ -9,6 +10,9 @@ def client_url(url: str) -> str:
     """Return the URL as the Redis client reads it: Celery's own schemes and options are translated."""
     _require_readable(url)
     parts = urlsplit(url)
+    if parts.scheme in ("redis", "rediss") and re.search("[^0-9]", parts.path.strip("/")):
+        # The client would take database 0 for a name, and 12 for "1/2".
+        raise ValueError("the database in the URL of a Redis store is a number, as in redis://localhost:6379/1")
     options = dict(parse_qsl(parts.query))
     if "virtual_host" in options:
         options["db"] = options.pop("virtual_host")

@@ -699,6 +699,21 @@ def test_urls_may_be_written_as_celery_writes_them(url: str, translated: str) ->
     assert client_url(url) == translated
 
 
+@pytest.mark.parametrize("url", ["redis://host/abc", "rediss://host/1/2"])
+def test_a_database_is_a_number(url: str) -> None:
+    """The client would take another one in its place."""
+    with pytest.raises(ValueError, match="the database in the URL of a Redis store is a number"):
+        RedisStore(url)
+
+
+def test_an_option_that_the_client_does_not_know_is_named(redis_server: RedisServer) -> None:
+    with pytest.raises(ValueError, match="has an option that the client does not take: .*'socket_timout'"):
+        RedisStore(f"{redis_server.url(DB)}?socket_timout=3").header("r")
+    patient = RedisStore(f"{redis_server.url(DB)}?socket_timeout=3&max_connections=2&timeout=1")
+    assert patient.header("none") is None
+    patient.close()
+
+
 @pytest.mark.parametrize(
     "url, shown",
     [

@@ -457,6 +457,17 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_it(url: str) -> No
     assert caught.value.__cause__ is None
 
 
+def test_what_is_wrong_with_the_options_of_a_url_is_told(postgres_server: PostgresServer, tmp_path: Path) -> None:
+    """At the first use, and not as a server that is away: a worker would wait for it for ever."""
+    url = postgres_server.url()
+    sign = "&" if "?" in url else "?"
+    for query, words in [("connect_timout=3", '"connect_timout"'), ("connect_timeout=abc", "bad value .*'abc'")]:
+        with pytest.raises(ValueError, match=f"the URL of the store cannot be used: .*{words}"):
+            SqlStore(f"{url}{sign}{query}").header("r")
+    with pytest.raises(ValueError, match="has no options in its URL: leave timeout away"):
+        SqlStore(f"sqlite:///{tmp_path / 'runs.db'}?timeout=3")
+
+
 def test_the_older_name_of_postgresql_is_taken_and_connections_have_a_name(postgres_server: PostgresServer) -> None:
     """`postgres://` is what hosts give as DATABASE_URL; by its name a DBA knows whose a connection is."""
     url = "postgres" + postgres_server.url()[postgres_server.url().index("://") :]

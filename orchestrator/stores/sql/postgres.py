@@ -274,7 +274,10 @@ class PostgresConnections(Connections):
         return QueuePool(self._connect, pool_size=5, max_overflow=45, timeout=LOCK, reset_on_return=None, use_lifo=True)
 
     def _connect(self) -> Any:
-        connection = _Connection.connect(**self._options, autocommit=True)
+        try:
+            connection = _Connection.connect(**self._options, autocommit=True)
+        except psycopg.ProgrammingError as error:  # the client's own word, about what it was given
+            raise ValueError(f"the URL of the store cannot be used: {error}") from None
         try:
             connection.generation = self._generation
             connection.gather_packets()

@@ -122,6 +122,8 @@ class SqliteConnections(Connections):
     def __init__(self, url: URL, shown: str) -> None:
         if not url.database or url.database == ":memory:":
             raise ValueError("SQLite needs a file, as in sqlite:///path/to/file.db")
+        if url.query:
+            raise ValueError(f"a store in SQLite has no options in its URL: leave {', '.join(url.query)} away")
         super().__init__(shown)
         self._path = url.database
         self._dialect = queries.Sqlite()
