@@ -22,6 +22,7 @@ log = logging.getLogger("orchestrator")
 Item = TypeVar("Item")
 
 _LONGEST_WAIT = 3_600.0  # seconds that a thread waits in one go: a clock that is set forward is noticed by then
+_DISCARDED = 64  # items that a queue keeps although they were discarded, in addition to as many as it has
 _JOIN = 5.0  # seconds that `close` waits for a call that is being made
 
 
@@ -124,30 +125,47 @@ class TimerQueue(Generic[Item]):
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Item]] = []
         self._count = 0  # breaks ties, so that items are never compared
+        self._keys: set[int] = set()  # of the items that are in it; the heap has some that were discarded, too
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._keys)
 
-    def add(self, moment: float, item: Item) -> None:
-        """Have the item popped once `moment` has come."""
+    def add(self, moment: float, item: Item) -> int:
+        """Have the item popped once `moment` has come. Returns the key by which it is discarded."""
         self._count += 1
+        self._keys.add(self._count)
         heapq.heappush(self._heap, (moment, self._count, item))
+        return self._count
+
+    def discard(self, key: int) -> None:
+        """Remove an item; one that is gone already is none."""
+        self._keys.discard(key)
+        # To find it in the heap costs the length of that. So all of them go at once, when they are the larger part.
+        if len(self._heap) > 2 * len(self._keys) + _DISCARDED:
+            self._heap = [entry for entry in self._heap if entry[1] in self._keys]
+            heapq.heapify(self._heap)
 
     @property
     def next_moment(self) -> float | None:
         """The earliest moment, None where there is none."""
+        while self._heap and self._heap[0][1] not in self._keys:
+            heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
     def pop_due(self, now: float) -> list[Item]:
         """Remove and return all items whose moment has come, in order."""
         due: list[Item] = []
         while self._heap and self._heap[0][0] <= now:
-            due.append(heapq.heappop(self._heap)[2])
+            _, key, item = heapq.heappop(self._heap)
+            if key in self._keys:
+                self._keys.remove(key)
+                due.append(item)
         return due
 
     def clear(self) -> None:
         """Remove all items."""
         self._heap.clear()
+        self._keys.clear()
 
 
 def monotonic_ms() -> float:
@@ -182,14 +200,23 @@ class TimerThread(Generic[Item]):
         self._changed = threading.Condition()
         self._timers: TimerQueue[Item] = TimerQueue()
 
-    def add(self, delay: float, item: Item) -> None:
-        """Call back with the item in `delay` milliseconds; never again once this is closed."""
+    def add(self, delay: float, item: Item) -> int:
+        """Call back with the item in `delay` milliseconds; never again once this is closed.
+
+        Returns the key by which it is discarded.
+        """
         with self._changed:
             if self._closed.is_set():
-                return
-            self._timers.add(self._now() + delay, item)
+                return 0  # no item has it
+            key = self._timers.add(self._now() + delay, item)
             self._thread.ensure_started()
             self._changed.notify()
+            return key
+
+    def discard(self, key: int) -> None:
+        """Forget an item, unless it is called back with already."""
+        with self._changed:
+            self._timers.discard(key)
 
     def close(self) -> None:
         """Call back no more, and wait a moment for a call that is being made. Closing twice is harmless."""

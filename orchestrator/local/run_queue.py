@@ -20,6 +20,9 @@ class RunQueue:
     ready: deque[Dispatch] = field(default_factory=deque)
     # Dispatches whose moments are still to come, by the runtime's clock in ms.
     timers: TimerQueue[Dispatch] = field(default_factory=TimerQueue)
+    # The key of the alarm for the earliest of them, and its moment; None where none is set.
+    alarm: int = 0
+    alarm_at: float | None = None
     # The number of dispatches that are being executed.
     busy: int = 0
     # The number of callers that wait for the run, and lend it their threads.

@@ -80,7 +80,9 @@ class LocalRuntime:
         self._pool = ThreadPool(size, "orchestrator", close_connections) if size else None
         look_every = _LOOK_AT_CLOCK if self._is_virtual else None
         self._alarms: TimerThread[Callable[[], None]] = TimerThread(_call, "orchestrator-timers", clock.now, look_every)
-        self._wait_timeouts = WaitTimeouts(store, settings.redelivery_delay, self._call_later, self._on_timeout)
+        self._wait_timeouts = WaitTimeouts(
+            store, settings.redelivery_delay, self._call_later, self._alarms.discard, self._on_timeout
+        )
         self._here = _Here()
         self.reset_after_fork()
         on_fork(self)
@@ -122,8 +124,7 @@ class LocalRuntime:
                     self._call_later(dispatch.delay, partial(self._publish_from_outside, header, (report,)))
                     continue
                 queue.add(dispatch, now)
-                if dispatch.delay and not self._is_virtual:
-                    self._alarms.add(dispatch.delay, partial(self._on_alarm, queue))
+            self._set_alarm(queue, now)
             queue.notify()
             # The thread that publishes executes the first by itself once it has done, unless it goes on with something
             # else. Work from outside waits for the caller's `drive`, so that a caller begins its own run.
@@ -150,8 +151,11 @@ class LocalRuntime:
         if queue is not None and self._is_over(run_id):
             with self._lock:
                 queue.drop()
+                self._set_alarm(queue, self._clock.now())
                 self._offer(queue, len(queue.ready))
                 self._tidy(queue)
+        if self._wait_timeouts.is_armed(run_id) and self._is_over(run_id):
+            self._wait_timeouts.forget(run_id)
 
     def drive(self, run_id: str, timeout: float | None = None) -> None:
         """Execute until nothing is left to do for this run. Raises an exception that has abandoned an attempt.
@@ -224,6 +228,7 @@ class LocalRuntime:
         del self._queues[queue.run_id]
         if queue.failure is not None:
             queue.drop()  # as the messages that a dead worker has taken
+            self._set_alarm(queue, self._clock.now())
             self._failures[queue.run_id] = queue.failure
             if not queue.callers:  # nobody would get the exception
                 log_abandoned_attempt(queue.run_id, queue.failure)
@@ -363,19 +368,35 @@ class LocalRuntime:
 
     # --- timers -------------------------------------------------------------------------------------------------------
 
+    def _set_alarm(self, queue: RunQueue, now: int) -> None:
+        """Have one alarm for the earliest timer of the queue, and none where it has none. With the lock held."""
+        moment = queue.timers.next_moment
+        if self._is_virtual or moment == queue.alarm_at:
+            return
+        self._alarms.discard(queue.alarm)
+        queue.alarm_at = moment
+        if moment is not None:
+            queue.alarm = self._alarms.add(moment - now, partial(self._on_alarm, queue))
+
     def _on_alarm(self, queue: RunQueue) -> None:
         """The moment of a dispatch of this run has come."""
         with self._lock:
             if self._queues.get(queue.run_id) is not queue:
                 return  # the run has been canceled, or left
-            queue.promote_due(self._clock.now())
+            now = self._clock.now()
+            queue.promote_due(now)
+            queue.alarm_at = None  # it has rung
+            self._set_alarm(queue, now)
             queue.notify()
             self._offer(queue, len(queue.ready) - queue.idle_callers)
 
-    def _call_later(self, delay: int, call: Callable[[], None]) -> None:
-        """Call from the pool in so many ms: what asks the store must not hold up the timers of others."""
+    def _call_later(self, delay: int, call: Callable[[], None]) -> int:
+        """Call from the pool in so many ms: what asks the store must not hold up the timers of others.
+
+        Returns the key of the alarm.
+        """
         pool = self._pool
-        self._alarms.add(delay, call if pool is None else partial(pool.submit, call))
+        return self._alarms.add(delay, call if pool is None else partial(pool.submit, call))
 
     def _on_timeout(self, answer: Committed) -> None:
         self._publish_from_outside(answer.header, answer.dispatches)

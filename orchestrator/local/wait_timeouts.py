@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -39,19 +39,21 @@ class WaitTimeout:
 class WaitTimeouts:
     """Ends waits whose time is over. `call_later` calls a function in so many ms, not before.
 
-    `on_timeout` is called with the commit that has ended a wait.
+    It returns a key by which `discard` forgets the call. `on_timeout` is called with the commit that has ended a wait.
     """
 
     def __init__(
         self,
         store: Store,
         redelivery_delay: int,
-        call_later: Callable[[int, Callable[[], None]], None],
+        call_later: Callable[[int, Callable[[], None]], int],
+        discard: Callable[[int], None],
         on_timeout: Callable[[Committed], None],
     ) -> None:
         self._store = store
         self._redelivery_delay = redelivery_delay
         self._call_later = call_later
+        self._discard = discard
         self._on_timeout = on_timeout
         self.reset_after_fork()
         on_fork(self)
@@ -59,29 +61,55 @@ class WaitTimeouts:
     def reset_after_fork(self) -> None:
         """Forget the parent's timeouts, as their timers are forgotten: else a child could not arm the same again."""
         self._lock = threading.Lock()
-        self._armed: set[WaitTimeout] = set()
+        self._armed: dict[str, dict[WaitTimeout, int]] = {}  # by run: the keys of their calls
 
     def arm(self, run_id: str) -> None:
-        """End each wait of the run when its time is over. Idempotent."""
+        """End each wait of the run when its time is over, and forget those that are over already. Idempotent."""
+        # What another thread arms while the store is read may not be among what was read: it stays.
+        with self._lock:
+            known = list(self._armed.get(run_id, ()))
+        waits = self._waits_of(run_id)
+        for timeout in waits:
+            self._add(timeout, timeout.deadline - self._store.now())
+        self._forget(run_id, [timeout for timeout in known if timeout not in waits])
+
+    def is_armed(self, run_id: str) -> bool:
+        """Return True if a wait of the run may still end here."""
+        return run_id in self._armed
+
+    def forget(self, run_id: str) -> None:
+        """Let all waits of a run be that is over: their moments may be weeks away."""
+        with self._lock:
+            known = list(self._armed.get(run_id, ()))
+        self._forget(run_id, known)
+
+    def _waits_of(self, run_id: str) -> set[WaitTimeout]:
         header = self._store.header(run_id)
         if header is None or not header.waiting:
-            return
-        for activation in self._store.load_awaiting(run_id):
-            if activation.status == ActivationStatus.WAITING and activation.deadline:
-                self._add(
-                    WaitTimeout(run_id, activation.path, activation.deadline), activation.deadline - self._store.now()
-                )
+            return set()
+        return {
+            WaitTimeout(run_id, activation.path, activation.deadline)
+            for activation in self._store.load_awaiting(run_id)
+            if activation.status == ActivationStatus.WAITING and activation.deadline
+        }
 
     def _add(self, timeout: WaitTimeout, delay: int) -> None:
         with self._lock:
-            if timeout in self._armed:
-                return
-            self._armed.add(timeout)
-        self._call_later(delay, partial(self._try_expire, timeout))
+            armed = self._armed.setdefault(timeout.run_id, {})
+            if timeout not in armed:
+                armed[timeout] = self._call_later(delay, partial(self._try_expire, timeout))
+
+    def _forget(self, run_id: str, timeouts: Iterable[WaitTimeout]) -> None:
+        with self._lock:
+            armed = self._armed.get(run_id, {})
+            for timeout in timeouts:
+                if (key := armed.pop(timeout, None)) is not None:
+                    self._discard(key)
+            if not armed:
+                self._armed.pop(run_id, None)
 
     def _try_expire(self, timeout: WaitTimeout) -> None:
-        with self._lock:
-            self._armed.discard(timeout)
+        self._forget(timeout.run_id, [timeout])
         try:
             self._expire(timeout)
         except StoreUnavailable as error:

@@ -126,6 +126,40 @@ def test_timers_are_popped_by_moment_and_then_by_age() -> None:
     assert timers.pop_due(100) == []
 
 
+def test_timers_that_are_discarded_are_not_popped() -> None:
+    """Whether they are the next or not, are known to it or not, and have been popped already or not."""
+    timers: TimerQueue[str] = TimerQueue()
+    keys = {name: timers.add(moment, name) for name, moment in (("a", 10), ("b", 20), ("c", 30), ("d", 40))}
+    for key in (keys["a"], keys["c"], keys["c"], 0, 99):
+        timers.discard(key)
+    assert (len(timers), timers.next_moment) == (2, 20)
+    assert timers.pop_due(30) == ["b"]
+    timers.discard(keys["b"])
+    assert (len(timers), timers.pop_due(100)) == (1, ["d"])
+
+
+def test_timers_that_are_discarded_take_no_room() -> None:
+    """Their moments may be weeks away, and their items large."""
+    timers: TimerQueue[int] = TimerQueue()
+    kept = [timers.add(1_000 - number, number) for number in range(10)]
+    for number in range(10_000):
+        timers.discard(timers.add(2_000, number))
+    assert len(timers._heap) < 100
+    assert len(timers) == len(kept)
+    assert timers.pop_due(3_000) == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
+
+
+def test_a_timer_thread_forgets_what_is_discarded() -> None:
+    called: queue.Queue[str] = queue.Queue()
+    timers: TimerThread[str] = TimerThread(called.put, "test-timers")
+    timers.discard(timers.add(10, "not"))
+    timers.add(20, "called")
+    assert called.get(timeout=20) == "called"
+    timers.close()
+    timers.discard(timers.add(0, "closed"))
+    assert called.empty()
+
+
 def test_a_timer_thread_calls_back_in_order() -> None:
     """One that is added later and comes earlier wakes the thread."""
     called: queue.Queue[str] = queue.Queue()

@@ -166,6 +166,40 @@ def test_a_canceled_run_is_forgotten() -> None:
         assert run.status == "canceled"
 
 
+def test_what_waits_no_more_leaves_no_timer_behind() -> None:
+    """Of waits that were answered, and of runs that were canceled: their moments may be weeks away."""
+    waits = Workflow("waits", input=int).wait_for_event("go", timeout=1_000_000).then(one).commit()
+    sleeps = Workflow("sleeps", input=int).sleep(1_000_000).commit()
+    with Orchestrator(workflows=[waits, sleeps]) as orchestrator:
+        runtime: Any = orchestrator.client.runtime
+
+        def timers() -> int:
+            return len(runtime._alarms._timers)
+
+        answered = orchestrator.create_run(waits)
+        assert answered.start(1).status == "suspended"
+        assert timers() == 1
+        answered.send_event("go", 2)
+        assert answered.result(20).status == "success"
+        assert wait_until(lambda: timers() == 0, 20)
+
+        canceled = [orchestrator.create_run(waits).submit(1), orchestrator.create_run(sleeps).submit(1)]
+        assert wait_until(lambda: timers() == 2, 20)
+        for run in canceled:
+            run.cancel()
+        assert wait_until(lambda: timers() == 0, 20)
+
+
+def test_timers_of_one_run_ring_whatever_order_they_were_set_in() -> None:
+    """One alarm is set for all of them, and follows the earliest."""
+    naps = [Workflow(f"nap{number}").sleep(seconds).commit() for number, seconds in enumerate((0.3, 0.1, 0.2, 0.1))]
+    flow = Workflow("naps", input=int).parallel(*naps).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        runs = [orchestrator.create_run(flow).submit(number) for number in range(3)]
+        assert [run.result(20).status for run in runs] == ["success"] * 3
+        assert wait_until(lambda: not orchestrator.client.runtime._queues, 20)  # type: ignore[attr-defined]
+
+
 def test_without_threads_all_is_done_by_the_callers_that_wait(orchestrator_local: Orchestrator) -> None:
     """Arms, items, retries, what follows a sleep and what follows a timeout: in the thread of the test."""
     seen: set[int] = set()
