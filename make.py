@@ -26,6 +26,7 @@ OLDEST = (3, 11)
 # Tests that begin processes, or wait for faults and clocks: about as long as all others but those of parity.
 _PARALLEL_PARTS = ("tests/workers", "tests/cli", "tests/chaos", "tests/telemetry", "tests/simulation")
 LEFTOVERS = (
+    ".matrix",
     "build",
     "dist",
     ".mypy_cache",
@@ -138,6 +139,11 @@ def simulate(*arguments: str) -> None:
     in_venv("-m", "tests.simulation.schedules", *arguments)
 
 
+def matrix(*arguments: str) -> None:
+    """Run a selection of the tests with each set of versions of Celery and Python, in environments of their own."""
+    run(sys.executable, "-m", "tests.matrix", *arguments)
+
+
 def lint(*_: str) -> None:
     """Check style, formatting and the layers."""
     in_venv("-m", "ruff", "check", ".")
@@ -197,7 +203,7 @@ TARGETS = {
     function.__name__.replace("_", "-"): function
     for function in (
         *(install, demo, test, lint, typecheck, bench, bench_quick),
-        *(chaos, simulate, docs, flower_shots, clean),
+        *(chaos, simulate, matrix, docs, flower_shots, clean),
     )
 }
 

@@ -11,9 +11,10 @@ from celery import Celery, states
 from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError
-from kombu.exceptions import BatchPublishError, OperationalError
+from kombu.exceptions import OperationalError
 
 from orchestrator.background import TimerThread
+from orchestrator.canvas.compat import BatchPublishError, send_together
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
 from orchestrator.canvas.outbox import MESSAGE_ERRORS, Outbox, broker_error
@@ -97,7 +98,7 @@ class CeleryRuntime:
     def _send_all(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         if len(dispatches) > 1:
             try:
-                with producer.batch(_BATCH):  # small: the first are at work while the last are written
+                with send_together(producer, _BATCH):  # small: the first are at work while the last are written
                     self._send(producer, header, dispatches)
                 return
             except BatchPublishError as error:

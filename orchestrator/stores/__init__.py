@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from orchestrator.ports import Store
@@ -9,13 +10,16 @@ from orchestrator.stores.memory import MemoryStore
 
 _named: dict[str, MemoryStore] = {}
 
+# What the stores in a database need beyond the library's own dependencies, by the extra that has it.
+_EXTRAS = {"sqlite": ("sqlalchemy", "alembic"), "postgres": ("sqlalchemy", "alembic", "psycopg")}
+
 
 def open_store(url: str) -> Store:
     """Return the store at a URL.
 
     `memory://` (one of its own), `memory://name` (one per process and name), `sqlite:///path`,
     `postgresql+psycopg://…` (or `postgres://…`), `redis://…`, `rediss://…`, `redis+socket://…`. Connects when
-    first used. Raises ValueError for a URL of another kind, ImportError naming the extra where a driver is missing.
+    first used. Raises ValueError for a URL of another kind, ImportError naming the extra where a package is missing.
     """
     scheme, name = urlsplit(url).scheme, url.partition("://")[2]
     match scheme:
@@ -33,6 +37,7 @@ def open_store(url: str) -> Store:
                 "may move at a failover), or PostgreSQL"
             )
         case _ if scheme.partition("+")[0] in ("sqlite", "postgresql", "postgres"):
+            _require("sqlite" if scheme.startswith("sqlite") else "postgres", scheme)
             from orchestrator.stores.sql import SqlStore
 
             return SqlStore(url)
@@ -40,6 +45,14 @@ def open_store(url: str) -> Store:
             raise ValueError(
                 f"no store for {scheme or 'an empty'}:// URLs: use memory, sqlite, postgresql+psycopg or redis"
             )
+
+
+def _require(extra: str, scheme: str) -> None:
+    """Raise ImportError where a package is missing that the stores of this scheme need."""
+    if missing := [name for name in _EXTRAS[extra] if find_spec(name) is None]:
+        raise ImportError(
+            f"a store at {scheme}:// needs {' and '.join(missing)}: pip install 'celery-orchestrator[{extra}]'"
+        )
 
 
 __all__ = ["MemoryStore", "open_store"]

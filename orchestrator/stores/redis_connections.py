@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import redis
 from redis import BlockingConnectionPool, Redis
 from redis.backoff import ExponentialBackoff
 from redis.connection import Connection, parse_url
@@ -25,6 +26,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from orchestrator.errors import StoreRefused, StoreUnavailable
@@ -41,6 +43,8 @@ _MAX_CONNECTIONS = (
     32  # of one process, besides that of its blocking read; `?max_connections=` in the URL says otherwise
 )
 _ROLE_INTERVAL = 5.0  # seconds after which a connection asks again whether its server is still a primary
+# The scripts' answers are read as the second version of the protocol writes them. redis-py 4 knows no other.
+_PROTOCOL = {"protocol": 2} if int(redis.__version__.partition(".")[0]) >= 5 else {}
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries
 _CLUSTER = (
     "it is a Redis Cluster, over whose nodes the keys of a store would be spread: use a single primary (with replicas, "
@@ -106,8 +110,8 @@ class RedisConnections:
         """Close the connections that this process made."""
         made, self._connected = self._connected, None
         if made and made.pid == os.getpid():
-            made.client.close()
-            made.patient.close()
+            for client in (made.client, made.patient):
+                client.connection_pool.disconnect()
 
     def _run(self, client: Client, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
         script = wire.script(name)
@@ -189,18 +193,19 @@ class RedisConnections:
     def _client(self, timeout: float, connections: int) -> Client:
         options: dict[str, Any] = {
             "connection_class": Connection,
-            "protocol": 2,
+            **_PROTOCOL,
             "socket_timeout": timeout,
             "socket_connect_timeout": self._timeout,
             "max_connections": connections,
             "retry": Retry(ExponentialBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), self._retries),
+            "retry_on_error": [RedisConnectionError, RedisTimeoutError],  # before redis-py 6 nothing is tried again else
             "health_check_interval": 0,
             **parse_url(self._url),  # type: ignore[no-untyped-call]
         }
         options["connection_class"] = _to_primary(options["connection_class"])
         # Where all connections are at work, a caller waits for one of them, as long as it would for an answer.
         pool = BlockingConnectionPool(**{"timeout": self._timeout, **options})  # type: ignore[no-untyped-call]
-        return Redis.from_pool(pool)
+        return _own(pool)
 
     def _check(self, client: Client) -> None:
         """Compare format and shards with those of the first use, and look at how the server keeps its data."""
@@ -224,6 +229,11 @@ class RedisConnections:
         if doubts and self._shown not in _warned:
             _warned.add(self._shown)
             logger.warning("The store at %s may lose runs: %s", self._shown, "; ".join(doubts))
+
+
+def _own(pool: BlockingConnectionPool) -> Client:
+    """Return a client that has this pool to itself; before redis-py 5 its connections close when it is collected."""
+    return Redis.from_pool(pool) if hasattr(Redis, "from_pool") else Redis(connection_pool=pool)
 
 
 def _is_replicas(error: ResponseError) -> bool:
