@@ -24,7 +24,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "installed-from"
 OLDEST = (3, 11)
 # Tests that begin processes, or wait for faults and clocks: about as long as all others but those of parity.
-_PARALLEL_PARTS = ("tests/workers", "tests/cli", "tests/chaos", "tests/telemetry", "tests/simulation")
+_PARALLEL_PARTS = ("tests/workers", "tests/cli", "tests/chaos", "tests/telemetry")
 LEFTOVERS = (
     ".matrix",
     "build",

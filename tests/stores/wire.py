@@ -9,6 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 
+# Seconds of silence after which a client has said all that it had to: a client may write one request in several pieces,
+# and the server answers the first of them.
+_PAUSE = 0.005
 _DONE = 0.2  # seconds in which the server does what it was asked, though nobody will hear of it
 
 
@@ -102,7 +105,7 @@ class Wire:
 
     def _up(self, line: _Line) -> None:
         with suppress(OSError):
-            while data := line.client.recv(65536):
+            while data := _read_all(line.client):
                 self.sent += len(data)
                 self.turns += not line.asked
                 line.asked = True
@@ -132,3 +135,16 @@ class Wire:
                     line.client.sendall(data)
         line.break_off()
         self._lines.discard(line)
+
+
+def _read_all(client: socket.socket) -> bytes:
+    """Read what the client says until it pauses; nothing where it has hung up."""
+    data = client.recv(65536)
+    with suppress(BlockingIOError):
+        while data:
+            time.sleep(_PAUSE)
+            more = client.recv(65536, socket.MSG_DONTWAIT)
+            if not more:
+                break  # the next read says so again
+            data += more
+    return data
