@@ -1,4 +1,4 @@
-"""What differs between the versions of Celery and kombu that this library works with: chosen once, by what is there."""
+"""Differences between the versions of Celery and kombu that this library works with: chosen once, by what is there."""
 
 from __future__ import annotations
 

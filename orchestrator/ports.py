@@ -295,6 +295,10 @@ class Store(RunStore, EventLog, RunIndex, Timers, Protocol):
     fork a store opens its own. Every verb raises `StoreUnavailable` when the database does not answer.
     """
 
+    def with_own_connections(self) -> Store:
+        """Return the same runs behind connections, and locks, that are shared with nobody."""
+        ...
+
     def close(self) -> None:
         """Give connections back. Idempotent."""
         ...

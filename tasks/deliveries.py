@@ -19,6 +19,7 @@ from orchestrator.canvas.processes import has_ended, wait_until_ended
 from orchestrator.engine.abandoned import Delivery, fail_by_limit, give_back
 from orchestrator.engine.executor import Executor
 from orchestrator.errors import StoreUnavailable
+from orchestrator.green import is_green
 
 log = logging.getLogger("orchestrator")
 
@@ -68,6 +69,8 @@ class Deliveries:
         envelope = envelope_of_message(request)
         if envelope is None:
             return
+        # Pools of greenlets have no processes, and give the number of the greenlet.
+        pid = os.getpid() if is_green() else pid
         name = delivery_id(request.id, request.hostname, pid)
         held = _Held(Delivery(envelope.run_id, envelope.path, name), pid, threading.get_ident())
         with self._lock:

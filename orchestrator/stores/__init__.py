@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib import import_module
 from urllib.parse import urlsplit
 
 from orchestrator.ports import Store
@@ -49,10 +49,12 @@ def open_store(url: str) -> Store:
 
 def _require(extra: str, scheme: str) -> None:
     """Raise ImportError where a package is missing that the stores of this scheme need."""
-    if missing := [name for name in _EXTRAS[extra] if find_spec(name) is None]:
-        raise ImportError(
-            f"a store at {scheme}:// needs {' and '.join(missing)}: pip install 'celery-orchestrator[{extra}]'"
-        )
+    for name in _EXTRAS[extra]:
+        try:
+            import_module(name)
+        except ImportError as error:
+            text = f"a store at {scheme}:// needs {name} ({error}): pip install 'celery-orchestrator[{extra}]'"
+            raise ImportError(text) from error
 
 
 __all__ = ["MemoryStore", "open_store"]

@@ -11,6 +11,7 @@ import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent
@@ -49,12 +50,22 @@ class RedisStore:
         retries: int = 3,
     ) -> None:
         self.url = url
+        self._options: dict[str, Any] = {
+            "prefix": prefix,
+            "shards": shards,
+            "strict": strict,
+            "timeout": timeout,
+            "retries": retries,
+        }
         if not prefix or set("{}") & set(prefix):
             raise ValueError(f"a prefix of Redis keys has no braces, which name the node of a cluster: {prefix!r}")
         self._keys = Layout(prefix, shards)
         self._connections = RedisConnections(url, self._keys, strict=strict, timeout=timeout, retries=retries)
         self._timers = TimerIndex(self._connections, self._keys)
         self._streams = StreamWatch(self._connections, self._keys)
+
+    def with_own_connections(self) -> RedisStore:
+        return RedisStore(self.url, **self._options)
 
     def create(self, header: RunHeader) -> RunHeader:
         keys = self._keys.run(header.run_id)

@@ -198,7 +198,10 @@ class RedisConnections:
             "socket_connect_timeout": self._timeout,
             "max_connections": connections,
             "retry": Retry(ExponentialBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), self._retries),
-            "retry_on_error": [RedisConnectionError, RedisTimeoutError],  # before redis-py 6 nothing is tried again else
+            "retry_on_error": [
+                RedisConnectionError,
+                RedisTimeoutError,
+            ],  # before redis-py 6 nothing is tried again else
             "health_check_interval": 0,
             **parse_url(self._url),  # type: ignore[no-untyped-call]
         }

@@ -127,7 +127,7 @@ def test_a_missing_store_is_told_at_the_first_use_by_its_setting(namespace: str 
         for use in (lambda: orchestrator.store, lambda: orchestrator.runs, lambda: orchestrator.get_run("none")):
             with pytest.raises(ValueError, match=f"set `{name}`"):
                 use()
-        app.conf.orchestrator_database_url = "memory://"
+        setattr(module, name, "memory://")
         assert orchestrator.runs.list().total == 0
 
 

@@ -27,7 +27,16 @@ TABLE = ROOT / "docs" / "versions.md"
 BEGIN, END = "<!-- the table of `make matrix` -->", "<!-- its end -->"
 
 # What the tests need beside the library with its extras. Not `dev`: its linters have dependencies of their own.
-TOOLS = ("pytest>=8.4", "pytest-celery>=1.2", "hypothesis>=6.100", "psutil>=6", "flask>=3.0", "django>=4.2", "greenlet>=3")
+TOOLS = (
+    "pytest>=8.4",
+    "pytest-celery>=1.2",
+    "hypothesis>=6.100",
+    "psutil>=6",
+    "flask>=3.0",
+    "django>=4.2",
+    "greenlet>=3",
+    "opentelemetry-sdk>=1.20",
+)
 EXTRAS = "sqlite,postgres,otel,secrets,zstd"
 # The parity tests that ask most of Celery: waiting, fan-out, retries, nesting.
 PARITY = "(susp or foreach or retry or nest) and (celery-redis or celery-rabbitmq)"
@@ -63,7 +72,11 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "workers": ("tests/workers",),
     "parity": ("tests/parity", "-k", PARITY),
     "readme": ("tests/test_readme.py",),
-    "stores": ("tests/stores/test_redis.py", "tests/stores/test_redis_contract.py", "tests/stores/test_sql_contract.py"),
+    "stores": (
+        "tests/stores/test_redis.py",
+        "tests/stores/test_redis_contract.py",
+        "tests/stores/test_sql_contract.py",
+    ),
 }
 # Warnings of old versions about newer Pythons and clients are theirs, and are no failures here.
 OPTIONS = ("-q", "-m", "not chaos", "-o", "filterwarnings=default", "-p", "no:cacheprovider", "--no-header")
@@ -97,7 +110,11 @@ def find_python(version: str) -> str | None:
     for name in filter(None, names):
         path = shutil.which(name)
         says = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
-        if path and subprocess.run([path, "-c", says], capture_output=True, text=True, check=False).stdout.strip() == version:
+        if (
+            path
+            and subprocess.run([path, "-c", says], capture_output=True, text=True, check=False).stdout.strip()
+            == version
+        ):
             return path
     return None
 
@@ -146,7 +163,9 @@ def _run_group(seen: Seen, python: Path, group: str) -> None:
         except subprocess.TimeoutExpired:
             code = -1
     lines = log.read_text(errors="replace").splitlines()
-    counts = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed|error)", line)), "nothing was run")
+    counts = next(
+        (line for line in reversed(lines) if re.search(r"\d+ (passed|failed|error)", line)), "nothing was run"
+    )
     seen.groups[group] = re.sub(r" in [\d.]+s.*", "", counts.strip("= "))
     failed = [line.split(" - ")[0] for line in lines if line.startswith(("FAILED ", "ERROR "))]
     if code and not failed:

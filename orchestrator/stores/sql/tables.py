@@ -26,6 +26,7 @@ metadata = MetaData()
 # Names are compared byte by byte, as Python does, and not by a language's rules.
 NAME: TypeEngine[str] = Text().with_variant(Text(collation="C"), "postgresql")
 
+
 def _key(name: str, type_: TypeEngine[str] = NAME) -> Column[str]:
     return Column(name, type_, primary_key=True, nullable=False)
 
