@@ -153,6 +153,7 @@ class Activation(_Flat):
     attempt: int = 0  # retries so far
     abandoned_attempts: int = 0  # attempts in a row whose lease ended without a commit
     iteration: int = 0  # of a loop: runs of its body so far
+    finished: str = ""  # of a loop: ids of the manifests of its newest iterations, oldest first, between blanks
     index: int = -1  # of a foreach item
     pending_children: int = 0  # children of a block that are not finished
     next_item: int = 0  # index of the next item to start
@@ -280,6 +281,7 @@ class ActivationFields(TypedDict, total=False):
     attempt: int
     abandoned_attempts: int
     iteration: int
+    finished: str
     index: int
     pending_children: int
     next_item: int

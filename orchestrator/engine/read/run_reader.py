@@ -67,12 +67,14 @@ class Reader:
     def activations(self) -> dict[Path, Activation]:
         """The activations of the present visits, by path."""
         # An activation of an earlier iteration stays in the store until the present one comes to its path. The store
-        # returns outer ones first, so that each can be compared with the one around it.
+        # returns outer ones first, so that each can be compared with the one around it. Where that one is of an earlier
+        # iteration, so is all that is inside it.
         found: dict[Path, Activation] = {}
         for activation in self._stored:
-            above = found.get(activation.at[:-1]) if len(activation.at) > 1 else None
-            is_node = activation.path and not is_report(activation.path)
-            if is_node and (above is None or belongs(activation, above)):
+            if not activation.path or is_report(activation.path):
+                continue
+            above = found.get(activation.at[:-1])
+            if len(activation.at) == 1 or (above is not None and belongs(activation, above)):
                 found[activation.at] = activation
         return found
 

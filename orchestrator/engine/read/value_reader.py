@@ -38,6 +38,26 @@ class Values:
             found = (self._texts[key] for key in wanted if key in self._texts)
             wanted = [ref for text in found for ref in texts.references(text) if ref not in self._texts]
 
+    def read_texts(self, ids: Iterable[str]) -> dict[str, str]:
+        """Read the stored texts of these values, as far as they exist."""
+        wanted = list(ids)
+        self.fetch(wanted)
+        return {key: self._texts[key] for key in wanted if key in self._texts}
+
+    def closure(self, key: str) -> set[str]:
+        """Return the ids of a value and of all that it refers to, however far down."""
+        found: set[str] = set()
+        level = {key} - {""}
+        while level:
+            found |= level
+            refs = (texts.references(text) for text in self.read_texts(level).values())
+            level = {ref for each in refs for ref in each} - found
+        return found
+
+    def is_whole(self, key: str) -> bool:
+        """Return False where the value, or one that it refers to, is not in the store (any more)."""
+        return all(id_ in self._texts for id_ in self.closure(key))
+
     def plain(self, key: str) -> Any:
         """Read the value in plain shapes; None for the empty id."""
         if not key:
@@ -45,7 +65,7 @@ class Values:
         if key not in self._texts:
             self.fetch([key])
         text = self._texts.get(key)
-        if text is None:  # the run has been deleted meanwhile
+        if text is None:  # the run has been deleted meanwhile, or it was the value of a finished iteration
             return None
         if text.startswith(texts.OWN):
             return decode(text[1:])
