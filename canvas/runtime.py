@@ -18,6 +18,7 @@ from orchestrator.canvas.compat import BatchPublishError, send_together
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
 from orchestrator.canvas.outbox import MESSAGE_ERRORS, Outbox, broker_error
+from orchestrator.canvas.task_carrier import CeleryTasks
 from orchestrator.codec import as_json
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe.observer import use_run_span
@@ -42,6 +43,7 @@ class CeleryRuntime:
         self._monitor = monitor
         self._has_warned_of_rpc = False
         self._near = 2 * settings.tick_seconds * 1000
+        self.tasks = CeleryTasks(app)
         self._outbox = Outbox(app, self._send_traced)
         # A timer that dies with its process does no harm: the stored one is still swept.
         self._timers: TimerThread[tuple[RunHeader, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")

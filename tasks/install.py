@@ -6,10 +6,11 @@ by then, and may be changed still. So whatever needs a store or a setting asks t
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, ClassVar, Protocol
 
@@ -19,16 +20,21 @@ from celery.utils.imports import symbol_by_name
 from orchestrator.canvas.messages import STEP_TASK, envelope_of, is_about
 from orchestrator.canvas.monitoring import Monitor, end_task, monitor_task, show_attempts
 from orchestrator.canvas.queues import Queues
+from orchestrator.canvas.task_carrier import SETTLE_FAILED_TASK, SETTLE_TASK, failed
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
+from orchestrator.engine.executions import UnknownGraph, end_sending
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_abandoned_attempt
 from orchestrator.engine.scheduler import Scheduler
-from orchestrator.ports import Store
+from orchestrator.errors import StoreUnavailable
+from orchestrator.ports import Store, TaskEnd
 from orchestrator.tasks.deliveries import Deliveries, delivery_id
 from orchestrator.tasks.existing import wrap_task
 from orchestrator.tasks.request import request_class
 from orchestrator.tasks.starting import Launcher, on_finalized, register_workflow_task
+
+log = logging.getLogger("orchestrator")
 
 
 class Owner(Launcher, Protocol):
@@ -136,10 +142,48 @@ def _install(app: Any, owner: Owner, parts: CeleryParts) -> None:
             log_abandoned_attempt(run_id, error)
             return None
 
+    _install_settling(app, owner)
     app.steps["worker"].add(_closing_step(parts))
     app.steps["worker"].add(_scheduler_step(app, owner, parts))
     app.steps["worker"].add(_monitor_step(parts))
     app.steps["consumer"].add(_event_step(parts.monitor))
+
+
+def _install_settling(app: Any, owner: Owner) -> None:
+    """Register the tasks that the links of a sent task call."""
+    # Acknowledged late: where no result is stored, this message is the only word of the end.
+    late = {"acks_late": True, "reject_on_worker_lost": True, "ignore_result": True, "shared": False}
+
+    @app.task(name=SETTLE_TASK, serializer="json", max_retries=None, **late)  # type: ignore[untyped-decorator]
+    def settle(*value: Any, run: str, path: str, sending: int, task: str) -> None:
+        """End the step whose task has ended with this value; without one it is looked up."""
+
+        def find_end() -> TaskEnd:
+            found = None if value else owner.executor.runtime.tasks.find_end(task)  # type: ignore[union-attr]
+            return found or TaskEnd(value[0] if value else None)
+
+        _end_sending(settle, owner, run, path, sending, task, find_end)
+
+    @app.task(name=SETTLE_FAILED_TASK, serializer="json", max_retries=None, **late)  # type: ignore[untyped-decorator]
+    def settle_failed(failed_id: str, *, run: str, path: str, sending: int, task: str) -> None:
+        """End the step whose task has failed. Celery gives the id of what has failed, which may be of a replacement."""
+
+        def find_end() -> TaskEnd:
+            carrier = owner.executor.runtime.tasks
+            found = carrier and (carrier.find_end(task) or carrier.find_end(failed_id))
+            return found or TaskEnd(error=failed(task))
+
+        _end_sending(settle_failed, owner, run, path, sending, task, find_end)
+
+
+def _end_sending(
+    word: Task, owner: Owner, run: str, path: str, sending: int, task: str, find_end: Callable[[], TaskEnd]
+) -> None:
+    try:
+        end_sending(owner.executor, run, path, sending, task, find_end)
+    except (UnknownGraph, StoreUnavailable) as error:
+        log.info("the end of task %s of run %s is told again later: %s", task, run, error, extra={"run_id": run})
+        raise word.retry(countdown=min(300, 5 * 2**word.request.retries), exc=error) from error
 
 
 def _settle_task(app: Celery, deliveries: Deliveries, name: str) -> None:

@@ -36,6 +36,10 @@ class TaskEntry:
     options: Mapping[str, Any] = field(default_factory=dict)
     # The task does not get the data.
     immutable: bool = False
+    # Seconds from its sending after which a task is given up of which no end is heard, though it was not seen to run.
+    timeout: float | None = None
+    # Whether the message about its end brings its value along. One without is enough where a result is stored.
+    value: bool = True
     # The first line of the task's docstring, unless the user said another one.
     description: str = ""
     # The task itself where it is known, else None.
@@ -118,7 +122,7 @@ def task_entry(
     name = name_in_app(value)
     chosen = {**_own_options(task), **chosen, **(options or {})}
     said = _description(task) if description is None else description
-    return TaskEntry(id or last_part(name), name, args, kwargs, chosen, immutable, said, task)
+    return TaskEntry(id or last_part(name), name, args, kwargs, chosen, immutable, description=said, task=task)
 
 
 def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any], bool, Any]:

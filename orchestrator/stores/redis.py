@@ -73,7 +73,7 @@ class RedisStore:
         return wire.header_of(text)
 
     def claim(self, ask: ClaimRequest) -> Claimed | Refused:
-        words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease)
+        words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease, ask.sending, ask.sender)
         return wire.claimed_of(self._connections.script("claim", self._keys.run(ask.run_id).claim, words))
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:

@@ -1,0 +1,205 @@
+"""Existing tasks as steps: a claim sends the task, another is its execution, and word of its end comes from outside.
+
+Where the runtime has no messages, the task is called in the place of its step (`step_calls`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.definitions.bodies import TaskBody
+from orchestrator.definitions.context import AbortSignal
+from orchestrator.definitions.foreign import TaskEntry
+from orchestrator.engine.attempt import Attempt
+from orchestrator.engine.idempotency import idempotency_key
+from orchestrator.engine.outcome import StepOutcome, Writes
+from orchestrator.engine.read.value_reader import encode_value
+from orchestrator.engine.step_calls import fail, fail_for_good, retry_or_fail
+from orchestrator.errors import BrokerUnavailable, OrchestratorError, TaskTimeout
+from orchestrator.ports import TaskCarrier, TaskEnd, TaskMessage
+from orchestrator.rules import flow, sendings
+from orchestrator.rules.graph import Step
+from orchestrator.rules.model import Activation, Phase, RunHeader
+from orchestrator.rules.plan import Done, Plan
+from orchestrator.rules.value_ids import make_outcome_id
+
+log = logging.getLogger("orchestrator")
+
+
+class CannotSend(Exception):
+    """The broker is away, which says nothing of the task that was to be sent."""
+
+
+def task_id_of(header: RunHeader, activation: Activation) -> str:
+    """Return the id of the present sending of a task.
+
+    It is computed from the record, never drawn: word of the end may come before anything is committed about it.
+    """
+    text = f"{idempotency_key(header, activation)}#{activation.sending}"
+    return str(uuid.UUID(bytes=hashlib.sha256(text.encode()).digest()[:16], version=4))
+
+
+def entry_of(attempt: Attempt) -> TaskEntry:
+    """Return the task of the attempt's node."""
+    node = attempt.graph.node(attempt.activation.at)
+    assert isinstance(node, Step)
+    assert isinstance(node.body, TaskBody)
+    return node.body.task
+
+
+def send(attempt: Attempt, carrier: TaskCarrier) -> StepOutcome:
+    """Send the task of a claimed activation. What its `apply_async` raises fails the step; `CannotSend` does not."""
+    _send(attempt, carrier, attempt.activation.lease_token)
+    return StepOutcome(sendings.send(attempt.as_claimed_node()))
+
+
+def look(attempt: Attempt, carrier: TaskCarrier) -> StepOutcome:
+    """Look after a task that was sent: end the step as the task has ended, or leave it and come again later."""
+    activation, entry = attempt.activation, entry_of(attempt)
+    task_id = task_id_of(attempt.header, activation)
+    if (end := carrier.find_end(task_id)) is not None:
+        return end_by(attempt, end)
+    is_own = carrier.knows(entry.name) and bool(activation.sender)
+    if not is_own and _is_over(attempt, entry.timeout or carrier.default_timeout):
+        carrier.revoke(task_id)
+        seconds = entry.timeout or carrier.default_timeout
+        text = f"no end of the task {entry.name!r} was heard of within {seconds:g} s after it was sent"
+        return retry_or_fail(attempt, TaskTimeout(text, task=entry.name, task_id=task_id))
+    # What was replaced, or is of another code base, is never sent twice: each copy would run.
+    if is_own and activation.phase == Phase.SEND_AGAIN:
+        _send(attempt, carrier, activation.sender)
+    return StepOutcome(sendings.look_later(attempt.as_claimed_node()))
+
+
+def _send(attempt: Attempt, carrier: TaskCarrier, sender: str) -> None:
+    try:
+        carrier.send(_message(attempt, sender))
+    except BrokerUnavailable as error:
+        if error.is_refused:
+            raise
+        raise CannotSend(str(error)) from error
+
+
+def _is_over(attempt: Attempt, timeout: float) -> bool:
+    # By the clock of the store alone: the claim has just written its moment there.
+    return attempt.header.updated_at - attempt.activation.sent_at >= timeout * 1000
+
+
+def _message(attempt: Attempt, sender: str) -> TaskMessage:
+    activation, entry = attempt.activation, entry_of(attempt)
+    if activation.arguments:
+        chosen = attempt.values.plain(activation.arguments)
+        args, kwargs = tuple(chosen["args"]), dict(chosen["kwargs"])
+    else:
+        args, kwargs = entry.arguments(attempt.values.plain(activation.input))
+    return TaskMessage(
+        name=entry.name,
+        args=args,
+        kwargs=kwargs,
+        options=entry.options,
+        carries_value=entry.value,
+        task_id=task_id_of(attempt.header, activation),
+        run_id=attempt.header.run_id,
+        path=activation.path,
+        sending=activation.sending,
+        sender=sender,
+        retries=activation.task_retries,
+    )
+
+
+def end_by(attempt: Attempt, end: TaskEnd) -> StepOutcome:
+    """End the step as its task has ended; `retries` of the step apply to a failure, unless it is final."""
+    if end.error is None:
+        return _on_value(attempt, end.value)
+    return fail(attempt, end.error) if end.is_final else retry_or_fail(attempt, end.error)
+
+
+def _on_value(attempt: Attempt, value: Any) -> StepOutcome:
+    key = make_outcome_id(attempt.activation.lease_token)
+    try:
+        text = attempt.store_value(value, "output")
+    except OrchestratorError as error:
+        return fail_for_good(attempt, error)
+    return StepOutcome(flow.on_result(attempt.as_claimed_node(), Done(key)), Writes({key: text}))
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The task has sent its own retry, due in so many seconds, with these arguments."""
+
+    seconds: float
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+class Execution:
+    """One execution of a task that is a step, under a lease. It ends once; what comes after its end changes nothing."""
+
+    def __init__(
+        self, attempt: Attempt, sender: str, record: Callable[[Attempt, StepOutcome], None], keep: ExitStack
+    ) -> None:
+        self.attempt = attempt
+        self._sender = sender  # of its message, which comes again as it is if the worker gives it back
+        self._record = record
+        self._keep = keep
+        self.is_over = False
+
+    @property
+    def token(self) -> str:
+        """The name of this execution, by which its own retry is claimed."""
+        return self.attempt.activation.lease_token
+
+    @property
+    def signal(self) -> AbortSignal:
+        """Set when its lease has gone to another, or its run has ended."""
+        return self.attempt.signal
+
+    def end(self, end: TaskEnd) -> None:
+        """The task has ended."""
+        self._commit(lambda: end_by(self.attempt, end))
+
+    def retry(self, retried: Retried) -> None:
+        """The task goes on by its own retry."""
+        self._commit(lambda: self._on_retry(retried))
+
+    def replace(self) -> None:
+        """The task has put something else into its place."""
+        self._commit(lambda: StepOutcome(sendings.replace_task(self.attempt.as_claimed_node())))
+
+    def return_message(self) -> None:
+        """The worker gives the message back to the broker."""
+        self._commit(lambda: StepOutcome(sendings.return_message(self.attempt.as_claimed_node(), self._sender)))
+
+    def leave(self) -> None:
+        """Let the lease go without an outcome: the process ends, and the lease says so."""
+        self.is_over = True
+        self._keep.close()
+
+    def _on_retry(self, retried: Retried) -> StepOutcome:
+        key = make_outcome_id(self.attempt.activation.lease_token)
+        chosen = {"args": list(retried.args), "kwargs": dict(retried.kwargs)}
+        packing = self.attempt.services.settings.packing
+        text = encode_value(chosen, f"arguments of the retry of {self.attempt.activation.step!r}", packing)
+        delay = max(0, round(retried.seconds * 1000))
+        plan: Plan = sendings.retry_task(self.attempt.as_claimed_node(), delay, key)
+        return StepOutcome(plan, Writes({key: text}))
+
+    def _commit(self, make: Callable[[], StepOutcome]) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        try:
+            try:
+                outcome = make()
+            except OrchestratorError as error:
+                outcome = fail_for_good(self.attempt, error)
+            self._record(self.attempt, outcome)
+        finally:
+            self.attempt.chunks.stop()
+            self._keep.close()
