@@ -149,7 +149,10 @@ class _Flow:
     def _task(self, task: TaskEntry, given: Shape) -> Node:
         limits = {key: task.options.get(key) for key in ("queue", "priority", "time_limit", "soft_time_limit")}
         route = Route(f"{self.definition.id}.{task.id}", **limits, task=task.name)
-        retry = Retry(self.definition.retries, self.definition.retry_delay)
+        retry = Retry(
+            self.definition.retries if task.retries is None else task.retries,
+            self.definition.retry_delay if task.retry_delay is None else task.retry_delay,
+        )
         return graph.Step(task.id, task.component, route, retry, body=TaskBody(task, given, ANY))
 
     def _nested(self, definition: Definition, given: Shape) -> Node:

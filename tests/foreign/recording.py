@@ -23,8 +23,9 @@ def note(label: Any, what: str, **about: Any) -> None:
     """Record one thing."""
     if not isinstance(label, str):
         return
-    if current_task:  # which of several executions this belongs to: they may overlap
-        about["turn"] = current_task.request.retries
+    if current_task and what != "errback":  # which of several executions this belongs to: they may overlap
+        args = [one for one in current_task.request.args or () if isinstance(one, str | int)]
+        about["turn"] = [current_task.request.retries, args]
     with path_of(label).open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(json.dumps({"what": what, **about}, default=repr) + "\n")

@@ -103,7 +103,7 @@ def goes_on(self: Any, label: str) -> str:
     return "the second"
 
 
-@shared_task(base=Recorder, bind=True, autoretry_for=(ConnectionError,), max_retries=2, default_retry_delay=0)
+@shared_task(base=Recorder, bind=True, autoretry_for=(ConnectionError,), max_retries=2, default_retry_delay=0.3)
 def automatic(self: Any, label: str) -> int:
     if self.request.retries < 2:
         raise ConnectionError("busy")
