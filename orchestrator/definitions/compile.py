@@ -148,6 +148,8 @@ class _Flow:
 
     def _task(self, task: TaskEntry, given: Shape) -> Node:
         limits = {key: task.options.get(key) for key in ("queue", "priority", "time_limit", "soft_time_limit")}
+        if task.task is None:
+            limits["queue"] = None  # a name may be another code base's: nobody there takes messages of ours
         route = Route(f"{self.definition.id}.{task.id}", **limits, task=task.name)
         retry = Retry(
             self.definition.retries if task.retries is None else task.retries,

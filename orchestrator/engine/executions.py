@@ -80,7 +80,7 @@ def begin_execution(executor: Executor, message: SentMessage, task: str, *, deli
 
 def _return_message(executor: Executor, claimed: Claimed, sender: str) -> None:
     attempt = Attempt(executor.services, claimed, unknown_graph(claimed.header), AbortSignal(), claims=False)
-    plan = sendings.return_message(attempt.as_claimed_node(), sender)
+    plan = sendings.return_message(attempt.as_claimed_node(), sender, executor.settings.redelivery_delay)
     executor.finish(attempt, StepOutcome(plan), "")
 
 

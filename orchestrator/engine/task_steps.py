@@ -56,7 +56,10 @@ def entry_of(attempt: Attempt) -> TaskEntry:
 def send(attempt: Attempt, carrier: TaskCarrier) -> StepOutcome:
     """Send the task of a claimed activation. What its `apply_async` raises fails the step; `CannotSend` does not."""
     _send(attempt, carrier, attempt.activation.lease_token)
-    return StepOutcome(sendings.send(attempt.as_claimed_node()))
+    entry, grace = entry_of(attempt), attempt.services.settings.redelivery_delay
+    if not carrier.knows(entry.name):
+        grace = min(grace, _timeout_of(entry, carrier))
+    return StepOutcome(sendings.send(attempt.as_claimed_node(), grace))
 
 
 def look(attempt: Attempt, carrier: TaskCarrier) -> StepOutcome:
@@ -65,16 +68,21 @@ def look(attempt: Attempt, carrier: TaskCarrier) -> StepOutcome:
     task_id = task_id_of(attempt.header, activation)
     if (end := carrier.find_end(task_id)) is not None:
         return end_by(attempt, end)
+    # Executions of our own are seen: such a task may wait in its queue for as long as it likes.
     is_own = carrier.knows(entry.name) and bool(activation.sender)
-    if not is_own and _is_over(attempt, entry.timeout or carrier.default_timeout):
-        carrier.revoke(task_id)
-        seconds = entry.timeout or carrier.default_timeout
-        text = f"no end of the task {entry.name!r} was heard of within {seconds:g} s after it was sent"
-        return retry_or_fail(attempt, TaskTimeout(text, task=entry.name, task_id=task_id))
+    left = None
+    if not is_own:
+        timeout = _timeout_of(entry, carrier)
+        left = timeout - sendings.waited_for(attempt.header, activation)
+        if left <= 0:
+            carrier.revoke(task_id)
+            text = f"no end of the task {entry.name!r} was heard of within {timeout / 1000:g} s after it was sent"
+            return retry_or_fail(attempt, TaskTimeout(text, task=entry.name, task_id=task_id))
     # What was replaced, or is of another code base, is never sent twice: each copy would run.
     if is_own and activation.phase == Phase.SEND_AGAIN:
         _send(attempt, carrier, activation.sender)
-    return StepOutcome(sendings.look_later(attempt.as_claimed_node()))
+    grace = attempt.services.settings.redelivery_delay
+    return StepOutcome(sendings.look_later(attempt.as_claimed_node(), grace, left))
 
 
 def _send(attempt: Attempt, carrier: TaskCarrier, sender: str) -> None:
@@ -86,9 +94,9 @@ def _send(attempt: Attempt, carrier: TaskCarrier, sender: str) -> None:
         raise CannotSend(str(error)) from error
 
 
-def _is_over(attempt: Attempt, timeout: float) -> bool:
-    # By the clock of the store alone: the claim has just written its moment there.
-    return attempt.header.updated_at - attempt.activation.sent_at >= timeout * 1000
+def _timeout_of(entry: TaskEntry, carrier: TaskCarrier) -> int:
+    """Return the milliseconds after which a task that cannot be sent again is given up."""
+    return round((carrier.default_timeout if entry.timeout is None else entry.timeout) * 1000)
 
 
 def _message(attempt: Attempt, sender: str) -> TaskMessage:
@@ -156,6 +164,10 @@ class Execution:
         return self.attempt.activation.lease_token
 
     @property
+    def _grace(self) -> int:
+        return self.attempt.services.settings.redelivery_delay
+
+    @property
     def signal(self) -> AbortSignal:
         """Set when its lease has gone to another, or its run has ended."""
         return self.attempt.signal
@@ -170,11 +182,12 @@ class Execution:
 
     def replace(self) -> None:
         """The task has put something else into its place."""
-        self._commit(lambda: StepOutcome(sendings.replace_task(self.attempt.as_claimed_node())))
+        self._commit(lambda: StepOutcome(sendings.replace_task(self.attempt.as_claimed_node(), self._grace)))
 
     def return_message(self) -> None:
         """The worker gives the message back to the broker."""
-        self._commit(lambda: StepOutcome(sendings.return_message(self.attempt.as_claimed_node(), self._sender)))
+        back = self._sender
+        self._commit(lambda: StepOutcome(sendings.return_message(self.attempt.as_claimed_node(), back, self._grace)))
 
     def leave(self) -> None:
         """Let the lease go without an outcome: the process ends, and the lease says so."""
@@ -187,7 +200,7 @@ class Execution:
         packing = self.attempt.services.settings.packing
         text = encode_value(chosen, f"arguments of the retry of {self.attempt.activation.step!r}", packing)
         delay = max(0, round(retried.seconds * 1000))
-        plan: Plan = sendings.retry_task(self.attempt.as_claimed_node(), delay, key)
+        plan: Plan = sendings.retry_task(self.attempt.as_claimed_node(), delay, key, self._grace)
         return StepOutcome(plan, Writes({key: text}))
 
     def _commit(self, make: Callable[[], StepOutcome]) -> None:

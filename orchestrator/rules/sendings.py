@@ -15,7 +15,6 @@ from orchestrator.rules.model import Activation, ActivationFields, ActivationSta
 from orchestrator.rules.plan import ClaimedNode, Plan
 from orchestrator.rules.transitions import LIVE
 
-GRACE = 30_000  # milliseconds after which a task of which nothing is heard is looked for
 _LONGEST_PAUSE = 300_000  # milliseconds between two looks
 
 
@@ -71,32 +70,40 @@ def _sent(claim: ClaimedNode, delay: int, fields: ActivationFields) -> Plan:
     return plan
 
 
-def send(claim: ClaimedNode) -> Plan:
-    """The task was sent: it is looked for after a while."""
-    return _sent(claim, GRACE, {})
+def send(claim: ClaimedNode, grace: int) -> Plan:
+    """The task was sent: it is looked for if nothing is heard of it for `grace` ms."""
+    return _sent(claim, grace, {})
 
 
-def retry_task(claim: ClaimedNode, delay: int, arguments: str) -> Plan:
+def retry_task(claim: ClaimedNode, delay: int, arguments: str, grace: int) -> Plan:
     """The task has sent its own retry, due in `delay` ms: that is the present message now, with these arguments."""
     fields: ActivationFields = {
         "arguments": arguments,
         "task_retries": claim.activation.task_retries + 1,
         "sent_at": 0,
     }
-    return _sent(claim, delay + GRACE, fields)
+    return _sent(claim, delay + grace, fields)
 
 
-def replace_task(claim: ClaimedNode) -> Plan:
+def replace_task(claim: ClaimedNode, grace: int) -> Plan:
     """The task has put something else into its place: no message is executed for it any more, word of the end comes."""
-    return _sent(claim, GRACE, {"sender": "", "sent_at": 0})
+    return _sent(claim, grace, {"sender": "", "sent_at": 0})
 
 
-def return_message(claim: ClaimedNode, sender: str) -> Plan:
+def return_message(claim: ClaimedNode, sender: str, grace: int) -> Plan:
     """The worker has given the message back to the broker, which delivers it again as it was."""
-    return _sent(claim, GRACE, {"sender": sender})
+    return _sent(claim, grace, {"sender": sender})
 
 
-def look_later(claim: ClaimedNode) -> Plan:
-    """The task has not ended: look again, after as long as it has taken until now, in bounds."""
-    waited = max(0, claim.header.updated_at - claim.activation.sent_at)
-    return _sent(claim, min(_LONGEST_PAUSE, max(GRACE, waited)), {})
+def waited_for(header: RunHeader, activation: Activation) -> int:
+    """Return for how many ms nothing was heard of a task that was sent, by the clock of the store."""
+    return max(0, header.updated_at - activation.sent_at)
+
+
+def look_later(claim: ClaimedNode, grace: int, left: int | None) -> Plan:
+    """The task has not ended: look again, after as long as it has taken until now, in bounds.
+
+    `left` is how many ms may pass before it is given up; None where it never is.
+    """
+    pause = min(_LONGEST_PAUSE, max(grace, waited_for(claim.header, claim.activation)))
+    return _sent(claim, pause if left is None else min(pause, left), {})
