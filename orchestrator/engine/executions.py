@@ -57,7 +57,8 @@ def begin_execution(executor: Executor, message: SentMessage, task: str, *, deli
     Raises `UnknownGraph`; the message is then as it was, and word of the end ends the step.
     """
     token, lease, sender = new_token(delivery_mark(delivery)), executor.settings.lease, message.sender
-    request = ClaimRequest(message.run_id, message.path, 0, token, lease, message.sending, sender)
+    runtime = executor.runtime.name
+    request = ClaimRequest(message.run_id, message.path, 0, token, lease, runtime, message.sending, sender)
     claimed = executor.take(request)
     if claimed is None:
         return None
@@ -100,8 +101,8 @@ def end_sending(
         if graph is None:
             raise UnknownGraph(executor.why_unknown(header))
         # Taken from whoever has it: what has ended is nobody's work any more.
-        lease, sender = executor.settings.lease, activation.sender
-        claimed = executor.take(ClaimRequest(run_id, path, 0, new_token(), lease, sending, sender))
+        lease, runtime, sender = executor.settings.lease, executor.runtime.name, activation.sender
+        claimed = executor.take(ClaimRequest(run_id, path, 0, new_token(), lease, runtime, sending, sender))
         if claimed is not None:
             _end(executor, Attempt(executor.services, claimed, graph, AbortSignal(), claims=False), find_end)
             return

@@ -278,11 +278,14 @@ def suspend(claim: ClaimedNode, payload: str, label: str) -> Plan:
 
 
 def bail(claim: ClaimedNode, output: str) -> Plan:
-    """The step ends the whole run as a success with this value."""
+    """The step ends the whole run, as a success with this value, or as failed where the run has failed already."""
     plan = _plan(claim)
     plan.record_result(claim.activation, Done(output))
+    # A failure that nothing tolerates stands when it is committed: the run only waits for what is at work beside it. A
+    # bail that comes after it must not hide it, whichever of the two was faster.
+    plan.ops.append(UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output}, unless="failure"))
     # Closed and settled in this commit: what siblings commit after it is refused.
-    plan.ops.append(UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output, "closed": True}))
+    plan.ops.append(UpdateRun({"closed": True}))
     plan.settle_now = True
     return plan
 

@@ -345,7 +345,10 @@ def test_a_step_may_end_the_run_whatever_else_is_going_on() -> None:
     """The outcome is fixed, the run is closed, and it settles at once."""
     of = graph(parallel("p", step("a"), step("b")))
     bail = flow.bail(claim(of, "0.0"), "out")
-    assert (ops(bail), bail.settle_now) == (["set 0.0 success", "run outcome=success output=out closed=True"], True)
+    assert (ops(bail), bail.settle_now) == (
+        ["set 0.0 success", "run outcome=success output=out unless failure", "run closed=True"],
+        True,
+    )
     abort = flow.abort(claim(of, "0.0"))
     assert (ops(abort), abort.settle_now) == (["set 0.0 canceled", "run outcome=canceled closed=True"], True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.codec import ANY, Packing, Shape, decode, encode, encode_packed, restore
-from orchestrator.errors import PayloadTooLarge, RemoteError
+from orchestrator.errors import PayloadTooLarge, RemoteError, ValueNotReadable
 from orchestrator.rules import values as texts
 
 _PAGE = 500  # values in one round trip
@@ -59,7 +59,17 @@ class Values:
         return all(id_ in self._texts for id_ in self.closure(key))
 
     def plain(self, key: str) -> Any:
-        """Read the value in plain shapes; None for the empty id."""
+        """Read the value in plain shapes; None for the empty id.
+
+        Raises `ValueNotReadable` for a text that cannot be read, and for values that refer to each other in a circle.
+        """
+        try:
+            return self._plain(key)
+        except RecursionError:
+            text = f"the stored value {key!r} of run {self._run_id!r} refers to itself, or is nested too deeply"
+            raise ValueNotReadable(text, run_id=self._run_id) from None
+
+    def _plain(self, key: str) -> Any:
         if not key:
             return None
         if key not in self._texts:
@@ -72,8 +82,8 @@ class Values:
         refs = json.loads(text)
         self.fetch(texts.references(text))
         if isinstance(refs, dict):
-            return {name: self.plain(ref) for name, ref in refs.items()}
-        return [self.plain(ref) for ref in refs]
+            return {name: self._plain(ref) for name, ref in refs.items()}
+        return [self._plain(ref) for ref in refs]
 
     def as_type(self, key: str, shape: Shape = ANY) -> Any:
         """Read the value as its declared type; a part that does not fit stays plain."""
