@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 from celery import Celery, Task, bootsteps, signals
 from celery.utils.imports import symbol_by_name
 
-from orchestrator.canvas.messages import STEP_TASK, envelope_of, is_about
+from orchestrator.canvas.messages import STEP_TASK, envelope_of, has_envelope, is_about
 from orchestrator.canvas.monitoring import Monitor, end_task, monitor_task, show_attempts
 from orchestrator.canvas.queues import Queues
 from orchestrator.canvas.task_carrier import SETTLE_FAILED_TASK, SETTLE_TASK, failed
@@ -100,6 +100,16 @@ class CeleryParts:
         )
         return not (self._has_limits or any(limits) or self.is_stopping())
 
+    def on_revoked(
+        self, sender: Any = None, request: Any = None, expired: bool = False, terminated: bool = False, **_: Any
+    ) -> None:
+        """End the step of a task that was revoked before it began, or whose message has expired."""
+        if getattr(sender, "app", None) is not self._app or terminated or not has_envelope(request):
+            return
+        envelope = envelope_of(request)
+        if envelope is not None and envelope.sending:
+            self.deliveries.revoke(envelope, str(request.id), "expired" if expired else "revoked")
+
     def is_stopping(self) -> bool:
         """Return True if the worker is about to stop: then no further step runs inline."""
         return bool(self._stopping.value)
@@ -143,6 +153,7 @@ def _install(app: Any, owner: Owner, parts: CeleryParts) -> None:
             return None
 
     _install_settling(app, owner)
+    signals.task_revoked.connect(parts.on_revoked, weak=False)
     app.steps["worker"].add(_closing_step(parts))
     app.steps["worker"].add(_scheduler_step(app, owner, parts))
     app.steps["worker"].add(_monitor_step(parts))

@@ -1,4 +1,4 @@
-"""What comes from a task that was sent for a step: its execution in this process, and word of its end.
+"""Executions of tasks that were sent for steps, in this process, and word of their ends from others.
 
 Each claims the step, as a message of our own does, and is refused where it is of the past.
 """

@@ -63,7 +63,7 @@ def look(activation: Activation, *, again: bool) -> UpdateActivation:
     return UpdateActivation(activation.path, {"status": ActivationStatus.QUEUED.value, "phase": phase.value})
 
 
-def _sent(claim: ClaimedNode, delay: int, fields: ActivationFields) -> Plan:
+def _plan_sent(claim: ClaimedNode, delay: int, fields: ActivationFields) -> Plan:
     plan = Plan(claim.graph, "", claim.header.quiet)
     sent: ActivationFields = {"status": ActivationStatus.SENT.value, **fields}
     plan.ops.append(UpdateActivation(claim.activation.path, sent, delay=delay))
@@ -72,7 +72,7 @@ def _sent(claim: ClaimedNode, delay: int, fields: ActivationFields) -> Plan:
 
 def send(claim: ClaimedNode, grace: int) -> Plan:
     """The task was sent: it is looked for if nothing is heard of it for `grace` ms."""
-    return _sent(claim, grace, {})
+    return _plan_sent(claim, grace, {})
 
 
 def retry_task(claim: ClaimedNode, delay: int, arguments: str, grace: int) -> Plan:
@@ -82,17 +82,17 @@ def retry_task(claim: ClaimedNode, delay: int, arguments: str, grace: int) -> Pl
         "task_retries": claim.activation.task_retries + 1,
         "sent_at": 0,
     }
-    return _sent(claim, delay + grace, fields)
+    return _plan_sent(claim, delay + grace, fields)
 
 
 def replace_task(claim: ClaimedNode, grace: int) -> Plan:
     """The task has put something else into its place: no message is executed for it any more, word of the end comes."""
-    return _sent(claim, grace, {"sender": "", "sent_at": 0})
+    return _plan_sent(claim, grace, {"sender": "", "sent_at": 0})
 
 
 def return_message(claim: ClaimedNode, sender: str, grace: int) -> Plan:
     """The worker has given the message back to the broker, which delivers it again as it was."""
-    return _sent(claim, grace, {"sender": sender})
+    return _plan_sent(claim, grace, {"sender": sender})
 
 
 def waited_for(header: RunHeader, activation: Activation) -> int:
@@ -106,4 +106,4 @@ def look_later(claim: ClaimedNode, grace: int, left: int | None) -> Plan:
     `left` is how many ms may pass before it is given up; None where it never is.
     """
     pause = min(_LONGEST_PAUSE, max(grace, waited_for(claim.header, claim.activation)))
-    return _sent(claim, pause if left is None else min(pause, left), {})
+    return _plan_sent(claim, pause if left is None else min(pause, left), {})

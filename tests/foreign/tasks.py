@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -181,7 +182,7 @@ def noted_error(request: Any, exc: Any, traceback: Any, label: str = "") -> None
 
 @shared_task(base=Recorder)
 def slow(label: str, seconds: float = 30) -> float:
-    note(label, "slow")
+    note(label, "slow", pid=os.getpid())
     time.sleep(seconds)
     return seconds
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from orchestrator import Orchestrator, Run
+from orchestrator.engine.task_steps import task_id_of
 from tests.foreign import flows, recording
 from tests.vendor import LocalRedis, WorkerNode, wait_until
 
@@ -152,3 +155,57 @@ def test_a_task_is_the_same_as_a_step(plain: Side, steps: tuple[Side, Orchestrat
 
 def _code(name: str) -> str:
     return "".join(f"_{letter}" if letter.isupper() else letter for letter in name).strip("_").upper()
+
+
+def begun(side: Side, label: str, what: str, times: int = 1) -> bool:
+    """Wait until the task has come to this so often."""
+    return wait_until(lambda: [one["what"] for one in side.recorded(label)].count(what) >= times, SOON)
+
+
+def test_a_hard_limit_ends_the_step_at_once(steps: tuple[Side, Orchestrator]) -> None:
+    """As it ends the task; Celery's errbacks, which come twice, change nothing."""
+    _, orchestrator = steps
+    run = orchestrator.create_run(flows.name_of("over")).submit("over")
+    assert settled(run) == "failed"
+    assert "TimeLimitExceeded" in repr(run.result().error)
+
+
+def test_a_task_whose_process_is_killed_is_sent_anew(steps: tuple[Side, Orchestrator]) -> None:
+    """Under another id, so that nothing that Celery tells of the lost one is taken for its end."""
+    side, orchestrator = steps
+    run = orchestrator.create_run(flows.name_of("slow")).submit("killed")
+    assert begun(side, "killed", "slow")
+    os.kill(side.recorded("killed")[-1]["pid"], signal.SIGKILL)
+    assert begun(side, "killed", "slow", 2)
+    ids = {one["id"] for one in side.recorded("killed") if one.get("id")}
+    assert len(ids) == 2
+    run.cancel()
+
+
+@pytest.mark.parametrize("terminate", [False, True])
+def test_a_task_that_is_revoked_ends_its_step(steps: tuple[Side, Orchestrator], terminate: bool) -> None:
+    """Before it has begun, and while it is at work; no other attempt follows."""
+    side, orchestrator = steps
+    label = f"revoked-{terminate}"
+    call = "slow" if terminate else "countdown"
+    run = orchestrator.create_run(flows.name_of(call)).submit(label)
+    if terminate:
+        assert begun(side, label, "slow")
+        task_id = next(one["id"] for one in side.recorded(label) if one.get("id"))
+    else:
+        (record,) = (one for one in orchestrator.store.load(run.run_id) if one.path == "0")
+        header = orchestrator.store.header(run.run_id)
+        assert header is not None
+        task_id = task_id_of(header, record)
+    side.app.control.revoke(task_id, terminate=terminate, signal="SIGKILL")
+    assert settled(run) == "failed"
+    assert run.result().error.code == "TASK_REVOKED"  # type: ignore[union-attr]
+
+
+def test_a_cancel_lets_no_task_begin(steps: tuple[Side, Orchestrator]) -> None:
+    """One that waits for its moment is revoked."""
+    side, orchestrator = steps
+    run = orchestrator.create_run(flows.name_of("countdown")).submit("canceled")
+    run.cancel()
+    assert settled(run) == "canceled"
+    assert not wait_until(lambda: "add" in [one["what"] for one in side.recorded("canceled")], 3)
