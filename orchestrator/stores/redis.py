@@ -245,6 +245,10 @@ class RedisStore:
         return self._timers.stranded(namespace, ahead, limit)
 
     def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        if self._connections.is_cluster:
+            # While a node is away, no lease of its shards is renewed. That has to be a pause of all sweeps, or the
+            # first one after it would take steps from workers that are alive.
+            self._connections.calls([("EXISTS", self._keys.timers(shard)) for shard in range(self._keys.shards)])
         words = (holder, lease, pause, max(_REMEMBER_SWEEPS, lease))
         grant = self._connections.script("acquire_sweep", (self._keys.sweep(namespace),), words)
         return SweepGrant(*grant) if grant else None
@@ -258,7 +262,7 @@ class RedisStore:
         )
 
     def now(self) -> int:
-        seconds, micros = self._connections.call("TIME")
+        seconds, micros = self._connections.call("TIME", key=self._keys.format)
         return int(seconds) * 1000 + int(micros) // 1000
 
     def close(self) -> None:

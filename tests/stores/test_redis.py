@@ -40,6 +40,7 @@ from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
 from orchestrator.safe_text import masked_url
 from orchestrator.stores import redis_connections as module
+from orchestrator.stores import redis_servers
 from orchestrator.stores.redis import RedisStore
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url
@@ -80,7 +81,7 @@ def wired(
     wire: Wire, client: redis.Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RedisStore]:
     """A store behind the wire, connected and with its scripts loaded, which asks no more for its server's role."""
-    monkeypatch.setattr(module, "_ROLE_INTERVAL", 3600.0)  # that is a turn, too, on a machine that is slow
+    monkeypatch.setattr(redis_servers, "_ROLE_INTERVAL", 3600.0)  # that is a turn, too, on a machine that is slow
     place = urlsplit(redis_server.url(DB))
     store = RedisStore(place._replace(netloc=f"127.0.0.1:{wire.port}").geturl())
     _Walk(store).steps(2)

@@ -142,7 +142,7 @@ def test_a_pool_that_is_in_use_is_waited_for_until_the_time_is_over(redis_server
     gate = threading.Event()
 
     def hold() -> None:
-        store._connections._ask(lambda client: client.transaction(lambda pipe: gate.wait(10), "watched"))
+        store._connections._ask(lambda servers: servers.of("").client.transaction(lambda _: gate.wait(10), "watched"))
 
     holder = threading.Thread(target=hold)
     holder.start()
