@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import (
+    AskError,
     ClusterDownError,
     DataError,
     MasterDownError,
@@ -20,6 +21,7 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -43,8 +45,9 @@ _NO_CLUSTER = "it is no Redis Cluster: use redis:// or rediss:// for a server of
 
 # Behind the message, some servers add where in the script it was raised.
 _ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
-# A key is on another node, or on its way there: what was asked has not been done.
-_ELSEWHERE = re.compile(r"(?:MOVED|ASK) \d+ (?P<host>.*):(?P<port>\d+)$|TRYAGAIN ")
+# What a cluster's node says of a key that another has, or will have: `MOVED <slot> <host>:<port>`. Newer clients leave
+# the first word out.
+_NEW_PLACE = re.compile(r"(?:(?:MOVED|ASK) )?\d+ (?P<host>\S+):(?P<port>\d+)$")
 
 # Words of a server that takes no request now, whatever it is: starting, full, read-only, behind, not for this user.
 _AWAY = (
@@ -178,12 +181,12 @@ class RedisConnections:
                 # The client has classes for what is the server's matter, and some words of the server have none.
                 if type(error) is ResponseError and not text.startswith(_AWAY) and not _is_replicas(error):
                     raise self._refused(error) from error
-                is_elsewhere = self.is_cluster and _ELSEWHERE.match(text) is not None
+                is_elsewhere = self.is_cluster and _is_elsewhere(error)
                 if is_elsewhere or _is_replicas(error) or isinstance(error, ClusterDownError):
                     self._leave(made, text)
                 # Once at least where a key has moved, which is no failure.
                 if not (_is_replicas(error) or is_elsewhere) or tries >= max(self._retries, is_elsewhere):
-                    raise self._unavailable(_reason(text)) from error
+                    raise self._unavailable(self._reason(error)) from error
             except (DataError, UnicodeEncodeError, OverflowError) as error:
                 raise self._refused(error) from error
             except RedisError as error:
@@ -193,6 +196,11 @@ class RedisConnections:
             # It was refused, so nothing of it was written. The address may lead to another server by now.
             SystemClock().sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2**tries))
             tries += 1
+
+    def _reason(self, error: ResponseError) -> str:
+        if not _is_elsewhere(error):
+            return _words(error)
+        return f"keys are on their way to another node: {_words(error)}" if self.is_cluster else _CLUSTER
 
     def _refused(self, error: Exception) -> StoreRefused:
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -209,8 +217,7 @@ class RedisConnections:
         """
         if made is None:
             return
-        found = _ELSEWHERE.match(text)
-        if found and found["host"]:
+        if found := _NEW_PLACE.match(text):
             made.new_place = found["host"], int(found["port"])
         made.is_left = True
 
@@ -290,8 +297,10 @@ def _is_replicas(error: ResponseError) -> bool:
     )
 
 
-def _reason(text: str) -> str:
-    return _CLUSTER if text.startswith(("MOVED ", "ASK ")) else text
+def _is_elsewhere(error: ResponseError) -> bool:
+    """Tell whether a key is on another node of a cluster, or on its way there: what was asked has not been done."""
+    # Before redis-py 5 the client of one server has no classes for it.
+    return isinstance(error, AskError | TryAgainError) or _words(error).startswith(("MOVED ", "ASK ", "TRYAGAIN "))
 
 
 def _info(client: Client) -> Mapping[str, Any]:

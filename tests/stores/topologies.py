@@ -49,9 +49,7 @@ class LocalCluster:
         for number, node in enumerate(self.nodes[:3]):
             with client_of(node) as client:
                 client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-                client.execute_command(
-                    "CLUSTER", "ADDSLOTS", *range(number * SLOTS // 3, (number + 1) * SLOTS // 3)
-                )
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(number * SLOTS // 3, (number + 1) * SLOTS // 3))
         for node in self.nodes[1:]:
             self.meet(node)
         for node in self.nodes[3:]:
@@ -62,6 +60,8 @@ class LocalCluster:
     def node(self, name: str) -> LocalRedis:
         """Start a node that knows of no others."""
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", NODE_TIMEOUT)
+        # Else no node takes requests while a slot is served by none.
+        options += ("--cluster-require-full-coverage", "no")
         options += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0")
         server = LocalRedis(self.folder / name, *options)
         while not _is_free(server.port + 10_000):  # where the nodes talk to each other
@@ -104,7 +104,7 @@ class LocalCluster:
         found = {}
         for number, node in enumerate(self.nodes):
             with client_of(node) as client:
-                found[number] = [key.decode() for key in client.keys()]
+                found[number] = [key.decode() for key in client.scan_iter()]
         return found
 
     def owner(self, slot: int) -> LocalRedis:
