@@ -2,7 +2,7 @@
 
 The scripts (`scripts/*.lua`) read a change as `rules.apply` does; a test compares the two on generated histories. A
 failover takes runs back by up to a second: their steps run again, and changes accepted in that second are gone. Needs
-Redis 6.2 or later, and no cluster.
+Redis 6.2 or later.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 
 class RedisStore:
-    """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs.
+    """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs, and those of sentinels and clusters.
 
     `shards` is fixed when the store is first used; another number is refused. With `strict` a server that may evict
     keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound the
