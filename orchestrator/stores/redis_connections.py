@@ -86,15 +86,18 @@ class RedisConnections:
     def call(self, *call: Any, key: str | None = None, blocking: bool = False) -> Any:
         """Run one command, in one round trip, where its key is: the first argument unless it is given."""
 
-        def ask(servers: Servers) -> Any:
-            server = self._look_at(servers.of(key or call[1]))
+        def ask(server: Server) -> Any:
             return (server.patient if blocking else server.client).execute_command(*call)
 
-        return self._ask(ask)
+        return self._ask(lambda servers: self._use(servers.of(key or call[1]), ask))
 
     def script(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
         """Run one script, in one round trip unless the server has forgotten it."""
-        return self._ask(lambda servers: self._run(self._look_at(servers.of(keys[0])).client, name, keys, words))
+
+        def ask(server: Server) -> Any:
+            return self._run(server.client, name, keys, words)
+
+        return self._ask(lambda servers: self._use(servers.of(keys[0]), ask))
 
     def calls(self, calls: Sequence[Call]) -> list[Any]:
         """Run commands and scripts, not as one transaction. One round trip; on a cluster, one for each node with keys.
@@ -133,14 +136,12 @@ class RedisConnections:
                 failures.append(error)
         for server in sorted(places, key=lambda one: one.is_away):  # those that keep others waiting come last
             mine = sorted(places[server])
+            asked = [calls[place] for place in mine]
             try:
-                self._look_at(server)
-                found = self._pipe(server.client, [calls[place] for place in mine])
+                found = self._use(server, lambda one, asked=asked: self._pipe(one.client, asked))  # type: ignore[misc]
             except RedisError as error:
                 failures.append(error)
-                server.is_away = isinstance(error, RedisConnectionError | RedisTimeoutError)
                 continue
-            server.is_away = False
             for place, answer in zip(mine, found, strict=True):
                 answers[place] = answer
         if failures:
@@ -232,16 +233,22 @@ class RedisConnections:
             except ResponseError as error:
                 raise self._unavailable(_NO_CLUSTER if "cluster support" in str(error) else _words(error)) from error
             if before is None:
-                self._check_format(self._look_at(made.of(self._keys.format)).client)
+                self._use(made.of(self._keys.format), self._check_format)
             self._connected = made
         return made
 
-    def _look_at(self, server: Server) -> Server:
-        """Check a server when it is first used, and not all together: another may be away meanwhile."""
-        if not server.is_checked:
-            self._check_server(server)
-            server.is_checked = True
-        return server
+    def _use(self, server: Server, ask: Callable[[Server], Any]) -> Any:
+        """Ask a server, which is checked when it is first used, and not all together: another may be away meanwhile."""
+        try:
+            if not server.is_checked:
+                self._check_server(server)
+                server.is_checked = True
+            answer = ask(server)
+        except (RedisConnectionError, RedisTimeoutError):
+            server.is_away = True
+            raise
+        server.is_away = False
+        return answer
 
     def _check_server(self, server: Server) -> None:
         """Refuse a server that cannot keep runs, and look at how it keeps its data."""
@@ -260,10 +267,10 @@ class RedisConnections:
             _warned.add(who)
             logger.warning("The store at %s may lose runs: %s", self._shown, "; ".join(doubts))
 
-    def _check_format(self, client: Client) -> None:
+    def _check_format(self, server: Server) -> None:
         """Compare format and shards with those of the first use."""
         mine = json.dumps({"format": FORMAT, "shards": self._keys.shards})
-        with client.pipeline(transaction=False) as pipe:
+        with server.client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.format, mine, nx=True)
             pipe.get(self._keys.format)
             stored = json.loads(pipe.execute()[1])

@@ -167,6 +167,7 @@ class ServerFinder:
         # Whom a moved key belongs to now, knows of the move before the others do.
         first = [] if before is None or before.new_place is None else [before.new_place]
         rest = self._turned([*dict.fromkeys([*(place for place in known if place), *self._url.addresses])])
+        rest.sort(key=lambda place: place in known and known[place].is_away)
         places = _ask_one([*first, *rest], self._slots)
         of = {tag: place for tag in self._tags if (place := _place_of(f"{tag}}}", places))}
         servers: dict[Address | None, Server] = {

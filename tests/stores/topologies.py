@@ -75,8 +75,10 @@ class LocalCluster:
 
     def _follows(self, node: LocalRedis) -> bool:
         with client_of(node) as client:
-            client.execute_command("CLUSTER", "REPLICATE", id_of(self.nodes[0]))
-            return client.info("replication")["master_link_status"] == "up"
+            state = client.info("replication")
+            if state["role"] == "master":  # it may not have heard of the other yet
+                client.execute_command("CLUSTER", "REPLICATE", id_of(self.nodes[0]))
+            return state.get("master_link_status") == "up"
 
     def wait_until_ready(self) -> None:
         """Wait until all nodes agree."""
