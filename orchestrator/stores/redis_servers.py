@@ -1,4 +1,4 @@
-"""Where the keys of a Redis store are: on one server, on the primary that sentinels name, or on the nodes of a cluster.
+"""The servers of a Redis store: one, the primary that sentinels name, or the nodes of a cluster.
 
 Each server has a plain client, of whatever kind the store is, so what is said of one server (bounded connections,
 repeats, forks) is true of all. Which server a key belongs to is a table by hash tag, read again when a server says that

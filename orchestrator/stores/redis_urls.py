@@ -15,7 +15,7 @@ _NEXT_URL = re.compile(r";\s*(?:[a-zA-Z][\w+.-]*://)?")
 
 
 class Kind(Enum):
-    """What a URL names: a server, the sentinels of a primary, or nodes of a cluster."""
+    """The kinds of URLs: of a server, of the sentinels of a primary, of nodes of a cluster."""
 
     SERVER = "redis"
     SENTINEL = "sentinel"

@@ -715,7 +715,10 @@ def test_an_old_server_is_refused_by_name_when_it_is_first_used(
     redis_server: RedisServer, client: redis.Redis, wire: Wire
 ) -> None:
     """Not in the middle of a commit that uses what it lacks."""
-    version = str(client.info("server")["redis_version"])
+    info = client.info("server")
+    if "valkey_version" in info:
+        pytest.skip("Valkey is not judged by the version of Redis that it names")
+    version = str(info["redis_version"])
     old = "6.0." + "9" * (len(version) - 4)
     wire.replaced = f"redis_version:{version}".encode(), f"redis_version:{old}".encode()
     place = urlsplit(redis_server.url(DB))
