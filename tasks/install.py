@@ -180,7 +180,7 @@ def _scheduler_step(app: Celery, owner: Owner, parts: CeleryParts) -> type[boots
             settings = owner.settings
             queues = Queues(app, settings)
             runtime = owner.executor.runtime
-            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues.is_short)
+            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues)
             self.scheduler.begin()  # so that the store knows of the worker before it says that it is ready
             self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.texts import NONE, duration_text, error_text, time_text
+from orchestrator.cli.texts import NONE, duration_text, error_text, milliseconds, time_text
 from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
+from orchestrator.rules.change import Dispatch
 from orchestrator.rules.graph import Path
-from orchestrator.rules.model import FINAL, Activation, Role
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader
+from orchestrator.rules.timers import is_swept
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -17,6 +19,27 @@ if TYPE_CHECKING:
     from orchestrator.app import Orchestrator, Run
 
 COLUMNS = ("STEP", "STATUS", "STARTED", "DURATION", "ATTEMPT", "ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingMessage:
+    """The message of a queued step, which no worker has claimed yet."""
+
+    # "" where the name is not known here: the app's default queue, seen without the app
+    queue: str
+    # None where that is not stored
+    since: datetime | None
+    # messages that were sent of it: more than one where nobody has claimed it for long
+    sends: int
+
+    def __str__(self) -> str:
+        since = f" since {time_text(self.since)}" if self.since is not None else ""
+        sends = f", sent {self.sends} times" if self.sends > 1 else "" if self.sends else ", not sent yet"
+        return f"in queue {self.queue}{since}{sends}" if self.queue else f"in a queue{since}{sends}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
+        return {"queue": self.queue or None, "since": milliseconds(self.since), "sends": self.sends}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +68,8 @@ class Row:
     error: BaseException | None
     # the reason why it is parked, or the number of abandoned attempts
     note: str
+    # the message that waits for a worker; None where there is none
+    message: WaitingMessage | None
     # the items of a foreach that have ended
     done: int
     # the items of a foreach; 0 for other steps
@@ -70,7 +95,10 @@ class Row:
     @property
     def remark(self) -> str:
         """The error, or what else there is to say."""
-        return error_text(self.error) if self.error is not None or not self.note else self.note
+        if self.error is not None:
+            return error_text(self.error)
+        said = [self.note, str(self.message) if self.message is not None else ""]
+        return "; ".join(filter(None, said)) or NONE
 
     @property
     def indented(self) -> str:
@@ -89,10 +117,11 @@ def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
     found = [reader.with_final_status(activation) for activation in shown]
     reader.values.fetch(activation.error for activation in found)
     now = orchestrator.store.now()
-    return [_row(reader, activation, now) for activation in found]
+    queues = _Queues(orchestrator.app, reader.header)
+    return [_row(reader, activation, now, queues) for activation in found]
 
 
-def _row(reader: Reader, activation: Activation, now: int) -> Row:
+def _row(reader: Reader, activation: Activation, now: int, queues: _Queues) -> Row:
     outer = _ancestors(reader, activation)
     error = reader.values.plain(activation.error) if activation.error else None
     is_item = activation.role == Role.ITEM
@@ -108,6 +137,7 @@ def _row(reader: Reader, activation: Activation, now: int) -> Row:
         attempt=activation.attempt + 1 if activation.started_at else 0,
         error=error if isinstance(error, BaseException) else None,
         note=_note(activation),
+        message=queues.message_of(activation),
         done=activation.total - activation.pending_children,
         total=activation.total,
     )
@@ -117,6 +147,37 @@ def _note(activation: Activation) -> str:
     if activation.parked:
         return f"parked: {activation.parked}"
     return f"{activation.abandoned_attempts} attempt(s) abandoned" if activation.abandoned_attempts else ""
+
+
+class _Queues:
+    """Tells in which queue the message of an activation waits."""
+
+    def __init__(self, app: Any, header: RunHeader) -> None:
+        self._app = app
+        self._header = header
+        # A foreach has thousands of activations with one route.
+        self._by_route: dict[str, str] = {}
+
+    def message_of(self, activation: Activation) -> WaitingMessage | None:
+        """Return the message of a queued activation."""
+        if activation.status != ActivationStatus.QUEUED or self._header.status in FINAL or not is_swept(self._header):
+            return None
+        if activation.route not in self._by_route:
+            self._by_route[activation.route] = activation.where.queue or self._ask_router(activation)
+        return WaitingMessage(self._by_route[activation.route], moment(activation.queued_at), activation.sends)
+
+    def _ask_router(self, activation: Activation) -> str:
+        """Return the queue that the app's router chooses; "" where there is no app, or the router fails."""
+        if self._app is None:
+            return ""
+        # Imported here: it imports Celery, which a store of one's own does without.
+        from orchestrator.canvas.messages import message, queue_of
+
+        dispatch = Dispatch(activation.path, activation.seq, activation.route)
+        try:
+            return queue_of(self._app, message(self._app, self._header, dispatch)) or ""
+        except Exception:  # noqa: BLE001  (routers are user code, and this only shows)
+            return ""
 
 
 def name_of(reader: Reader, activation: Activation) -> str:

@@ -94,6 +94,8 @@ def _as_json(at: Session, run: Run, rows: list[Row]) -> dict[str, Any]:
     attempts = {row.name: row.attempt for row in rows}
     for name, step in shown.get("steps", {}).items():
         step["attempt"] = attempts.get(name, 0)
+    if queued := [{"step": row.name, **row.message.to_dict()} for row in rows if row.message is not None]:
+        shown["queued"] = queued
     times = {"started_at": header.started_at, "ended_at": header.ended_at}
     return shown | {name: time for name, time in times.items() if time}
 

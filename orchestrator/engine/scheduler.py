@@ -10,11 +10,13 @@ import logging
 import threading
 
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.sweep import BATCH, IsShort, Sweep, SweepReport
+from orchestrator.engine.sweep import BATCH, Sweep, SweepReport
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import chance, monotonic
-from orchestrator.ports import DueTimer, Runtime, Store
-from orchestrator.rules.timers import SweepGrant
+from orchestrator.ports import DueTimer, QueueWatch, Runtime, Store
+from orchestrator.rules.change import Dispatch
+from orchestrator.rules.model import RunHeader
+from orchestrator.rules.timers import SHORT, QueueState, SweepGrant
 
 __all__ = ["Scheduler", "SweepReport"]
 
@@ -28,8 +30,19 @@ _ANNOUNCE = 2.0  # ticks between two announcements
 _REMEMBERED = 6.0  # ticks for which one counts: two may be missed before blocking calls raise `NoConsumer`
 
 
+class NoQueues:
+    """Of queues whose length nobody can ask for: each message in them is taken at once."""
+
+    def state_of(self, header: RunHeader, dispatch: Dispatch) -> QueueState | None:
+        """Return that the queue is short."""
+        return SHORT
+
+    def watch(self) -> None:
+        """Do nothing: there is nothing to be seen."""
+
+
 class Scheduler:
-    """Sweeps one namespace of one store. `is_short` says whether the queue of a message is short."""
+    """Sweeps one namespace of one store. `queues` says what is known of the queues of messages."""
 
     def __init__(
         self,
@@ -37,13 +50,13 @@ class Scheduler:
         runtime: Runtime,
         settings: Settings,
         worker: str,
-        is_short: IsShort = lambda header, dispatch: True,
+        queues: QueueWatch | None = None,
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._settings = settings
         self._worker = worker
-        self._is_short = is_short
+        self._queues = queues or NoQueues()
         self._ended = threading.Event()
         self._asked_at = 0.0  # when it last asked for the right to sweep, by this process's clock
         self._grant: SweepGrant | None = None  # the answer
@@ -96,13 +109,15 @@ class Scheduler:
             self._store,
             self._runtime,
             self._settings,
-            self._is_short,
+            self._queues,
             steady=self._steady,
             find_stranded=self._find_stranded,
             is_probing=self._is_probing,
         )
         report = sweep.run()
         self._is_probing = report.failure is not None
+        if report.failure is None:
+            self._queues.watch()
         if report.is_in_vain:
             # Perhaps this process alone cannot reach the broker: another may have the right from the next moment on.
             self._ask(lease=1)

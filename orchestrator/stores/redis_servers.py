@@ -108,7 +108,7 @@ class ServerFinder:
                 return self._nodes(before)
 
     def _server(self, place: Address | None) -> Server:
-        kind = _url_options(self._url)["connection_class"]
+        kind = _in_one_piece(_url_options(self._url)["connection_class"])
         # A replica in a cluster refuses by itself what is not there.
         connection = kind if self.kind is Kind.CLUSTER else _to_primary(kind)
         blocking = len(self._tags) if self.kind is Kind.CLUSTER else 1  # a command reads streams of one slot only
@@ -220,6 +220,21 @@ def _place_of(key: str, places: Sequence[tuple[int, int, Address]]) -> Address |
 def _own(pool: BlockingConnectionPool) -> Client:
     """Return a client that has this pool to itself; before redis-py 5 its connections close when it is collected."""
     return Redis.from_pool(pool) if hasattr(Redis, "from_pool") else Redis(connection_pool=pool)
+
+
+@cache
+def _in_one_piece(kind: type[Any]) -> type[Any]:
+    """Return a kind of connection that sends a request as a whole.
+
+    The client sends pieces of 6 kB, and after each of them it waits for the interpreter's lock: a thread that is busy
+    meanwhile, as the scheduler's that publishes, would have the server wait as well.
+    """
+
+    class InOnePiece(kind):  # type: ignore[misc]
+        def pack_commands(self, commands: Any) -> list[bytes]:
+            return [b"".join(super().pack_commands(commands))]
+
+    return InOnePiece
 
 
 @cache
