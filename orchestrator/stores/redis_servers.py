@@ -108,9 +108,9 @@ class ServerFinder:
                 return self._nodes(before)
 
     def _server(self, place: Address | None) -> Server:
-        kind = _in_one_piece(_url_options(self._url)["connection_class"])
+        kind: type[Any] = _url_options(self._url)["connection_class"]
         # A replica in a cluster refuses by itself what is not there.
-        connection = kind if self.kind is Kind.CLUSTER else _to_primary(kind)
+        connection = _in_one_piece(kind) if self.kind is Kind.CLUSTER else _to_primary(kind)
         blocking = len(self._tags) if self.kind is Kind.CLUSTER else 1  # a command reads streams of one slot only
         return Server(
             self._client(place, connection_class=connection),
@@ -245,7 +245,7 @@ def _to_primary(kind: type[Any]) -> type[Any]:
     is refused there. A read is not, and would find what the run was some time ago, for ever.
     """
 
-    class ToPrimary(kind):  # type: ignore[misc]
+    class ToPrimary(_in_one_piece(kind)):  # type: ignore[misc]
         _look_at = 0.0
 
         def disconnect(self, *args: Any) -> None:
