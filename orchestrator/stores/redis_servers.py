@@ -108,7 +108,7 @@ class ServerFinder:
                 return self._nodes(before)
 
     def _server(self, place: Address | None) -> Server:
-        kind: type[Any] = _url_options(self._url)["connection_class"]
+        kind = _url_options(self._url)["connection_class"]
         # A replica in a cluster refuses by itself what is not there.
         connection = _in_one_piece(kind) if self.kind is Kind.CLUSTER else _to_primary(kind)
         blocking = len(self._tags) if self.kind is Kind.CLUSTER else 1  # a command reads streams of one slot only
