@@ -144,8 +144,8 @@ class RedisConnections:
                 continue
             for place, answer in zip(mine, found, strict=True):
                 answers[place] = answer
-        if failures:
-            raise failures[0]
+        if failures:  # an outage before what a node refuses: who asked has to come again
+            raise min(failures, key=lambda error: type(error) is ResponseError)
         return answers
 
     def _pipe(self, client: Client, calls: Sequence[Call]) -> list[Any]:
@@ -183,7 +183,8 @@ class RedisConnections:
                 if type(error) is ResponseError and not text.startswith(_AWAY) and not _is_replicas(error):
                     raise self._refused(error) from error
                 is_elsewhere = self.is_cluster and _is_elsewhere(error)
-                if is_elsewhere or _is_replicas(error) or isinstance(error, ClusterDownError):
+                is_down = isinstance(error, ClusterDownError) or text.startswith("CLUSTERDOWN ")
+                if is_elsewhere or is_down or _is_replicas(error):
                     self._leave(made, text)
                 # Once at least where a key has moved, which is no failure.
                 if not (_is_replicas(error) or is_elsewhere) or tries >= max(self._retries, is_elsewhere):
@@ -204,7 +205,7 @@ class RedisConnections:
         return f"keys are on their way to another node: {_words(error)}" if self.is_cluster else _CLUSTER
 
     def _refused(self, error: Exception) -> StoreRefused:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = (_words(error).strip() or type(error).__name__).splitlines()[0]
         return StoreRefused(f"The store at {self._shown} does not take the request: {text}", url=self._shown)
 
     def _unavailable(self, why: str) -> StoreUnavailable:
