@@ -22,10 +22,10 @@ from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.value_reader import encode_value
 from orchestrator.engine.step_calls import fail, fail_for_good, retry_or_fail
 from orchestrator.errors import BrokerUnavailable, OrchestratorError, TaskTimeout
-from orchestrator.ports import TaskCarrier, TaskEnd, TaskMessage
+from orchestrator.ports import Store, TaskCarrier, TaskEnd, TaskMessage
 from orchestrator.rules import flow, sendings
-from orchestrator.rules.graph import Step
-from orchestrator.rules.model import Activation, Phase, RunHeader
+from orchestrator.rules.graph import Graph, Step
+from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
 from orchestrator.rules.plan import Done, Plan
 from orchestrator.rules.value_ids import make_outcome_id
 
@@ -119,6 +119,18 @@ def _message(attempt: Attempt, sender: str) -> TaskMessage:
         sender=sender,
         retries=activation.task_retries,
     )
+
+
+def revoke_sent(store: Store, carrier: TaskCarrier | None, graph: Graph | None, header: RunHeader) -> None:
+    """Ask workers not to begin what was sent for a run that has been canceled. A courtesy: its executions are refused.
+
+    The run is read for it where its graph has tasks, and only there.
+    """
+    if carrier is None or graph is None or not any(node.route.task for node in graph.walk()):
+        return
+    for activation in store.load(header.run_id):
+        if activation.status == ActivationStatus.SENT:
+            carrier.revoke(task_id_of(header, activation))
 
 
 def end_by(attempt: Attempt, end: TaskEnd) -> StepOutcome:
