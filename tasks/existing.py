@@ -12,7 +12,6 @@ import functools
 import logging
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from celery import Celery, Task
@@ -23,7 +22,7 @@ from orchestrator.canvas.task_carrier import SETTLE_FAILED_TASK, SETTLE_TASK
 from orchestrator.definitions.foreign import retry_seconds
 from orchestrator.engine.executions import UnknownGraph, begin_execution
 from orchestrator.engine.executor import Executor
-from orchestrator.engine.task_steps import Execution, Retried
+from orchestrator.engine.task_steps import Ending, Execution, Replaced, Retried, Returned
 from orchestrator.errors import StoreUnavailable, TaskIgnored, TaskRejected
 from orchestrator.ports import TaskEnd
 from orchestrator.tasks.deliveries import delivery_id
@@ -52,6 +51,7 @@ class _Course:
         self.envelope = envelope
         self.has_called = False  # the outermost `__call__` has been entered: an inner one is the user's own
         self.is_replaced = False
+        self.has_ended = False  # its end is recorded
         self.retried: Retried | None = None  # a retry that was sent, whether or not the code has gone on after it
 
 
@@ -102,7 +102,11 @@ def _before_start(owner: HasExecutor, task: Task, inner: Callable[..., Any], arg
     try:
         return inner(*args, **kwargs)
     except BaseException as error:
-        _end_by(task, course, error)
+        try:
+            course.execution.end(_ending_of(task, course, None, error))
+        except StoreUnavailable as away:
+            _tell_later(task, course, away)
+        _take_links_off(task, course)
         raise
 
 
@@ -143,17 +147,24 @@ def _call(task: Task, inner: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     if course is None or course.has_called:
         return inner(*args, **kwargs)
     course.has_called = True
+    left: list[Any] = []
+
+    def find_ending(value: Any, error: BaseException | None) -> Ending:
+        left[:] = [value, error]
+        return _ending_of(task, course, value, error)
+
     try:
-        value = inner(*args, **kwargs)
-    except BaseException as error:
-        _end_by(task, course, error)
-        raise
-    if course.retried is not None:
-        # It was sent with `throw=False`, and goes on for the step; what this call returns is Celery's result of it.
-        course.execution.retry(course.retried)
-    else:
-        _end(task, course, TaskEnd(value))
-    return value
+        return course.execution.run(lambda: inner(*args, **kwargs), find_ending)
+    except StoreUnavailable as error:
+        if not left or error is left[1]:
+            raise
+        # For Celery the task has ended all the same.
+        _tell_later(task, course, error)
+        if left[1] is not None:
+            raise left[1] from None
+        return left[0]
+    finally:
+        _take_links_off(task, course)
 
 
 def _retry(task: Task, inner: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -183,45 +194,54 @@ def _on_replace(task: Task, inner: Callable[..., Any], args: Any, kwargs: Any) -
     return inner(*args, **kwargs)
 
 
-def _end_by(task: Task, course: _Course, error: BaseException) -> None:
-    """Commit what an exception means that leaves the task."""
-    execution = course.execution
+def _ending_of(task: Task, course: _Course, value: Any, error: BaseException | None) -> Ending:
+    """Return what it means for the step that the task has returned this value, or has been left by this exception."""
     match error:
-        case _ if course.retried is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
-            execution.retry(course.retried)
+        case SystemExit() | KeyboardInterrupt():
+            return None
+        # A retry that was sent goes on for the step, also where the code went on after it (`throw=False`): what that
+        # code has returned or raised is Celery's result of the task, and not the step's.
+        case _ if course.retried is not None:
+            return course.retried
+        case None:
+            ending: Ending = TaskEnd(value)
         case Ignore() if course.is_replaced:
-            execution.replace()
+            return Replaced()
         case Ignore():
-            _end_ignored(task, course)
+            ending = _end_of_ignored(task, course)
         case Reject(requeue=True) if task.acks_late:
-            execution.return_message()
+            return Returned()
         case Reject():
             text = f"the task {task.name!r} has rejected its message: {error.reason}"
-            _end(task, course, TaskEnd(error=TaskRejected(text, task=task.name), is_final=True))
+            ending = TaskEnd(error=TaskRejected(text, task=task.name), is_final=True)
         case Exception():
-            _end(task, course, TaskEnd(error=error))
+            ending = TaskEnd(error=error)
         case _:
-            # The end of the process, or of the interpreter's patience: that is no outcome of the task.
-            execution.leave()
+            return None
+    course.has_ended = True
+    return ending
 
 
-def _end_ignored(task: Task, course: _Course) -> None:
-    """End a step whose task has raised `Ignore`: by the final state that it has stored itself, if it has."""
+def _end_of_ignored(task: Task, course: _Course) -> TaskEnd:
+    """Return the final state that a task has stored itself before it raised `Ignore`; else there is none."""
     carrier = course.execution.attempt.services.owner.executor.runtime.tasks
     found = carrier.find_end(task.request.id) if carrier is not None else None
     text = f"the task {task.name!r} has raised Ignore: it has no value, and nothing can follow"
-    _end(task, course, found or TaskEnd(error=TaskIgnored(text, task=task.name), is_final=True))
+    return found or TaskEnd(error=TaskIgnored(text, task=task.name), is_final=True)
 
 
-def _end(task: Task, course: _Course, end: TaskEnd) -> None:
-    """Commit the end, and take our links off the request: nobody needs word of it any more."""
-    try:
-        course.execution.end(end)
-    except StoreUnavailable as error:
-        text = "the end of task %s is not recorded yet, and its message says it later: %s"
-        log.warning(text, task.name, error, extra={"run_id": course.envelope.run_id})
+def _tell_later(task: Task, course: _Course, error: StoreUnavailable) -> None:
+    """Note that the end of a task could not be recorded: its links say it when the store is back."""
+    course.has_ended = False
+    text = "the end of task %s is not recorded yet, and its message says it later: %s"
+    log.warning(text, task.name, error, extra={"run_id": course.envelope.run_id})
+
+
+def _take_links_off(task: Task, course: _Course) -> None:
+    """Take our links off the request of a task whose end is recorded: nobody needs word of it any more."""
+    if not course.has_ended:
         return
     request = task.request
     for links in (request.callbacks, request.errbacks):
-        with suppress(TypeError):
+        if links:
             links[:] = [link for link in links if link.get("task") not in _OWN]

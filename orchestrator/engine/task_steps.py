@@ -9,12 +9,11 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from orchestrator.definitions.bodies import TaskBody
-from orchestrator.definitions.context import AbortSignal
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.idempotency import idempotency_key
@@ -26,7 +25,7 @@ from orchestrator.ports import Store, TaskCarrier, TaskEnd, TaskMessage
 from orchestrator.rules import flow, sendings
 from orchestrator.rules.graph import Graph, Step
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader
-from orchestrator.rules.plan import Done, Plan
+from orchestrator.rules.plan import Done
 from orchestrator.rules.value_ids import make_outcome_id
 
 log = logging.getLogger("orchestrator")
@@ -158,6 +157,22 @@ class Retried:
     kwargs: Mapping[str, Any]
 
 
+class Replaced:
+    """The task has put something else into its place."""
+
+
+class Returned:
+    """The worker gives the message back to the broker."""
+
+
+# How an execution ends; None where its process ends, which is no outcome of the task.
+Ending = TaskEnd | Retried | Replaced | Returned | None
+
+
+class _Leaving(Exception):
+    """The execution has no outcome."""
+
+
 class Execution:
     """One execution of a task that is a step, under a lease. It ends once; what comes after its end changes nothing."""
 
@@ -168,63 +183,66 @@ class Execution:
         self._sender = sender  # of its message, which comes again as it is if the worker gives it back
         self._record = record
         self._keep = keep
-        self.is_over = False
+        self._is_over = False
 
     @property
     def token(self) -> str:
         """The name of this execution, by which its own retry is claimed."""
         return self.attempt.activation.lease_token
 
-    @property
-    def _grace(self) -> int:
-        return self.attempt.services.settings.redelivery_delay
+    def run(self, call: Callable[[], Any], find_ending: Callable[[Any, BaseException | None], Ending]) -> Any:
+        """Call the task's code in the span of its step, and commit its end. Returns and raises what the code does.
 
-    @property
-    def signal(self) -> AbortSignal:
-        """Set when its lease has gone to another, or its run has ended."""
-        return self.attempt.signal
+        Raises `StoreUnavailable` where the end could not be committed.
+        """
+        left: list[Any] = [None, None]  # the value and the error with which the code has been left
 
-    def end(self, end: TaskEnd) -> None:
-        """The task has ended."""
-        self._commit(lambda: end_by(self.attempt, end))
+        def work() -> StepOutcome:
+            try:
+                left[0] = call()
+            except BaseException as error:  # noqa: BLE001  (it is raised again below)
+                left[1] = error
+            return self._plan(find_ending(left[0], left[1]))
 
-    def retry(self, retried: Retried) -> None:
-        """The task goes on by its own retry."""
-        self._commit(lambda: self._on_retry(retried))
+        self._commit(lambda: self.attempt.observer.run(work))
+        if left[1] is not None:
+            raise left[1]
+        return left[0]
 
-    def replace(self) -> None:
-        """The task has put something else into its place."""
-        self._commit(lambda: StepOutcome(sendings.replace_task(self.attempt.as_claimed_node(), self._grace)))
+    def end(self, ending: Ending) -> None:
+        """Commit the end of a task whose code was not called."""
+        self._commit(lambda: self._plan(ending))
 
-    def return_message(self) -> None:
-        """The worker gives the message back to the broker."""
-        back = self._sender
-        self._commit(lambda: StepOutcome(sendings.return_message(self.attempt.as_claimed_node(), back, self._grace)))
-
-    def leave(self) -> None:
-        """Let the lease go without an outcome: the process ends, and the lease says so."""
-        self.is_over = True
-        self._keep.close()
-
-    def _on_retry(self, retried: Retried) -> StepOutcome:
-        key = make_outcome_id(self.attempt.activation.lease_token)
-        chosen = {"args": list(retried.args), "kwargs": dict(retried.kwargs)}
-        packing = self.attempt.services.settings.packing
-        text = encode_value(chosen, f"arguments of the retry of {self.attempt.activation.step!r}", packing)
-        delay = max(0, round(retried.seconds * 1000))
-        plan: Plan = sendings.retry_task(self.attempt.as_claimed_node(), delay, key, self._grace)
-        return StepOutcome(plan, Writes({key: text}))
+    def _plan(self, ending: Ending) -> StepOutcome:
+        claim, grace = self.attempt.as_claimed_node(), self.attempt.services.settings.redelivery_delay
+        match ending:
+            case TaskEnd():
+                return end_by(self.attempt, ending)
+            case Retried(seconds=seconds, args=args, kwargs=kwargs):
+                key, chosen = make_outcome_id(self.token), {"args": list(args), "kwargs": dict(kwargs)}
+                what = f"arguments of the retry of {self.attempt.activation.step!r}"
+                try:
+                    text = encode_value(chosen, what, self.attempt.services.settings.packing)
+                except OrchestratorError as error:
+                    return fail_for_good(self.attempt, error)
+                delay = max(0, round(seconds * 1000))
+                return StepOutcome(sendings.retry_task(claim, delay, key, grace), Writes({key: text}))
+            case Replaced():
+                return StepOutcome(sendings.replace_task(claim, grace))
+            case Returned():
+                return StepOutcome(sendings.return_message(claim, self._sender, grace))
+            case None:
+                raise _Leaving
+            case _:
+                assert_never(ending)
 
     def _commit(self, make: Callable[[], StepOutcome]) -> None:
-        if self.is_over:
+        if self._is_over:
             return
-        self.is_over = True
+        self._is_over = True
         try:
-            try:
-                outcome = make()
-            except OrchestratorError as error:
-                outcome = fail_for_good(self.attempt, error)
-            self._record(self.attempt, outcome)
+            with suppress(_Leaving):  # the lease says so
+                self._record(self.attempt, make())
         finally:
             self.attempt.chunks.stop()
             self._keep.close()
