@@ -94,7 +94,7 @@ def _course_of(task: Task) -> _Course | None:
 
 def _before_start(owner: HasExecutor, task: Task, inner: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     request = task.request
-    if not has_envelope(request) or request.is_eager or _course_of(task) is not None:
+    if not has_envelope(request) or _course_of(task) is not None:
         return inner(*args, **kwargs)
     course = _begin(owner, task)
     if course is None:
@@ -127,8 +127,8 @@ def _begin(owner: HasExecutor, task: Task) -> _Course | None:
         log.info(text, task.name, envelope.run_id, error, extra={"run_id": envelope.run_id})
         return None
     except StoreUnavailable as error:
-        text = "task %s does not run for run %s now, for its step cannot be claimed: %s"
-        log.warning(text, task.name, envelope.run_id, error, extra={"run_id": envelope.run_id})
+        text = "a step of run %s is given up here, and goes on when its lease is over: %s"
+        log.warning(text, envelope.run_id, error, extra={"run_id": envelope.run_id})
         raise Ignore(str(error)) from error
     if execution is None:
         raise Ignore(f"the step of run {envelope.run_id} has moved on since this message was sent")

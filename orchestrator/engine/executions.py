@@ -5,6 +5,7 @@ Each claims the step, as a message of our own does, and is refused where it is o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
@@ -13,12 +14,15 @@ from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.declarations import unknown_graph
 from orchestrator.engine.executor import Executor
+from orchestrator.engine.logs import log_context
 from orchestrator.engine.outcome import StepOutcome
 from orchestrator.engine.task_steps import Execution, end_by, task_id_of
 from orchestrator.host import delivery_mark, new_token
 from orchestrator.ports import TaskEnd
 from orchestrator.rules import sendings
 from orchestrator.rules.change import Claimed, ClaimRequest
+
+log = logging.getLogger("orchestrator")
 
 _TRIES = 5  # an execution, or who looks after the task, may take the step between our reading and our claim
 
@@ -63,6 +67,9 @@ def begin_execution(executor: Executor, message: SentMessage, task: str, *, deli
     if claimed is None:
         return None
     if claimed.activation.where.task != task:  # forged: it would be executed with what is meant for another one
+        text = "a message of another task, %r, names step %s of run %s: it is left alone"
+        about = log_context(claimed.header, claimed.activation)
+        log.warning(text, task, claimed.activation.step, message.run_id, extra=about)
         _return_message(executor, claimed, sender)
         return None
     graph = executor.graph_if_same(claimed.header)

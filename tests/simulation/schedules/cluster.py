@@ -316,6 +316,7 @@ class SimulatedRuntime:
     name = "celery"
     is_shared = True
     keeps_results = True
+    tasks = None  # nothing is known here of Celery's tasks
 
     def __init__(self, process: Process) -> None:
         self._process = process
