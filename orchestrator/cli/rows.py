@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from orchestrator.cli.texts import NONE, duration_text, error_text, time_text
 from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.rules.graph import Path
-from orchestrator.rules.model import FINAL, Activation, Role
+from orchestrator.rules.model import FINAL, Activation, Role, RunHeader
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,12 +44,14 @@ class Row:
     attempt: int
     # the error of its last attempt
     error: BaseException | None
-    # the reason why it is parked, or the number of abandoned attempts
+    # that no worker listens on its queue, the reason why it is parked, or the number of abandoned attempts
     note: str
     # the items of a foreach that have ended
     done: int
     # the items of a foreach; 0 for other steps
     total: int
+    # its queue, where it is known that no worker listens on that
+    unheard: str = ""
 
     @property
     def status_text(self) -> str:
@@ -78,8 +81,11 @@ class Row:
         return "  " * self.depth + self.step
 
 
-def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
-    """All steps of the run that have been reached."""
+def rows_of(orchestrator: Orchestrator, run: Run, *, with_listeners: bool = False) -> list[Row]:
+    """All steps of the run that have been reached.
+
+    `with_listeners` also tells of those whose queue no worker listens on, which asks the store once more.
+    """
     reader = orchestrator.client.reader(run.header())
     shown = [
         activation
@@ -89,10 +95,22 @@ def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
     found = [reader.with_final_status(activation) for activation in shown]
     reader.values.fetch(activation.error for activation in found)
     now = orchestrator.store.now()
-    return [_row(reader, activation, now) for activation in found]
+    unheard = _unheard_queues(orchestrator, reader.header, found) if with_listeners else {}
+    return [_row(reader, activation, now, unheard.get(activation.path, "")) for activation in found]
 
 
-def _row(reader: Reader, activation: Activation, now: int) -> Row:
+def _unheard_queues(
+    orchestrator: Orchestrator, header: RunHeader, activations: Sequence[Activation]
+) -> Mapping[str, str]:
+    client = orchestrator.client
+    if not client.runtime.is_shared or not client.is_own(header):
+        return {}
+    from orchestrator.canvas.listeners import unheard_queues
+
+    return unheard_queues(orchestrator.app, client.store, header.namespace, header, activations)
+
+
+def _row(reader: Reader, activation: Activation, now: int, unheard: str) -> Row:
     outer = _ancestors(reader, activation)
     error = reader.values.plain(activation.error) if activation.error else None
     is_item = activation.role == Role.ITEM
@@ -107,13 +125,16 @@ def _row(reader: Reader, activation: Activation, now: int) -> Row:
         seconds=_seconds(reader, activation, now),
         attempt=activation.attempt + 1 if activation.started_at else 0,
         error=error if isinstance(error, BaseException) else None,
-        note=_note(activation),
+        note=_note(activation, unheard),
+        unheard=unheard,
         done=activation.total - activation.pending_children,
         total=activation.total,
     )
 
 
-def _note(activation: Activation) -> str:
+def _note(activation: Activation, unheard: str) -> str:
+    if unheard:
+        return f"no worker listens on {unheard!r}"
     if activation.parked:
         return f"parked: {activation.parked}"
     return f"{activation.abandoned_attempts} attempt(s) abandoned" if activation.abandoned_attempts else ""
