@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from celery import Celery
 
@@ -14,27 +13,12 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import Store
 from orchestrator.rules.change import Dispatch
-from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
+from orchestrator.rules.model import Activation, RunHeader
 
 log = logging.getLogger("orchestrator")
 
 _SILENCE = 300.0  # seconds between two lines of the log about one queue
 _MAX_NAMED = 1_000  # queues that are remembered as named; a router of the user's may make any number of them
-
-
-def unheard_queues(
-    app: Celery, store: Store, namespace: str, header: RunHeader, activations: Iterable[Activation]
-) -> dict[str, str]:
-    """Return, by their paths, the queues of queued activations that no worker listens on.
-
-    Empty where that is not known: nobody announces queues, or a message goes to an exchange alone.
-    """
-    queued = [one for one in activations if one.status == ActivationStatus.QUEUED]
-    listened = read_queues(store, namespace) if queued else None
-    if listened is None:
-        return {}
-    found = {one.path: queue_of_activation(app, header, one) for one in queued}
-    return {path: queue for path, queue in found.items() if queue is not None and queue not in listened}
 
 
 def queue_of_activation(app: Celery, header: RunHeader, activation: Activation) -> str | None:

@@ -178,6 +178,13 @@ class ValueNotReadable(OrchestratorError, ValueError):
     """The stored text is not in a format that this version can read."""
 
 
+class CompressionUnavailable(ValueNotReadable):
+    """A stored value is compressed in a way for which this process lacks the package.
+
+    A worker that meets one leaves the step to others; a caller installs the package.
+    """
+
+
 class PayloadTooLarge(OrchestratorError):
     """The value is larger than a stored value may be.
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, Dispatch, Refused
 from orchestrator.rules.model import Activation, RunHeader
-from orchestrator.rules.timers import SweepGrant
+from orchestrator.rules.timers import QueueState, SweepGrant
 
 UNREADABLE = "unreadable"  # the status of a stored run whose header cannot be read
 
@@ -344,6 +344,24 @@ class WantsWakeups(Protocol):
 
     def attach_wakeups(self, channel: WakeupChannel) -> None:
         """Notify, and wait, by this channel from now on. A store that has one keeps it."""
+        ...
+
+
+class QueueWatch(Protocol):
+    """Knows of the queues of messages what can be seen from outside. For the scheduler: one thread at a time."""
+
+    def state_of(self, header: RunHeader, dispatch: Dispatch) -> QueueState | None:
+        """Return what is known of the queue of this dispatch's message; None where the broker does not answer.
+
+        What is a tick old counts as known.
+        """
+        ...
+
+    def watch(self) -> None:
+        """Look at those queues again that were long: how they move says which messages are in them no more.
+
+        Once in a tick. Never waits for long, and raises nothing.
+        """
         ...
 
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 _MAX_ARGUMENT = 2_000  # characters of one argument of a log message: an error may quote a whole file
+_MAX_QUOTED = 500  # characters of a value in an error
 _MAX_TRACE = 20_000  # characters of a traceback in the log: its beginning and its end
 _PACKAGE = str(Path(__file__).parent)
 _IDS = ("run_id", "workflow_id", "step")  # that records carry for formatters
@@ -32,6 +33,14 @@ def harmless(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
+
+
+def short_repr(value: Any) -> str:
+    """Return the value as an error may quote it: cut, and whatever its class does when it is asked."""
+    try:
+        return _cut(repr(value), _MAX_QUOTED)
+    except Exception:  # noqa: BLE001 - a user's class, or a value that contains itself too deeply
+        return f"<{type(value).__qualname__} that cannot be shown>"
 
 
 # --- URLs ------------------------------------------------------------------------------------------------------------

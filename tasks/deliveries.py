@@ -96,7 +96,7 @@ class Deliveries:
             return
         if held.is_child and has_ended(held.pid):
             # It had ended before: nobody has outrun anything.
-            self._start(lambda: give_back(self._executor(), held.delivery))
+            self._start(held, lambda: give_back(self._executor(), held.delivery))
             return
 
         def fail() -> None:
@@ -104,7 +104,7 @@ class Deliveries:
             wait_until_ended(held.pid, _DYING)
             fail_by_limit(self._executor(), held.delivery, error)
 
-        self._start(fail)
+        self._start(held, fail)
 
     def close(self) -> None:
         """Give back what is left now that the pool has stopped, and wait for all that is being given back."""
@@ -123,7 +123,7 @@ class Deliveries:
     def _give_back(self, request: Any, *, is_abandoned: bool) -> None:
         held = self._take(request)
         if held is not None:
-            self._start(lambda: give_back(self._executor(), held.delivery, is_abandoned=is_abandoned))
+            self._start(held, lambda: give_back(self._executor(), held.delivery, is_abandoned=is_abandoned))
 
     def _take(self, request: Any) -> _Held | None:
         with self._lock:
@@ -142,14 +142,18 @@ class Deliveries:
                     self.lose(request)
             pause.wait(_LOOK)
 
-    def _start(self, work: Callable[[], None]) -> None:
+    def _start(self, held: _Held, work: Callable[[], None]) -> None:
+        run_id = held.delivery.run_id
+
         def work_and_log() -> None:
             try:
                 work()
             except StoreUnavailable as error:
-                log.warning("what a dead process had claimed goes on when its lease is over: %s", error)
+                text = "what a dead process had claimed of run %s goes on when its lease is over: %s"
+                log.warning(text, run_id, error, extra={"run_id": run_id})
             except Exception:  # the end of a thread; the lease brings back what this could not
-                log.exception("what a dead process had claimed was not given back")
+                text = "what a dead process had claimed of run %s was not given back"
+                log.exception(text, run_id, extra={"run_id": run_id})
 
         thread = threading.Thread(target=work_and_log, name="orchestrator-abandon", daemon=True)
         with self._lock:

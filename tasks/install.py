@@ -201,7 +201,7 @@ def _scheduler_step(app: Celery, owner: Owner, parts: CeleryParts) -> type[boots
             settings = owner.settings
             queues = Queues(app, settings, Listeners(owner.store, settings))
             runtime = owner.executor.runtime
-            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues.is_short, parts.queues)
+            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues, parts.queues)
             self.scheduler.begin()  # so that the store knows of the worker before it says that it is ready
             self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()

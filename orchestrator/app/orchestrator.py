@@ -243,7 +243,7 @@ class Orchestrator:
     ) -> RunHeader:
         header, is_ours = self._create(flow, run_id, resource_id, patience)
         try:
-            return client_ops.start(self.executor, flow, header, begin, delay, patience=patience)
+            return client_ops.start(self.executor, flow, header, begin, delay, patience=patience, is_repeat=not is_ours)
         except RunNotFound:
             if looks == 0:
                 raise

@@ -20,7 +20,17 @@ from orchestrator.rules.model import FINAL, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
-_FIELDS = ("input", "result", "error", "state", "steps", "suspended", "resume_labels", "resume_tokens")
+_FIELDS = (
+    "input",
+    "result",
+    "error",
+    "state",
+    "steps",
+    "suspended",
+    "resume_labels",
+    "resume_tokens",
+    "request_context",
+)
 _MAX_LISTED = 10**9  # that every store can count to
 _NOT_RUNNING = frozenset({*(status.value for status in StoredStatus if status is not StoredStatus.RUNNING), UNREADABLE})
 
@@ -75,8 +85,9 @@ class Runs:
     def get(self, run_id: str, *, fields: Sequence[str] | None = None, nested: bool = True) -> RunRecord | None:
         """Read one stored run, or a nested workflow of one (`<run id>/<path>`); None where there is none.
 
-        `fields` names those to read of `input result error state steps suspended resume_labels resume_tokens` (None
-        means all). `nested` includes the steps of nested workflows under flat keys (`child.step`).
+        `fields` names those to read of `input result error state steps suspended resume_labels resume_tokens
+        request_context` (None means all). `nested` includes the steps of nested workflows, under flat keys
+        (`child.step`).
         """
         known = {*_FIELDS, "status", "run_id", "workflow_id", "resource_id", "created_at", "updated_at"}
         unknown = set(fields or ()) - known

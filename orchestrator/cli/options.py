@@ -66,6 +66,8 @@ def json_value(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
+    except RecursionError:
+        raise click.UsageError(f"{where} is nested too deeply") from None
     except ValueError as error:
         raise click.UsageError(f"{where} is not JSON: {error}; a text needs its own quotes: '\"text\"'") from None
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.texts import NONE, duration_text, error_text, time_text
+from orchestrator.cli.texts import NONE, duration_text, error_text, milliseconds, time_text
+from orchestrator.engine.announcements import read_queues
 from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
+from orchestrator.rules.change import Dispatch
 from orchestrator.rules.graph import Path
-from orchestrator.rules.model import FINAL, Activation, Role, RunHeader
+from orchestrator.rules.model import FINAL, Activation, ActivationStatus, Role, RunHeader
+from orchestrator.rules.timers import is_swept
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,6 +21,31 @@ if TYPE_CHECKING:
     from orchestrator.app import Orchestrator, Run
 
 COLUMNS = ("STEP", "STATUS", "STARTED", "DURATION", "ATTEMPT", "ERROR")
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingMessage:
+    """The message of a queued step, which no worker has claimed yet."""
+
+    # "" where the name is not known here: the app's default queue, seen without the app
+    queue: str
+    # None where that is not stored
+    since: datetime | None
+    # messages that were sent of it: more than one where nobody has claimed it for long
+    sends: int
+    # True where it is known that no worker listens on the queue
+    is_unheard: bool
+
+    def __str__(self) -> str:
+        since = f" since {time_text(self.since)}" if self.since is not None else ""
+        sends = f", sent {self.sends} times" if self.sends > 1 else "" if self.sends else ", not sent yet"
+        unheard = "; no worker listens there" if self.is_unheard else ""
+        return f"in queue {self.queue}{since}{sends}{unheard}" if self.queue else f"in a queue{since}{sends}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
+        unheard = {"no_worker": True} if self.is_unheard else {}
+        return {"queue": self.queue or None, "since": milliseconds(self.since), "sends": self.sends, **unheard}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +72,14 @@ class Row:
     attempt: int
     # the error of its last attempt
     error: BaseException | None
-    # that no worker listens on its queue, the reason why it is parked, or the number of abandoned attempts
+    # the reason why it is parked, or the number of abandoned attempts
     note: str
+    # the message that waits for a worker; None where there is none
+    message: WaitingMessage | None
     # the items of a foreach that have ended
     done: int
     # the items of a foreach; 0 for other steps
     total: int
-    # its queue, where it is known that no worker listens on that
-    unheard: str = ""
 
     @property
     def status_text(self) -> str:
@@ -73,7 +101,10 @@ class Row:
     @property
     def remark(self) -> str:
         """The error, or what else there is to say."""
-        return error_text(self.error) if self.error is not None or not self.note else self.note
+        if self.error is not None:
+            return error_text(self.error)
+        said = [self.note, str(self.message) if self.message is not None else ""]
+        return "; ".join(filter(None, said)) or NONE
 
     @property
     def indented(self) -> str:
@@ -81,11 +112,8 @@ class Row:
         return "  " * self.depth + self.step
 
 
-def rows_of(orchestrator: Orchestrator, run: Run, *, with_listeners: bool = False) -> list[Row]:
-    """All steps of the run that have been reached.
-
-    `with_listeners` also tells of those whose queue no worker listens on, which asks the store once more.
-    """
+def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
+    """All steps of the run that have been reached."""
     reader = orchestrator.client.reader(run.header())
     shown = [
         activation
@@ -95,22 +123,11 @@ def rows_of(orchestrator: Orchestrator, run: Run, *, with_listeners: bool = Fals
     found = [reader.with_final_status(activation) for activation in shown]
     reader.values.fetch(activation.error for activation in found)
     now = orchestrator.store.now()
-    unheard = _unheard_queues(orchestrator, reader.header, found) if with_listeners else {}
-    return [_row(reader, activation, now, unheard.get(activation.path, "")) for activation in found]
+    queues = _Queues(orchestrator, reader.header)
+    return [_row(reader, activation, now, queues) for activation in found]
 
 
-def _unheard_queues(
-    orchestrator: Orchestrator, header: RunHeader, activations: Sequence[Activation]
-) -> Mapping[str, str]:
-    client = orchestrator.client
-    if not client.runtime.is_shared or not client.is_own(header):
-        return {}
-    from orchestrator.canvas.listeners import unheard_queues
-
-    return unheard_queues(orchestrator.app, client.store, header.namespace, header, activations)
-
-
-def _row(reader: Reader, activation: Activation, now: int, unheard: str) -> Row:
+def _row(reader: Reader, activation: Activation, now: int, queues: _Queues) -> Row:
     outer = _ancestors(reader, activation)
     error = reader.values.plain(activation.error) if activation.error else None
     is_item = activation.role == Role.ITEM
@@ -125,19 +142,55 @@ def _row(reader: Reader, activation: Activation, now: int, unheard: str) -> Row:
         seconds=_seconds(reader, activation, now),
         attempt=activation.attempt + 1 if activation.started_at else 0,
         error=error if isinstance(error, BaseException) else None,
-        note=_note(activation, unheard),
-        unheard=unheard,
+        note=_note(activation),
+        message=queues.message_of(activation),
         done=activation.total - activation.pending_children,
         total=activation.total,
     )
 
 
-def _note(activation: Activation, unheard: str) -> str:
-    if unheard:
-        return f"no worker listens on {unheard!r}"
+def _note(activation: Activation) -> str:
     if activation.parked:
         return f"parked: {activation.parked}"
     return f"{activation.abandoned_attempts} attempt(s) abandoned" if activation.abandoned_attempts else ""
+
+
+class _Queues:
+    """Tells in which queue the message of an activation waits, and whether a worker listens there."""
+
+    def __init__(self, orchestrator: Orchestrator, header: RunHeader) -> None:
+        self._app = orchestrator.app
+        self._store = orchestrator.store
+        self._header = header
+        # A foreach has thousands of activations with one route.
+        self._by_route: dict[str, str] = {}
+
+    def message_of(self, activation: Activation) -> WaitingMessage | None:
+        """Return the message of a queued activation."""
+        if activation.status != ActivationStatus.QUEUED or self._header.status in FINAL or not is_swept(self._header):
+            return None
+        if activation.route not in self._by_route:
+            self._by_route[activation.route] = activation.where.queue or self._ask_router(activation)
+        queue = self._by_route[activation.route]
+        is_unheard = bool(queue) and self._listened is not None and queue not in self._listened
+        return WaitingMessage(queue, moment(activation.queued_at), activation.sends, is_unheard)
+
+    @cached_property
+    def _listened(self) -> frozenset[str] | None:
+        return read_queues(self._store, self._header.namespace)
+
+    def _ask_router(self, activation: Activation) -> str:
+        """Return the queue that the app's router chooses; "" where there is no app, or the router fails."""
+        if self._app is None:
+            return ""
+        # Imported here: it imports Celery, which a store of one's own does without.
+        from orchestrator.canvas.messages import message, queue_of
+
+        dispatch = Dispatch(activation.path, activation.seq, activation.route)
+        try:
+            return queue_of(self._app, message(self._app, self._header, dispatch)) or ""
+        except Exception:  # noqa: BLE001  (routers are user code, and this only shows)
+            return ""
 
 
 def name_of(reader: Reader, activation: Activation) -> str:

@@ -66,7 +66,7 @@ def _cells(run: RunRecord) -> list[str]:
 def show_run(at: Session, run_id: str, *, events: bool, times: bool = False) -> None:
     """Print one run. Raises `RunNotFound`."""
     run = at.orchestrator.get_run(run_id)
-    rows = rows_of(at.orchestrator, run, with_listeners=True)
+    rows = rows_of(at.orchestrator, run)
     if at.output.as_json:
         shown = _as_json(at, run, rows)
         shown |= {"events": [_event(event) for event in _read_events(at, run)]} if events else {}
@@ -94,8 +94,8 @@ def _as_json(at: Session, run: Run, rows: list[Row]) -> dict[str, Any]:
     attempts = {row.name: row.attempt for row in rows}
     for name, step in shown.get("steps", {}).items():
         step["attempt"] = attempts.get(name, 0)
-    if unheard := {row.name: row.unheard for row in rows if row.unheard}:
-        shown["no_worker_on"] = unheard
+    if queued := [{"step": row.name, **row.message.to_dict()} for row in rows if row.message is not None]:
+        shown["queued"] = queued
     times = {"started_at": header.started_at, "ended_at": header.ended_at}
     return shown | {name: time for name, time in times.items() if time}
 

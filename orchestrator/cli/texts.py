@@ -53,4 +53,8 @@ def error_text(error: BaseException | None) -> str:
         return NONE
     name = error.name if isinstance(error, RemoteError) and error.name else type(error).__name__
     message = one_line(str(error))
-    return f"{name.rpartition('.')[2]}: {message}" if message else name
+    short = name.rpartition(".")[2]
+    # The stored text of an exit begins with its name.
+    return (
+        message if message == short or message.startswith(f"{short}: ") else f"{short}: {message}" if message else name
+    )

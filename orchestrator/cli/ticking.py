@@ -67,7 +67,7 @@ def _scheduler(at: Session, once: bool) -> Scheduler:
 
     name = f"tick@{socket.gethostname()}" if once else f"tick-{os.getpid()}@{socket.gethostname()}"
     queues = Queues(ours.app, ours.settings, Listeners(ours.store, ours.settings))
-    return Scheduler(ours.store, ours.client.runtime, ours.settings, name, queues.is_short)
+    return Scheduler(ours.store, ours.client.runtime, ours.settings, name, queues)
 
 
 def _report(at: Session, swept: SweepReport) -> None:

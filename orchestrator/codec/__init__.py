@@ -7,7 +7,7 @@ from orchestrator.codec.decoding import decode
 from orchestrator.codec.encoding import encode, encode_packed
 from orchestrator.codec.exceptions import error_to_dict
 from orchestrator.codec.keys import name_text, require_name, require_unicode, with_text_keys
-from orchestrator.codec.packing import Packing, require_method, unpack
+from orchestrator.codec.packing import Packing, require_method, require_readable, unpack
 from orchestrator.codec.schema import is_any_annotation, type_adapter, validate
 from orchestrator.codec.shapes import ANY, DictOf, ListOf, Plain, Shape, Typed, restore, shape_at
 from orchestrator.codec.showing import as_json, key_as_json
@@ -30,6 +30,7 @@ __all__ = [
     "name_text",
     "require_method",
     "require_name",
+    "require_readable",
     "require_unicode",
     "restore",
     "shape_at",

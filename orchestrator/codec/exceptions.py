@@ -21,6 +21,7 @@ from orchestrator.codec.schema import issues_of
 from orchestrator.codec.tags import NotEncodable
 from orchestrator.errors import OrchestratorError, RemoteError
 
+MAX_TYPE_NAME = 500  # characters of the name of a class, with its module
 _STACKS = frozenset({"stack", "stacktrace", "stack_trace", "traceback"})
 # What process pools put in place of a cause: its text is nothing but the other process's traceback.
 _STACK_CARRIERS = frozenset({"_RemoteTraceback", "RemoteTraceback"})
@@ -54,14 +55,14 @@ def describe(error: BaseException, plain: Callable[[Any], Any], reread: Callable
 
 
 def _describe_own(error: BaseException, plain: Callable[[Any], Any]) -> dict[str, Any]:
-    described = {"type": qualified_name(type(error)), "message": plain(_text(error))}
+    described = {"type": qualified_name(type(error)), "message": plain(_full_text(error))}
     args = [_plain_arg(arg, plain) for arg in error.args]
     attributes = _plain_attributes(_attributes(error), plain)
     return described | ({"args": args} if args else {}) | ({"attributes": attributes} if attributes else {})
 
 
 def _describe_stand_in(error: RemoteError, plain: Callable[[Any], Any]) -> dict[str, Any]:
-    described: dict[str, Any] = {"type": error.name, "message": plain(error.message)}
+    described: dict[str, Any] = {"type": _short_enough(error.name), "message": plain(error.message)}
     attributes = _plain_attributes(error.attributes, plain)
     if attributes:
         described["attributes"] = attributes
@@ -149,6 +150,15 @@ def _text(value: Any) -> str:
         return str.__str__(str(value))
     except Exception:  # noqa: BLE001 - an exception that cannot say its text must not hide what happened
         return f"<{type(value).__qualname__} without text>"
+
+
+def _full_text(error: BaseException) -> str:
+    """The text of an exception; the name of an exit or an interrupt before it, whose own text is a bare number.
+
+    What comes back of these is a stand-in: its class does not say it either.
+    """
+    text, name = _text(error), type(error).__name__
+    return text if isinstance(error, Exception) else f"{name}: {text}" if text else name
 
 
 def _validation_text(error: ValidationError) -> str:
@@ -240,12 +250,19 @@ def _stand_in(data: Mapping[str, Any]) -> RemoteError:
 
 
 def qualified_name(cls: type) -> str:
-    """`module.Class`; only the class's name for Python's own."""
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+    """`module.Class`, cut if it is very long; only the class's name for Python's own."""
+    return _short_enough(cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}")
+
+
+def _short_enough(name: str) -> str:
+    return name if len(name) <= MAX_TYPE_NAME else f"{name[: MAX_TYPE_NAME - 1]}…"
 
 
 def loaded_class(name: str) -> type[Exception] | None:
     """The exception class of this qualified name, if it is loaded in this process. Imports nothing."""
+    # A name that was cut is nobody's, and the time of the search grows with the square of its length.
+    if len(name) > MAX_TYPE_NAME or name.endswith("…"):
+        return None
     return _class_in_modules(name) or _class_in_tree(name)
 
 

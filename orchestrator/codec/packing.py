@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.errors import ValueNotReadable
+from orchestrator.errors import CompressionUnavailable, ValueNotReadable
 
 MAX_UNPACKED = 64 * 1024 * 1024  # bytes of the text itself; longer ones are never compressed, and never unpacked
 ZLIB, ZSTD = "zlib", "zstd"
@@ -53,7 +53,8 @@ class Packing:
 def unpack(stored: str) -> str:
     """Return the text that `pack` was given.
 
-    Raises `ValueNotReadable` for what `pack` has not written, also for a text that would grow beyond `MAX_UNPACKED`.
+    Raises `ValueNotReadable` for what `pack` has not written, also for a text that would grow beyond `MAX_UNPACKED`,
+    and `CompressionUnavailable` where the package for it is missing here.
     """
     if not stored.startswith(_MARK):
         return stored
@@ -64,11 +65,22 @@ def unpack(stored: str) -> str:
         data = expand(base64.b64decode(stored[2:], validate=True))
         if len(data) <= MAX_UNPACKED:
             return data.decode("utf-8", "surrogatepass")
-    except (binascii.Error, zlib.error, UnicodeDecodeError, ImportError) as error:
+    except ImportError as error:
+        raise CompressionUnavailable(f"The compressed text cannot be read: {error}") from error
+    except (binascii.Error, zlib.error, UnicodeDecodeError) as error:
         raise ValueNotReadable(f"The compressed text cannot be read: {error}") from error
     raise ValueNotReadable(
         f"The compressed text is longer than {MAX_UNPACKED} bytes, which no writer of this library compresses"
     )
+
+
+def require_readable(stored: Iterable[str]) -> None:
+    """Raise `CompressionUnavailable` where the package is missing that one of these stored texts needs."""
+    if any(text.startswith(_MARK + _LETTERS[ZSTD]) for text in stored):
+        try:
+            _zstandard()
+        except ImportError as error:
+            raise CompressionUnavailable(str(error)) from error
 
 
 def require_method(method: str) -> None:

@@ -81,7 +81,8 @@ def validate(annotation: Any, plain: Any, *, header: str = "Invalid input data: 
         for attempt in (_validate_as_json, partial(_validate_repaired, annotation)):
             try:
                 return attempt(adapter, plain)
-            except (ValidationError, ValueError):
+            # A value that contains itself, or is nested deeply, is not walked to its end: it has not fitted anyway.
+            except (ValidationError, ValueError, RecursionError):
                 continue
         raise InputInvalid(issues_of(error), header=header) from error
 

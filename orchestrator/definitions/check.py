@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
 
@@ -26,7 +26,7 @@ from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import FromStep, MapSpec
 from orchestrator.definitions.step import Step
 from orchestrator.errors import FlowNotDefined, GraphInvalid
-from orchestrator.rules.bounds import MAX_ID, MAX_NAME, MAX_SECONDS, name_size
+from orchestrator.rules.bounds import MAX_ID, MAX_NAME, MAX_NESTING, MAX_SECONDS, name_size
 
 _ID = re.compile(r"[A-Za-z0-9_-]+")
 _RESERVED = "input"  # a time travel's context has the run's input under this key, beside the steps
@@ -163,24 +163,51 @@ def _problems_of_block(name: str, block: Block) -> Iterator[str]:
 def _problems_of_nested(outer: Definition, entry: BlockEntry | ControlEntry) -> Iterator[str]:
     if isinstance(entry, (Step, TaskEntry, ControlEntry)):
         return
-    if circle := _path_to(outer, entry.definition, ()):
+    circle, is_too_deep = _search(outer, entry.definition)
+    if circle:
         yield f"the workflow {outer.id!r} is nested in itself: {' in '.join([*reversed(circle), outer.id])}"
+    elif is_too_deep:
+        yield (
+            f"the nested workflow {entry.id!r} makes more than {MAX_NESTING} workflows inside each other, or has one "
+            "that is nested in itself: write what repeats with .do_until, .do_while or .foreach"
+        )
     elif not entry.definition.blocks:
         yield f"the nested workflow {entry.id!r} has no flow"
     elif not entry.committed:
         yield f"the nested workflow {entry.id!r} has uncommitted changes: call its .commit() first"
 
 
-def _path_to(wanted: Definition, definition: Definition, passed: tuple[Definition, ...]) -> list[str]:
-    """The ids of the workflows from this one down to `wanted`; none if it is not in there."""
-    if definition is wanted:
-        return [definition.id]
-    # A circle further down is the problem of the workflow in it, and would hold this search up for ever.
-    if definition in passed:
-        return []
+def _search(outer: Definition, start: Definition) -> tuple[list[str], bool]:
+    """Look for `outer` among the workflows from `start` down.
+
+    Returns the ids on the way to it, from `start` on (none if it is not in there), and if the way down is too long.
+    """
+    # Level by level: each workflow is looked at once per level however often it is nested there, and a circle further
+    # down, which is another workflow's mistake, ends with the levels.
+    above: dict[Definition, Definition | None] = {start: None}
+    level = [start]
+    for _ in range(MAX_NESTING - 1):
+        if outer in above:
+            return _way_down(outer, above), False
+        inner = dict.fromkeys((nested, each) for each in level for nested in _nested_in(each))
+        for nested, each in inner:
+            above.setdefault(nested, each)
+        level = list(dict.fromkeys(nested for nested, _ in inner))
+        if not level:
+            return [], False
+    return [], True
+
+
+def _nested_in(definition: Definition) -> Iterator[Definition]:
     for _, _, entry in definition.walk_entries():
-        if isinstance(entry, (Step, TaskEntry, ControlEntry)):
-            continue
-        if path := _path_to(wanted, entry.definition, (*passed, definition)):
-            return [definition.id, *path]
-    return []
+        if not isinstance(entry, (Step, TaskEntry, ControlEntry)):
+            yield entry.definition
+
+
+def _way_down(end: Definition, above: Mapping[Definition, Definition | None]) -> list[str]:
+    way: list[str] = []
+    at: Definition | None = end
+    while at is not None:
+        way.append(at.id)
+        at = above[at]
+    return way[::-1]

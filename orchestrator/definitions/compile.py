@@ -35,15 +35,22 @@ _FINGERPRINT = 16  # hexadecimal digits
 
 def compile_definition(definition: Definition) -> Graph:
     """The graph of a definition that has been checked: the same for the same definition, in every process."""
-    flow = _Flow(definition, shape_of(definition.input), None).compile()
+    flow = _Flow(definition, shape_of(definition.input), None, {}).compile()
     return Graph(definition.id, flow, _fingerprint(definition, flow), body=definition)
+
+
+# The nodes of nested workflows that are compiled already, with what they were compiled for: the shape of the input, and
+# the queue of the step before and behind. Loops compile their bodies twice, so that loops around loops would otherwise
+# compile the innermost one some 2^n times.
+_Compiled = dict[Definition, list[tuple[Shape, str | None, tuple[Node, ...], str | None]]]
 
 
 class _Flow:
     """One flow while it is compiled."""
 
-    def __init__(self, definition: Definition, given: Shape, queue: str | None) -> None:
+    def __init__(self, definition: Definition, given: Shape, queue: str | None, compiled: _Compiled) -> None:
         self.definition = definition
+        self.compiled = compiled
         self.given = given  # the shape of the flow's input
         # The queue of the step before. Nodes without one of their own (mappings, conditions, sleeps) go where it went,
         # so that the workers which take the steps take them too.
@@ -96,10 +103,11 @@ class _Flow:
         return node
 
     def _loop(self, name: str, block: blocks.Loop, given: Shape) -> Node:
-        route = self._route(name)
+        route, queue = self._route(name), self.queue
         body = self._entry(block.entry, given)
         both = union_of(given, shape_made(body))
         if both != given:  # later iterations get something else than the first
+            self.queue = queue
             body = self._entry(block.entry, both)
         return graph.Loop(name, route, body, block.until, LoopBody(block.condition, shape_made(body)))
 
@@ -155,12 +163,23 @@ class _Flow:
     def _nested(self, definition: Definition, given: Shape) -> Node:
         route = self._route(definition.id)
         declared_input = given if definition.input is None else shape_of(definition.input)
-        inner = _Flow(definition, declared_input, self.queue)
-        flow = inner.compile()
-        self.queue = inner.queue
+        flow = self._flow_of(definition, declared_input)
         made = shape_made(flow[-1]) if definition.output is None else shape_of(definition.output)
         checks = definition.input is not None and definition.validate_inputs
         return graph.Nested(definition.id, route, flow, checks, NestedBody(definition, given, made, checks))
+
+    def _flow_of(self, definition: Definition, given: Shape) -> tuple[Node, ...]:
+        """The nodes of a nested workflow, compiled once for the same input and queue."""
+        known = self.compiled.setdefault(definition, [])
+        for shape, before, flow, behind in known:
+            if before == self.queue and shape == given:
+                self.queue = behind
+                return flow
+        inner = _Flow(definition, given, self.queue, self.compiled)
+        flow = inner.compile()
+        known.append((given, self.queue, flow, inner.queue))
+        self.queue = inner.queue
+        return flow
 
 
 def _first_queue(definition: Definition) -> str | None:

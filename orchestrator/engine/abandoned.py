@@ -15,7 +15,7 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.host import delivery_mark, new_token
 from orchestrator.rules import attempt_commands
 from orchestrator.rules.change import Committed
-from orchestrator.rules.model import Activation, RunHeader, StoredStatus
+from orchestrator.rules.model import Activation, RunHeader, StoredStatus, is_report
 from orchestrator.rules.timers import with_request_id
 
 log = logging.getLogger("orchestrator")
@@ -43,8 +43,10 @@ def fail_by_limit(executor: Executor, delivery: Delivery, error: Exception) -> N
     """End the step that the message names by its time limit, and put back into the queue what else it had claimed."""
 
     def end(header: RunHeader, mine: Activation) -> bool:
-        # The limit was that step's. What goes on after it (a condition, hooks) has done nothing wrong.
-        if mine.path != delivery.path or not attempt_commands.may_fail_claim(mine, mine.seq):
+        # The limit was that step's. What goes on after it (a condition, hooks) has done nothing wrong. The message of a
+        # settling is for the hooks that it calls: theirs is the limit.
+        is_meant = mine.path == delivery.path or (not delivery.path and is_report(mine.path))
+        if not is_meant or not attempt_commands.may_fail_claim(mine, mine.seq):
             return _release(executor, header, mine, True)
         executor.fail_claim(header, mine, error)
         return True

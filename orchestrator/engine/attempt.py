@@ -203,10 +203,15 @@ class Attempt:
         path = self.graph.find(self.scope, step_id)
         if path is None:
             return False, None
-        found = self.load([format_path(path)])
-        if not found or found[0].status != ActivationStatus.SUCCESS or not self._sees(found[0]):
-            return False, None
-        return True, self.values.as_type(found[0].output, bodies.shape_made(self.graph.node(path)))
+        # Between the two readings a loop beside this step may have finished iterations, and dropped the values of the
+        # one that was found. Then a newer one has taken its place.
+        for _ in range(2):
+            found = self.load([format_path(path)])
+            if not found or found[0].status != ActivationStatus.SUCCESS or not self._sees(found[0]):
+                return False, None
+            if self.values.is_whole(found[0].output):
+                return True, self.values.as_type(found[0].output, bodies.shape_made(self.graph.node(path)))
+        return False, None
 
     def _sees(self, activation: Activation) -> bool:
         # The other activation may be of an earlier iteration of a loop around both: its result belongs to the past.

@@ -37,6 +37,7 @@ from orchestrator.errors import (
     InputInvalid,
     ResumeAlreadyClaimed,
     ResumeAmbiguous,
+    RunFailed,
     RunNotFound,
     RunNotSuspended,
     StartAlreadyClaimed,
@@ -45,6 +46,7 @@ from orchestrator.errors import (
 from orchestrator.host import new_token
 from orchestrator.rules import commands, undoing
 from orchestrator.rules.addressing import Target, ancestor_paths, paths_below_which, select
+from orchestrator.rules.attempt_commands import MAX_ABANDONED_ATTEMPTS
 from orchestrator.rules.change import Change, Committed, Refused
 from orchestrator.rules.commands import RESUMABLE, STARTABLE
 from orchestrator.rules.envelope import StoredTexts
@@ -93,16 +95,20 @@ def start(
     delay: int = 0,
     *,
     patience: float = 0.0,
+    is_repeat: bool = False,
 ) -> RunHeader:
     """Start a pending run; returns its header. An input that does not fit is refused before anything is written.
 
     With `patience` it waits so many seconds for a store that is away, and leaves it to the scheduler to publish where
-    the broker is: for callers whom nobody hears.
+    the broker is: for callers whom nobody hears. With `is_repeat` one of them has begun to start the run before.
 
-    Raises `InputInvalid`, `PayloadTooLarge`, `ValueNotSerializable`, `StartAlreadyClaimed`, `BrokerUnavailable`.
+    Raises `InputInvalid`, `PayloadTooLarge`, `ValueNotSerializable`, `StartAlreadyClaimed`, `BrokerUnavailable`, and
+    `RunFailed` for a run whose start has cost as many processes as a step may cost.
     """
     with error_context(header), observer.observe_start(header) as observed:
         pending = _require_pending(executor, workflow, header, patience)
+        if patience and is_repeat and workflow.on_start is not None:
+            pending = _note_abandoned_start(executor, workflow, pending, patience)
         change = add_trace(observed, _start_change(executor, workflow, pending, begin, delay))
         answer = _commit_start(executor, pending, change, patience)
         if isinstance(answer, Refused):
@@ -112,6 +118,25 @@ def start(
         else:
             publish(executor, answer, lambda answer: undoing.undo_start(pending, change, answer, new_token()))
         return answer.header
+
+
+def _note_abandoned_start(executor: Executor, workflow: Workflow, header: RunHeader, patience: float) -> RunHeader:
+    """Count that a process was lost in the start of this run. Raises `RunFailed` for the third: the run is removed."""
+    # The message comes again for as long as nobody acknowledges it, and a hook that kills its process would take down
+    # one worker after the other. Only a message that has come before pays for the count.
+    if header.abandoned_starts + 1 < MAX_ABANDONED_ATTEMPTS:
+        change = commands.note_abandoned_start(header, new_token())
+        answer = executor.services.retry_while_unavailable(
+            lambda: executor.store.commit(header.run_id, change), patience, interruptions=0
+        )
+        return answer.header or header
+    text = f"{MAX_ABANDONED_ATTEMPTS} processes were lost while they started the run: its on_start probably kills them"
+    failure = RunFailed(text, run_id=header.run_id, workflow_id=workflow.id)
+    log.error("run %s (%s): %s; it is not started", header.run_id, workflow.id, text, extra=log_context(header))
+    executor.services.retry_while_unavailable(
+        lambda: executor.store.delete(header.run_id, STARTABLE, created_at=header.created_at), patience, interruptions=0
+    )
+    raise failure
 
 
 def _require_pending(executor: Executor, workflow: Workflow, header: RunHeader, patience: float) -> RunHeader:

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.codec import decode, encode, name_text, require_name, unpack, with_text_keys
+from orchestrator.codec import decode, encode, name_text, require_name, require_readable, unpack, with_text_keys
 from orchestrator.codec.tags import PREFIX
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import SecretUnavailable, ValueNotSerializable
@@ -24,10 +24,18 @@ _WHERE = "request_context"
 _HIDDEN = "***"
 
 
+def shown_context(stored: Mapping[str, str]) -> dict[str, Any]:
+    """Decode stored texts for somebody who looks at the run. A secret is `"***"`, and needs no key for that."""
+    return {key: _HIDDEN if text.startswith(_SECRET) else decode(text) for key, text in stored.items()}
+
+
 def resource_text(given: object) -> str:
     """Return a resource id as text; "" for none. Raises ValueError for a text that no store can keep."""
     # Runs are found by this text. `str.__str__`, because a `StrEnum` or another subclass may format itself differently.
-    text = "" if given is None else str.__str__(given if isinstance(given, str) else str(given))
+    try:
+        text = "" if given is None else str.__str__(given if isinstance(given, str) else str(given))
+    except RecursionError:
+        raise ValueError(f"the resource id is a {type(given).__name__} that is nested too deeply for a text") from None
     if not text.isascii():
         try:
             text.encode()
@@ -82,14 +90,9 @@ class Contexts:
         """Return a request context that hides its secrets where it is printed."""
         return RequestContext(values, self._secret_keys | more)
 
-    def find_unreadable(self, run_id: str, stored: Mapping[str, str]) -> str:
-        """Say why a secret among these texts cannot be read here; the empty text where all can."""
-        try:
-            for key, text in stored.items():
-                self._unseal(run_id, key, text)
-        except SecretUnavailable as error:
-            return str(error)
-        return ""
+    def require_readable(self, run_id: str, stored: Mapping[str, str]) -> None:
+        """Raise `SecretUnavailable` or `CompressionUnavailable` where one of these texts cannot be read here."""
+        require_readable(self._unseal(run_id, key, text) for key, text in stored.items())
 
     def patch(
         self, run_id: str, before: Mapping[str, str], after: Mapping[Any, Any], step: str = ""

@@ -24,6 +24,7 @@ from orchestrator.definitions.bodies import (
 from orchestrator.definitions.context import Context
 from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.calling import AbortRequested, Outcome, Raised, Returned, outcome_of, resolve_value
+from orchestrator.engine.iterations import release_finished
 from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.pending import read_progress
 from orchestrator.engine.read.value_reader import encode_error, encode_value
@@ -31,7 +32,7 @@ from orchestrator.engine.step_calls import fail
 from orchestrator.errors import InputInvalid, OrchestratorError, StoreUnavailable
 from orchestrator.rules import attempt_commands, flow
 from orchestrator.rules import values as texts
-from orchestrator.rules.graph import Branch, Foreach, Sleep, Wait
+from orchestrator.rules.graph import Branch, Foreach, Loop, Sleep, Wait
 from orchestrator.rules.model import Phase
 from orchestrator.rules.plan import Done, Plan
 from orchestrator.rules.value_ids import make_error_id, make_item_id, make_items_prefix, make_outcome_id
@@ -88,12 +89,18 @@ def evaluate_branch(attempt: Attempt) -> StepOutcome:
 
 def evaluate_loop(attempt: Attempt) -> StepOutcome:
     """Evaluate the condition of a loop on the output of its body."""
-    body: LoopBody = _body(attempt)
+    node, body = attempt.as_claimed_node().node, _body(attempt)
+    assert isinstance(node, Loop)
+    assert isinstance(body, LoopBody)
 
     def work(context: Context[Any]) -> bool:
         return bool(attempt.observer.condition(lambda: _call(body.condition, context)))
 
-    return _evaluate(attempt, work, lambda holds: flow.on_loop_checked(attempt.as_claimed_node(), holds))
+    def make_plan(holds: bool) -> Plan:
+        release = release_finished(attempt) if flow.goes_on(node, holds) else None
+        return flow.on_loop_checked(attempt.as_claimed_node(), holds, release)
+
+    return _evaluate(attempt, work, make_plan)
 
 
 def fan_out(attempt: Attempt) -> StepOutcome:
@@ -226,7 +233,8 @@ def time_out_event(attempt: Attempt) -> StepOutcome:
     error = TimeoutError(f"no event {node.event!r} came within {node.timeout} s")
     text = encode_error(error, attempt.services.settings.packing)
     plan, mail = attempt_commands.time_out_event(attempt.as_claimed_node(), key)
-    return StepOutcome(plan, Writes({key: text}, mailbox=mail))
+    # The alternative goes on with the wait's input: nothing would refer to the error.
+    return StepOutcome(plan, Writes({key: text} if node.otherwise is None else {}, mailbox=mail))
 
 
 def _wait(attempt: Attempt) -> Wait:

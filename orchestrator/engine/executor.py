@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from orchestrator.codec import require_readable
 from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.attempt import Attempt, TaskCall
 from orchestrator.engine.controls import CONTROLS
@@ -34,8 +35,10 @@ from orchestrator.engine.step_calls import fail, retry_or_fail, run_step
 from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import (
     BrokerUnavailable,
+    CompressionUnavailable,
     PayloadTooLarge,
     RunFailed,
+    SecretUnavailable,
     StoreRefused,
     StoreUnavailable,
     ValueNotReadable,
@@ -52,6 +55,7 @@ from orchestrator.rules.model import Activation, ActivationStatus, Phase, Report
 from orchestrator.rules.plan import Plan
 from orchestrator.rules.timers import find_left_out
 from orchestrator.rules.value_ids import make_error_id
+from orchestrator.rules.values import OWN
 
 log = logging.getLogger("orchestrator")
 
@@ -135,7 +139,7 @@ class Executor:
         # has no lease yet that could end meanwhile.
         patience = self.settings.claim_patience
         # The token is drawn once for all tries, so that a store which has granted the claim grants it again.
-        claim_request = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease)
+        claim_request = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease, self.runtime.name)
         try:
             answer = self.services.retry_while_unavailable(lambda: self.store.claim(claim_request), patience)
         except (StoreRefused, ValueNotReadable) as error:
@@ -159,15 +163,20 @@ class Executor:
             if graph is None:
                 self._park(claimed, self._why_unknown(claimed.header))
                 return None
-            # Some other worker has the key: an end of the run would be for good, and for nothing.
-            if locked := self.contexts.find_unreadable(claimed.header.run_id, claimed.context):
-                self._park(claimed, locked)
+            # Some other worker has the key, or the package: an end of the run would be for good, and for nothing.
+            try:
+                self._require_readable(claimed)
+            except (SecretUnavailable, CompressionUnavailable) as error:
+                self._leave_to_others(claimed, error)
                 return None
             attempt = Attempt(self.services, claimed, graph, signal, call_task)
             if attempt_commands.must_give_up(claimed.activation):
                 return self._give_up(attempt, inline)
             try:
                 return self.run(attempt, inline)
+            except CompressionUnavailable as error:  # of a value that is read on demand
+                self._leave_to_others(claimed, error)
+                return None
             finally:
                 # Whatever has happened, the thread that sends chunks must not outlive its attempt.
                 attempt.chunks.stop()
@@ -201,7 +210,7 @@ class Executor:
     def _make(self, attempt: Attempt, make: Callable[[], StepOutcome]) -> StepOutcome:
         try:
             return make()
-        except StoreUnavailable:
+        except (StoreUnavailable, CompressionUnavailable):
             raise
         except BaseException as error:  # noqa: BLE001
             # The end of the process is no outcome. Anything else is one: types, validators and serializers are user
@@ -252,6 +261,11 @@ class Executor:
         answer = self.services.retry_while_unavailable(partial(self.with_all_dispatches, answer))
         self.publish(answer.header, answer.dispatches, goes_on=answer.claimed is not None)
         if activation.phase == Phase.SETTLE:
+            # At INFO: the one line of a run that goes well. Celery's own lines have the ids of messages alone.
+            settled = answer.header
+            log.info(
+                "run %s of %s is %s", settled.run_id, settled.workflow_id, settled.status, extra=log_context(settled)
+            )
             self.runtime.on_progress(answer.header)
             if answer.header.final:
                 show_end(self.services, self.runtime, answer.header, attempt.graph)
@@ -367,6 +381,22 @@ class Executor:
         if header.namespace != self.settings.namespace:
             reason += f" (it is {header.namespace!r}'s, and this is {self.settings.namespace!r}: is a queue shared?)"
         return reason
+
+    def _require_readable(self, claimed: Claimed) -> None:
+        """Raise `SecretUnavailable` or `CompressionUnavailable` where a text of this claim cannot be read here."""
+        self.contexts.require_readable(claimed.header.run_id, claimed.context)
+        require_readable(claimed.state.values())
+        require_readable(text.removeprefix(OWN) for text in claimed.values.values())
+
+    def _leave_to_others(self, claimed: Claimed, error: SecretUnavailable | CompressionUnavailable) -> None:
+        """Park what cannot be read here.
+
+        Where there are no others the attempt is abandoned: whoever waits for the run gets the error, and a process with
+        the package can restart it. (Who lacks a key is refused before it can come to that.)
+        """
+        if isinstance(error, CompressionUnavailable) and not self.runtime.is_shared:
+            raise error
+        self._park(claimed, str(error))
 
     def _park(self, claimed: Claimed, reason: str) -> None:
         """Park the activation: give the claim back for a delay that grows, without counting an attempt."""

@@ -21,6 +21,8 @@ from orchestrator.rules.change import Claimed
 
 log = logging.getLogger("orchestrator")
 
+_MAX_NAMED = 5  # runs in one line of the log
+
 
 @dataclass(slots=True)
 class _Lease:
@@ -165,11 +167,11 @@ class LeaseKeeper:
             # on as if the renewal had not been late.
             refused = self._store.renew(keys, self._settings.lease)
         except StoreUnavailable as error:
-            log.warning("could not renew %d lease(s): %s", len(keys), error)
+            log.warning("could not renew %d lease(s), of run %s: %s", len(keys), _runs_of(keys), error)
             return False
         except StoreRefused as error:
             # One of the runs is damaged. The others have been renewed, and what is lost shows the next time.
-            log.error("one of %d lease(s) was not renewed: %s", len(keys), error)
+            log.error("one of %d lease(s), of run %s, was not renewed: %s", len(keys), _runs_of(keys), error)
             return True
         for key, reason in refused.items():
             with self._lock:
@@ -181,3 +183,10 @@ class LeaseKeeper:
             log.info(text, activation.step, header.run_id, reason, extra=log_context(header, activation))
             lease.signal.set()
         return True
+
+
+def _runs_of(keys: Sequence[LeaseRef]) -> str:
+    """Name the runs of some leases, a few of them where they are many."""
+    ids = sorted({key.run_id for key in keys})
+    more = f" and {len(ids) - _MAX_NAMED} more" if len(ids) > _MAX_NAMED else ""
+    return ", ".join(ids[:_MAX_NAMED]) + more

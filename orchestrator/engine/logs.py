@@ -26,11 +26,13 @@ def log_context(header: RunHeader, activation: Activation | None = None, workflo
 
 
 def error_text(error: BaseException) -> str:
-    """Return the text of an error, whatever its class does when it is asked."""
+    """Return the text of an error, whatever its class does when it is asked; an exit's with its name."""
+    name = type(error).__qualname__
     try:
-        return str(error)
+        text = str(error)
     except Exception:  # noqa: BLE001  (a user's class)
-        return f"<{type(error).__qualname__} without text>"
+        return f"<{name} without text>"
+    return text if isinstance(error, Exception) else f"{name}: {text}" if text else name
 
 
 def log_abandoned_attempt(run_id: str, error: BaseException) -> None:

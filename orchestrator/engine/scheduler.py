@@ -12,11 +12,13 @@ from collections.abc import Callable, Collection
 
 from orchestrator.engine.announcements import announce_queues
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.sweep import BATCH, IsShort, Sweep, SweepReport
+from orchestrator.engine.sweep import BATCH, Sweep, SweepReport
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import chance, monotonic
-from orchestrator.ports import DueTimer, Runtime, Store
-from orchestrator.rules.timers import SweepGrant
+from orchestrator.ports import DueTimer, QueueWatch, Runtime, Store
+from orchestrator.rules.change import Dispatch
+from orchestrator.rules.model import RunHeader
+from orchestrator.rules.timers import SHORT, QueueState, SweepGrant
 
 __all__ = ["Scheduler", "SweepReport"]
 
@@ -30,10 +32,21 @@ _ANNOUNCE = 2.0  # ticks between two announcements
 _REMEMBERED = 6.0  # ticks for which one counts: two may be missed before blocking calls raise `NoConsumer`
 
 
-class Scheduler:
-    """Sweeps one namespace of one store. `is_short` says whether the queue of a message is short.
+class NoQueues:
+    """Of queues whose length nobody can ask for: each message in them is taken at once."""
 
-    `queues` returns those that this process's worker listens on.
+    def state_of(self, header: RunHeader, dispatch: Dispatch) -> QueueState | None:
+        """Return that the queue is short."""
+        return SHORT
+
+    def watch(self) -> None:
+        """Do nothing: there is nothing to be seen."""
+
+
+class Scheduler:
+    """Sweeps one namespace of one store. `queues` says what is known of the queues of messages.
+
+    `listens_on` returns those on which this process's worker listens.
     """
 
     def __init__(
@@ -42,15 +55,15 @@ class Scheduler:
         runtime: Runtime,
         settings: Settings,
         worker: str,
-        is_short: IsShort = lambda header, dispatch: True,
-        queues: Callable[[], Collection[str]] = tuple,
+        queues: QueueWatch | None = None,
+        listens_on: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._settings = settings
         self._worker = worker
-        self._is_short = is_short
-        self._queues = queues
+        self._queues = queues or NoQueues()
+        self._listens_on = listens_on
         self._ended = threading.Event()
         self._asked_at = 0.0  # when it last asked for the right to sweep, by this process's clock
         self._grant: SweepGrant | None = None  # the answer
@@ -88,7 +101,7 @@ class Scheduler:
         """Note in the store that this worker lives, and on which queues it listens."""
         ttl = round(_REMEMBERED * max(1.0, self._settings.tick_seconds) * 1000)
         self._store.heartbeat(self._settings.namespace, self._worker, ttl)
-        announce_queues(self._store, self._settings.namespace, self._worker, self._queues(), ttl)
+        announce_queues(self._store, self._settings.namespace, self._worker, self._listens_on(), ttl)
 
     def _announce_now_and_then(self) -> None:
         # Half a tick less, for the next round may come a little later than a tick after this one.
@@ -104,13 +117,15 @@ class Scheduler:
             self._store,
             self._runtime,
             self._settings,
-            self._is_short,
+            self._queues,
             steady=self._steady,
             find_stranded=self._find_stranded,
             is_probing=self._is_probing,
         )
         report = sweep.run()
         self._is_probing = report.failure is not None
+        if report.failure is None:
+            self._queues.watch()
         if report.is_in_vain:
             # Perhaps this process alone cannot reach the broker: another may have the right from the next moment on.
             self._ask(lease=1)

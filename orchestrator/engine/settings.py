@@ -26,6 +26,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "events_max_age_seconds": (0.0, MAX_SECONDS),
     "max_payload_bytes": (1, 2**30),
     "events_max_per_run": (0, 2**53),
+    "iterations_max_kept": (0, 100),
     "compress_above_bytes": (0, 2**30),
     "inline_steps": (0, 2**31),
     "mailbox_max_events": (0, 2**53),
@@ -60,6 +61,8 @@ class Settings:
     # older events of a run are trimmed now and then while the run goes on. The events of a run that goes on no more
     # stay until it is purged. 0 keeps all
     events_max_age_seconds: float = 0
+    # of the finished iterations of each loop only so many, the newest, keep the values that they have made; 0 keeps all
+    iterations_max_kept: int = 0
     # the events of one name that a run keeps for waits to come, and their bytes; further ones are refused with
     # `MailboxFull`. 0: no limit
     mailbox_max_events: int = 10_000

@@ -23,6 +23,7 @@ from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.engine.read.value_reader import encode_error
 from orchestrator.engine.services import Services
+from orchestrator.errors import CompressionUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import Runtime
 from orchestrator.rules import attempt_commands, flow, reports
@@ -100,6 +101,8 @@ def report(attempt: Attempt, runtime: Runtime, graph: Graph | None, *, here: boo
             _deliver(runtime, attempt, reader)
         else:
             _call(attempt, told, definition_at(attempt.graph, ()), reader)
+    except CompressionUnavailable:
+        raise  # another worker can read what it tells of
     except BaseException as error:  # noqa: BLE001  (a user's function, which may also say `sys.exit()`, or a backend)
         attempt.services.signs.raise_if_dying(error)
         return fail_report(attempt, error, here=here)

@@ -32,7 +32,14 @@ from orchestrator.engine.declarations import restore_as
 from orchestrator.engine.logs import error_text
 from orchestrator.engine.outcome import StepOutcome, Writes
 from orchestrator.engine.read.value_reader import encode_error
-from orchestrator.errors import InputInvalid, OrchestratorError, SecretUnavailable, StoreUnavailable, TripWire
+from orchestrator.errors import (
+    CompressionUnavailable,
+    InputInvalid,
+    OrchestratorError,
+    SecretUnavailable,
+    StoreUnavailable,
+    TripWire,
+)
 from orchestrator.host import chance
 from orchestrator.rules import attempt_commands, flow
 from orchestrator.rules.graph import Path, Step
@@ -200,7 +207,7 @@ def _run(attempt: Attempt, inline: bool, ready: Call) -> StepOutcome:
 def _record(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], outcome: Outcome) -> StepOutcome:
     try:
         return _follow(attempt, inline, ready, context, outcome)
-    except StoreUnavailable:
+    except (StoreUnavailable, CompressionUnavailable):
         raise
     # An output that cannot be stored, or a state that does not fit, fails the step although its function has returned.
     except OrchestratorError as error:
@@ -230,6 +237,9 @@ def _follow(attempt: Attempt, inline: bool, ready: Call, context: Context[Any], 
         case Raised(error=error) if attempt.is_cut_off(error):
             assert attempt.cut_off is not None
             raise attempt.cut_off
+        # No failure of the step, though the function was called: another worker can read what it asked for.
+        case Raised(error=CompressionUnavailable() as error):
+            raise error
         case Raised(error=error):
             return retry_or_fail(attempt, error, context)
 

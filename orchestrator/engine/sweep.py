@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe import observer
@@ -17,18 +19,16 @@ from orchestrator.engine.settings import Settings
 from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.host import monotonic
-from orchestrator.ports import DueTimer, Runtime, Store
+from orchestrator.ports import DueTimer, QueueWatch, Runtime, Store
 from orchestrator.rules.change import Committed, Dispatch, Refused
 from orchestrator.rules.model import ActivationStatus, RunHeader
-from orchestrator.rules.timers import DeadlineAction, Lane, lane_of, may_take_claim, on_deadline
+from orchestrator.rules.timers import SHORT, DeadlineAction, Lane, QueueState, lane_of, may_take_claim, on_deadline
 
 log = logging.getLogger("orchestrator")
 
-BATCH = 200  # timers of one lane in one round
-_CHUNK = 50  # that are committed, and then published, together
+BATCH = 400  # timers of one lane in one round
+LOT = 100  # that are committed, and then published, together
 _NAMED = 5  # unreadable timers that one line of the log names
-
-IsShort = Callable[[RunHeader, Dispatch], bool | None]
 
 
 @dataclass(slots=True)
@@ -74,12 +74,43 @@ class _Told:
     dispatches: tuple[Dispatch, ...]
 
 
+class _Sender:
+    """Sends messages while something else is done, one lot after the other. A single lot (`is_alone`) goes at once."""
+
+    def __init__(self, runtime: Runtime, *, is_alone: bool) -> None:
+        self._runtime = runtime
+        self._pool = None if is_alone else ThreadPoolExecutor(1, "orchestrator-sweep")
+        self._told: Sequence[_Told] = ()
+        self._errors: Callable[[], list[BrokerUnavailable | None]] = list
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def send(self, told: Sequence[_Told]) -> None:
+        """Begin to send; the lot before was waited for."""
+        messages = [(one.header, one.dispatches) for one in told]
+        if self._pool is not None:
+            self._errors = self._pool.submit(self._runtime.publish_many, messages).result
+        else:
+            errors = self._runtime.publish_many(messages)
+            self._errors = lambda: errors
+        self._told = told
+
+    def wait(self) -> list[tuple[_Told, BrokerUnavailable | None]]:
+        """Wait until it is sent, and return for each why it could not be; nothing where that was returned before."""
+        told, self._told = self._told, ()
+        return list(zip(told, self._errors(), strict=True)) if told else []
+
+
 class Sweep:
     """One round in one namespace. `steady` says for how long the store has been there, on which it depends whether a
     lease that is over means that its worker is lost; `find_stranded` finds leases that a clock gone back has left.
 
-    `is_short` says of a dispatch whether the queue of its messages is short, or None where nobody can tell. While the
-    broker was away in the last round (`is_probing`) single messages are tried, until one has gone out.
+    While the broker was away in the last round (`is_probing`) single messages are tried, until one has gone out.
     """
 
     def __init__(
@@ -87,7 +118,7 @@ class Sweep:
         store: Store,
         runtime: Runtime,
         settings: Settings,
-        is_short: IsShort,
+        queues: QueueWatch,
         *,
         steady: Callable[[], int],
         find_stranded: Callable[[], list[DueTimer]],
@@ -96,7 +127,7 @@ class Sweep:
         self._store = store
         self._runtime = runtime
         self._settings = settings
-        self._is_short = is_short
+        self._queues = queues
         self._steady = steady
         self._find_stranded = find_stranded
         self._is_probing = is_probing
@@ -121,15 +152,23 @@ class Sweep:
         return not is_running or may_take_claim(activation, self._steady(), self._settings.lease)
 
     def _sweep_lane(self, due: Sequence[DueTimer]) -> None:
+        """Move the timers on, chunk by chunk: while the messages of one are sent, the next is committed.
+
+        Each of the two waits for a server, and neither needs to wait for the other's.
+        """
         # A broker or a store that is slow must not keep the right to sweep from being renewed.
         end = monotonic() + self._settings.tick_seconds
-        for chunk in self._chunks(due):
-            if monotonic() > end:
-                self._report.is_full = True
-                return
-            self._sweep_chunk(chunk)
-            if self._report.failure is not None:
-                return
+        with _Sender(self._runtime, is_alone=len(due) <= LOT) as sender:
+            try:
+                for chunk in self._chunks(due):
+                    if monotonic() > end:
+                        self._report.is_full = True
+                        return
+                    self._sweep_chunk(chunk, sender)
+                    if self._report.failure is not None:
+                        return
+            finally:
+                self._note_sent(sender)
 
     def _find(self) -> list[DueTimer]:
         """The most overdue timers of each lane; where there are many, those before them that have only just come.
@@ -148,7 +187,7 @@ class Sweep:
     def _chunks(self, due: Sequence[DueTimer]) -> Iterator[Sequence[DueTimer]]:
         at = 0
         while at < len(due):
-            size = 1 if self._is_probing and not self._report.republished else _CHUNK
+            size = 1 if self._is_probing and not self._report.republished else LOT
             yield due[at : at + size]
             at += size
 
@@ -172,32 +211,47 @@ class Sweep:
 
     # --- what can ----------------------------------------------------------------------------------------------------
 
-    def _sweep_chunk(self, chunk: Sequence[DueTimer]) -> None:
+    def _sweep_chunk(self, chunk: Sequence[DueTimer], sender: _Sender) -> None:
         todo = [(entry, action) for entry in chunk if (action := self._try(entry, self._decide)) is not None]
         # Committed first, then published: after a crash in between, the timer is due again. The other way round, a
         # worker could get a message of which the store knows nothing.
         told = [one for one in self._commit(todo) if one.dispatches]
+        if (gone := self._note_sent(sender)) is not None:
+            for one in told:
+                self._put_back(one, gone)
+            return
         # Also where the queues could not be asked: what could be decided was, and is told.
-        errors = self._runtime.publish_many([(one.header, one.dispatches) for one in told])
-        for one, error in zip(told, errors, strict=True):
+        sender.send(told)
+        if self._is_probing:
+            self._note_sent(sender)
+
+    def _note_sent(self, sender: _Sender) -> BrokerUnavailable | None:
+        """Count the messages that were being sent, and put back what could not be. Return the error of a broker that
+        is away.
+        """
+        gone: BrokerUnavailable | None = None
+        for one, error in sender.wait():
             if error is None:
                 self._report.republished += len(one.dispatches)
-            else:
-                self._put_back(one, error)
+                continue
+            self._put_back(one, error)
+            if not error.is_refused:
+                gone = error
+        return gone
 
     def _decide(self, entry: DueTimer) -> DeadlineAction | None:
         activation, header = entry.activation, entry.header
         if not self._may_sweep(entry):
             return None
-        short: bool | None = True
+        queue: QueueState | None = SHORT
         # In a long queue an old message is probably still waiting: another one would only make the queue longer.
         if activation.status == ActivationStatus.QUEUED and activation.sends:
-            short = self._is_short(header, Dispatch(activation.path, activation.seq, activation.route))
-        if short is None:
+            queue = self._queues.state_of(header, Dispatch(activation.path, activation.seq, activation.route))
+        if queue is None:
             # Left as it is: what was not sent because nobody could be asked is not to wait for it any longer.
             self._report.failure = self._report.failure or BrokerUnavailable("the broker does not answer")
             return None
-        return on_deadline(header, activation, self._settings.redelivery_delay, short=short)
+        return on_deadline(header, activation, self._settings.redelivery_delay, queue=queue)
 
     def _try(self, entry: DueTimer, act: Callable[[DueTimer], DeadlineAction | None]) -> DeadlineAction | None:
         try:

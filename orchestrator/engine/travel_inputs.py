@@ -20,6 +20,7 @@ from orchestrator.rules import travel
 from orchestrator.rules.graph import Branch, Foreach, Graph, Node, Parallel, Path
 from orchestrator.rules.model import Activation, RunHeader, StoredStatus
 from orchestrator.rules.value_ids import make_arm_id, make_override_id, make_travel_input_id
+from orchestrator.safe_text import short_repr
 
 # Steps that have ended, but not as a success.
 _FAILED = frozenset({StepStatus.FAILED, StepStatus.CANCELED})
@@ -69,7 +70,7 @@ class TravelOptions:
 
 def _require_mapping(name: str, value: object, what: str, *, str_keys: bool = True) -> None:
     if not isinstance(value, Mapping) or (str_keys and not all(isinstance(key, str) for key in value)):
-        raise TypeError(f"`{name}` is a mapping of {what}, not {value!r}")
+        raise TypeError(f"`{name}` is a mapping of {what}, not {short_repr(value)}")
 
 
 def _as_step_result(ids: Sequence[str], result: Any) -> StepResult:
@@ -78,13 +79,13 @@ def _as_step_result(ids: Sequence[str], result: Any) -> StepResult:
     if isinstance(result, StepResult):
         return result
     if not isinstance(result, Mapping):
-        raise TypeError(f"{where} is a StepResult, or a dict with `status` and `output`, not {result!r}")
+        raise TypeError(f"{where} is a StepResult, or a dict with `status` and `output`, not {short_repr(result)}")
     # Other keys are ignored: the dict may be one of `to_dict()`, perhaps of another release.
     fields = {name: result[name] for name in StepResult.__dataclass_fields__ if name in result}
     try:
         status = StepStatus(fields.pop("status", StepStatus.SUCCESS))
     except ValueError as error:
-        raise TypeError(f"{where} has no status of a step: {result['status']!r}") from error
+        raise TypeError(f"{where} has no status of a step: {short_repr(result['status'])}") from error
     found = StepResult(status, **fields)
     for name in ("started_at", "ended_at", "suspended_at", "resumed_at"):
         _to_ms(getattr(found, name), f"`{name}` in {where}")
@@ -101,7 +102,7 @@ def _to_ms(moment: Any, where: str = "a time") -> int:
         case int() | float() if not isinstance(moment, bool):
             return round(moment)
         case _:
-            raise TypeError(f"{where} is a datetime or milliseconds since 1970, not {moment!r}")
+            raise TypeError(f"{where} is a datetime or milliseconds since 1970, not {short_repr(moment)}")
 
 
 class TravelInputs:

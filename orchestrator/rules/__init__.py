@@ -19,6 +19,7 @@ The modules, in the order in which they may import each other, lowest first:
 * `apply`            the effect of a claim, a renewal or a change on activations, as every store must have it
 * `pending_resumes`  resume data for steps that a time travel has not reached yet
 * `plan`             the plan of a commit, and the meaning of starting a node
+* `iterations`       the values that finished iterations of a loop have made, and those of them that may go
 * `flow`             what follows from an outcome, joins included
 * `timers`           the activations that have a timer, what follows from a deadline, the right to sweep
 * `addressing`       the suspended steps that a caller means by a resume

@@ -33,6 +33,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.mailbox import Mailbox, find_refusal, make_entry
 from orchestrator.rules.model import (
+    UNSWEPT_RUNTIMES,
     Activation,
     ActivationFields,
     ActivationStatus,
@@ -41,6 +42,8 @@ from orchestrator.rules.model import (
     StoredStatus,
     is_report,
     report_counter,
+    with_fields,
+    with_header_fields,
 )
 from orchestrator.rules.replies import UNDONE, make_reply, parse_reply
 from orchestrator.rules.stamps import Stamps, dispatch_of, start_event
@@ -52,6 +55,7 @@ ENDED_RUN = "ended"  # the run has settled or is closed, or is not as a request 
 STALE = "stale"  # the activation has moved on since the message was sent
 EARLY = "early"  # its delay is not over
 BUSY = "busy"  # a claim has it
+ELSEWHERE = "elsewhere"  # the run is at work in its caller's process, and the claim is another runtime's
 LOST = "lost"  # the token does not have the lease (any more)
 MOVED = "moved"  # something that was read has changed since
 STATE = "state"  # the run's state was written since it was read
@@ -87,6 +91,8 @@ def claim(
     # otherwise the step would wait for the end of its own lease.
     if activation.status == ActivationStatus.RUNNING and activation.lease_token == request.token:
         return Applied(header, {}, claimed=activation.path, repeated=True)
+    if _is_elsewhere(header, activation.path, request.runtime):
+        return Refused(ELSEWHERE, header)
     if activation.seq != request.seq:
         return Refused(STALE, header)
     over = activation.deadline <= now
@@ -135,6 +141,17 @@ def _is_shut(header: RunHeader, path: str) -> bool:
     if is_report(path):
         return False
     return header.status != StoredStatus.RUNNING or (header.closed and path != "")
+
+
+def _is_elsewhere(header: RunHeader, path: str, runtime: str) -> bool:
+    """Tell whether a claim by this runtime would leave the run without anybody who looks after it.
+
+    Nobody sweeps the timers of a run in its caller's process, so a worker that died with a claim of it would be missed
+    by nobody. No command leaves a message behind that could make such a claim (`ownership.adopt`), but whoever may
+    publish can write one. The other way round all is well: the timers of what is claimed are swept. A report is told by
+    whoever can, wherever the run goes on by then: nobody else has its message.
+    """
+    return header.runtime in UNSWEPT_RUNTIMES and runtime not in ("", header.runtime) and not is_report(path)
 
 
 def _lease_refusal(header: RunHeader, activation: Activation | None, path: str, token: str) -> str:
@@ -275,7 +292,7 @@ class _Work:
     displaced: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.header = replace(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
+        self.header = with_header_fields(self.header, commits=self.header.commits + 1, updated_at=self.stamps.now)
 
     def do(self, op: Op) -> None:
         match op:
@@ -313,15 +330,18 @@ class _Work:
     def put(self, activation: Activation, fields: ActivationFields, token: str, delay: int) -> None:
         """Move an activation to what `fields` say, with everything that its new status brings along."""
         before = activation.status
-        activation = replace(activation, **fields)
+        activation = with_fields(activation, **fields)
         if token:
             activation = replace(activation, status=ActivationStatus.RUNNING.value)
         if "status" in fields or token:
             activation = self._stamp(activation, before, token, delay)
         elif delay:
             activation = replace(activation, deadline=self.stamps.now + delay)
-        self._count(before, -1, activation.path)
-        self._count(activation.status, +1, activation.path)
+        # A status that is counted as the one before leaves the header as it is, which is copied for each change.
+        stays_live = TABLE[before].kind is Kind.LIVE and TABLE[activation.status].kind is Kind.LIVE
+        if not stays_live or is_report(activation.path):
+            self._count(before, -1, activation.path)
+            self._count(activation.status, +1, activation.path)
         self._write(activation)
 
     def write_state(self, guard: LeaseGuard | RequestGuard) -> None:
@@ -350,7 +370,7 @@ class _Work:
 
     def result(self, guard: LeaseGuard | RequestGuard | None = None) -> Applied:
         dispatches = tuple(self.dispatches)
-        if guard is not None:
+        if isinstance(guard, LeaseGuard) or (guard is not None and guard.id):  # upkeep is not remembered
             token = self.activations[self.claimed].lease_token if self.claimed is not None else ""
             settle_count = self.header.settle_count if isinstance(guard, RequestGuard) else None
             self._remember(guard, make_reply(dispatches, self.claimed, token, settle_count).text())
@@ -361,13 +381,12 @@ class _Work:
     def _remember(self, guard: LeaseGuard | RequestGuard, answer: str) -> None:
         match guard:
             case RequestGuard(id=id_, undoes=undone):
-                if id_:
-                    before, reply = self.header.last_request_id, self.header.last_reply
-                    # The request that has created the run is known by its id, and has no answer.
-                    self.displaced = {before: reply} if reply else {}
-                    if undone:
-                        self.displaced[undone] = UNDONE
-                    self.header = replace(self.header, last_request_id=id_, last_reply=answer)
+                before, reply = self.header.last_request_id, self.header.last_reply
+                # The request that has created the run is known by its id, and has no answer.
+                self.displaced = {before: reply} if reply else {}
+                if undone:
+                    self.displaced[undone] = UNDONE
+                self.header = replace(self.header, last_request_id=id_, last_reply=answer)
             case LeaseGuard(path=path, token=token, flush_seq=flush_seq, ender=ender):
                 activation = self.activations[path]
                 # A claim that goes on is not remembered by its token: its next commit is another one. Its flushes are

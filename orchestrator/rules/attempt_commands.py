@@ -56,6 +56,7 @@ def commit_outcome(
         tuple(plan.ops),
         # Values go with the commit that refers to them. A value without a reference would never be found and purged.
         values={**plan.values, **texts.values},
+        drop_values=plan.drop_values,
         state=texts.state,
         # A state that another step has written meanwhile is read again, so that neither undoes the other.
         expect_state=texts.expect_state,

@@ -13,6 +13,9 @@ MAX_SECONDS = 100 * 365 * 24 * 3600.0  # of a sleep, a retry, a timeout, a count
 # bytes of an id, a key or a label as JSON writes it; two of them and some numbers fit into an index of every database
 MAX_NAME = 1_000
 MAX_ID = 250  # characters of an id of a workflow or step, which are ASCII
+# Workflows inside each other. Whoever reads a graph goes down it level by level: this is far from Python's own limit of
+# calls, wherever in a program that happens.
+MAX_NESTING = 100
 MAX_PRIORITY = 255  # of a message, as brokers write it
 
 

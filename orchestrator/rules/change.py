@@ -181,6 +181,7 @@ class ClaimRequest:
     seq: int  # as the message names it; an older number than the activation's is refused
     token: str  # the fencing token of the claim, used once: a repeated request meets its own claim by it
     lease: int = 30_000  # milliseconds
+    runtime: str = ""  # name of the runtime that will do the work; empty: any that may
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,15 @@ _LIMITS = CommitLimits()
 # --- start -----------------------------------------------------------------------------------------------------------
 
 
+def note_abandoned_start(header: RunHeader, request_id: str) -> Change:
+    """Count a process that was lost while it started the run: the run is pending still, and its message has come again.
+
+    Nothing but the count is written. It is refused where anything has happened to the run since it was read.
+    """
+    guard = RequestGuard(request_id, STARTABLE, commits=header.commits)
+    return Change(guard, (UpdateRun({"abandoned_starts": header.abandoned_starts + 1}),))
+
+
 def start(
     graph: Graph,
     header: RunHeader,

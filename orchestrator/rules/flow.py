@@ -34,6 +34,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.graph import Branch, Foreach, Graph, Loop, Nested, Node, Parallel, Path, Sleep, Step, Wait
+from orchestrator.rules.iterations import Release
 from orchestrator.rules.mailbox import make_waiter
 from orchestrator.rules.model import (
     Activation,
@@ -273,11 +274,14 @@ def suspend(claim: ClaimedNode, payload: str, label: str) -> Plan:
 
 
 def bail(claim: ClaimedNode, output: str) -> Plan:
-    """The step ends the whole run as a success with this value."""
+    """The step ends the whole run, as a success with this value, or as failed where the run has failed already."""
     plan = _plan(claim)
     plan.record_result(claim.activation, Done(output))
+    # A failure that nothing tolerates stands when it is committed: the run only waits for what is at work beside it. A
+    # bail that comes after it must not hide it, whichever of the two was faster.
+    plan.ops.append(UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output}, unless="failure"))
     # Closed and settled in this commit: what siblings commit after it is refused.
-    plan.ops.append(UpdateRun({"outcome": StoredStatus.SUCCESS.value, "output": output, "closed": True}))
+    plan.ops.append(UpdateRun({"closed": True}))
     plan.settle_now = True
     return plan
 
@@ -329,19 +333,30 @@ def on_branch_chosen(claim: ClaimedNode, arms: Sequence[int]) -> Plan:
     return plan.end()
 
 
-def on_loop_checked(claim: ClaimedNode, holds: bool) -> Plan:
-    """The condition of a loop is evaluated on the body's output: start another iteration, or end the loop."""
+def goes_on(loop: Loop, holds: bool) -> bool:
+    """Tell whether a loop runs its body again, now that its condition holds or does not hold."""
+    return holds is not loop.until
+
+
+def on_loop_checked(claim: ClaimedNode, holds: bool, release: Release | None = None) -> Plan:
+    """The condition of a loop is evaluated on the body's output: start another iteration, or end the loop.
+
+    `release` says which values of finished iterations go as another one starts; None: the loop keeps them all.
+    """
     plan = _plan(claim)
     node = claim.node
     if not isinstance(node, Loop):
         raise TypeError(f"{claim.activation.path} is not a loop")
-    if holds is node.until:
+    if not goes_on(node, holds):
         return _on_result(plan, claim, _input_of(claim))
     # The new visit makes the activations of the iteration before invisible, so none has to be deleted.
     following = claim.activation.iteration + 1
-    plan.ops.append(
-        UpdateActivation(claim.activation.path, {"status": ActivationStatus.OPEN.value, "iteration": following})
-    )
+    fields: ActivationFields = {"status": ActivationStatus.OPEN.value, "iteration": following}
+    if release is not None:
+        fields["finished"] = release.finished
+        plan.values.update(release.values)
+        plan.drop_values = release.drop_values
+    plan.ops.append(UpdateActivation(claim.activation.path, fields))
     begin_node(plan, node.body_node, (*claim.path, 0), (*visits(claim.activation), following), _input_of(claim))
     return plan.end()
 

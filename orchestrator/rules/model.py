@@ -9,10 +9,12 @@ module must not know how an activation changes: that is `stamps` and `apply`.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from functools import lru_cache
-from typing import Any, Self, TypedDict, Unpack
+from functools import cache, lru_cache
+from operator import attrgetter
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from orchestrator.rules.graph import Path, Route
 from orchestrator.rules.transitions import AWAITING, ENDED, FINAL, LIVE, ActivationStatus, StoredStatus
@@ -22,6 +24,7 @@ __all__ = [
     "ENDED",
     "FINAL",
     "LIVE",
+    "UNSWEPT_RUNTIMES",
     "Activation",
     "ActivationFields",
     "ActivationStatus",
@@ -40,7 +43,13 @@ __all__ = [
     "unpack_route",
     "visits",
     "with_fields",
+    "with_header_fields",
 ]
+
+
+# Runs of these runtimes live in the process of their caller, and no worker needs to know their workflows. A sweep would
+# hand their steps to workers all the same, so their timers are nobody's. Only `restart` takes them over.
+UNSWEPT_RUNTIMES = frozenset({"local"})
 
 
 class Phase(StrEnum):
@@ -107,10 +116,28 @@ def report_counter(path: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class _Layout:
+    """The fields of a class, prepared for reading all of them in few steps."""
+
+    defaults: tuple[tuple[str, Any], ...]
+    places: Mapping[str, int]
+    values: attrgetter[tuple[Any, ...]]
+
+
+@cache
+def _layout(kind: type[Any]) -> _Layout:
+    defaults = tuple((field.name, field.default) for field in fields(kind))
+    names = [name for name, _ in defaults]
+    return _Layout(defaults, {name: place for place, name in enumerate(names)}, attrgetter(*names))
+
+
+@dataclass(frozen=True, slots=True)
 class _Flat:
     def doc(self) -> dict[str, Any]:
         """Return the fields that do not have their default, as a flat dict that JSON can carry."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+        layout = _layout(type(self))  # type: ignore[arg-type]  # mypy takes the hash of the class for that of its objects
+        pairs = zip(layout.defaults, layout.values(self), strict=True)
+        return {name: value for (name, default), value in pairs if value != default}
 
     @classmethod
     def parse(cls, doc: dict[str, Any]) -> Self:
@@ -120,6 +147,9 @@ class _Flat:
         except TypeError:
             known = cls.__dataclass_fields__
             return cls(**{name: value for name, value in doc.items() if name in known})
+
+
+_AFlat = TypeVar("_AFlat", bound=_Flat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +183,7 @@ class Activation(_Flat):
     attempt: int = 0  # retries so far
     abandoned_attempts: int = 0  # attempts in a row whose lease ended without a commit
     iteration: int = 0  # of a loop: runs of its body so far
+    finished: str = ""  # of a loop: ids of the manifests of its newest iterations, oldest first, between blanks
     index: int = -1  # of a foreach item
     pending_children: int = 0  # children of a block that are not finished
     next_item: int = 0  # index of the next item to start
@@ -222,6 +253,7 @@ class RunHeader(_Flat):
     per_step: bool = False  # goes by single steps, each on a resume
     quiet: bool = False  # emits no events of its steps
     auto_restart: bool = True  # abandoned attempts are taken over; else only `restart` does that
+    abandoned_starts: int = 0  # processes that were lost in its start, as far as that is known
     hooks: str = ""  # the hooks of its workflow when it was started, for who ends it without knowing the workflow
     input: str = ""  # id of the input
     output: str = ""  # id of the output
@@ -280,6 +312,7 @@ class ActivationFields(TypedDict, total=False):
     attempt: int
     abandoned_attempts: int
     iteration: int
+    finished: str
     index: int
     pending_children: int
     next_item: int
@@ -333,6 +366,7 @@ class RunHeaderFields(TypedDict, total=False):
     per_step: bool
     quiet: bool
     auto_restart: bool
+    abandoned_starts: int
     hooks: str
     input: str
     output: str
@@ -382,4 +416,20 @@ def belongs(child: Activation, ancestor: Activation) -> bool:
 
 def with_fields(activation: Activation, **values: Unpack[ActivationFields]) -> Activation:
     """Return the activation with other values in some fields."""
-    return replace(activation, **values)
+    return _copy(activation, values)
+
+
+def with_header_fields(header: RunHeader, **values: Unpack[RunHeaderFields]) -> RunHeader:
+    """Return the run header with other values in some fields."""
+    return _copy(header, values)
+
+
+def _copy(of: _AFlat, values: Mapping[str, Any]) -> _AFlat:
+    """Do what `dataclasses.replace` does, in half the time: a sweep copies each header and activation that it moves."""
+    if not values:
+        return of
+    layout = _layout(type(of))  # type: ignore[arg-type]  # as above
+    found = list(layout.values(of))
+    for name, value in values.items():
+        found[layout.places[name]] = value
+    return type(of)(*found)

@@ -92,7 +92,8 @@ class Plan:
     inline: str = ""  # route of the worker's step: a plain step with the same one may be claimed, too
     ops: list[Op] = field(default_factory=list)
     events: list[Doc] = field(default_factory=list)
-    values: dict[str, str] = field(default_factory=dict)  # values that the rules make: references of joins
+    values: dict[str, str] = field(default_factory=dict)  # values that the rules make: references of joins, manifests
+    drop_values: tuple[str, ...] = ()  # ids of values that nothing refers to any more
     settle_now: bool = False  # a step has ended the run: it settles whatever else is live
 
     def start(self, activation: Activation, *, control: bool = False, delay: int = 0) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from orchestrator.rules.change import Dispatch
 
@@ -48,9 +49,14 @@ def make_reply(dispatches: Sequence[Dispatch], claimed: str | None, token: str, 
 
 def parse_reply(text: str | bytes) -> Reply:
     """Read what `Reply.text` or the script has written."""
-    if not text:
+    return read_reply(json.loads(text) if text else None)
+
+
+def read_reply(words: Sequence[Any] | None) -> Reply:
+    """Read a reply whose JSON was read already; None where there is none."""
+    if words is None:
         return Reply()
-    dispatched, claimed, token, *more = json.loads(text)
+    dispatched, claimed, token, *more = words
     settle_count, left_out = more or (None, 0)
     dispatches = tuple(Dispatch(path, seq, route, int(delay)) for path, seq, route, delay in dispatched)
     return Reply(dispatches, claimed, token, settle_count, left_out)

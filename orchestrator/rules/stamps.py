@@ -5,12 +5,12 @@ This module must not know which status follows: it is given an activation that h
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, assert_never
 
 from orchestrator.rules.change import Dispatch, Doc
 from orchestrator.rules.events import make_step_start
-from orchestrator.rules.model import Activation, Phase
+from orchestrator.rules.model import Activation, Phase, with_fields
 from orchestrator.rules.transitions import TABLE, Deadline, DispatchTime, Kind, Number, Row, row_of
 
 # The phases whose first claim is the start of a step. The others belong to blocks and waits, whose events are emitted
@@ -50,7 +50,7 @@ class Stamps:
         # lease. What no message has named gets a number of its own.
         if row.seq is Number.NEW or (row.seq is Number.CLAIMED and not came_from.is_asked_for):
             more["seq"] = number
-        return replace(activation, **more)
+        return with_fields(activation, **more)
 
     def _deadline(self, row: Row, delay: int) -> int:
         match row.deadline:

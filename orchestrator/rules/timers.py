@@ -22,6 +22,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.flow import time_out_wait
 from orchestrator.rules.model import (
+    UNSWEPT_RUNTIMES,
     Activation,
     ActivationFields,
     ActivationStatus,
@@ -32,9 +33,6 @@ from orchestrator.rules.model import (
 from orchestrator.rules.stamps import dispatch_of
 from orchestrator.rules.transitions import TABLE, Deadline
 
-# Runs of these runtimes live in the process of their caller, and no worker needs to know their workflows. A sweep would
-# hand their steps to workers all the same. Only `restart` takes them over.
-UNSWEPT_RUNTIMES = frozenset({"local"})
 # Runs whose timers may mean something. A suspended run may have a wait with a timeout.
 SWEPT = frozenset({StoredStatus.RUNNING.value, StoredStatus.SUSPENDED.value})
 _ANY = frozenset(status.value for status in StoredStatus)  # reports outlast every settling
@@ -58,6 +56,7 @@ class Lane(StrEnum):
 
 _LANES = {Deadline.LEASE: Lane.LEASES, Deadline.REDELIVERY: Lane.OUTBOX}
 LANE_OF = {deadline: _LANES.get(deadline, Lane.MOMENTS) for deadline in Deadline}
+_OFFSETS = {lane: lane.offset for lane in Lane}
 
 
 # --- which activations have one --------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ def lane_of(activation: Activation) -> Lane:
 
 def place_of(activation: Activation) -> int:
     """Return the place of an activation's timer in a store's index."""
-    return lane_of(activation).offset + activation.deadline
+    return _OFFSETS[lane_of(activation)] + activation.deadline
 
 
 def is_due(activation: Activation, now: int) -> bool:
@@ -194,6 +193,20 @@ def find_left_out(answer: Committed, activations: Iterable[Activation], now: int
 
 
 @dataclass(frozen=True, slots=True)
+class QueueState:
+    """The queue that the message of an activation goes to, as far as it is known."""
+
+    # at most a few messages wait in it
+    is_short: bool = True
+    # The latest moment of which it was seen that all that waited then has been taken out since, as ms ago. None where
+    # that was not seen of any.
+    worked_off: int | None = None
+
+
+SHORT, LONG = QueueState(), QueueState(is_short=False)
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineAction:
     """A guarded change, and the dispatches that are published again after it, beside those of its commit."""
 
@@ -202,7 +215,7 @@ class DeadlineAction:
 
 
 def on_deadline(
-    header: RunHeader, activation: Activation, redelivery_delay: int, *, short: bool = True
+    header: RunHeader, activation: Activation, redelivery_delay: int, *, queue: QueueState = SHORT
 ) -> DeadlineAction | None:
     """Decide what follows now that the deadline of an activation has come; None where nothing does.
 
@@ -210,8 +223,8 @@ def on_deadline(
     sweep that stalls and a sweep that dies are all harmless. What cannot be published does not stay at the head of the
     timers, where everything behind it would starve.
 
-    `short` says that the activation's queue has been seen short since its message was sent. Only then is the message
-    sent again, under the same seq. Otherwise a backlog would add to itself and never end.
+    `queue` is the queue of a queued activation's message. Where the message may still wait in it, no other is sent:
+    a backlog would add to itself and never end. Otherwise it is sent again, under the same seq.
     """
     if not is_timer_live(header, activation):
         return None
@@ -221,7 +234,7 @@ def on_deadline(
         case ActivationStatus.QUEUED:
             # Its message may be lost, or far back in a long queue. The number stays: a copy is harmless, while a new
             # number would make the message at the head of the queue stale.
-            if not short and activation.sends:
+            if _may_be_waiting(activation, redelivery_delay, queue):
                 return DeadlineAction(
                     _upkeep_change(activation, (_look_later(activation, redelivery_delay),), redelivery_delay)
                 )
@@ -257,10 +270,35 @@ def on_deadline(
             return None
 
 
+def _may_be_waiting(activation: Activation, redelivery_delay: int, queue: QueueState) -> bool:
+    """Tell whether the last message of a queued activation may be one of those in its queue.
+
+    A queue that is always long would hide a lost message for ever. But what it holds is younger than the moment up to
+    which it was worked off, and a message that is older than that moment is either taken or lost. Queues with
+    priorities keep another order: there a message too many may be sent, and the pause before the next one is longer.
+    """
+    if queue.is_short or not activation.sends:
+        return False
+    return queue.worked_off is None or _age_of_message(activation, redelivery_delay) <= queue.worked_off
+
+
+def _age_of_message(activation: Activation, redelivery_delay: int) -> int:
+    """The ms since the last message of a queued activation was sent, at least: all the pauses that are over since."""
+    # In a sum, 1 + 2 + 4 + … is one less than the next of them.
+    doublings, others = min(activation.looks, _MOST_DOUBLINGS), max(0, activation.looks - _MOST_DOUBLINGS)
+    looks = (redelivery_delay << doublings) - redelivery_delay + others * (redelivery_delay << _MOST_DOUBLINGS)
+    return _pause_after(activation.sends, redelivery_delay) + looks
+
+
+def _pause_after(sends: int, redelivery_delay: int) -> int:
+    """The ms until the next look after so many messages. They double each time, because a copy costs a claim."""
+    return max(redelivery_delay, min(_SLOWEST, redelivery_delay << min(sends - 1, 30)))
+
+
 def _send_again(activation: Activation, redelivery_delay: int) -> UpdateActivation:
-    """Count one more message. The pause until the next doubles each time, because a copy costs a claim."""
+    """Count one more message."""
     sends = max(0, activation.sends) + 1
-    delay = max(redelivery_delay, min(_SLOWEST, redelivery_delay << min(sends - 1, 30)))
+    delay = _pause_after(sends, redelivery_delay)
     return UpdateActivation(activation.path, {"sends": sends, "looks": 0}, delay=delay)
 
 

@@ -21,6 +21,11 @@ def make_error_id(lease_token: str) -> str:
     return f"{lease_token}!"  # beside the outcome's, for an attempt may have made that before it failed
 
 
+def make_manifest_id(lease_token: str) -> str:
+    """The id of the list of what an iteration has made, written by the claim that evaluates the loop's condition."""
+    return f"{lease_token}m"  # beside the outcome's: the condition makes none where the loop goes on
+
+
 # --- a caller's values, by a token that the request has drawn for the value ------------------------------------------
 
 
@@ -51,6 +56,11 @@ def make_items_prefix(path: str, visit: str, generation: int) -> str:
 def make_item_id(prefix: str, index: int) -> str:
     """The id of an item's input. The Redis scripts make it by the same rule, for the index is known at the commit."""
     return f"{prefix}.{index}"  # the generation before it has no dot
+
+
+def is_item_of(id_: str, path: str) -> bool:
+    """Tell whether this is the id of an item's input, of the foreach at this path: in any visit and generation."""
+    return id_.startswith(f"{path}@")  # no token is a path
 
 
 # --- the values of a time travel, by the one token that it has drawn --------------------------------------------------

@@ -9,11 +9,13 @@ from typing import Any
 
 from orchestrator.errors import ValueNotReadable
 from orchestrator.ports import UNREADABLE, DueTimer, RunQuery
+from orchestrator.rules.change import Change, RequestGuard
 from orchestrator.rules.model import Activation, RunHeader
 from orchestrator.rules.timers import is_timer_live, place_of
 
 SLACK = 50  # events by which a log may exceed its limit: it is cut now and then, not at each commit
 
+_compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -32,6 +34,13 @@ def matches(header: RunHeader, query: RunQuery) -> bool:
         and query.resource_id in (None, header.resource_id)
         and (header.is_awaiting or not query.awaiting)
     )
+
+
+def is_upkeep(change: Change) -> bool:
+    """Tell whether a change is the scheduler's: it moves activations, and neither brings values nor is remembered."""
+    guard = change.guard
+    brings = change.values or change.state or change.context or change.mailbox or change.settle_token
+    return isinstance(guard, RequestGuard) and not (guard.id or brings or change.max_events or change.max_event_age)
 
 
 def read_header(run_id: str, read: Callable[[], RunHeader]) -> RunHeader:
@@ -57,7 +66,7 @@ def compact_json(value: Any) -> str:
 
     Escapes would make text in other scripts than Latin three times as long.
     """
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = _compact(value)
     try:
         if not text.isascii():
             text.encode()

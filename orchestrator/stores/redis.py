@@ -19,7 +19,7 @@ from orchestrator.rules.change import Change, Claimed, ClaimRequest, Committed, 
 from orchestrator.rules.model import AWAITING, Activation, RunHeader, parse_path
 from orchestrator.rules.timers import SweepGrant
 from orchestrator.stores import redis_wire as wire
-from orchestrator.stores.common import list_header, matches, read_header
+from orchestrator.stores.common import is_upkeep, list_header, matches, read_header
 from orchestrator.stores.redis_connections import Call, RedisConnections
 from orchestrator.stores.redis_keys import Layout, awaiting_ranges, index_prefix, mail_range
 from orchestrator.stores.redis_streams import StreamWatch
@@ -27,6 +27,7 @@ from orchestrator.stores.redis_timers import TimerIndex
 
 _REMEMBER_SWEEPS = 7 * 24 * 3600 * 1000  # ms; after a longer gap, there was never a sweep
 _PAGE = 500  # values or headers in one command: a long one would hold up the whole server
+_BATCH = 25  # changes that one script commits, for the same reason
 
 _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
@@ -73,7 +74,7 @@ class RedisStore:
         return wire.header_of(text)
 
     def claim(self, ask: ClaimRequest) -> Claimed | Refused:
-        words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease)
+        words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease, ask.runtime)
         return wire.claimed_of(self._connections.script("claim", self._keys.run(ask.run_id).claim, words))
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
@@ -81,11 +82,26 @@ class RedisStore:
         return wire.committed_of(self._connections.script("commit", self._keys.run(run_id).commit, words))
 
     def commit_many(self, changes: Sequence[tuple[str, Change]]) -> list[Committed | Refused]:
-        calls = [
-            ("commit.lua", self._keys.run(run_id).commit, (run_id, *wire.change_words(change)))
-            for run_id, change in changes
-        ]
-        return [wire.committed_of(reply) for reply in self._connections.calls(calls)]
+        of_shards: dict[int, list[int]] = {}
+        for place, (run_id, change) in enumerate(changes):
+            if is_upkeep(change):
+                of_shards.setdefault(self._keys.shard(run_id), []).append(place)
+        parts = [places[at : at + _BATCH] for places in of_shards.values() for at in range(0, len(places), _BATCH)]
+        texts = self._connections.calls([self._commits([changes[place] for place in places]) for places in parts])
+        answers = {
+            place: answer
+            for places, text in zip(parts, texts, strict=True)
+            for place, answer in zip(places, wire.many_committed_of(text), strict=True)
+        }
+        return [answers.get(place) or self.commit(*change) for place, change in enumerate(changes)]
+
+    def _commits(self, changes: Sequence[tuple[str, Change]]) -> Call:
+        keys, words = list[str](), list[str]()
+        for run_id, change in changes:
+            mine = (run_id, *wire.change_words(change))
+            keys += self._keys.run(run_id).commit
+            words += (str(len(mine)), *mine)
+        return "commit_many.lua", keys, words
 
     def header(self, run_id: str) -> RunHeader | None:
         text = self._connections.call("GET", self._keys.run(run_id).header)

@@ -276,6 +276,11 @@ def _to_primary(kind: type[Any]) -> type[Any]:
             self._look_at = 0.0  # the next server is another one, perhaps
             super().disconnect(*args)
 
+        def pack_commands(self, commands: Any) -> list[bytes]:
+            # As one piece. The client sends pieces of 6 kB, and after each of them it waits for the interpreter's lock:
+            # a thread that is busy meanwhile, as the scheduler's that publishes, would have the server wait as well.
+            return [b"".join(super().pack_commands(commands))]
+
         def check_health(self) -> None:
             super().check_health()
             if monotonic() < self._look_at:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from binascii import crc32
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from orchestrator.ports import RunQuery
 
@@ -52,6 +53,26 @@ class RunKeys:
         )
 
 
+# A sweep needs the keys of a run to read a timer, and again to commit what follows.
+@lru_cache(maxsize=1_000)
+def _run_keys(tag: str, run_id: str) -> RunKeys:
+    return RunKeys(
+        header=f"{tag}:header:{run_id}",
+        activations=f"{tag}:activations:{run_id}",
+        values=f"{tag}:values:{run_id}",
+        state=f"{tag}:state:{run_id}",
+        context=f"{tag}:context:{run_id}",
+        events=f"{tag}:events:{run_id}",
+        timers=f"{tag}:timers",
+        awaiting=f"{tag}:awaiting:{run_id}",
+        mailboxes=f"{tag}:mail:{run_id}",
+        settled=f"{tag}:settled:{run_id}",
+        index=f"{tag}:index",
+        requests=f"{tag}:requests:{run_id}",
+        request_moments=f"{tag}:request-moments:{run_id}",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """All key names below one prefix."""
@@ -69,22 +90,7 @@ class Layout:
 
     def run(self, run_id: str) -> RunKeys:
         """Return the keys of a run."""
-        tag = self.tag(self.shard(run_id))
-        return RunKeys(
-            header=f"{tag}:header:{run_id}",
-            activations=f"{tag}:activations:{run_id}",
-            values=f"{tag}:values:{run_id}",
-            state=f"{tag}:state:{run_id}",
-            context=f"{tag}:context:{run_id}",
-            events=f"{tag}:events:{run_id}",
-            timers=f"{tag}:timers",
-            awaiting=f"{tag}:awaiting:{run_id}",
-            mailboxes=f"{tag}:mail:{run_id}",
-            settled=f"{tag}:settled:{run_id}",
-            index=f"{tag}:index",
-            requests=f"{tag}:requests:{run_id}",
-            request_moments=f"{tag}:request-moments:{run_id}",
-        )
+        return _run_keys(self.tag(self.shard(run_id)), run_id)
 
     def timers(self, shard: int) -> str:
         """Return the timers of a shard: one sorted set of members by their deadlines."""

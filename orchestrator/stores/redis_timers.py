@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from orchestrator.ports import DueTimer
@@ -17,6 +18,11 @@ from orchestrator.stores.redis_keys import SEPARATOR, Layout, parse_timer
 logger = logging.getLogger("orchestrator")
 
 _PAGE = 500  # timers in one command: a long one would hold up the whole server
+_READ = 50  # timers that one script reads, for the same reason
+_SPARE = 8  # timers that are asked of a shard beyond twice its share of a page
+
+_Place = tuple[str, str, str]  # a timer's member, its run and its path
+_Pages = dict[int, Sequence[Sequence[bytes]]]  # by shard, then by lane
 
 
 class TimerIndex:
@@ -37,14 +43,27 @@ class TimerIndex:
 
     def _members(self, namespace: str, limit: int, newest: bool) -> list[list[tuple[bytes, int]]]:
         """Return the members of each lane, each with its shard."""
-        words = (namespace, limit, int(newest), *(lane.offset for lane in Lane))
-        shards = range(self._keys.shards)
-        pages = self._connections.calls([("due_timers.lua", (self._keys.timers(shard),), words) for shard in shards])
-        return [_merge(of_lane, limit, newest) for of_lane in zip(*pages, strict=True)]
+        # Runs are spread evenly. Were each shard asked for a whole page, nearly all of the answer would be thrown away;
+        # so it is asked for more than its share, and once more where the page takes all that it has given.
+        count = min(limit, 2 * limit // self._keys.shards + _SPARE)
+        pages = self._pages(range(self._keys.shards), namespace, count, newest)
+        lanes = _lanes(pages, limit, newest)
+        short = {
+            shard for lane in lanes for shard, taken in Counter(shard for _, shard in lane).items() if taken >= count
+        }
+        if not short or count == limit:
+            return lanes
+        return _lanes(pages | self._pages(short, namespace, limit, newest), limit, newest)
 
-    def _places(self, namespace: str, members: Sequence[tuple[bytes, int]]) -> list[tuple[str, str, str]]:
+    def _pages(self, shards: Iterable[int], namespace: str, limit: int, newest: bool) -> _Pages:
+        """Return the timers of these shards, of each lane members and places by turns."""
+        words = (namespace, limit, int(newest), *(lane.offset for lane in Lane))
+        calls = {shard: ("due_timers.lua", (self._keys.timers(shard),), words) for shard in shards}
+        return dict(zip(calls, self._connections.calls(list(calls.values())), strict=True))
+
+    def _places(self, namespace: str, members: Sequence[tuple[bytes, int]]) -> list[_Place]:
         """Read members: the text, and the names of run and path."""
-        places: list[tuple[str, str, str]] = []
+        places: list[_Place] = []
         for member, shard in members:
             text = member.decode(errors="replace")
             run_id, path = parse_timer(text, namespace)
@@ -54,10 +73,6 @@ class TimerIndex:
                 logger.error("a timer that names no run is dropped: %r", member)
                 self._connections.call("ZREM", self._keys.timers(shard), member)
         return places
-
-    def _read_timer(self, member: str, run_id: str, path: str, wanted: str = "due") -> Call:
-        keys = self._keys.run(run_id)
-        return "read_timer.lua", (keys.header, keys.activations, keys.timers), (member, path, wanted)
 
     def stranded(self, namespace: str, ahead: int, limit: int) -> list[DueTimer]:
         """Return the claims that `Timers.find_stranded` is about."""
@@ -79,13 +94,29 @@ class TimerIndex:
             if size < _PAGE:
                 return
 
-    def _read(self, places: Sequence[tuple[str, str, str]], wanted: str) -> list[DueTimer]:
-        pairs = self._connections.calls([self._read_timer(*place, wanted) for place in places])
+    def _read(self, places: Sequence[_Place], wanted: str) -> list[DueTimer]:
+        """Read those timers that are wanted, in no order."""
+        of_shards: dict[int, list[_Place]] = {}
+        for place in places:
+            of_shards.setdefault(self._keys.shard(place[1]), []).append(place)
+        parts = [
+            (shard, mine[at : at + _READ]) for shard, mine in of_shards.items() for at in range(0, len(mine), _READ)
+        ]
+        answers = self._connections.calls([self._reading(shard, part, wanted) for shard, part in parts])
         return [
             read_due(run_id, path, lambda path=path, pair=pair: wire.due_of(path, pair))  # type: ignore[misc]
-            for (_, run_id, path), pair in zip(places, pairs, strict=True)
+            for (_, part), pairs in zip(parts, answers, strict=True)
+            for (_, run_id, path), pair in zip(part, pairs, strict=True)
             if pair
         ]
+
+    def _reading(self, shard: int, places: Sequence[_Place], wanted: str) -> Call:
+        keys, words = [self._keys.timers(shard)], [wanted]
+        for member, run_id, path in places:
+            run = self._keys.run(run_id)
+            keys += (run.header, run.activations)
+            words += (member, path)
+        return "read_timers.lua", keys, words
 
     def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
         """Look at a timer again later, if it is still due."""
@@ -93,9 +124,16 @@ class TimerIndex:
         self._connections.script("aside", (self._keys.run(run_id).timers,), (member, delay, LANE))
 
 
-def _merge(pages: Sequence[Sequence[bytes]], limit: int, newest: bool) -> list[tuple[bytes, int]]:
+def _lanes(pages: _Pages, limit: int, newest: bool) -> list[list[tuple[bytes, int]]]:
+    """Return the first members of each lane, each with its shard."""
+    return [
+        _merge(dict(zip(pages, of_lane, strict=True)), limit, newest) for of_lane in zip(*pages.values(), strict=True)
+    ]
+
+
+def _merge(pages: Mapping[int, Sequence[bytes]], limit: int, newest: bool) -> list[tuple[bytes, int]]:
     entries = (
         [(int(moment), member, shard) for member, moment in zip(page[::2], page[1::2], strict=True)]
-        for shard, page in enumerate(pages)
+        for shard, page in pages.items()
     )
     return [found[1:] for found in islice(heapq.merge(*entries, reverse=newest), limit)]

@@ -34,10 +34,10 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType, make_events_trimmed
 from orchestrator.rules.mailbox import MAILBOX_CHANGED, MAILBOX_FULL, WAITER
-from orchestrator.rules.model import Activation, Report, RunHeader, report_counter, report_path
-from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, UNDONE, parse_reply
+from orchestrator.rules.model import UNSWEPT_RUNTIMES, Activation, Report, RunHeader, report_counter, report_path
+from orchestrator.rules.replies import REMEMBERED, REQUEST_MEMORY, UNDONE, Reply, parse_reply, read_reply
 from orchestrator.rules.stamps import STARTING
-from orchestrator.rules.timers import LANE_OF, SWEPT, UNSWEPT_RUNTIMES
+from orchestrator.rules.timers import LANE_OF, SWEPT
 from orchestrator.rules.transitions import tables
 
 
@@ -53,10 +53,11 @@ class Script:
 _PARTS = {
     "acquire_sweep": ("rules", "acquire_sweep"),
     "claim": ("rules", "run", "claim"),
-    "commit": ("rules", "run", "commit"),
+    "commit": ("rules", "run", "change", "commit"),
+    "commit_many": ("rules", "run", "change", "commit_many"),
     "create": ("rules", "create"),
     "delete": ("rules", "delete"),
-    "read_timer": ("rules", "read_timer"),
+    "read_timers": ("rules", "read_timers"),
     "renew": ("rules", "renew"),
 }
 
@@ -251,10 +252,23 @@ def committed_of(reply: Sequence[Any]) -> Committed | Refused:
     if reply[0]:
         return _refused(reply)
     header = header_of(reply[1])
-    kept = parse_reply(reply[2])
-    shown = header if kept.settle_count is None else replace(header, settle_count=kept.settle_count)
-    claimed = _package(header, reply[3:]) if len(reply) > 3 else None
-    return Committed(shown, kept.dispatches, claimed, kept.left_out)
+    return _committed(header, parse_reply(reply[2]), _package(header, reply[3:]) if len(reply) > 3 else None)
+
+
+def many_committed_of(text: bytes) -> list[Committed | Refused]:
+    """Read the answer of the script that commits many changes."""
+    return [
+        Refused(reason, RunHeader.parse(doc) if doc else None)
+        if reason
+        else _committed(RunHeader.parse(doc), read_reply(reply), None)
+        for reason, doc, reply in from_json(text)
+    ]
+
+
+def _committed(header: RunHeader, kept: Reply, claimed: Claimed | None) -> Committed:
+    if kept.settle_count is not None and kept.settle_count != header.settle_count:
+        header = replace(header, settle_count=kept.settle_count)
+    return Committed(header, kept.dispatches, claimed, kept.left_out)
 
 
 def _package(header: RunHeader, parts: Sequence[Any]) -> Claimed:

@@ -275,7 +275,7 @@ def row(step: str, depth: int, status: str = "running", **more: Any) -> Row:
     about: dict[str, Any] = {"is_item": False, "done": 0, "total": 0, **more}
     started = datetime(2026, 1, 1, tzinfo=UTC)
     told: dict[str, Any] = {"status": status, "started_at": started, "seconds": 1.0, "attempt": 1, "error": None}
-    return Row(step, step, step, depth, note="", **told, **about)
+    return Row(step, step, step, depth, note="", message=None, **told, **about)
 
 
 def test_the_tree_has_the_shape_of_the_run() -> None:

@@ -182,6 +182,21 @@ def test_a_run_that_is_not_waited_for_is_followed_later(call: Call) -> None:
     assert started["status"] in ("running", "success")
 
 
+def test_a_step_that_nobody_takes_is_shown_with_its_queue(call: Call) -> None:
+    """Where its message waits, and since when: of a queue without a worker nothing else tells."""
+    env = {"SHOP_QUEUE": "nobody-listens"}
+    order = '{"sku": "a", "qty": 1}'
+    assert call("start", "cli-quick", order, "--run-id", "stuck", "--no-wait", **env).returncode == exits.OK
+    row = next(line for line in call("show", "stuck", **env).stdout.splitlines() if line.startswith("reserve"))
+    assert "queued" in row
+    assert "in queue nobody-listens since 20" in row
+    [waiting] = data(call("show", "stuck", "--json", **env))["queued"]
+    assert (waiting["step"], waiting["queue"], waiting["sends"]) == ("reserve", "nobody-listens", 1)
+    assert waiting["since"] > 0
+    assert call("cancel", "stuck", **env).returncode == exits.OK
+    assert "in queue" not in call("show", "stuck", **env).stdout
+
+
 @pytest.mark.usefixtures("worker")
 def test_what_waits_on_workers_is_shown_and_goes_on_by_an_event(call: Call) -> None:
     """From another process: `waiting` tells the event and the moment, `send-event` sends it."""

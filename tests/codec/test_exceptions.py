@@ -8,6 +8,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures.process import _RemoteTraceback
 from datetime import datetime
 from decimal import Decimal
@@ -20,6 +21,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from orchestrator import errors
 from orchestrator.codec import decode, encode, error_to_dict
+from orchestrator.codec.exceptions import MAX_TYPE_NAME
 from orchestrator.errors import GraphInvalid, InputInvalid, Issue, RemoteError, ResumeAmbiguous, TripWire
 
 
@@ -461,7 +463,7 @@ def test_what_is_no_exception_comes_back_as_a_stand_in(error: BaseException) -> 
     back = travel(error)
     assert type(back) is RemoteError
     assert back.name.endswith(type(error).__name__)
-    assert str(back) == str(error)
+    assert str(back) in (type(error).__name__, f"{type(error).__name__}: {error}")
 
 
 def test_a_validation_error_comes_back_with_its_issues_and_without_the_input() -> None:
@@ -563,3 +565,27 @@ def test_a_group_is_shown_with_its_parts() -> None:
 
 def test_a_long_chain_is_shown_cut() -> None:
     assert json.dumps(error_to_dict(chain(500))).count('"cause"') < 30
+
+
+@pytest.mark.parametrize(
+    "error, text",
+    [(SystemExit(3), "SystemExit: 3"), (SystemExit(), "SystemExit"), (KeyboardInterrupt("k"), "KeyboardInterrupt: k")],
+)
+def test_an_exit_says_that_it_is_one(error: BaseException, text: str) -> None:
+    """Its own text is the bare code, and its class does not come back."""
+    back = travel(error)
+    assert str(back) == back.message == text
+    assert travel(back).message == text  # not once more for each journey
+
+
+def test_the_name_of_a_type_has_a_bound() -> None:
+    """For the store, and for the search of the class, which takes the square of the length."""
+    named = type("Long" * 10_000, (Exception,), {})
+    back = travel(named("why"))
+    assert isinstance(back, RemoteError)
+    assert (len(back.name), str(back)) == (MAX_TYPE_NAME, "why")
+    assert len(travel(RemoteError("why", name="a." * 10_000)).name) == MAX_TYPE_NAME
+    stored = encode(ValueError("why")).replace('"ValueError"', json.dumps("a." * 50_000))
+    began = time.perf_counter()
+    assert str(decode(stored)) == "why"
+    assert time.perf_counter() - began < 0.2

@@ -16,7 +16,9 @@ from orchestrator.codec import Packing, decode, encode, encode_packed, unpack
 from orchestrator.codec import packing as module
 from orchestrator.codec.packing import MAX_UNPACKED, ZLIB, ZSTD
 from orchestrator.engine.settings import Settings
-from orchestrator.errors import ValueNotReadable
+from orchestrator.errors import CompressionUnavailable, ValueNotReadable
+from orchestrator.stores.memory import MemoryStore
+from orchestrator.testing import VirtualClock
 
 texts = st.text() | st.text(st.sampled_from("ab\ud800\udc00ж\0~")) | st.text("ab").map(lambda text: text * 100)
 methods = st.sampled_from([ZLIB, ZSTD])
@@ -86,6 +88,61 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         Settings(compression=ZSTD)
     with pytest.raises(ValueNotReadable, match=r"celery-orchestrator\[zstd\]"):
         decode(stored)
+
+
+@step
+def look_back(data: Any, ctx: Context) -> int:
+    """Reads what its claim does not bring."""
+    return len(ctx.result("first"))
+
+
+first = step(lambda data: data, id="first")
+looking = Workflow("looking").then(first).then(step(lambda data: 1, id="one")).then(look_back).commit()
+reading = Workflow("reading").then(first).then(step(len, id="measure")).commit()
+
+
+@pytest.mark.parametrize("flow", [reading, looking], ids=["input", "on demand"])
+def test_a_worker_without_the_package_parks_the_step(
+    flow: Workflow, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another one has it: a failure would be for good, and for nothing."""
+    last, held, store = f"{len(flow.compiled.flow) - 1}", list[Any](), MemoryStore(VirtualClock())
+    settings: dict[str, Any] = {"store": store, "workflows": [flow], "local_threads": 0}
+    with Orchestrator(**settings, compression=ZSTD, compress_above_bytes=1) as mine, Orchestrator(**settings) as other:
+        runtime, publish = mine.client.runtime, mine.client.runtime.publish
+
+        def hold_last(header: Any, dispatches: Any, **options: Any) -> None:
+            held.extend(each for each in dispatches if each.path == last)
+            publish(header, [each for each in dispatches if each.path != last], **options)
+
+        monkeypatch.setattr(runtime, "publish", hold_last)
+        run = mine.create_run(flow).submit("a" * 5_000)
+        monkeypatch.setattr(other.client.runtime, "is_shared", True)  # as on workers
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, "zstandard", None)
+            assert other.executor.execute(run.run_id, last, held[0].seq) is None
+        (parked,) = store.load(run.run_id, [last])
+        assert (parked.status, parked.attempt, parked.abandoned_attempts) == ("retrying", 0, 0), caplog.text
+        assert "celery-orchestrator[zstd]" in parked.parked
+        assert f"run {run.run_id} of {flow.id} is parked" in caplog.text
+        monkeypatch.setattr(runtime, "publish", publish)
+        store.clock.sleep(60)
+        assert mine.executor.execute(run.run_id, last, parked.seq) is not None
+        assert run.result(timeout=10).result == 5_000
+
+
+def test_a_process_that_is_alone_and_lacks_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would come: the caller gets the error, and a process that has the package restarts the run."""
+    with Orchestrator(workflows=[reading], compression=ZSTD, compress_above_bytes=1, local_threads=0) as orchestrator:
+        run = orchestrator.create_run(reading)
+        with monkeypatch.context() as without:
+            without.setattr(orchestrator.client.runtime, "drive_in_background", lambda run_id: None)
+            run.submit("a" * 5_000)
+            without.setitem(sys.modules, "zstandard", None)
+            with pytest.raises(CompressionUnavailable, match=r"celery-orchestrator\[zstd\]"):
+                run.result(timeout=10)
+        assert run.status == "running"
+        assert run.restart().result == 5_000
 
 
 @step

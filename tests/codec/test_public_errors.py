@@ -59,6 +59,7 @@ DERIVED = {
     "PayloadTooLarge": "PAYLOAD_TOO_LARGE",
     "ValueNotSerializable": "VALUE_NOT_SERIALIZABLE",
     "ValueNotReadable": "VALUE_NOT_READABLE",
+    "CompressionUnavailable": "COMPRESSION_UNAVAILABLE",
 }
 
 

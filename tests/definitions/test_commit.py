@@ -24,6 +24,7 @@ from orchestrator import (
     step,
     template,
 )
+from orchestrator.rules.bounds import MAX_NESTING
 from tests.definitions.models import Order, always, charge, never, notify, pack, reserve
 
 
@@ -139,6 +140,34 @@ def test_a_workflow_nested_in_itself_is_refused() -> None:
     first = Workflow("first").then(reserve).commit()
     second = Workflow("second").then(first).commit()
     assert problems(first.then(second)) == ["the workflow 'first' is nested in itself: first in second in first"]
+
+
+def nest(workflow: Workflow, levels: int) -> Workflow:
+    """Put a committed workflow into as many others, one inside the next."""
+    for level in range(levels):
+        workflow = Workflow(f"w{level}").then(workflow).commit()
+    return workflow
+
+
+def test_workflows_may_stand_inside_each_other_up_to_a_limit() -> None:
+    """Far more than anybody writes; what a limit of Python's would say names nothing."""
+    deepest = nest(Workflow("innermost").then(reserve).commit(), MAX_NESTING - 1)
+    assert len(list(deepest.compiled.walk())) == MAX_NESTING
+    assert deepest.mermaid()
+    assert deepest.graph()
+    [problem] = problems(Workflow("one").then(deepest))
+    assert problem.startswith(
+        f"the nested workflow 'w{MAX_NESTING - 2}' makes more than {MAX_NESTING} workflows inside"
+    )
+
+
+def test_a_circle_further_down_is_no_endless_search() -> None:
+    """It is the mistake of another workflow, whose commit names it."""
+    first = Workflow("first").then(reserve).commit()
+    second = Workflow("second").then(first).commit()
+    first.then(second)
+    [problem] = problems(Workflow("outer").then(second))
+    assert "nested in itself" in problem
 
 
 def test_a_nested_workflow_that_was_changed_must_be_committed_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -21,7 +22,18 @@ from orchestrator.definitions.bodies import (
 )
 from orchestrator.rules import graph
 from orchestrator.rules.graph import Retry, Route
-from tests.definitions.models import Approval, Order, Receipt, Reservation, always, charge, notify, pack, reserve
+from tests.definitions.models import (
+    Approval,
+    Order,
+    Receipt,
+    Reservation,
+    always,
+    charge,
+    never,
+    notify,
+    pack,
+    reserve,
+)
 
 
 def flow(workflow: Workflow) -> tuple[Any, ...]:
@@ -250,6 +262,34 @@ def test_a_mapping_in_a_nested_workflow_knows_its_own_input() -> None:
     inner = Workflow("inner").map({"sku": from_input("sku")}).commit()
     [nested] = flow(Workflow("w", input=Order).then(inner))
     assert shape_made(nested) == DictOf({"sku": Typed(str)})
+
+
+def test_loops_around_loops_are_compiled_in_no_time() -> None:
+    """Where a loop's body gets something else from the second time on, it is compiled twice; those inside are not."""
+
+    def count(number: int) -> str:
+        return str(number)
+
+    workflow = Workflow("w0", input=int).then(step(count)).commit()
+    began = time.perf_counter()
+    for level in range(1, 40):
+        workflow = Workflow(f"w{level}", input=int).do_while(workflow, never).commit()
+    assert time.perf_counter() - began < 5
+    [loop] = workflow.compiled.flow
+    assert shape_made(loop) == Typed(str)
+
+
+def test_both_times_the_body_of_a_loop_is_compiled_for_the_same_queue() -> None:
+    """Whether the types of a loop differ says nothing of the workers that take it."""
+    routes = []
+    for made in (int, str):
+        body = Workflow("body").map(always).then(step(always, id="s", queue="behind", output=made)).commit()
+        outer = Workflow("w", input=int).then(step(always, id="f", queue="before", output=int)).do_while(body, never)
+        loop = outer.commit().compiled.flow[-1]
+        assert isinstance(loop, graph.Loop)
+        assert isinstance(loop.body_node, graph.Nested)
+        routes.append(loop.body_node.flow[0].route.queue)
+    assert routes == ["before", "before"]
 
 
 # The fingerprint

@@ -158,7 +158,8 @@ def test_an_attempt_that_is_followed_by_another_is_logged(caplog: pytest.LogCapt
     with Orchestrator(workflows=[flow]) as orchestrator, caplog.at_level(logging.INFO):
         run = orchestrator.create_run(flow)
         assert run.start(1).status == "success"
-    [record] = caplog.records
+    [record, settled] = caplog.records
+    assert settled.getMessage() == f"run {run.run_id} of paying is success"
     assert record.getMessage() == (
         f"attempt 1 of step charge of run {run.run_id} (paying) failed, the next follows in 0.0 s: "
         "ConnectionError('bank away')"

@@ -222,3 +222,32 @@ def test_what_sqlite_has_acknowledged_outlives_the_process(tmp_path: Path) -> No
     flow = Workflow("asked").then(step(lambda data, ctx: ctx.resume_data, id="ask")).commit()
     with Orchestrator(store=url, workflows=[flow]) as orchestrator:
         assert orchestrator.get_run("r").resume("yes").result == "yes"
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_a_bail_does_not_hide_a_failure_that_came_first(tolerant: bool) -> None:
+    """The run only waits for what is beside the failed step; where failures are tolerated nothing has failed."""
+    failed = threading.Event()
+
+    def break_down(data: Any) -> None:
+        raise ValueError("no stock")
+
+    def leave(data: Any, ctx: Context[Any]) -> None:
+        assert failed.wait(PATIENCE)
+        ctx.bail("early")
+
+    flow = Workflow("leaving").parallel(step(break_down), step(leave), allow_failure=tolerant).commit()
+    with Orchestrator(workflows=[flow]) as orchestrator:
+        run = orchestrator.create_run(flow)
+        run.submit()
+        while all(one.status != "failed" for one in orchestrator.store.load(run.run_id)):
+            time.sleep(0.01)
+        failed.set()
+        result = run.result(PATIENCE)
+        if tolerant:
+            assert (result.status, result.result, result.error) == ("success", "early", None)
+        else:
+            assert (result.status, result.result, str(result.error)) == ("failed", None, "no stock")
+            with pytest.raises(ValueError, match="no stock"):
+                run.get()
+        assert {name: one.status for name, one in result.steps.items()} == {"break_down": "failed", "leave": "success"}

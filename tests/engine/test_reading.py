@@ -265,3 +265,24 @@ def test_an_approval_beside_something_that_runs_is_in_the_inbox() -> None:
         run.submit_resume("yes")
         assert orchestrator.runs.list(awaiting=True).total == 0
         run.cancel()
+
+
+# --- what an earlier iteration has left ------------------------------------------------------------------------------
+
+
+def test_a_nested_workflow_that_the_iteration_has_not_come_to_has_nothing_inside(orchestrator: Orchestrator) -> None:
+    """Its steps are those of an earlier iteration, like itself: neither readers nor time travel find any of them."""
+    deep = Workflow("deep").then(a_step("left", lambda given, ctx: given)).commit()
+    once = Workflow("once").then(suspends("ask")).then(deep).commit()
+
+    run, _ = ran(orchestrator, Workflow("again").do_until(once, lambda given: given == "enough"))
+    run.resume("more")
+
+    assert sorted(orchestrator.runs.get(run.run_id, nested=True).steps) == ["once", "once.ask"]
+    assert run.resume("enough").status == "success"
+    assert sorted(orchestrator.runs.get(run.run_id, nested=True).steps) == [
+        "once",
+        "once.ask",
+        "once.deep",
+        "once.deep.left",
+    ]

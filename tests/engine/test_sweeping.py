@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -11,11 +12,12 @@ import pytest
 
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.sweep import BATCH
+from orchestrator.engine.sweep import BATCH, LOT
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.ports import DueTimer, Runtime, Store
 from orchestrator.rules.change import CreateActivation, Dispatch
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader
+from orchestrator.rules.timers import SHORT, QueueState
 from orchestrator.stores.memory import MemoryStore
 from orchestrator.testing import FailingStore, VirtualClock
 from orchestrator.testing.contract.kit import StartedRun, an_activation
@@ -52,10 +54,18 @@ class World:
         self.store: Any = MemoryStore(self.clock)
         self.broker = Broker()
         self.short: bool | None = True
+        self.worked_off: int | None = None
+
+    def state_of(self, header: RunHeader, dispatch: Dispatch) -> QueueState | None:
+        """All queues are alike."""
+        return None if self.short is None else QueueState(self.short, self.worked_off)
+
+    def watch(self) -> None:
+        """Nothing moves by itself."""
 
     def scheduler(self, name: str = "me", broker: Broker | None = None, store: Any = None) -> Scheduler:
         runtime = cast(Runtime, broker or self.broker)
-        return Scheduler(cast(Store, store or self.store), runtime, SETTINGS, name, lambda *_: self.short)
+        return Scheduler(cast(Store, store or self.store), runtime, SETTINGS, name, self)
 
     def sleeping(self, seconds: float) -> StartedRun:
         """A run whose only activation sleeps."""
@@ -196,6 +206,72 @@ def test_in_an_outage_single_messages_are_tried(world: World) -> None:
     assert world.broker.tried - before == 10
 
 
+def test_the_next_timers_are_committed_while_messages_are_sent(world: World) -> None:
+    """The first lot is being sent and the second one is being committed at the same time."""
+    runs, both = [world.sleeping(1) for _ in range(2 * LOT)], threading.Barrier(2, timeout=10)
+
+    class Counting:
+        commits = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(world.store, name)
+
+        def commit_many(self, changes: Any) -> Any:
+            self.commits += 1
+            if self.commits == 2:
+                both.wait()
+            return world.store.commit_many(changes)
+
+    class Slow(Broker):
+        def publish_many(self, told: Any) -> Any:
+            if not self.told:
+                both.wait()
+            return super().publish_many(told)
+
+    broker = Slow()
+    world.clock.advance(1)
+    assert world.scheduler(broker=broker, store=Counting()).tick().republished == 2 * LOT
+    assert [broker.told.count((run.id, "0")) for run in runs] == [1] * len(runs)
+
+
+@pytest.mark.parametrize("goes_after", [0, 1, LOT, LOT + 20])
+def test_a_broker_that_goes_in_the_middle_of_many_costs_nothing(world: World, goes_after: int) -> None:
+    """What was committed and could not be sent any more is put back, and each is sent once when the broker is back."""
+    runs = [world.sleeping(1) for _ in range(3 * LOT)]
+    world.broker.fault = lambda run_id, path: AWAY if len(world.broker.told) >= goes_after else None
+    scheduler = world.scheduler()
+    world.clock.advance(1)
+    report = scheduler.tick()
+    assert (report.republished, report.failure) == (goes_after, AWAY)
+    assert len(world.broker.told) == goes_after
+    world.broker.fault = lambda run_id, path: None
+    for _ in range(2):
+        world.clock.advance(1)
+        while scheduler.tick().is_full:
+            pass
+    assert [world.told(run) for run in runs] == [1] * len(runs)
+
+
+@pytest.mark.parametrize("count", [10, 2 * LOT])
+def test_what_was_committed_and_never_sent_falls_due_again(world: World, count: int) -> None:
+    """The process dies between the two, here by an error that nobody knows."""
+    runs = [world.sleeping(1) for _ in range(count)]
+
+    def fail(run_id: str, path: str) -> BrokerUnavailable | None:
+        raise RuntimeError("on purpose")
+
+    world.broker.fault = fail
+    world.clock.advance(1)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        world.scheduler().tick()
+    world.broker.fault = lambda run_id, path: None
+    world.clock.advance(31)
+    scheduler = world.scheduler()
+    while scheduler.tick().is_full:
+        pass
+    assert [world.told(run) for run in runs] == [1] * len(runs)
+
+
 def test_who_can_send_nothing_lets_another_sweep(world: World) -> None:
     """A host that is cut off from the broker keeps the right to sweep for no longer than one round."""
     cut_off = Broker(fault=lambda run_id, path: AWAY)
@@ -289,14 +365,14 @@ def test_a_queue_whose_length_raises_is_no_reason_to_stop(world: World) -> None:
     """A route that is no JSON, for one."""
     poison, run = world.queued(route="[1"), world.queued()
 
-    def is_short(header: RunHeader, dispatch: Dispatch) -> bool:
+    def state_of(header: RunHeader, dispatch: Dispatch) -> QueueState:
         if header.run_id == poison.id:
             raise ValueError("no JSON")
-        return True
+        return SHORT
 
     world.clock.advance(30)
-    runtime = cast(Runtime, world.broker)
-    Scheduler(world.store, runtime, SETTINGS, "me", is_short).tick()
+    world.state_of = state_of  # type: ignore[method-assign]
+    world.scheduler().tick()
     assert (world.told(run), world.told(poison)) == (1, 0)
 
 
@@ -332,3 +408,18 @@ def test_a_long_queue_is_looked_through_ever_more_rarely(world: World) -> None:
         scheduler.tick()
     assert world.told(run) == 1
     assert replace(run.activation("0"), deadline=0).looks == 0
+
+
+def test_a_queue_that_is_never_short_hides_a_lost_message_no_longer_than_it_takes_to_work_it_off(world: World) -> None:
+    """What waits there was sent ten minutes ago at most: a message that is older is lost, and is sent again once."""
+    run = world.queued()
+    world.short, world.worked_off = False, 600_000
+    scheduler = world.scheduler()
+    for _ in range(599):
+        world.clock.advance(1)
+        scheduler.tick()
+    assert world.told(run) == 0
+    for _ in range(600):
+        world.clock.advance(1)
+        scheduler.tick()
+    assert world.told(run) == 1

@@ -25,7 +25,7 @@ from orchestrator.rules.model import AWAITING, Activation, ActivationStatus, Pha
 from orchestrator.rules.pending_resumes import Progress
 from orchestrator.rules.plan import ClaimedNode, Done, Failed, Plan
 from orchestrator.rules.reports import HOOKS, Told, give_up_report, on_report_done, retry_report
-from orchestrator.rules.timers import on_deadline
+from orchestrator.rules.timers import QueueState, on_deadline
 from tests.properties.pair import ACTIVE, Pair
 from tests.properties.small_graphs import LONG
 
@@ -180,7 +180,7 @@ class History(Pair):
 
     def _swept(self, store: Store, path: str, short: bool) -> Change | None:
         header, (activation,) = store.header(self.run_id) or RunHeader(), store.load(self.run_id, [path])
-        swept = on_deadline(header, activation, LONG, short=short)
+        swept = on_deadline(header, activation, LONG, queue=QueueState(is_short=short))
         return swept and swept.change
 
     def resume(self) -> None:

@@ -130,7 +130,8 @@ class Pair:
         return str(self.pick(["", "r", "r:é", f"{self.run_id}:"]))
 
     def claim(self, path: str, seq: int, token: str | None = None) -> Claimed | None:
-        request = ClaimRequest(self.run_id, path, seq, token or self.token(), self.lease())
+        runtime = str(self.pick(["", "", "celery", "local"]))
+        request = ClaimRequest(self.run_id, path, seq, token or self.token(), self.lease(), runtime)
         mine, theirs = self.memory.claim(request), self.other.claim(request)
         assert _answer(theirs) == _answer(mine)
         if isinstance(mine, Claimed):

@@ -279,6 +279,17 @@ def test_an_event_goes_to_the_first_waiter() -> None:
     assert (change.values, change.redelivery_delay, change.events) == ({"v": "=1"}, 22, ())
 
 
+def test_a_start_that_was_lost_is_counted_in_a_run_that_has_not_moved() -> None:
+    """Nothing but the count is written, and of two that count at once one is refused."""
+    pending = replace(PENDING, commits=4, abandoned_starts=1)
+    change = commands.note_abandoned_start(pending, "id")
+    assert run_fields(change) == {"abandoned_starts": 2}
+    answer = answer_to(change, pending)
+    assert (answer.header.status, answer.header.abandoned_starts, answer.dispatches) == ("pending", 2, ())
+    for moved in (replace(pending, commits=5), replace(pending, status="running")):
+        assert hasattr(apply(change, moved, {}, "", 1000), "reason")
+
+
 @pytest.mark.parametrize("first", ["", "000000000001:2:2:v0"])
 def test_an_event_without_a_waiter_is_kept(first: str) -> None:
     """With its size, so that the bounds can be compared."""

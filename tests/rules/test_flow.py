@@ -17,6 +17,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.graph import Graph, Route
+from orchestrator.rules.iterations import Release
 from orchestrator.rules.mailbox import waiter_path
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
 from orchestrator.rules.pending_resumes import Progress
@@ -344,9 +345,25 @@ def test_a_step_may_end_the_run_whatever_else_is_going_on() -> None:
     """The outcome is fixed, the run is closed, and it settles at once."""
     of = graph(parallel("p", step("a"), step("b")))
     bail = flow.bail(claim(of, "0.0"), "out")
-    assert (ops(bail), bail.settle_now) == (["set 0.0 success", "run outcome=success output=out closed=True"], True)
+    assert (ops(bail), bail.settle_now) == (
+        ["set 0.0 success", "run outcome=success output=out unless failure", "run closed=True"],
+        True,
+    )
     abort = flow.abort(claim(of, "0.0"))
     assert (ops(abort), abort.settle_now) == (["set 0.0 canceled", "run outcome=canceled closed=True"], True)
+
+
+def test_a_loop_that_goes_on_lets_go_of_what_older_iterations_have_made() -> None:
+    """The manifest comes and the values go with the commit that begins the next; one that ends drops nothing."""
+    of = graph(loop("l", 2, step("a")))
+    let_go = Release("m1 m2", {"m2": "=[]"}, ("m0", "x"))
+    plan = flow.on_loop_checked(claim(of, "0", iteration=1, input="o"), True, let_go)
+    (opened,) = (op for op in plan.ops if isinstance(op, UpdateActivation))
+    assert (opened.fields["finished"], plan.values, plan.drop_values) == ("m1 m2", {"m2": "=[]"}, ("m0", "x"))
+    for holds, nothing in ((False, let_go), (True, None)):
+        plan = flow.on_loop_checked(claim(of, "0", iteration=1, input="o"), holds, nothing)
+        assert not any("finished" in op.fields for op in plan.ops if isinstance(op, UpdateActivation))
+        assert (plan.values, plan.drop_values) == ({}, ())
 
 
 def test_a_nested_workflow_begins_with_its_validated_input() -> None:

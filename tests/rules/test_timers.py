@@ -12,8 +12,10 @@ from orchestrator.rules.change import Dispatch, Precondition, RequestGuard, Upda
 from orchestrator.rules.graph import Route
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus, unpack_route
 from orchestrator.rules.timers import (
+    LONG,
     UNSWEPT_RUNTIMES,
     Lane,
+    QueueState,
     SweepGrant,
     SweepRight,
     has_timer,
@@ -92,10 +94,10 @@ def test_a_queued_activation_is_dispatched_again_later_and_later() -> None:
     pauses = [moved(activation(ActivationStatus.QUEUED, sends=sends)).delay for sends in (1, 2, 3, 60)]
     assert pauses == [200, 400, 800, 3_600_000]
     assert dict(moved(activation(ActivationStatus.QUEUED, sends=2, looks=5)).fields) == {"sends": 3, "looks": 0}
-    in_backlog = on_deadline(HEADER, activation(ActivationStatus.QUEUED), 100, short=False)
+    in_backlog = on_deadline(HEADER, activation(ActivationStatus.QUEUED), 100, queue=LONG)
     assert in_backlog is not None
     assert in_backlog.again == ()
-    assert moved(activation(ActivationStatus.QUEUED), short=False).delay == 100
+    assert moved(activation(ActivationStatus.QUEUED), queue=LONG).delay == 100
 
 
 def test_how_old_a_record_is_does_not_matter_to_the_next_message() -> None:
@@ -106,9 +108,25 @@ def test_how_old_a_record_is_does_not_matter_to_the_next_message() -> None:
 
 def test_a_backlog_is_looked_through_more_and_more_rarely() -> None:
     """Up to a limit: what was lost in it must be noticed some day, and is then sent again as for the first time."""
-    looked = [moved(activation(ActivationStatus.QUEUED, looks=looks), short=False) for looks in (0, 1, 2, 3, 50)]
+    looked = [moved(activation(ActivationStatus.QUEUED, looks=looks), queue=LONG) for looks in (0, 1, 2, 3, 50)]
     assert [op.delay for op in looked] == [100, 200, 400, 800, 800]
     assert dict(looked[-1].fields) == {"looks": 51}
+
+
+@pytest.mark.parametrize(
+    "of, age",
+    [({}, 100), ({"looks": 1}, 200), ({"looks": 3}, 800), ({"looks": 5}, 2_400), ({"sends": 3, "looks": 1}, 500)],
+)
+def test_a_message_that_is_older_than_all_in_its_queue_is_sent_again(of: dict[str, int], age: int) -> None:
+    """However long the queue is: it was sent before all that waits there now. Its age is that of the pauses since."""
+    queued = activation(ActivationStatus.QUEUED, **of)
+    lost = on_deadline(HEADER, queued, 100, queue=QueueState(is_short=False, worked_off=age - 1))
+    assert lost is not None
+    assert [(dispatch.path, dispatch.seq) for dispatch in lost.again] == [("0", 5)]
+    assert moved(queued, queue=QueueState(is_short=False, worked_off=age - 1)) == moved(queued)
+    perhaps = on_deadline(HEADER, queued, 100, queue=QueueState(is_short=False, worked_off=age))
+    assert perhaps is not None
+    assert perhaps.again == ()
 
 
 def test_what_nobody_could_be_told_of_comes_soon_however_long_its_queue_is() -> None:
@@ -122,7 +140,7 @@ def test_what_nobody_could_be_told_of_comes_soon_however_long_its_queue_is() -> 
     assert change.expect == (Precondition("0", "queued", 5), Precondition("1", "queued", 7))
     assert isinstance(change.guard, RequestGuard)
     assert change.guard.id == ""
-    todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, sends=0), 100, short=False)
+    todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, sends=0), 100, queue=LONG)
     assert todo is not None
     assert [dispatch.path for dispatch in todo.again] == ["0"]
     assert moved(activation(ActivationStatus.QUEUED, sends=0)).delay == 100

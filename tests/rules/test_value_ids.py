@@ -13,6 +13,7 @@ def _ids_of(token: str) -> Iterator[str]:
     """Make all ids that one token may be given, though each token is drawn for one purpose alone."""
     yield value_ids.make_outcome_id(token)
     yield value_ids.make_error_id(token)
+    yield value_ids.make_manifest_id(token)
     yield value_ids.make_resume_id(token)
     yield value_ids.make_event_id(token)
     yield value_ids.make_travel_input_id(token)
@@ -36,7 +37,7 @@ def _ids_of_items() -> Iterator[str]:
 def test_all_ids_differ() -> None:
     """Numbers of several digits, places inside one another and tokens that are alike make no difference."""
     token = new_token()
-    alike = [token, *(token[:-1] + last for last in "rvica01" if last != token[-1])]
+    alike = [token, *(token[:-1] + last for last in "rvicam01" if last != token[-1])]
     found = [*(made for one in alike for made in _ids_of(one)), *_ids_of_items()]
     assert len(set(found)) == len(found)
 

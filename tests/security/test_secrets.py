@@ -70,6 +70,23 @@ def test_no_repr_and_no_frame_shows_a_secret(caplog: pytest.LogCaptureFixture) -
     assert "'tenant': 'acme'" in caplog.text  # only what is secret is hidden
 
 
+def test_a_record_has_the_request_context_without_its_secrets(tmp_path: Path) -> None:
+    """So whoever started a run can be shown; a process that only looks needs no key for that."""
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    with Orchestrator(store=url, workflows=[gated], secret_key=OLD, **MARKED) as orchestrator:
+        run = orchestrator.create_run(gated)
+        run.start(1, request_context={"token": TOKEN, "started_by": "ada", "roles": ["a"]})
+    with Orchestrator(store=url) as looking:
+        record = looking.runs.get(run.run_id)
+        assert record is not None
+        assert record.request_context == {"token": "***", "started_by": "ada", "roles": ["a"]}
+        assert record.to_dict()["request_context"] == record.request_context
+        assert looking.runs.list().runs[0].request_context is None
+        partial = looking.runs.get(run.run_id, fields=["request_context"])
+        assert partial is not None
+        assert (partial.input, partial.request_context) == (None, record.request_context)
+
+
 @pytest.mark.parametrize("key", [OLD, OLD.encode(), SecretStr(OLD), [SecretStr(OLD)], (OLD,), [NEW, OLD]])
 def test_a_key_may_be_a_secret_of_a_library(key: Any) -> None:
     settings = Settings(secret_key=key, **MARKED)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.definitions.definition import Definition
+from orchestrator.engine.read.value_reader import Values
 from orchestrator.ports import Store
-from orchestrator.rules import attempt_commands, commands, flow, reports, values
+from orchestrator.rules import attempt_commands, commands, flow, iterations, reports, values
 from orchestrator.rules.change import Change, Claimed, UpdateActivation
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
 from orchestrator.rules.graph import (
@@ -204,10 +205,12 @@ def changes(
     inline: bool = False,
     entries: Sequence[str] = (),
     tells: Reports = Reports(),
+    keep: int = 0,
 ) -> list[Change]:
     """The commits of one claimed activation, in order: pages of item values, then its outcome.
 
-    `entries` is the first of the mailbox as the worker has read it, if the activation awaits an event.
+    `entries` is the first of the mailbox as the worker has read it, if the activation awaits an event. Of the finished
+    iterations of a loop the newest `keep` keep their values, or all.
     """
     activation, header = claimed.activation, claimed.header
     claim = ClaimedNode(of, header, activation, fresh(), inline)
@@ -228,6 +231,8 @@ def changes(
     elif activation.phase == Phase.EVENT_TIMEOUT:
         plan, mail = attempt_commands.time_out_event(claim, "late")
         written["late"] = _text("late")
+    elif activation.phase == Phase.EVALUATE_LOOP:
+        plan = _check(claim, store, keep)
     else:
         plan = _plan(claim, store, written)
     outcome = _outcome(activation, plan, written, mail, fresh())
@@ -338,6 +343,21 @@ def _split(claim: ClaimedNode, store: Store, pages: list[Change]) -> Plan:
     return flow.on_items(claim, Progress(count), node.concurrency or 1)
 
 
+def _check(claim: ClaimedNode, store: Store, keep: int) -> Plan:
+    node, activation = claim.node, claim.activation
+    assert isinstance(node, Loop)
+    assert isinstance(node.body, Times)
+    holds = (activation.iteration < node.body.count) is not node.until
+    if not keep or not flow.goes_on(node, holds):
+        return flow.on_loop_checked(claim, holds)
+    iteration = iterations.FinishedIteration(claim)
+    while iteration.paths:
+        iteration.add(store.load(RUN, iteration.paths))
+    texts = store.values(RUN, [*iteration.manifests, *iterations.find_outgoing(activation, keep)])
+    in_use = Values(store.values, RUN).closure(activation.input)
+    return flow.on_loop_checked(claim, holds, iterations.release(claim, iteration, keep, texts, in_use))
+
+
 def _plan(claim: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
     activation = claim.activation
     node = claim.node
@@ -350,9 +370,6 @@ def _plan(claim: ClaimedNode, store: Store, written: dict[str, str]) -> Plan:
             return flow.on_branch_chosen(claim, chosen[:1] if claim.header.per_step else chosen)
         case Phase.START_ITEMS, _:
             return flow.on_items_left(claim)
-        case Phase.EVALUATE_LOOP, Times(count=count):
-            assert isinstance(node, Loop)
-            return flow.on_loop_checked(claim, (activation.iteration < count) is not node.until)
         case Phase.JOIN, _:
             places = len(node.arms) if isinstance(node, Branch) else activation.total
             return flow.on_children_done(

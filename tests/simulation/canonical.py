@@ -111,6 +111,7 @@ def _activation_key(activation: Activation, now: int, name: _Names, asked: set[A
             activation.next_item,
             activation.total,
             activation.never_started,
+            len(activation.finished.split()),
         ),
         (
             activation.resumed,

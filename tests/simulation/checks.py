@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from orchestrator.engine.read.value_reader import Values
+from orchestrator.ports import Store
 from orchestrator.rules import reports
 from orchestrator.rules.change import Change, Claimed, Doc, RequestGuard
 from orchestrator.rules.graph import Graph, Nested, Path, Sleep, Step
@@ -21,6 +23,7 @@ from orchestrator.rules.model import (
     Role,
     RunHeader,
     StoredStatus,
+    belongs,
     is_report,
     report_counter,
     report_path,
@@ -268,6 +271,25 @@ def _values_of(found: RunHeader | Activation) -> tuple[str, ...]:
     if isinstance(found, RunHeader):
         return found.input, found.output, found.error, found.failure
     return found.input, found.output, found.error, found.suspend, found.resume
+
+
+def keeps_values_in_use(after: State, dropped: Collection[str], store: Store) -> None:
+    """Nothing goes that the run, or an activation of a present visit, has as a value or refers to by one."""
+    if not dropped:
+        return
+    values = Values(store.values, acts.RUN)
+    present: dict[Path, Activation] = {}
+    for activation in sorted(after.activations, key=lambda activation: activation.at):
+        above = present.get(activation.at[:-1])
+        if len(activation.at) == 1 or (above is not None and belongs(activation, above)):
+            present[activation.at] = activation
+    manifests = [id_ for activation in present.values() for id_ in activation.finished.split()]
+    if lost := set(manifests).intersection(dropped):
+        raise Violation(f"{sorted(lost)} are dropped, and a loop still has them")
+    for found in (after.header, *present.values()):
+        for id_ in _values_of(found):
+            if gone := values.closure(id_).intersection(dropped):
+                raise Violation(f"{sorted(gone)} are dropped, and {found} has {id_}")
 
 
 def has_items(after: State, claimed: Claimed, commits: Sequence[Change]) -> None:

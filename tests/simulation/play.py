@@ -18,8 +18,9 @@ from tests.simulation.acts import RUN
 class Play:
     """One run. Dispatches are noted in `told`; nothing is delivered unless the test says so."""
 
-    def __init__(self, graph: Graph, *, started: bool = True, per_step: bool = False) -> None:
+    def __init__(self, graph: Graph, *, started: bool = True, per_step: bool = False, keep: int = 0) -> None:
         self.graph, self.clock = graph, VirtualClock()
+        self.keep = keep  # finished iterations of a loop whose values stay; 0: all
         self.store = MemoryStore(self.clock)
         self.told: list[Dispatch] = []
         self._tokens = count()
@@ -60,7 +61,7 @@ class Play:
 
     def outcome(self, claimed: Claimed) -> Change:
         """The commit of what came of the claim, not sent yet."""
-        return acts.changes(self.graph, self.store, claimed, self.fresh)[-1]
+        return acts.changes(self.graph, self.store, claimed, self.fresh, keep=self.keep)[-1]
 
     def send(self, change: Change) -> Committed | Refused:
         answer = self.store.commit(RUN, change)

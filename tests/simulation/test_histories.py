@@ -11,7 +11,7 @@ from orchestrator.rules.apply import BUSY, EARLY, ENDED_RUN, LOST, MOVED, STALE
 from orchestrator.rules.change import Claimed, Committed, Refused
 from orchestrator.rules.mailbox import MAILBOX_CHANGED
 from orchestrator.rules.model import ActivationStatus, StoredStatus
-from orchestrator.rules.timers import on_deadline
+from orchestrator.rules.timers import LONG, on_deadline
 from tests.simulation import acts
 from tests.simulation.acts import EVENT, RUN, foreach, graph, loop, nested, parallel, sleep, step, wait
 from tests.simulation.play import Play
@@ -341,7 +341,7 @@ def test_a_queue_that_has_not_been_short_gets_no_second_message() -> None:
     play = Play(graph(step("a")))
     play.pass_time()
     (due,) = play.store.due_timers(acts.NAMESPACE)
-    todo = on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY, short=False)
+    todo = on_deadline(due.header, due.activation, acts.REDELIVERY_DELAY, queue=LONG)
     assert todo is not None
     answer = play.send(todo.change)
     assert isinstance(answer, Committed)

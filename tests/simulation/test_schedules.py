@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.engine import client_ops, settlement, sweep
+from orchestrator.engine import client_ops, iterations, settlement, sweep
 from orchestrator.host import MARK
 from orchestrator.rules import apply, commands, timers
 from orchestrator.rules.change import Claimed, ClaimRequest, Refused
@@ -131,6 +131,17 @@ def _reports_have_no_timers(patch: Patch) -> None:
     patch.setattr(sweep, "on_deadline", forgetful)
 
 
+def _iterations_keep_nothing(patch: Patch) -> None:
+    """What the iteration that has just finished has made goes, too: the next begins with nothing, as do all others."""
+    whole = iterations.release
+
+    def lax(claim: Any, iteration: Any, keep: int, texts: Any, in_use: Any) -> Any:
+        found = whole(claim, iteration, keep, texts, in_use)
+        return replace(found, drop_values=(*found.drop_values, *iteration.list_made(texts)))
+
+    patch.setattr(iterations, "release", lax)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """A rule that is taken away, what is seen of it, and where not all faults are needed, those that bring it out."""
@@ -154,6 +165,7 @@ MUTANTS = {
     "old headers are started": Mutant(_old_headers_are_started, "stuck", {"broker away": 2}),
     "hooks are tried once": Mutant(_hooks_are_tried_once, "on_finish was told 0 times"),
     "reports have no timers": Mutant(_reports_have_no_timers, "stuck"),
+    "iterations keep nothing": Mutant(_iterations_keep_nothing, "stuck"),
 }
 
 

@@ -168,7 +168,14 @@ class Workers(World):
     def commits(self, claimed: Claimed, entries: tuple[str, ...]) -> list[Change]:
         """The commits of this claim, which has read these entries. A mutant gets them wrong."""
         return acts.changes(
-            self.graph, self.store, claimed, self.fresh, inline=self.inline, entries=entries, tells=self.tells
+            self.graph,
+            self.store,
+            claimed,
+            self.fresh,
+            inline=self.inline,
+            entries=entries,
+            tells=self.tells,
+            keep=self.keep,
         )
 
     def _commits(
@@ -194,6 +201,7 @@ class Workers(World):
         checks.gives_up(done, claimed)
         checks.has_left_the_mailbox(done, claimed)
         checks.keeps_notes(self.graph, done)
+        checks.keeps_values_in_use(done, change.drop_values, self.store)
         if last:
             checks.has_items(done, claimed, todo)
         yield name, True, self.publish_all(done)

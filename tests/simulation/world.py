@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.ports import StoredEvent
 from orchestrator.rules import undoing
 from orchestrator.rules.addressing import Target
-from orchestrator.rules.change import Committed, Dispatch
+from orchestrator.rules.change import Change, Committed, Dispatch, Refused
 from orchestrator.rules.events import EventType, make_workflow_start
 from orchestrator.rules.graph import Graph
 from orchestrator.rules.model import AWAITING, ENDED
@@ -23,12 +23,33 @@ from tests.simulation.state import Holds, Insists, Local, Means, Place, PutsBack
 Move = tuple[str, bool, State]
 
 
+class Remembering(MemoryStore):
+    """A store that still has the values of other states: what a loop lists is read again in a later one.
+
+    Tokens are drawn once for the whole search, so no two states have different values under one id.
+    """
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock)
+        self.texts: dict[str, str] = {}
+
+    def commit(self, run_id: str, change: Change) -> Committed | Refused:
+        """Remember what is written."""
+        self.texts.update(change.values)
+        return super().commit(run_id, change)
+
+    def values(self, run_id: str, ids: Iterable[str]) -> dict[str, str]:
+        """Return what was ever written."""
+        return {id_: self.texts[id_] for id_ in ids if id_ in self.texts}
+
+
 class World:
     """One graph, how its run is set up, and how much may happen to it.
 
     `wishes` are the ways in which users name what they resume (else each suspended activation is resumed), `targets`
     the steps, as dotted paths of ids, that they travel to. `delay` is how many milliseconds the run is started early,
-    `runtime` to whom it belongs at first, and `tells` who is told how it settles.
+    `runtime` to whom it belongs at first, `tells` who is told how it settles, and `keep` of how many finished
+    iterations the values stay; 0: of all.
     """
 
     judges = True  # it is a violation by itself if a user wins, or loses, who must not
@@ -47,6 +68,7 @@ class World:
         delay: int = 0,
         runtime: str = "celery",
         tells: acts.Reports = acts.Reports(),  # noqa: B008
+        keep: int = 0,
         **budget: int,
     ) -> None:
         self.runtime = runtime
@@ -56,7 +78,8 @@ class World:
         self.wishes, self.targets, self.delay = wishes, targets, delay
         self.tells = tells
         self.clock = VirtualClock()
-        self.store = MemoryStore(self.clock)
+        self.keep = keep
+        self.store = Remembering(self.clock) if keep else MemoryStore(self.clock)
         self.tokens = 0
         self.told: list[StoredEvent] = []
 

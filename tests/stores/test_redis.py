@@ -21,6 +21,7 @@ import redis
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import LeaseRef, RunQuery
+from orchestrator.rules.apply import MOVED, UNKNOWN
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -28,6 +29,8 @@ from orchestrator.rules.change import (
     Committed,
     CreateActivation,
     LeaseGuard,
+    Precondition,
+    Refused,
     RequestGuard,
     StartNextItem,
     UpdateActivation,
@@ -170,7 +173,7 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-@pytest.mark.parametrize("name", ["claim", "commit", "create", "delete", "read_timer", "renew"])
+@pytest.mark.parametrize("name", ["claim", "commit", "create", "commit_many", "delete", "read_timers", "renew"])
 def test_no_script_lists_statuses_or_defaults_of_its_own(name: str) -> None:
     """It would be a second copy of the table. The few that a rule has to name are compared one by one."""
     lines = script(name).text.partition("\n")[2].splitlines()
@@ -226,6 +229,51 @@ def test_sweeping_and_renewing_cost_a_fixed_number_of_round_trips(wire: Wire, wi
     assert wire.turns == 2
     assert len(wired.due_timers("n")) == 20
     assert wire.turns == 4
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_the_most_overdue_are_found_however_the_runs_are_spread(wire: Wire, wired: RedisStore, newest: bool) -> None:
+    """Also where all belong to one shard, which is asked for its share first: then it is asked once more."""
+    layout = Layout("orchestrator", 16)
+    ids = [name for name in (f"run {number}" for number in range(2_000)) if layout.shard(name) == 3][:60]
+    walks = [_Walk(wired, name) for name in ids]
+    for place, walk in enumerate(walks):
+        walk.commit(Change(RequestGuard("", frozenset({"running"})), (UpdateActivation("0", {"deadline": 1 + place}),)))
+    wired.due_timers("n", 1)  # scripts are loaded
+    wire.reset()
+    found = [due.header.run_id for due in wired.due_timers("n", 50, newest=newest)]
+    assert found == (list(reversed(ids)) if newest else ids)[:50]
+    assert wire.turns == 3
+
+
+def test_many_changes_of_all_shards_are_committed_in_one_round_trip(wire: Wire, wired: RedisStore) -> None:
+    """Each by itself: what is refused, or is of a run that is not known, holds up none of the others."""
+    walks = [_Walk(wired, f"run {number}") for number in range(100)]
+    stale = Precondition("0", "queued", 99)
+    changes = [
+        (
+            walk.run_id if place % 10 else f"no {walk.run_id}",
+            Change(
+                RequestGuard("", frozenset({"running"})),
+                (UpdateActivation("0", {"looks": place}, delay=1_000),),
+                expect=(stale,) if place % 7 == 0 else (),
+            ),
+        )
+        for place, walk in enumerate(walks)
+    ]
+    wired.commit_many(changes)  # scripts are loaded
+    wire.reset()
+    answers = wired.commit_many(changes)
+    assert wire.turns == 1
+    for place, (walk, answer) in enumerate(zip(walks, answers, strict=True)):
+        (activation,) = wired.load(walk.run_id, ["0"])
+        if place % 10 == 0:
+            assert answer == Refused(UNKNOWN)
+        elif place % 7 == 0:
+            assert answer == Refused(MOVED, wired.header(walk.run_id))
+        else:
+            assert answer == Committed(wired.header(walk.run_id) or RunHeader())
+        assert activation.looks == (place if isinstance(answer, Committed) else 0)
 
 
 def test_ten_thousand_values_and_items_fit_into_one_commit(store: RedisStore) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from orchestrator import Context, Orchestrator, Workflow, step
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id
 from orchestrator.rules.change import Change, Committed, RequestGuard, UpdateRun
@@ -188,3 +189,33 @@ def test_a_server_that_loads_its_data_is_an_outage(pair: Pair, monkeypatch: pyte
     header = store.header(run_id)
     assert header is not None
     assert header.run_id == run_id
+
+
+def test_what_the_replica_had_not_heard_of_is_gone_and_can_be_done_again(pair: Pair) -> None:
+    """A run goes back by as much as the replica was behind: steps run again, and the rest was never accepted."""
+    called: list[int] = []
+
+    def answer(data: int, ctx: Context[int]) -> int:
+        if not ctx.resumed:
+            ctx.suspend()
+        called.append(ctx.resume_data)
+        return ctx.resume_data
+
+    asking = Workflow("asking").then(step(answer)).commit()
+    with Orchestrator(store=pair.store, workflows=[asking]) as orchestrator:
+        resumed, canceled = orchestrator.create_run(asking), orchestrator.create_run(asking)
+        for run in (resumed, canceled):
+            assert run.start(1).status == "suspended"
+        with pair.client(pair.first) as old, pair.client(pair.second) as new:
+            assert old.execute_command("WAIT", 1, 2000) == 1
+            new.execute_command("REPLICAOF", "NO", "ONE")
+            assert resumed.resume(7).result == 7
+            assert canceled.cancel().status == "canceled"
+            unheard = orchestrator.create_run(asking)
+            unheard.start(1)
+            pair.address.points_to(port_of(pair.second))
+            old.execute_command("REPLICAOF", "127.0.0.1", port_of(pair.second))
+        wait_for(lambda: orchestrator.runs.get(unheard.run_id) is None)
+        assert [run.status for run in (resumed, canceled)] == ["suspended", "suspended"]
+        assert resumed.resume(8).result == 8
+        assert called == [7, 8]

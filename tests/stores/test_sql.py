@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,11 +40,13 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.events import EventType
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, Role, RunHeader, StoredStatus
+from orchestrator.rules.timers import on_deadline
 from orchestrator.stores import open_store
 from orchestrator.stores.common import SLACK
 from orchestrator.stores.sql import SqlStore, link, postgres, queries, rows, sqlite, tables
 from tests.servers import PostgresServer
 from tests.stores.wire import Wire
+from tests.vendor import free_port
 
 FORK = multiprocessing.get_context("fork")
 ACTIVE = frozenset({StoredStatus.RUNNING})
@@ -815,3 +820,150 @@ def test_an_at_sign_in_a_password_is_refused_without_showing_it() -> None:
     with pytest.raises(ValueError, match="as %40 for @") as caught:
         SqlStore("postgresql+psycopg://user:sec@ret@host/db")
     assert "ret" not in str(caught.value).replace("secret", "")
+
+
+# -- poolers of transactions ------------------------------------------------------------------------------------------
+
+
+def left_in_session(store: SqlStore) -> tuple[int, str, str]:
+    """What a server keeps of the store for whoever is next: prepared statements, and two settings."""
+    connections: Any = store._connections
+    with closing(connections._pool.connect()) as pooled:
+        found = pooled.driver_connection.execute(
+            "SELECT (SELECT count(*) FROM pg_prepared_statements), current_setting('lock_timeout'), "
+            "current_setting('statement_timeout')",
+            prepare=False,
+        ).fetchone()
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("pooling", ["transaction", "session"])
+def test_a_pooler_of_transactions_gets_nothing_that_outlasts_one(on_postgresql: Place, pooling: str) -> None:
+    """No named statement and no setting of the session: the next transaction has another server."""
+    sign = "&" if "?" in on_postgresql.url else "?"
+    on_postgresql.url += f"{sign}pooling={pooling}"
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    for number in range(8):
+        step(store, run_id, number)
+        store.header(run_id)
+        store.due_timers("n")
+    prepared, lock, statement = left_in_session(store)
+    if pooling == "transaction":
+        assert (prepared, lock, statement) == (0, "0", "0")
+    else:
+        assert prepared > 3
+        assert (lock, statement) == ("10s", "30s")
+
+
+def test_waits_have_an_end_behind_a_pooler_too(on_postgresql: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transaction brings its own bounds."""
+    monkeypatch.setattr(link, "PATIENCE", 0.2)
+    monkeypatch.setattr(postgres, "_LOCAL_SETTINGS", b"SELECT set_config('lock_timeout', '20ms', true)")
+    sign = "&" if "?" in on_postgresql.url else "?"
+    beside = on_postgresql.connect()
+    on_postgresql.url += f"{sign}pooling=transaction"
+    store = on_postgresql.open()
+    run_id = begin(store, "0")
+    with closing(beside):
+        beside.execute("BEGIN")
+        beside.execute("SELECT 1 FROM orchestrator_runs FOR UPDATE")
+        with pytest.raises(StoreUnavailable, match="too busy"):
+            note(store, run_id)
+
+
+def test_a_database_that_isolates_otherwise_is_refused_behind_a_pooler(postgres_server: PostgresServer) -> None:
+    """No session can be told to do it as the store wants it."""
+    url = postgres_server.new_schema()
+    sign = "&" if "?" in url else "?"
+    other = url.replace("options=-c", "options=-cdefault_transaction_isolation%3Dserializable%20-c")
+    store = SqlStore(f"{other}{sign}pooling=transaction")
+    with closing(store), pytest.raises(StoreUnavailable, match="default_transaction_isolation"):
+        store.now()
+    with pytest.raises(ValueError, match="`pooling` in the store's URL is session"):
+        SqlStore("postgresql://h/db?pooling=statement")
+
+
+# -- crashes ----------------------------------------------------------------------------------------------------------
+
+
+def test_after_a_crash_of_the_machine_sqlite_has_what_it_had_written_to_the_disk(tmp_path: Path) -> None:
+    """Whole commits, the last of which may be missing: its log is written to the disk now and then."""
+    store = SqlStore(f"sqlite:///{tmp_path / 'store.db'}")
+    run_id = begin(store, "0")
+    step(store, run_id, 0)
+    known = {number: (tmp_path / name).read_bytes() for number, name in enumerate(("store.db", "store.db-wal"))}
+    step(store, run_id, 1)
+    step(store, run_id, 2)
+    with closing(sqlite.connect(str(tmp_path / "store.db"))) as own:
+        assert own.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert own.execute("PRAGMA synchronous").fetchone() == (1,)  # NORMAL
+    grown = (tmp_path / "store.db-wal").read_bytes()
+    for name, log, steps in (
+        ("flushed", known[1], 1),
+        ("torn", grown[: len(grown) - 1_000], 2),
+        ("whole", grown, 3),
+    ):
+        (tmp_path / f"{name}.db").write_bytes(known[0])
+        (tmp_path / f"{name}.db-wal").write_bytes(log)
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as checked:
+            assert checked.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        found = SqlStore(f"sqlite:///{tmp_path / name}.db")
+        with closing(found):
+            ended = [one for one in found.load(run_id) if one.status == ActivationStatus.SUCCESS and one.path]
+            assert len(ended) == steps, name
+            (begun,) = found.load(run_id, [str(steps)])
+            if begun.status == ActivationStatus.RUNNING:  # its claim is on the disk, its end is not: it runs again
+                header = found.header(run_id)
+                assert header is not None
+                swept = on_deadline(header, begun, 0)
+                assert swept is not None
+                committed(found.commit(run_id, swept.change))
+            step(found, run_id, steps)
+    store.close()
+
+
+PG_TOOLS = max(Path("/usr/lib/postgresql").glob("*/bin"), default=None)
+
+
+@pytest.mark.skipif(PG_TOOLS is None, reason="no server programs of PostgreSQL")
+def test_what_postgresql_has_acknowledged_outlives_its_crash(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The store leaves `synchronous_commit` as it is, which is on."""
+    assert PG_TOOLS is not None
+    as_user: dict[str, Any] = {"user": "postgres"} if os.getuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as folder:
+        place, port = Path(folder) / "data", free_port()
+        if as_user:
+            shutil.chown(folder, "postgres")
+
+        def run(*words: str) -> None:
+            subprocess.run([str(PG_TOOLS / words[0]), *words[1:]], check=True, stdout=subprocess.DEVNULL, **as_user)
+
+        def start() -> None:
+            options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+            run("pg_ctl", "-w", "-D", str(place), "-l", f"{folder}/log", "-o", options, "start")
+
+        run("initdb", "-D", str(place), "-U", "postgres", "-A", "trust", "--no-sync")
+        start()
+        try:
+            store = SqlStore(f"postgresql://postgres@127.0.0.1:{port}/postgres")
+            run_id = begin(store, "0")
+            for number in range(5):
+                step(store, run_id, number)
+            with store._connections._checkout()[0] as pooled:  # type: ignore[attr-defined]
+                found = pooled.driver_connection.execute("SHOW synchronous_commit").fetchone()
+            assert found == ("on",)
+            os.kill(int((place / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+            until_gone = time.monotonic() + 20
+            while True:
+                try:
+                    start()
+                    break
+                except subprocess.CalledProcessError:  # its children take a moment to notice
+                    assert time.monotonic() < until_gone
+            assert len([one for one in store.load(run_id) if one.status == ActivationStatus.SUCCESS and one.path]) == 5
+            step(store, run_id, 5)
+            store.close()
+        finally:
+            run("pg_ctl", "-D", str(place), "-m", "immediate", "stop")

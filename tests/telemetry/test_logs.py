@@ -45,6 +45,15 @@ def test_what_user_code_logs_says_where(logged: pytest.LogCaptureFixture) -> Non
     assert [(a["run_id"], a["workflow_id"]) for a in hooks] == [(run.run_id, "talking")] * 2
 
 
+def test_a_run_that_goes_well_leaves_a_line_with_its_id(logged: pytest.LogCaptureFixture) -> None:
+    """Who looks for a run in the log of a worker finds it, and what became of it."""
+    with Orchestrator(workflows=[talking]) as orchestrator:
+        run = orchestrator.create_run(talking)
+        run.start()
+    lines = [each for each in logged.records if each.getMessage() == f"run {run.run_id} of talking is success"]
+    assert [(each.levelname, vars(each)["run_id"]) for each in lines] == [("INFO", run.run_id)]
+
+
 def test_what_the_engine_logs_says_where(logged: pytest.LogCaptureFixture) -> None:
     """Of the step that has failed."""
     with Orchestrator(workflows=[breaking]) as orchestrator:

@@ -72,12 +72,20 @@ def take_a_while(info: Any) -> None:
     time.sleep(3)
 
 
+def stall_once(info: Any) -> None:
+    """Take longer than any limit allows, the first time."""
+    note(info)
+    if calls.count(info.run_id, "hook") == 1:
+        time.sleep(60)
+
+
 HOOKS: dict[str, Any] = {
     "kills-once": kill_once,
     "kills": kill,
     "raises": raise_twice,
     "waits": wait_for_another,
     "slow": take_a_while,
+    "stalls": stall_once,
     "told": note,
 }
 FLOWS = [

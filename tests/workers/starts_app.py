@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,33 @@ def strike(info: Any) -> None:
         os.kill(os.getppid() if how == "worker" else os.getpid(), signal.SIGKILL)
 
 
+def strike_always(info: Any) -> None:
+    """Kill this process, or the worker around it, each time that this run is started."""
+    with Path(f"struck-{info.run_id}").open("a") as mark:
+        mark.write("x")
+    os.kill(os.getppid() if os.environ["STARTS_KILL"] == "worker" else os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
 asking = Workflow("asking", input=int).then(ask).then(double).commit()
 plain = Workflow("plain", input=int).then(double).commit()
 struck = Workflow("struck", input=int, on_start=strike).then(double).commit()
+
+deadly = Workflow("deadly", input=int, on_start=strike_always).then(double).commit()
 
 
 def make(broker: str, store: str, backend: str) -> tuple[Celery, Orchestrator]:
     """Build the app and its orchestrator, as workers and callers have them."""
     app = Celery("starts", broker=broker, backend=backend, set_as_current=False)
     app.conf.update(broker_connection_retry_on_startup=True, broker_connection_max_retries=None)
+    flows = [asking] if "STARTS_FEW" in os.environ else [asking, plain, struck, deadly]
     orchestrator = Orchestrator(
-        app, store=store, workflows=[asking, plain, struck], tick_seconds=0.5, lease_seconds=10, republish_seconds=120
+        app,
+        store=store,
+        workflows=flows,
+        tick_seconds=0.5,
+        lease_seconds=10,
+        republish_seconds=120,
     )
     return app, orchestrator
 

@@ -156,6 +156,21 @@ def test_a_hook_does_not_share_a_limit_for_all_tasks_with_the_last_step(place: P
         assert "TimeLimitExceeded" not in worker.process.logs_since_start()
 
 
+@pytest.mark.parametrize("limit", ["task_time_limit", "task_soft_time_limit"])
+def test_a_time_limit_that_strikes_in_a_hook_is_a_failed_call(place: Place, start: Starter, limit: str) -> None:
+    """The hook is called again after a pause, as if it had raised; the run has ended."""
+    place = replace(place, settings={limit: 2}, times={"lease_seconds": 60, "tick_seconds": 0.2})
+    worker = start(place, concurrency=2)
+    with place.caller() as caller:
+        run = caller.create_run("stalls").submit(1)
+        assert wait_until(lambda: hooks(run.run_id) == ["success"] * 2, SOON), worker.process.tail()
+        assert wait_until(lambda: not run.header().calling, SOON)
+        assert run.get(timeout=SOON) == 2
+        log = worker.process.logs_since_start()
+        assert f"on_finish of run {run.run_id} raised (attempt 1)" in log
+        assert "TimeLimitExceeded" in log
+
+
 def test_a_result_backend_that_is_away_keeps_no_run_from_its_end(place: Place, start: Starter, tmp_path: Path) -> None:
     """The hook is called once, no worker is lost, and the result is delivered once the backend is there."""
     backend = LocalRedis(tmp_path / "backend")  # not started yet

@@ -83,7 +83,7 @@ def on(broker: str, *workflows: Workflow, **settings: Any) -> Iterator[Here]:
     ) as orchestrator:
         queues = Queues(app, orchestrator.settings)
         runtime = orchestrator.client.runtime
-        scheduler = Scheduler(orchestrator.store, runtime, orchestrator.settings, "me", queues.is_short)
+        scheduler = Scheduler(orchestrator.store, runtime, orchestrator.settings, "me", queues)
         scheduler.tick()
         try:
             yield Here(app, orchestrator, clock, scheduler)
@@ -194,6 +194,33 @@ def test_a_backlog_gets_no_copies_however_its_queue_was_chosen(broker: str, how:
         for _ in range(9):
             here.tick(31)
         assert wait_until(lambda: here.waiting(name) >= 100, 5)
+
+
+def test_a_message_that_was_lost_in_a_queue_that_is_never_short_comes_back(broker: str) -> None:
+    """Others come and go there all the time, so it gets a copy once more were taken than had waited with it."""
+    queue = f"steady-{new_run_id()[:8]}"
+    with on(broker, Workflow("plain").then(plain).commit(), task_default_queue=queue) as here:
+        here.orchestrator.create_run("plain").submit(1.0)
+        with here.app.connection_for_write() as connection:
+            others = connection.SimpleQueue(queue)
+            assert others.clear() == 1
+            for _ in range(60):
+                others.put("of another application")
+            assert here.has(queue, 60)
+            sent = 0
+            for taken in range(0, 60, 20):
+                sent += here.tick(241).republished
+                assert (sent, taken) == (0, taken)
+                for _ in range(20):
+                    assert others.queue.get(no_ack=True) is not None
+                sent += here.tick(1).republished
+                for _ in range(20):
+                    others.put("of another application")
+                assert here.has(queue, 60 + sent)
+            sent += here.tick(241).republished
+            assert sent == 1
+            assert here.has(queue, 61)
+            others.close()
 
 
 def test_messages_that_were_lost_together_come_back_together(broker: str) -> None:

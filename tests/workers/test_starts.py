@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from orchestrator import Orchestrator
+from orchestrator import Orchestrator, RunFailed
 from tests.servers import RabbitMQServer
 from tests.vendor import LocalRedis, WorkerNode, wait_until
 from tests.workers import starts_app
@@ -27,7 +27,7 @@ class Place:
         self.store = store
         urls = {"broker": broker, "store": store.database(0), "backend": store.database(1)}
         self._env = {f"STARTS_{name.upper()}": url for name, url in urls.items()}
-        self._start, self._cwd = start, cwd
+        self._start, self._cwd, self.folder = start, cwd, cwd
         made: tuple[Celery, Orchestrator] = starts_app.make(**urls)
         self.app, self.orchestrator = made
 
@@ -113,3 +113,33 @@ def test_a_message_that_comes_twice_starts_one_run(on_rabbitmq: Place) -> None:
     assert result.get(SOON) == 10, worker.process.tail()
     text = "has been started before: this message is a repetition"
     assert wait_until(lambda: text in worker.process.tail(200), SOON), worker.process.tail()
+
+
+@pytest.mark.parametrize("killed", ["child", "worker"])
+def test_an_on_start_that_kills_its_process_is_given_up_after_the_third(on_rabbitmq: Place, killed: str) -> None:
+    """Else its message would take down one process after the other, for ever."""
+    started = [on_rabbitmq.worker("prefork", STARTS_KILL=killed)]
+    result = on_rabbitmq.app.send_task("deadly", [3])
+    while killed == "worker" and len(started) < 4:
+        worker = started[-1]
+        assert wait_until(lambda: worker.process.returncode is not None, SOON)  # noqa: B023
+        started.append(on_rabbitmq.worker("prefork", STARTS_KILL=killed))
+    with pytest.raises(RunFailed, match="3 processes were lost while they started the run"):
+        result.get(3 * SOON)
+    assert len(Path(on_rabbitmq.folder, f"struck-{result.id}").read_text()) == 3
+    assert on_rabbitmq.orchestrator.runs.get(result.id) is None
+    assert on_rabbitmq.app.send_task("plain", [1]).get(SOON) == 2, started[-1].process.tail()
+
+
+def test_a_worker_that_does_not_know_the_workflow_drops_its_message_and_parks_its_run(on_rabbitmq: Place) -> None:
+    """Celery drops what it does not know; a run that is in the store waits for a worker that does."""
+    few = on_rabbitmq.worker(STARTS_FEW="1")
+    dropped = on_rabbitmq.app.send_task("plain", [1])
+    text = "Received unregistered task of type 'plain'"
+    assert wait_until(lambda: text in few.process.logs_since_start(), SOON), few.process.tail()
+    run = on_rabbitmq.orchestrator.create_run("plain").submit(2)
+    assert wait_until(lambda: "is parked" in few.process.logs_since_start(), SOON), few.process.tail()
+    few.terminate()
+    other = on_rabbitmq.worker()
+    assert run.get(timeout=SOON) == 4, other.process.tail()
+    assert on_rabbitmq.orchestrator.runs.get(dropped.id) is None

@@ -396,3 +396,38 @@ def test_an_outcome_that_comes_too_late_is_not_recorded_and_told_so(place: Place
         told = "its outcome is discarded"
         assert wait_until(lambda: told in worker.process.logs_since_start(), SOON), worker.process.tail()
         assert error_of(run).startswith("TimeoutError")
+
+
+# --- by the lease -----------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_holds_the_interpreters_lock_for_longer_than_its_lease_runs_twice(place: Place) -> None:
+    """Its leases cannot be renewed. One outcome is recorded, and the other process is told so."""
+    place = replace(place, times={"lease_seconds": 2})
+    worker = place.worker(concurrency=2)
+    with place.caller() as caller:
+        run = caller.create_run("holding").submit()
+        assert ended(run) == "success", worker.process.tail()
+        assert run.get() == "second"
+        assert [noted["restarted"] for noted in calls.calls(run.run_id, "holding")] == [False, True]
+        text = "belongs to another worker by now"
+        assert wait_until(lambda: text in worker.process.logs_since_start(), SOON), worker.process.tail()
+        assert run.get() == "second"
+
+
+def test_a_limit_whose_worker_dies_with_it_is_an_abandoned_attempt(place: Place) -> None:
+    """The child is killed for its limit, and the process that would have ended the attempt as failed is, too."""
+    place = replace(place, times={"lease_seconds": 2})
+    worker = place.worker(concurrency=1)
+    with place.caller() as caller:
+        run = caller.create_run("hang").submit()
+        at_work(run, name="hang")
+        (child,) = {noted["pid"] for noted in calls.calls(run.run_id, "hang")}
+        os.kill(worker.pid, signal.SIGSTOP)
+        os.kill(child, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
+        other = place.worker(concurrency=1)
+        assert ended(run) == "failed", other.process.tail()
+        assert "TimeLimitExceeded" in error_of(run)
+        noted = calls.calls(run.run_id, "hang")
+        assert [(each["restarted"], each["attempt"]) for each in noted] == [(False, 0), (True, 0), (True, 1)]

@@ -5,6 +5,7 @@ Effects are noted in files that no crash takes back (`tests.parity.calls`).
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import time
@@ -117,6 +118,16 @@ def dying(path: str, ctx: Context[Any]) -> str:
     return f"attempt {ctx.retry_count}"
 
 
+@step
+def holding(data: Any, ctx: Context[Any]) -> str:
+    """Keeps the interpreter's lock for far longer than a lease of two seconds, the first time."""
+    note(ctx, "holding")
+    if ctx.restarted:
+        return "second"
+    ctypes.PyDLL(None).sleep(8)  # a call into C code that does not give the lock away
+    return "first"
+
+
 class Slow(BaseModel):
     """A model that takes too long to read or to write, once."""
 
@@ -214,13 +225,14 @@ slow_input = Workflow("read-slowly").then(read_slowly).commit()
 soft_chain = Workflow("soft-chain").then(_limited(1, soft_time_limit=2)).then(_limited(2, soft_time_limit=2)).commit()
 hard_chain = Workflow("hard-chain").then(_limited(3, time_limit=2)).then(_limited(4, time_limit=2)).commit()
 bare_chain = Workflow("bare-chain").then(_limited(5)).then(_limited(6)).commit()
+held = Workflow("holding").then(holding).commit()
 heeded = Workflow("heeding").then(heeding).commit()
 lately = Workflow("late").then(late).commit()
 hooked = Workflow("hooked", on_finish=hook).then(brief).commit()
 
 ALL = [
     *ways.FLOWS, *gates.values(), inline_gated, hanging, hanging_twice, hanging_softly, dead, slow_output, slow_input,
-    soft_chain, hard_chain, bare_chain, heeded, lately, hooked,
+    soft_chain, hard_chain, bare_chain, held, heeded, lately, hooked,
 ]  # fmt: skip
 
 

@@ -131,6 +131,8 @@ class RunRecord:
     suspended: list[list[str]] | None = None
     resume_labels: dict[str, dict[str, Any]] | None = None
     resume_tokens: dict[str, dict[str, Any]] | None = None
+    # the values that travel with the run, as the last step left them; `"***"` for those that are stored encrypted
+    request_context: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict of the fields that are not None: times in ms since 1970, errors without a stack."""

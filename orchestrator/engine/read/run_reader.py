@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestrator.codec import ANY, Shape
 from orchestrator.definitions.bodies import shape_made
+from orchestrator.engine.contexts import shown_context
 from orchestrator.engine.declarations import shape_of, view_of_state, workflow_at
 from orchestrator.engine.read.final_status import FinalStatus
 from orchestrator.engine.read.names import Names
@@ -67,12 +68,14 @@ class Reader:
     def activations(self) -> dict[Path, Activation]:
         """The activations of the present visits, by path."""
         # An activation of an earlier iteration stays in the store until the present one comes to its path. The store
-        # returns outer ones first, so that each can be compared with the one around it.
+        # returns outer ones first, so that each can be compared with the one around it. Where that one is of an earlier
+        # iteration, so is all that is inside it.
         found: dict[Path, Activation] = {}
         for activation in self._stored:
-            above = found.get(activation.at[:-1]) if len(activation.at) > 1 else None
-            is_node = activation.path and not is_report(activation.path)
-            if is_node and (above is None or belongs(activation, above)):
+            if not activation.path or is_report(activation.path):
+                continue
+            above = found.get(activation.at[:-1])
+            if len(activation.at) == 1 or (above is not None and belongs(activation, above)):
                 found[activation.at] = activation
         return found
 
@@ -222,6 +225,10 @@ class Reader:
         where = {"step_id": ".".join(self.names.step_ids(activation))}
         return where | ({"foreach_index": index} if index >= 0 else {})
 
+    def request_context(self) -> dict[str, Any]:
+        """Read the request context, without its secrets."""
+        return shown_context(self.store.context(self.header.run_id))
+
     def execution_path(self) -> list[str]:
         """Return the ids of the workflow's own steps in the order in which they first ran, each once."""
         # `first_seq` numbers the first attempts in the store, so steps of two workers have an order too.
@@ -274,6 +281,7 @@ class Reader:
             "suspended": self.suspended_paths,
             "resume_labels": self.resume_labels,
             "resume_tokens": self.resume_tokens,
+            "request_context": self.request_context,
         }
         # Only wanted fields are read: a page of runs would else read all values of each of them.
         for name, make in makers.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from orchestrator.codec import ANY, Packing, Shape, decode, encode, encode_packed, restore
-from orchestrator.errors import PayloadTooLarge, RemoteError
+from orchestrator.errors import PayloadTooLarge, RemoteError, ValueNotReadable
 from orchestrator.rules import values as texts
 
 _PAGE = 500  # values in one round trip
@@ -38,22 +38,52 @@ class Values:
             found = (self._texts[key] for key in wanted if key in self._texts)
             wanted = [ref for text in found for ref in texts.references(text) if ref not in self._texts]
 
+    def read_texts(self, ids: Iterable[str]) -> dict[str, str]:
+        """Read the stored texts of these values, as far as they exist."""
+        wanted = list(ids)
+        self.fetch(wanted)
+        return {key: self._texts[key] for key in wanted if key in self._texts}
+
+    def closure(self, key: str) -> set[str]:
+        """Return the ids of a value and of all that it refers to, however far down."""
+        found: set[str] = set()
+        level = {key} - {""}
+        while level:
+            found |= level
+            refs = (texts.references(text) for text in self.read_texts(level).values())
+            level = {ref for each in refs for ref in each} - found
+        return found
+
+    def is_whole(self, key: str) -> bool:
+        """Return False where the value, or one that it refers to, is not in the store (any more)."""
+        return all(id_ in self._texts for id_ in self.closure(key))
+
     def plain(self, key: str) -> Any:
-        """Read the value in plain shapes; None for the empty id."""
+        """Read the value in plain shapes; None for the empty id.
+
+        Raises `ValueNotReadable` for a text that cannot be read, and for values that refer to each other in a circle.
+        """
+        try:
+            return self._plain(key)
+        except RecursionError:
+            text = f"the stored value {key!r} of run {self._run_id!r} refers to itself, or is nested too deeply"
+            raise ValueNotReadable(text, run_id=self._run_id) from None
+
+    def _plain(self, key: str) -> Any:
         if not key:
             return None
         if key not in self._texts:
             self.fetch([key])
         text = self._texts.get(key)
-        if text is None:  # the run has been deleted meanwhile
+        if text is None:  # the run has been deleted meanwhile, or it was the value of a finished iteration
             return None
         if text.startswith(texts.OWN):
             return decode(text[1:])
         refs = json.loads(text)
         self.fetch(texts.references(text))
         if isinstance(refs, dict):
-            return {name: self.plain(ref) for name, ref in refs.items()}
-        return [self.plain(ref) for ref in refs]
+            return {name: self._plain(ref) for name, ref in refs.items()}
+        return [self._plain(ref) for ref in refs]
 
     def as_type(self, key: str, shape: Shape = ANY) -> Any:
         """Read the value as its declared type; a part that does not fit stays plain."""

@@ -185,6 +185,7 @@ class CarriedOver:
             "resumed_at": override.resumed_at or old.resumed_at,
             "suspend": override.suspend or old.suspend,
             "resume": override.resume or old.resume,
+            "finished": old.finished,
             "first_seq": old.first_seq,
         }
         self.plan.ops.append(CreateActivation(with_fields(activation, **fields)))

@@ -165,7 +165,9 @@ class _Traveler:
             iteration, given = 1, value
         else:
             iteration, given = max(1, stored.iteration), self._stored_input(body, inside, value)
-        self._open_block(node, path, visit, self._stored_input(node, path, value), {"iteration": iteration})
+        # What it had kept of finished iterations goes as further ones finish, also where it begins anew.
+        kept: ActivationFields = {"iteration": iteration, "finished": stored.finished if stored is not None else ""}
+        self._open_block(node, path, visit, self._stored_input(node, path, value), kept)
         self._descend(body, inside, (*visit, iteration), given)
 
     # --- arms ----------------------------------------------------------------------------------------------------

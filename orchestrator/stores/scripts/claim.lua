@@ -1,5 +1,5 @@
 -- Claim a queued activation, or one whose deadline has come. A repeat gets the first reply.
--- ARGV: run id, path, seq, token, lease. Returns {'', header, activation, values, state, context} or {reason[, header]}.
+-- ARGV: run id, path, seq, token, lease, runtime. Returns {'', header, activation, values, state, context} or {reason[, header]}.
 
 local path, seq, token = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 lease = tonumber(ARGV[5])
@@ -10,6 +10,7 @@ if not activation then return {'unknown', header_text} end
 if is_shut(header, path) then return {'ended', header_text} end
 -- A client may send a claim again whose reply was lost: its token tells it from another worker's.
 if activation.status == 'running' and activation.lease_token == token then return package({'', header_text}, path) end
+if is_elsewhere(header, path, ARGV[6]) then return {'elsewhere', header_text} end
 if activation.seq ~= seq then return {'stale', header_text} end
 local over, claimable = activation.deadline <= now, STATUS[activation.status].claim
 if not claimable then return {'stale', header_text} end

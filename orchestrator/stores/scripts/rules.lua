@@ -35,6 +35,11 @@ local function is_shut(header, path)
   return header.status ~= 'running' or (header.closed and path ~= '')
 end
 
+-- The run is at work in its caller's process, and the claim would be another runtime's.
+local function is_elsewhere(header, path, runtime)
+  return RULES.unswept[header.runtime] ~= nil and runtime ~= '' and runtime ~= header.runtime and not is_report(path)
+end
+
 -- The reason why `token` does not hold the activation; nil where it does.
 local function lease_refusal(header, activation, path, token)
   if is_shut(header, path) then return 'ended' end

@@ -5,20 +5,28 @@
 -- takes nothing back: so a script that fails has written nothing.
 -- KEYS: header, activations, values, state, context, events, timers; commit adds awaiting, mailboxes, settled, index,
 -- requests, request moments.
--- ARGV[1] is the run's id.
+-- ARGV[1] is the run's id. Both are those of one run, and are replaced where a script goes on to another.
 
 local LAST_MOMENT = 99999999999999 -- cjson writes whole numbers of up to 14 digits
 local CHUNK = 4000 -- unpack fails at about 8,000
 
-local run_id = ARGV[1]
+local KEYS, ARGV = KEYS, ARGV
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local run_id, header, header_text, namespace
 local lease, redelivery_delay = 0, 0 -- in ms, as the claim or the change says
-local header, header_text, namespace
-local activations, stored, texts = {}, {}, {} -- stored: status, moment and label as they were read
-local touched, order = {}, {}
-local dispatches, events = {}, {}
-local claimed = nil
+local activations, stored, texts -- by path; stored: status, moment and label as they were read
+local touched, order, dispatches, events, claimed
+
+-- Begin with a run: with its keys, and with the words that are about it.
+local function turn_to(keys, words)
+  KEYS, ARGV = keys, words
+  run_id, header, header_text, namespace = words[1], nil, nil, nil
+  activations, stored, texts = {}, {}, {}
+  touched, order, dispatches, events, claimed = {}, {}, {}, {}, nil
+end
+
+turn_to(KEYS, ARGV)
 
 local function load_header()
   header_text = redis.call('GET', KEYS[1])

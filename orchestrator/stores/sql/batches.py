@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.rules.apply import Applied, apply
-from orchestrator.rules.change import Change, Committed, Doc, Refused, RequestGuard
+from orchestrator.rules.change import Change, Committed, Doc, Refused
 from orchestrator.rules.mailbox import Mailbox
 from orchestrator.rules.model import Activation, RunHeader
+from orchestrator.stores.common import is_upkeep
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql import rows
 from orchestrator.stores.sql.link import Connections, Tx
@@ -39,13 +40,6 @@ def commit_upkeep(
         answers |= {place: answer for place, answer in zip(places, found, strict=True) if answer is not None}
         awaited += more
     return answers, awaited
-
-
-def is_upkeep(change: Change) -> bool:
-    """Tell whether a change is the scheduler's: it moves activations, and neither brings values nor is remembered."""
-    guard = change.guard
-    brings = change.values or change.state or change.context or change.mailbox or change.settle_token
-    return isinstance(guard, RequestGuard) and not (guard.id or brings or change.max_events or change.max_event_age)
 
 
 def commit_batch(tx: Tx, changes: Sequence[tuple[str, Change]]) -> Callable[[], tuple[list[Answer | None], list[str]]]:

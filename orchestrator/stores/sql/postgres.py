@@ -41,6 +41,9 @@ _SETTINGS = f"""SELECT set_config('plan_cache_mode', 'force_generic_plan', false
     set_config('lock_timeout', '{LOCK}s', false),
     set_config('statement_timeout', '{STATEMENT}s', false),
     set_config('idle_in_transaction_session_timeout', '{STATEMENT}s', false)"""
+# Behind a pooler of transactions there is no session that could have settings: each transaction brings its own.
+_LOCAL_SETTINGS = f"""SELECT set_config('lock_timeout', '{LOCK}s', true),
+    set_config('statement_timeout', '{STATEMENT}s', true)""".encode()
 _ALIVE = {
     "keepalives": 1,
     "keepalives_idle": 15,
@@ -48,6 +51,7 @@ _ALIVE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30000,
 }
+_POOLING = "pooling"  # an option of the URL, of our own
 _MIGRATION = 0x6F726368  # number of the advisory lock: "orch"
 
 _CONFLICTS = {"40001", "40P01", "55P03"}
@@ -63,6 +67,7 @@ class _Connection(psycopg.Connection[Any]):
     """A connection on which every wait has an end, and statements share packets."""
 
     generation = 0  # of the pool: see `PostgresConnections`
+    is_shared = False  # a pooler gives each transaction another server: nothing of one stays for the next
     _socket: socket.socket | None = None
 
     def ask(self, statement: bytes, parameters: Mapping[str, Any], prepare: bool | None = None) -> Answer:
@@ -70,6 +75,7 @@ class _Connection(psycopg.Connection[Any]):
 
         Outside of a pipeline, preparing takes a round trip of its own: that pays for what is asked often.
         """
+        prepare = False if self.is_shared else prepare
         return self.execute(statement, {name: _as_text(value) for name, value in parameters.items()}, prepare=prepare)
 
     def gather_packets(self) -> None:
@@ -257,12 +263,22 @@ class _Questions:
                 question.ask(connection)
 
 
+def _reads_pooling(url: URL) -> bool:
+    """Return True for a URL by which a pooler gives each transaction another server. Raises ValueError."""
+    given = url.query.get(_POOLING, "session")
+    if given not in ("session", "transaction"):
+        raise ValueError(f"`{_POOLING}` in the store's URL is session (the default) or transaction, not {given!r}")
+    return given == "transaction"
+
+
 class PostgresConnections(Connections):
     """The connections of one process to one database, and one schema of it."""
 
     def __init__(self, url: URL, shown: str, schema: str | None) -> None:
         super().__init__(shown)
         check_schema_name(schema)
+        self._is_shared = _reads_pooling(url)
+        url = url.difference_update_query([_POOLING])
         url = url.set(drivername="postgresql+psycopg")
         _, options = url.get_dialect()().create_connect_args(url)
         # By its name a DBA tells these connections from those of the application's own tables.
@@ -282,7 +298,10 @@ class PostgresConnections(Connections):
         try:
             connection.generation = self._generation
             connection.gather_packets()
-            connection.execute(_SETTINGS.encode())
+            if self._is_shared:
+                connection.is_shared, connection.prepare_threshold = True, None
+            else:
+                connection.execute(_SETTINGS.encode())
         except BaseException:
             connection.close()
             raise
@@ -301,6 +320,8 @@ class PostgresConnections(Connections):
             connection = self._connect()
             try:
                 self._check_encoding(connection)
+                if self._is_shared:
+                    self._check_isolation(connection)
                 if not self._is_current(connection):
                     connection.autocommit = False
                     upgrade("postgresql+psycopg", connection, lambda: self._lock_schema(connection))
@@ -315,6 +336,16 @@ class PostgresConnections(Connections):
         encoding = connection.info.parameter_status("server_encoding")
         if encoding not in _ENCODINGS:
             text = f"its encoding is {encoding}, in which not every text can be kept: create the database in UTF8"
+            raise self.unavailable("cannot be used", ValueError(text))
+
+    def _check_isolation(self, connection: _Connection) -> None:
+        found = connection.execute("SELECT current_setting('default_transaction_isolation')").fetchone()
+        if found != ("read committed",):
+            text = (
+                f"its transactions are {found and found[0]!r} unless a session says otherwise, and behind a pooler of "
+                "transactions (pooling=transaction) none can: ALTER ROLE … SET default_transaction_isolation = "
+                "'read committed'"
+            )
             raise self.unavailable("cannot be used", ValueError(text))
 
     def _is_current(self, connection: _Connection) -> bool:
@@ -354,6 +385,8 @@ class PostgresConnections(Connections):
             questions.ask(connection)
             return finish()
         with _pipeline(connection):
+            if self._is_shared:
+                connection.execute(_LOCAL_SETTINGS)
             transaction = _Transaction(connection, self._dialect)
             finish = work(transaction)
             transaction.send_gathered()

@@ -7,8 +7,10 @@ name has a character that a database refuses, and any text may be looked up.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from orchestrator.host import chance
@@ -23,6 +25,9 @@ from orchestrator.rules.timers import has_timer, is_swept, place_of
 from orchestrator.stores.common import SLACK, compact_json, list_header, read_activation, read_due, read_header
 from orchestrator.stores.sql import queries as q
 from orchestrator.stores.sql.link import Tx
+
+_REMEMBERED = 1_000  # documents of each kind that are not read twice: more than one round of a scheduler finds
+_PLAIN = re.compile(r"[ !#-\[\]-~]*")  # what JSON writes as it is: printable ASCII without quotes and backslashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +46,19 @@ class Locked:
 
 def encode_name(text: str) -> str:
     """Write a name as it is stored."""
-    return compact_json(text)[1:-1]
+    return text if _PLAIN.fullmatch(text) else compact_json(text)[1:-1]
 
 
 def decode_name(stored: str) -> str:
     """Read a name that `encode_name` wrote."""
+    if "\\" not in stored:
+        return stored
     text: str = json.loads(f'"{stored}"')
     return text
 
 
+# A sweep reads what it has found once more under the lock, where it is the same text, but for what was changed since.
+@lru_cache(maxsize=_REMEMBERED)
 def header(doc: str) -> RunHeader:
     """Read a stored header."""
     return RunHeader.parse(json.loads(doc))
@@ -70,6 +79,7 @@ def due(run: str, path: str, of: str, doc: str) -> DueTimer:
     return read_due(decode_name(run), decode_name(path), lambda: (header(of), activation(doc)))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def activation(doc: str) -> Activation:
     """Read a stored activation."""
     return Activation.parse(json.loads(doc))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from orchestrator.host import new_run_id, new_token
 from orchestrator.ports import Store
-from orchestrator.rules.apply import BUSY, EARLY, ENDED_RUN, LOST, STALE, UNKNOWN
+from orchestrator.rules.apply import BUSY, EARLY, ELSEWHERE, ENDED_RUN, LOST, STALE, UNKNOWN
 from orchestrator.rules.change import (
     Change,
     Claimed,
@@ -182,6 +182,27 @@ class Claiming(Conditions):
             run = StartedRun(store, an_activation("0"))
             run.commit_request(UpdateRun({"status": state}))
             assert run.refused_claim("0", run.activation("0").seq) == ENDED_RUN
+
+    def test_a_run_in_its_callers_process_is_claimed_there_alone(self, store: Store) -> None:
+        """Nobody would miss a worker that died with it. The other way round, and of a report, a claim is granted."""
+        for runtime, claimer, path, granted in (
+            ("local", "celery", "0", False),
+            ("local", "local", "0", True),
+            ("local", "", "0", True),
+            ("local", "celery", "-1.0", True),
+            ("celery", "local", "0", True),
+            ("", "celery", "0", True),
+        ):
+            run = StartedRun(store, an_activation(path), runtime=runtime)
+            ask = ClaimRequest(run.id, path, run.activation(path).seq, new_token(), LONG, claimer)
+            before = run.snapshot()
+            answer = store.claim(ask)
+            assert isinstance(answer, Claimed) is granted, (runtime, claimer, path)
+            if isinstance(answer, Refused):
+                assert (answer.reason, answer.header) == (ELSEWHERE, run.header)
+                assert run.snapshot() == before
+            else:
+                assert store.claim(ask) == answer
 
     def test_a_repeated_claim_gets_the_first_answer_and_changes_nothing(self, store: Store) -> None:
         """Clients resend: the same token is the same worker, even when its lease is over."""

@@ -152,7 +152,7 @@ class Reading(Conditions):
             parked="no such workflow", trace="t 1", last_lease_token="earlier", last_reply="[]",
             status=ActivationStatus.SUSPENDED, role=Role.ITEM.value, phase=Phase.JOIN.value,
             queued_at=7, started_at=8, resumed_at=9, first_seq=2, seq=77, sends=3, looks=2,
-            settled="success", following="on_error result",
+            settled="success", following="on_error result", finished="m1 m2",
         )  # fmt: skip
         stamped = {"lease_token", "lease", "flush_seq", "abandoned_attempts", "deadline", "suspended_at", "ended_at"}
         assert {each.name for each in fields(full) if getattr(full, each.name) == each.default} == stamped

@@ -6,7 +6,7 @@ import logging
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from random import Random
 from typing import Any
@@ -78,7 +78,9 @@ class Schedule:
         self.program, workflow = BENCH.program(die.randrange(PROGRAMS))
         self.hub = Hub(seed)
         self.faults = Faults(seed, without)
-        self.cluster = Cluster(self.hub, self.faults, workflow, SETTINGS[die.choice(BROKER_AWAY)])
+        # Loops keep the values of all finished iterations, of the newest one, or of two.
+        settings = replace(SETTINGS[die.choice(BROKER_AWAY)], iterations_max_kept=seed % 3)
+        self.cluster = Cluster(self.hub, self.faults, workflow, settings)
         self.hook = Hook(self.cluster)
         self.told = Told()
         self.calls: Counter[str] = Counter()  # by the step's id
