@@ -144,6 +144,13 @@ def matrix(*arguments: str) -> None:
     run(sys.executable, "-m", "tests.matrix", *arguments)
 
 
+def mutate(*arguments: str) -> None:
+    """Try the quick tests on small faults in the rules and the scheduler (an hour); `--sample 10` tries a tenth."""
+    install()
+    run(venv_python(), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--editable", ".[mutation]")
+    run(venv_python(), "-m", "tests.mutation", *arguments)
+
+
 def lint(*_: str) -> None:
     """Check style, formatting and the layers."""
     in_venv("-m", "ruff", "check", ".")
@@ -203,7 +210,7 @@ TARGETS = {
     function.__name__.replace("_", "-"): function
     for function in (
         *(install, demo, test, lint, typecheck, bench, bench_quick),
-        *(chaos, simulate, matrix, docs, flower_shots, clean),
+        *(chaos, simulate, mutate, matrix, docs, flower_shots, clean),
     )
 }
 

@@ -19,20 +19,22 @@ MAX_INTERRUPTIONS = 2
 def retry_while_unavailable(
     call: Callable[[], _T], clock: Clock, seconds: float, *, interruptions: int = MAX_INTERRUPTIONS
 ) -> _T:
-    """Retry an idempotent store call with back-off until `seconds` have passed.
+    """Retry an idempotent store call with back-off until `seconds` have passed, once at least unless they are 0.
 
     Also retry it after up to `interruptions` exceptions of other kinds. Raises `StoreUnavailable` where the store stays
     away, else the last exception of the call.
     """
     # Claims and commits carry a token, and a store gives a repeat the answer that it gave the first time. So a call
     # without an answer can be made again, whether or not it arrived.
-    end, pause, struck = monotonic() + seconds, _FIRST_PAUSE, 0
+    end, pause, struck, is_first = monotonic() + seconds, _FIRST_PAUSE, 0, seconds > 0
     while True:
         try:
             return call()
         except StoreUnavailable:
-            if monotonic() >= end:
+            # A process that stood still for all that time has not asked in it.
+            if monotonic() >= end and not is_first:
                 raise
+            is_first = False
             clock.sleep(pause)
             pause = min(_MAX_PAUSE, pause * 2)
         except (StoreRefused, PayloadTooLarge):

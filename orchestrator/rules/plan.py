@@ -182,9 +182,9 @@ def _route(node: Node, name: str) -> str:
     return pack_route(replace(node.route, name=name, task=None, time_limit=None, soft_time_limit=None))
 
 
-def begin_node(plan: Plan, node: Node, path: Path, visit: Path, given: Done, role: Role = Role.STEP) -> None:
-    """Start `node` at `path` with the value `given`."""
-    activation = new_activation(plan, node, path, visit, given, role)
+def begin_node(plan: Plan, node: Node, path: Path, visit: Path, given: Done) -> None:
+    """Start `node` at `path` with the value `given`. An item is started by its foreach (`begin_items`)."""
+    activation = new_activation(plan, node, path, visit, given)
     match node:
         case Step(control=control):
             plan.start(activation, control=control)

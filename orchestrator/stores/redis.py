@@ -2,7 +2,7 @@
 
 The scripts (`scripts/*.lua`) read a change as `rules.apply` does; a test compares the two on generated histories. A
 failover takes runs back by up to a second: their steps run again, and changes accepted in that second are gone. Needs
-Redis 6.2 or later, and no cluster.
+Redis 6.2 or later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 
 class RedisStore:
-    """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs.
+    """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs, and those of sentinels and clusters.
 
     `shards` is fixed when the store is first used; another number is refused. With `strict` a server that may evict
     keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound the
@@ -261,6 +261,10 @@ class RedisStore:
         return self._timers.stranded(namespace, ahead, limit)
 
     def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        if self._connections.is_cluster:
+            # While a node is away, no lease of its shards is renewed. That has to be a pause of all sweeps, or the
+            # first one after it would take steps from workers that are alive.
+            self._connections.calls([("EXISTS", self._keys.timers(shard)) for shard in range(self._keys.shards)])
         words = (holder, lease, pause, max(_REMEMBER_SWEEPS, lease))
         grant = self._connections.script("acquire_sweep", (self._keys.sweep(namespace),), words)
         return SweepGrant(*grant) if grant else None
@@ -274,7 +278,7 @@ class RedisStore:
         )
 
     def now(self) -> int:
-        seconds, micros = self._connections.call("TIME")
+        seconds, micros = self._connections.call("TIME", key=self._keys.format)
         return int(seconds) * 1000 + int(micros) // 1000
 
     def close(self) -> None:

@@ -78,6 +78,8 @@ PASSWORDS = [
     "redis://:secret@host/1",
     "postgresql://u:se/c?r#et@host/db",
     "redis://host/1?password=secret",
+    "redis+sentinel://host:1/1?master_name=m&sentinel_password=secret",
+    "redis+cluster://user:secret@host:1,other:2",
 ]
 
 

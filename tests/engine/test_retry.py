@@ -56,6 +56,26 @@ def test_a_store_that_stays_away_is_given_up(clock: VirtualClock) -> None:
     assert max(late - early for early, late in pairwise(calls)) == 2_000
 
 
+@pytest.mark.parametrize("seconds, calls", [(1.0, 2), (0.0, 1)])
+def test_a_process_that_stood_still_asks_once_more(clock: VirtualClock, seconds: float, calls: int) -> None:
+    """All its time went by in the first call. Where it has none to spend, it asks once."""
+    asked = []
+
+    def call() -> str:
+        asked.append(clock.now())
+        if len(asked) == 1:
+            clock.advance(5.0)
+            raise StoreUnavailable
+        return "back"
+
+    if calls == 1:
+        with pytest.raises(StoreUnavailable):
+            retry_while_unavailable(call, clock, seconds)
+    else:
+        assert retry_while_unavailable(call, clock, seconds) == "back"
+    assert len(asked) == calls
+
+
 def test_two_interruptions_are_survived(clock: VirtualClock) -> None:
     """A soft time limit strikes wherever the thread is, and the commit has to be made all the same."""
     assert retry_while_unavailable(answers(TimeoutError("1"), TimeoutError("2"), "done"), clock, 10) == "done"

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.engine.settings import Settings
-from orchestrator.engine.sweep import BATCH, LOT
+from orchestrator.engine.sweep import BATCH, LOT, SweepReport
 from orchestrator.errors import BrokerUnavailable, StoreUnavailable
 from orchestrator.ports import DueTimer, Runtime, Store
 from orchestrator.rules.change import CreateActivation, Dispatch
@@ -307,6 +307,11 @@ class Damaged:
     def __init__(self, store: MemoryStore, runs: Iterable[str]) -> None:
         self._store = store
         self._runs = set(runs)
+        self.aside: list[tuple[str, str, str, int]] = []
+
+    def set_aside(self, run_id: str, path: str, namespace: str, delay: int) -> None:
+        self.aside.append((run_id, path, namespace, delay))
+        self._store.set_aside(run_id, path, namespace, delay)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -323,15 +328,17 @@ class Damaged:
 def test_what_cannot_be_read_is_set_aside_and_named(world: World, caplog: pytest.LogCaptureFixture) -> None:
     """It is counted, the log names it, and it is looked at again after a while."""
     poison, runs = world.sleeping(1), [world.sleeping(1) for _ in range(3)]
-    scheduler = world.scheduler(store=Damaged(world.store, [poison.id]))
+    damaged = Damaged(world.store, [poison.id])
+    scheduler = world.scheduler(store=damaged)
     world.clock.advance(1)
     with caplog.at_level(logging.ERROR, "orchestrator"):
         report = scheduler.tick()
     assert (report.unreadable, report.republished) == (1, 3)
     assert [world.told(run) for run in runs] == [1, 1, 1]
     (record,) = caplog.records
-    assert poison.id in record.message
-    assert "no JSON" in record.message
+    assert record.message.startswith("1 timer(s) cannot be read and are set aside for 30 s: ")
+    assert f"run {poison.id!r}, step 0 (ValueError: no JSON)" in record.message
+    assert damaged.aside == [(poison.id, "0", "n", 30_000)]
     world.clock.advance(1)
     assert scheduler.tick().unreadable == 0
     world.clock.advance(30)
@@ -339,7 +346,9 @@ def test_what_cannot_be_read_is_set_aside_and_named(world: World, caplog: pytest
 
 
 @pytest.mark.parametrize("error", [ValueError("no number"), KeyError("status"), StoreUnavailable("script error")])
-def test_what_cannot_be_committed_is_set_aside(world: World, error: Exception) -> None:
+def test_what_cannot_be_committed_is_set_aside(
+    world: World, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     """Whatever is wrong with one entry, the others are moved on."""
     poison, runs = world.sleeping(1), [world.sleeping(1) for _ in range(3)]
 
@@ -356,9 +365,14 @@ def test_what_cannot_be_committed_is_set_aside(world: World, error: Exception) -
             return [self.commit(*change) for change in changes]
 
     world.clock.advance(1)
-    world.scheduler(store=Refusing()).tick()
+    with caplog.at_level(logging.ERROR, "orchestrator"):
+        world.scheduler(store=Refusing()).tick()
     assert [world.told(run) for run in runs] == [1, 1, 1]
     assert world.store.due_timers("n") == []
+    (record,) = caplog.records
+    assert record.message == f"run {poison.id!r}, step s0 cannot be swept, and is looked at again in 30 s"
+    assert record.exc_info is not None
+    assert record.exc_info[1] is error
 
 
 def test_a_queue_whose_length_raises_is_no_reason_to_stop(world: World) -> None:
@@ -408,6 +422,31 @@ def test_a_long_queue_is_looked_through_ever_more_rarely(world: World) -> None:
         scheduler.tick()
     assert world.told(run) == 1
     assert replace(run.activation("0"), deadline=0).looks == 0
+
+
+def test_rounds_are_added_up() -> None:
+    """By those who make several: whether more is due, and whether the broker is away, is the last one's to say."""
+    first = SweepReport(due=1, republished=2, expired=3, unsent=4, unreadable=5, is_full=True)
+    later = SweepReport(due=10, republished=20, expired=30, unsent=40, unreadable=50, failure=AWAY)
+    assert first.plus(later) == SweepReport(11, 22, 33, 44, 55, False, AWAY)
+    assert later.plus(first) == SweepReport(11, 22, 33, 44, 55, True, None)
+
+
+@pytest.mark.parametrize(
+    "report, is_in_vain",
+    [
+        (SweepReport(), False),
+        (SweepReport(due=3), False),
+        (SweepReport(failure=AWAY), True),
+        (SweepReport(failure=AWAY, republished=1), False),
+        (SweepReport(unsent=1), True),
+        (SweepReport(unsent=1, republished=1), False),
+        (SweepReport(unsent=1, is_full=True), False),
+    ],
+)
+def test_a_round_is_in_vain_that_sends_nothing_of_what_it_should(report: SweepReport, is_in_vain: bool) -> None:
+    """While more is due, there may be something that can be sent."""
+    assert report.is_in_vain is is_in_vain
 
 
 def test_a_queue_that_is_never_short_hides_a_lost_message_no_longer_than_it_takes_to_work_it_off(world: World) -> None:

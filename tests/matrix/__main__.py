@@ -75,6 +75,9 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "stores": (
         "tests/stores/test_redis.py",
         "tests/stores/test_redis_contract.py",
+        "tests/stores/test_redis_cluster.py",
+        "tests/stores/test_redis_sentinel.py",
+        "tests/stores/test_redis_tls.py",
         "tests/stores/test_sql_contract.py",
     ),
 }

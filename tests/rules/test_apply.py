@@ -39,6 +39,7 @@ from orchestrator.rules.change import (
 )
 from orchestrator.rules.mailbox import MAILBOX_CHANGED, Mailbox, MailboxUpdate
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.replies import UNDONE, parse_reply
 
 NOW = 1_000_000
 HEADER = RunHeader(run_id="run", status=StoredStatus.RUNNING, commits=10)
@@ -75,12 +76,11 @@ def applied(
     return answer
 
 
-def refused(
-    change: Change, *activations: Activation, header: RunHeader | None = HEADER, mail: Mailbox = NO_MAIL
-) -> str:
-    """Return the reason why a change is not taken."""
+def refused(change: Change, *activations: Activation, header: RunHeader | None = HEADER) -> str:
+    """Return the reason why a change is not taken. The caller gets the header to look at."""
     answer = apply(change, header, {r.path: r for r in (ROOT, *activations)}, NO_MAIL, NOW)
     assert isinstance(answer, Refused), answer
+    assert answer.header == header
     return answer.reason
 
 
@@ -281,6 +281,7 @@ def test_a_repeated_commit_of_a_worker_gets_its_first_answer() -> None:
     first = applied(change, MINE)
     after = first.activations["0"]
     assert (after.last_lease_token, after.lease_token) == ("mine", "")
+    assert parse_reply(after.last_reply).settle_count is None  # no worker waits for a settling
     again = applied(change, after, first.activations["1"], header=first.header)
     assert (again.repeated, again.dispatches, again.claimed) == (True, first.dispatches, "1")
     for other in (
@@ -325,6 +326,18 @@ def test_a_callers_repeat_gets_its_first_answer_whoever_comes_in_between() -> No
     assert (again.repeated, again.dispatches, again.activations) == (True, first.dispatches, {})
     assert again.header == replace(now, settle_count=0)
     assert applied(Change(RequestGuard("", ACTIVE)), header=other.header).displaced == {}  # upkeep displaces nobody
+
+
+def test_a_request_that_was_undone_is_refused_when_it_is_repeated() -> None:
+    """Nothing is left of it. Its undo gets its first answer like any request."""
+    change = Change(RequestGuard("start", ACTIVE), (UpdateRun({"quiet": True}),))
+    started = applied(change)
+    undo = Change(RequestGuard("undo", ACTIVE, undoes="start"), (UpdateRun({"quiet": False}),))
+    undone = applied(undo, header=started.header)
+    assert undone.displaced["start"] == UNDONE
+    again = apply(change, undone.header, {}, NO_MAIL, NOW, undone.displaced["start"])
+    assert again == Refused(ENDED_RUN, undone.header)
+    assert applied(undo, header=undone.header).repeated
 
 
 def test_a_memory_of_an_older_release_has_no_count_of_rests() -> None:
@@ -464,6 +477,7 @@ def test_a_block_starts_its_next_item_until_none_is_left() -> None:
         ActivationStatus.QUEUED,
         2,
     )
+    assert (item.lease_token, item.lease, item.deadline, item.queued_at) == ("", 0, NOW + 30_000, NOW)
     assert done.header.live == 1
 
 

@@ -37,14 +37,18 @@ def test_an_outcome_is_one_change() -> None:
     """It has what follows, what was written, what was streamed last, and the token that settles the run."""
     plan = flow.on_result(claim(graph(step("a"))), Done("v"))
     texts = StoredTexts({"v": "=1"}, {"s": "=2"}, {"c": None}, "1:t")
+    plan.drop_values = ("old",)
     mail = MailboxUpdate("e", pop="x")
     chunk = {"type": "chunk"}
     change = attempts.commit_outcome(CLAIM, plan, texts, LIMITS, mail=mail, settle_token="t", chunks=[chunk])
     assert change.guard == MINE
     assert change.ops == tuple(plan.ops)
     assert (change.values, change.state, change.context) == (texts.values, texts.state, texts.context)
-    assert change.expect_state == "1:t"
+    assert (change.expect_state, change.drop_values) == ("1:t", ("old",))
     assert [event["type"] for event in change.events] == ["chunk", "workflow-step-result", "workflow-step-finish"]
+    assert attempts.commit_outcome(CLAIM, plan, texts, LIMITS).settle_token == ""  # the settling goes into the queue
+    ended = attempts.commit_outcome(CLAIM, plan, texts, LIMITS, ender="main")
+    assert ended.guard == replace(MINE, ender="main")
     assert (change.mailbox, change.settle_token, change.settle_now) == (mail, "t", False)
     assert (change.lease, change.redelivery_delay, change.max_events, change.max_event_age) == (11, 22, 33, 44)
 
@@ -89,6 +93,8 @@ def test_a_retry_counts_and_waits() -> None:
     assert plan.ops == [UpdateActivation("0", {"status": "retrying", "attempt": 1}, delay=1500)]
     (event,) = plan.events
     assert (event["type"], event["retry_count"]) == ("workflow-step-retrying", 1)
+    with pytest.raises(ValueError, match="the retry of step 'a' takes inf seconds"):
+        attempts.retry(claim(graph(STEP)), float("inf"))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +167,7 @@ def test_a_flush_is_numbered() -> None:
     [
         ({}, 5_000),
         ({"started_at": 9_000}, 5_000),
+        ({"started_at": 20_000}, 5_000),  # a clock that went back
         ({"started_at": 1_000}, 18_000),
         ({"started_at": 1_000, "resumed_at": 6_000}, 8_000),
         ({"started_at": 1, "resumed_at": 0}, 19_998),
@@ -191,6 +198,7 @@ def test_a_claim_is_released_as_the_end_of_its_lease_would() -> None:
     assert change.guard.id == ""
     assert change.expect == (Precondition("0", "running", 5, 99),)
     assert change.ops == (UpdateActivation("0", {"status": "queued", "abandoned_attempts": 2, "restarted": True}),)
+    assert change.redelivery_delay == 22
 
 
 @pytest.mark.parametrize("activation", [replace(CLAIM, seq=6), replace(CLAIM, status="queued")])

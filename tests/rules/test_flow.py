@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.rules import flow
+from orchestrator.rules import flow, reports
 from orchestrator.rules.change import (
     CancelPendingItems,
     CountDown,
     CreateActivation,
+    EmitProgress,
     StartNextItem,
     UpdateActivation,
     UpdateRun,
@@ -291,7 +292,7 @@ def test_a_join_fails_with_its_first_child_that_failed() -> None:
         _child("0.0", ActivationStatus.SUCCESS, output="v"),
         _child("0.1", ActivationStatus.FAILED, error="e1", tripwire=True),
     ]
-    children.append(_child("0.2", ActivationStatus.FAILED, error="e2"))
+    children.append(_child("0.2", ActivationStatus.FAILED, error="e2", output="half"))
     arms = (step("a"), step("b"), step("c"))
     plan = flow.on_children_done(claim(graph(parallel("p", *arms)), "0"), children)
     assert ops(plan)[0] == "set 0 failed"
@@ -451,3 +452,341 @@ def test_a_quiet_run_emits_no_events_of_its_steps() -> None:
     quiet = replace(RUNNING, quiet=True)
     assert flow.on_result(claim(graph(step("a")), "0", header=quiet), Done("o")).events == []
     assert flow.on_result(claim(graph(step("a")), "0", quiet=True), Done("o")).events == []
+
+
+# --- everything that is written -----------------------------------------------------------------------------------
+
+
+def fields_of(plan: Plan, path: str) -> dict[str, Any]:
+    """Return what a plan writes into the activation at this path."""
+    return {
+        key: value
+        for op in plan.ops
+        if isinstance(op, UpdateActivation) and op.path == path
+        for key, value in op.fields.items()
+    }
+
+
+def created_by(plan: Plan) -> list[Activation]:
+    """Return what a plan creates."""
+    return [op.activation for op in plan.ops if isinstance(op, CreateActivation)]
+
+
+def test_a_start_writes_what_the_run_begins_with() -> None:
+    """By single steps or not, and quiet or not. No value is to be brought but the input itself."""
+    of = graph(parallel("p", step("a"), step("b")))
+    plan = flow.start(of, RunHeader(per_step=True, quiet=True), "in")
+    assert plan.ops[1] == UpdateRun({"status": "running", "input": "in", "per_step": True})
+    assert [one.status for one in created_by(plan)] == ["open", "open", "queued", "paused"]
+    assert all(one.quiet for one in created_by(plan)[1:])
+    assert plan.events == [{"type": "workflow-start", "input": "in"}]
+    assert {(one.input, one.needs, one.visit) for one in created_by(plan)[1:]} == {("in", "", "")}
+    at_once = flow.start(graph(parallel("p", step("a", control=True), step("b"))), RunHeader(), "in")
+    assert [one.status for one in created_by(at_once)] == ["open", "open", "queued", "queued"]
+    assert [op.claim for op in at_once.ops if isinstance(op, CreateActivation)] == [""] * 4
+
+
+def test_the_first_failure_that_nothing_tolerates_is_the_runs() -> None:
+    """With whether it is a tripwire. Of a loop in a loop the inner one fails first, in the outer one's iteration."""
+    of = graph(parallel("p", step("a"), step("b")))
+    plan = flow.on_result(claim(of, "0.0"), Failed("e", tripwire=True))
+    assert plan.ops[1] == UpdateRun({"failure": "e", "tripwire": True}, unless="failure")
+    loops = graph(loop("l", 2, loop("m", 2, nested("n", loop("o", 2, step("a"))))))
+    failed = flow.on_result(claim(loops, "0.0.0.0.0", visit="2.3.4"), Failed("e"))
+    assert [(event["path"], event["visit"]) for event in failed.events] == [
+        *[("0.0.0.0.0", "2.3.4")] * 2,
+        *[("0.0.0", "2.3")] * 2,
+    ]
+    checked = flow.on_result(claim(loops, "0.0.0.0.0", visit="2.3.4"), Done("o"))
+    assert fields_of(checked, "0.0.0.0")["iteration"] == 4
+
+
+@pytest.mark.parametrize(
+    "phase, statuses",
+    [
+        (Phase.RUN, ["paused", "paused"]),
+        (Phase.JOIN, ["paused", "paused"]),
+        (Phase.EVALUATE_BRANCH, ["queued", "paused"]),
+        (Phase.FAN_OUT, ["queued", "paused"]),
+        (Phase.VALIDATE_INPUT, ["queued", "paused"]),
+        (Phase.EVALUATE_LOOP, ["queued", "paused"]),
+    ],
+)
+def test_a_block_that_was_resumed_runs_its_first_step(phase: Phase, statuses: list[str]) -> None:
+    """In a run by single steps. What a step leads to is paused."""
+    of = graph(step("a"), parallel("p", step("b"), step("c")))
+    plan = flow.on_result(claim(of, "0", header=replace(RUNNING, per_step=True), phase=phase), Done("o"))
+    assert [one.status for one in created_by(plan)][1:] == statuses
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_the_condition_of_a_loop_is_paused_in_a_run_by_single_steps(holds: bool) -> None:
+    """It is not claimed then. Otherwise it brings along what it is evaluated on."""
+    of, result = graph(loop("l", 2, step("a"))), Done("o", ("x", "y"))
+    plan = flow.on_result(claim(of, "0.0", visit="2", header=replace(RUNNING, per_step=holds)), result)
+    assert fields_of(plan, "0") == {
+        "status": "paused" if holds else "queued",
+        "attempt": 0,
+        "phase": "evaluate_loop",
+        "input": "o",
+        "needs": "x y",
+        "iteration": 2,
+    }
+    assert [op.claim for op in plan.ops if isinstance(op, UpdateActivation)] == ["", "" if holds else "next"]
+
+
+def test_what_follows_gets_the_result_with_the_values_that_it_refers_to() -> None:
+    """In the same visit, and in the generation of the run."""
+    of = graph(loop("l", 2, nested("n", step("a"), step("b"))))
+    plan = flow.on_result(claim(of, "0.0.0", visit="3"), Done("o", ("x", "y")))
+    (made,) = created_by(plan)
+    assert (made.path, made.visit, made.input, made.needs, made.scope) == ("0.0.1", "3", "o", "x y", 2)
+    each = graph(step("a"), foreach("f", 2, 2, step("b")))
+    header = replace(RUNNING, generation=4)
+    items = flow.on_items(claim(each, "1", header=header), Progress(2), 2)
+    assert [op.prefix for op in items.ops if isinstance(op, StartNextItem)] == ["1@@4"] * 2
+
+
+def test_an_iteration_gets_what_the_condition_was_evaluated_on() -> None:
+    """With the number of its own."""
+    of = graph(loop("l", 3, step("a")))
+    plan = flow.on_loop_checked(claim(of, "0", iteration=2, input="o", needs="x y"), holds=True)
+    assert fields_of(plan, "0") == {"status": "open", "iteration": 3}
+    (made,) = created_by(plan)
+    assert (made.path, made.visit, made.input, made.needs) == ("0.0", "3", "o", "x y")
+    ended = flow.on_loop_checked(claim(of, "0", iteration=2, input="o", needs="x y"), holds=False)
+    assert fields_of(ended, "0") == {"status": "success", "output": "o"}
+    after = graph(loop("l", 3, step("a")), step("b"))
+    (made,) = created_by(flow.on_loop_checked(claim(after, "0", iteration=2, input="o", needs="x y"), holds=False))
+    assert (made.input, made.needs, made.visit) == ("o", "x y", "")
+
+
+def test_chosen_arms_get_the_input_of_the_branch() -> None:
+    """Only they are counted."""
+    plan = flow.on_branch_chosen(
+        claim(graph(branch("b", (), step("a"), step("b"), step("c"))), "0", visit="2", needs="x"), (0, 2)
+    )
+    assert fields_of(plan, "0") == {"status": "open", "pending_children": 2, "total": 2, "next_item": 2}
+    assert [(one.path, one.visit, one.input, one.needs) for one in created_by(plan)] == [
+        ("0.0", "2", "in", "x"),
+        ("0.2", "2", "in", "x"),
+    ]
+
+
+def test_a_foreach_opens_with_what_it_counts() -> None:
+    """Of an older generation the finished items count. No more run at once than there are."""
+    of = graph(foreach("f", 9, 10**9, step("a")))
+    plan = flow.on_items(claim(of, "0"), Progress(9, 4, ((0, 2),)), 10**9)
+    assert fields_of(plan, "0") == {
+        "status": "open",
+        "pending_children": 7,
+        "total": 9,
+        "next_item": 4,
+        "concurrency": 9,
+    }
+    assert [one.path for one in created_by(plan)] == ["0.2", "0.3"]
+    assert sum(isinstance(op, StartNextItem) for op in plan.ops) == 5
+
+
+def test_the_places_that_items_have_left_are_filled() -> None:
+    """As many as may run at once, less those that run, and no more than are left."""
+    of = graph(foreach("f", 40, 10, step("a")))
+    counts = {"total": 40, "concurrency": 10, "phase": Phase.START_ITEMS}
+    for next_item, pending, never, started in (
+        (4, 40, 0, 6),
+        (6, 37, 0, 7),
+        (38, 8, 0, 2),
+        (40, 5, 0, 0),
+        (14, 30, 0, 6),
+        (30, 10, 5, 5),
+    ):
+        block = {"next_item": next_item, "pending_children": pending, "never_started": never}
+        plan = flow.on_items_left(claim(of, "0", **counts, **block))
+        assert ops(plan) == ["set 0 open", *["next 0"] * started], block
+
+
+def test_an_item_tells_its_foreach_how_it_has_ended() -> None:
+    """By the step and the visit of the foreach. A quiet run is told nothing, and counts all the same."""
+    of = graph(foreach("f", 3, 2, step("a")))
+    about = {"type": "workflow-step-progress", "path": "0", "visit": "2", "step": "a", "index": 1}
+    for result, said in (
+        (Done("o"), {"status": "success", "output": "o"}),
+        (Failed("e"), {"status": "failed"}),
+    ):
+        plan = flow.on_result(claim(of, "0.1", index=1, visit="2", quiet=True), result)
+        (down,) = (op for op in plan.ops if isinstance(op, CountDown))
+        assert down.event == {**about, **said}
+        assert down.then == UpdateActivation("0", {"status": "queued", "attempt": 0, "phase": "join"}, "next")
+        silent = flow.on_result(claim(of, "0.1", index=1, header=replace(RUNNING, quiet=True)), result)
+        assert [op.event for op in silent.ops if isinstance(op, CountDown)] == [None]
+    (following,) = (
+        op
+        for op in flow.on_result(claim(of, "0.1", index=1, visit="2"), Done("o")).ops
+        if isinstance(op, StartNextItem)
+    )
+    assert (following.prefix, following.template.visit, following.template.path) == ("0@2@0", "2", "0.0")
+
+
+def test_an_item_that_is_a_workflow_ends_as_an_item() -> None:
+    """It emits no events of its own, but its foreach is told of it by its index."""
+    of = graph(nested("m", foreach("f", 3, 2, nested("n", step("a")))))
+    plan = flow.on_result(claim(of, "0.0.2.0"), Done("o"))
+    assert ops(plan) == ["set 0.0.2.0 success", "set 0.0.2 success", "next 0.0", "down 0.0 (set 0.0 queued join!)"]
+    assert emitted(plan) == ["step-result 0.0.2.0", "step-finish 0.0.2.0"]
+    (down,) = (op for op in plan.ops if isinstance(op, CountDown))
+    assert down.event is not None
+    assert (down.event["index"], down.event["step"]) == (2, "n")
+
+
+def test_a_retry_tells_which_attempt_is_of_no_use_any_more() -> None:
+    plan = flow.retry(claim(graph(step("a", retries=3)), "0", attempt=1, seq=7, visit="2"), 700)
+    assert plan.ops == [UpdateActivation("0", {"status": "retrying", "attempt": 2}, delay=700)]
+    about = {"path": "0", "visit": "2", "step": "a"}
+    assert plan.events == [{"type": "workflow-step-retrying", **about, "attempt": 7, "retry_count": 2}]
+
+
+SUSPENDS = {
+    "status": "suspended",
+    "suspend": "payload",
+    "label": "label",
+    "resume": "",
+    "resumed": False,
+    "restarted": False,
+}
+
+
+def test_a_suspension_clears_what_the_resume_before_has_brought() -> None:
+    """The next attempt gets what the next resume brings."""
+    plan = flow.suspend(claim(graph(step("a")), "0", resumed=True, resume="old", restarted=True), "payload", "label")
+    assert plan.ops == [UpdateActivation("0", SUSPENDS)]  # type: ignore[arg-type]
+    about = {"path": "0", "visit": "", "step": "a", "input": "in"}
+    assert plan.events == [{"type": "workflow-step-suspended", **about, "suspend": "payload"}]
+
+
+def test_an_item_that_suspends_is_told_by_its_index() -> None:
+    """A caller must learn which one to resume, although items emit nothing else. A quiet run tells nobody."""
+    path, of = "0.0.1", graph(nested("m", foreach("f", 3, 2, step("a"))))
+    plan = flow.suspend(claim(of, path, index=1, quiet=True), "payload", "label")
+    assert plan.ops[0] == UpdateActivation(path, SUSPENDS)  # type: ignore[arg-type]
+    (told,) = plan.ops[1:]
+    about = {"path": "0.0", "visit": "", "step": "a"}
+    progress = {"type": "workflow-step-progress", **about, "index": 1, "status": "suspended"}
+    assert told == EmitProgress("0.0", progress)
+    (event,) = plan.events
+    assert (event["path"], event["index"], event["suspend"]) == (path, 1, "payload")
+    silent = flow.suspend(claim(of, path, index=1, header=replace(RUNNING, quiet=True)), "payload", "label")
+    assert (len(silent.ops), silent.events) == (1, [])
+
+
+def test_a_step_inside_an_item_that_suspends_is_told_as_any_other() -> None:
+    """Its foreach is not around it at once."""
+    of = graph(foreach("f", 3, 2, nested("n", step("a"))))
+    plan = flow.suspend(claim(of, "0.1.0"), "payload", "label")
+    assert (len(plan.ops), emitted(plan)) == (1, ["step-suspended 0.1.0"])
+
+
+def test_what_opens_a_block_writes_its_input() -> None:
+    """That of a nested workflow is the validated one; it is the input of its first step too."""
+    of = graph(nested("n", step("a"), checks=True))
+    plan = flow.on_input_valid(claim(of, "0", visit="2"), Done("fit", ("x",)))
+    assert fields_of(plan, "0") == {"status": "open", "input": "fit"}
+    assert [(one.visit, one.input, one.needs, one.scope) for one in created_by(plan)] == [("2", "fit", "x", 1)]
+    late = flow.on_timeout(claim(graph(wait("w", 2.0, step("late"))), "0", visit="2", needs="x"), "e")
+    assert fields_of(late, "0") == {"status": "open"}
+    assert [(one.path, one.visit, one.input, one.needs) for one in created_by(late)] == [("0.0", "2", "in", "x")]
+
+
+@pytest.mark.parametrize("timeout, delay", [(None, 0), (0.0, 1), (-5.0, 1), (2.0, 2_000)])
+def test_a_wait_has_a_timeout_or_none(timeout: float | None, delay: int) -> None:
+    """One that is over at once is none that never is."""
+    plan = flow.on_await(claim(graph(wait("w", timeout)), "0"))
+    assert plan.ops == [UpdateActivation("0", {"status": "waiting", "waiter": "?a0#mine"}, delay=delay)]
+    assert plan.events == [{"type": "workflow-step-waiting", "path": "0", "visit": "", "step": "w", "input": "in"}]
+
+
+def test_a_wait_that_never_ends_is_refused() -> None:
+    """It would have no timeout, or one that no store can hold."""
+    with pytest.raises(ValueError, match="a timeout takes nan seconds"):
+        flow.on_await(claim(graph(wait("w", float("nan"))), "0"))
+
+
+def test_a_sleep_without_an_end_is_refused_by_name() -> None:
+    """The length comes from data."""
+    with pytest.raises(ValueError, match="the sleep 's' takes inf seconds"):
+        flow.on_sleep_computed(claim(graph(sleep("s", None)), "0"), float("inf"))
+    plan = flow.on_sleep_computed(claim(graph(sleep("s", None)), "0"), 2.0)
+    assert emitted(plan) == ["step-waiting 0"]
+    over = flow.on_sleep_over(claim(graph(sleep("s"), step("a")), "0", needs="x y"))
+    assert [(one.input, one.needs) for one in created_by(over)] == [("in", "x y")]
+
+
+@pytest.mark.parametrize(
+    "woken, fields",
+    [
+        (flow.deliver_event, {"phase": "event_received", "resume": "v", "attempt": 0}),
+        (lambda one, _: flow.time_out_wait(one), {"phase": "event_timeout", "attempt": 0}),
+        (flow.resume, {"resume": "v", "resumed": True, "attempt": 0}),
+    ],
+)
+def test_what_was_awaiting_begins_its_attempts_anew(woken: Any, fields: dict[str, Any]) -> None:
+    """The run goes on with it, whatever it was doing."""
+    assert woken(Activation(path="0", attempt=3), "v") == [
+        UpdateActivation("", {"status": "open"}),
+        UpdateRun({"status": "running"}),
+        UpdateActivation("0", {"status": "queued", **fields}),
+    ]
+
+
+def test_what_ends_the_run_writes_its_outcome() -> None:
+    """A bail has an output, which is the step's too."""
+    of = graph(parallel("p", step("a"), step("b")))
+    bail = flow.bail(claim(of, "0.0"), "out")
+    assert bail.ops[1:] == [
+        UpdateRun({"outcome": "success", "output": "out"}, unless="failure"),
+        UpdateRun({"closed": True}),
+    ]
+    assert fields_of(bail, "0.0") == {"status": "success", "output": "out"}
+    assert emitted(bail) == ["step-result 0.0", "step-finish 0.0"]
+
+
+def test_a_join_of_a_foreach_and_of_arms_brings_what_it_refers_to() -> None:
+    """For the step that follows. Places without an output refer to nothing."""
+    children = [
+        _child("0.0", ActivationStatus.SUCCESS, output="v0"),
+        _child("0.1", ActivationStatus.SKIPPED),
+        _child("0.2", ActivationStatus.SUCCESS),
+        _child("0.3", ActivationStatus.SUCCESS, output="v3"),
+    ]
+    arms = tuple(step(f"s{index}") for index in range(4))
+    plan = flow.on_children_done(claim(graph(parallel("p", *arms), step("z")), "0"), children)
+    assert plan.values == {"mine": '{"s0":"v0","s2":"","s3":"v3"}'}
+    assert [(one.input, one.needs) for one in created_by(plan)] == [("mine", "v0 v3")]
+
+
+@pytest.mark.parametrize(
+    "header, written",
+    [
+        ({"outcome": "success", "error": "old", "failure": "e"}, {"status": "success", "error": ""}),
+        ({"outcome": "canceled", "error": "old"}, {"status": "canceled", "error": ""}),
+        ({"outcome": "failed", "error": "e"}, {"status": "failed", "error": "e"}),
+        ({"failure": "first"}, {"status": "failed", "error": "first"}),
+        ({"failure": "first", "error": "e"}, {"status": "failed", "error": "e"}),
+        ({"failure": "e", "tripwire": True}, {"status": "tripwire", "error": "e"}),
+        ({"suspended": 1}, {"status": "suspended", "error": ""}),
+        ({"paused": 1}, {"status": "paused", "error": ""}),
+    ],
+)
+def test_a_settling_keeps_the_error_of_a_run_that_has_failed(header: dict[str, Any], written: dict[str, Any]) -> None:
+    """A `bail` may end a run as a success although another step has failed."""
+    root = Activation(path="", status=ActivationStatus.RUNNING, phase=Phase.SETTLE, lease_token="mine", route="r")
+    told = reports.Told({"on_finish", "on_error"}, delivers=True)
+    plan = flow.on_settled(ClaimedNode(graph(step("a")), RunHeader(settle_count=2, **header), root, "next"), told)
+    assert plan.ops[:2] == [
+        UpdateActivation("", {"status": "open"}),
+        UpdateRun({"settle_count": 3, **written}),  # type: ignore[typeddict-item]
+    ]
+    assert plan.events[-1] == {"type": "workflow-finish", "status": written["status"], "settle_count": 3}
+    assert plan.ops[2:] == reports.begin(3, StoredStatus(written["status"]), told, "r", "next")
+    assert emitted(plan)[:-1] == (
+        ["paused"] if written["status"] == "paused" else ["canceled"] * (written["status"] == "canceled")
+    )

@@ -87,6 +87,38 @@ def test_a_scope_is_a_workflow() -> None:
         GRAPH.entries((0,))
 
 
+def test_every_node_has_its_place() -> None:
+    """In the order of the flow, outside in. Of the items of a foreach the index is not known."""
+    places = {place: node.id for place, node in GRAPH.places()}
+    assert list(places.items()) == [
+        ((0,), "a"),
+        ((1,), "p"),
+        ((1, 0), "b"),
+        ((1, 1), "n"),
+        ((1, 1, 0), "c"),
+        ((1, 1, 1), "l"),
+        ((1, 1, 1, 0), "d"),
+        ((2,), "f"),
+        ((2, None), "each"),
+        ((2, None, 0), "e"),
+        ((3,), "br"),
+        ((3, 0), "g"),
+        ((3, 1), "s"),
+        ((4,), "wait"),
+        ((4, 0), "late"),
+        ((5,), "soft"),
+        ((5, 0), "soft loop"),
+        ((5, 0, 0), "h"),
+    ]
+    assert [node.id for node in GRAPH.walk()] == list(places.values())
+    assert [(place, node.id) for place, node in GRAPH.places((1, 1))] == [
+        ((1, 1, 0), "c"),
+        ((1, 1, 1), "l"),
+        ((1, 1, 1, 0), "d"),
+    ]
+    assert [node.id for node in GRAPH.walk((1, 1))] == ["c", "l", "d"]
+
+
 @pytest.mark.parametrize(
     "path, tolerated", [((0,), False), ((1, 0), False), ((5,), False), ((5, 0), True), ((5, 0, 0), True)]
 )

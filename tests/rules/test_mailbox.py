@@ -30,7 +30,18 @@ def test_entries_of_waits_sort_as_paths_do(paths: list[tuple[int, ...]]) -> None
     """As numbers, index by index; and each names its path."""
     entries = sorted(make_waiter(path, "token") for path in paths)
     assert [parse_path(waiter_path(entry)) for entry in entries] == sorted(paths)
-    assert [waiter_path(make_waiter(path, "#a1")) for path in paths] == [format_path(path) for path in paths]
+    assert [waiter_path(make_waiter(path, "#a1#a2")) for path in paths] == [format_path(path) for path in paths]
+
+
+def test_the_entry_of_a_wait_has_the_length_of_each_index_before_it() -> None:
+    """It is stored, so it is the same in every release."""
+    assert make_waiter((0, 12, 345), "t") == "?a0b12c345#t"
+
+
+def test_the_first_event_is_number_one() -> None:
+    """Numbers and bytes go on from the last entry."""
+    assert make_entry(MailboxUpdate("e", push="v", size=3), Mailbox()) == "000000000001:3:3:v"
+    assert make_entry(MailboxUpdate("e", push="v", size=3), Mailbox(EVENT, NEXT)) == "000000000009:78:3:v"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_who_is_told_of_which_end(status: str, here: str, queued: str) -> None:
 def test_hooks_for_another_worker_leave_the_delivery_to_this_one() -> None:
     ops = reports.begin(3, StoredStatus.FAILED, Told(HOOKS, delivers=True, hooks_here=False), "route", "mine")
     assert begun(ops) == [("-3.2", "mine", ""), ("-3.0", "", "on_error")]
-    assert {op.activation.route for op in ops} == {"route"}
+    assert {(op.activation.route, op.activation.settled) for op in ops} == {("route", "failed")}
 
 
 def test_a_settling_that_tells_nobody_writes_nothing_more() -> None:
@@ -90,19 +90,77 @@ def test_the_next_report_follows_the_first_outcome_whatever_that_is() -> None:
     assert [event["type"] for event in plans[2].events] == ["workflow-report-failed"]
 
 
+def test_an_outcome_of_a_report_is_written_into_it_alone() -> None:
+    """It is done, or is tried again, or is left; the last is told in the log of the run."""
+    claim = claimed(attempt=2)
+    done, again, left = (
+        reports.on_report_done(claim, here=True),
+        reports.retry_report(claim, 1_000, here=True),
+        reports.give_up_report(claim, "error", here=True),
+    )
+    assert done.ops == [UpdateActivation("-3.0", {"status": "success", "following": ""})]
+    assert again.ops == [UpdateActivation("-3.0", {"status": "retrying", "attempt": 3, "following": ""}, delay=1_000)]
+    assert left.ops == [UpdateActivation("-3.0", {"status": "failed", "error": "error", "following": ""})]
+    assert (done.events, again.events) == ([], [])
+    assert left.events == [
+        {"type": "workflow-report-failed", "report": "on_finish", "status": "failed", "error": "error"}
+    ]
+
+
+def test_a_report_has_what_its_worker_must_know() -> None:
+    """It emits no events of its own, and counts for nothing in the run."""
+    expected = Activation(
+        path="-3.1",
+        step="on_error",
+        component="REPORT",
+        role="block",
+        phase="report",
+        quiet=True,
+        route="route",
+        settled="failed",
+        following="result",
+    )
+    (op,) = reports.begin(3, StoredStatus.FAILED, Told({Report.ON_ERROR}, delivers=True), "route", "mine")
+    assert op == CreateActivation(expected, "mine")
+    assert begun(reports.begin(3, StoredStatus.FAILED, ALL, "r", "mine")) == [("-3.0", "mine", "on_error result")]
+    (following,) = (
+        op.activation
+        for op in reports.on_report_done(claimed(following="on_error result", route="route"), here=True).ops
+        if isinstance(op, CreateActivation)
+    )
+    assert following == expected
+
+
+def test_on_finish_that_has_failed_before_a_suspension_was_recorded_is_called_again() -> None:
+    """As a report of that settling, after the pause of a first retry. Where it kills its workers, it is given up."""
+    root = Activation(path="", phase=Phase.SETTLE, route="route", abandoned_attempts=3)
+    claim = ClaimedNode(GRAPH, RunHeader(settle_count=4), root, "token")
+    again = reports.begin_again(claim, StoredStatus.SUSPENDED, is_lost=False)
+    about = {"path": "-5.0", "step": "on_finish", "settled": "suspended", "route": "route", "following": ""}
+    assert {name: getattr(again.activation, name) for name in about} == about
+    assert (again.activation.status, again.activation.attempt, again.delay, again.claim) == ("retrying", 1, 1_000, "")
+    assert again.activation.abandoned_attempts == 0
+    lost = reports.begin_again(claim, StoredStatus.SUSPENDED, is_lost=True)
+    assert {name: getattr(lost.activation, name) for name in about} == about
+    assert (lost.activation.status, lost.activation.attempt, lost.activation.abandoned_attempts) == ("queued", 0, 3)
+
+
 @pytest.mark.parametrize("following, token", [("on_error", ""), ("result", "next")])
 def test_under_a_limit_a_hook_goes_into_the_queue_and_a_delivery_does_not(following: str, token: str) -> None:
     plan = reports.on_report_done(claimed(following=following), here=False)
     assert [claim for _, claim, _ in begun(plan.ops)] == [token]
 
 
-@pytest.mark.parametrize("report, least", [(Report.ON_FINISH, 120), (Report.ON_ERROR, 120), (Report.RESULT, 3_600)])
-def test_attempts_are_bounded_and_their_pauses_grow(report: Report, least: int) -> None:
+@pytest.mark.parametrize(
+    "report, count, least", [(Report.ON_FINISH, 8, 120), (Report.ON_ERROR, 8, 120), (Report.RESULT, 20, 3_600)]
+)
+def test_attempts_are_bounded_and_their_pauses_grow(report: Report, count: int, least: int) -> None:
     """Those of a hook outlast a restart of a database, those of a delivery an hour."""
     pauses: list[int] = []
     while (pause := reports.find_report_pause(claimed(step=report, attempt=len(pauses)).activation)) is not None:
         pauses.append(pause)
     assert pauses == sorted(pauses)
+    assert len(pauses) == count
     assert pauses[0] == 1_000
     assert least * 1_000 <= sum(pauses) <= 2 * 3_600_000
 

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 
 from orchestrator.local import LocalRuntime
-from orchestrator.rules.change import Dispatch, Precondition, RequestGuard, UpdateActivation
+from orchestrator.rules.change import (
+    Change,
+    Committed,
+    Dispatch,
+    LeaseGuard,
+    Precondition,
+    RequestGuard,
+    UpdateActivation,
+)
 from orchestrator.rules.graph import Route
 from orchestrator.rules.model import Activation, ActivationStatus, RunHeader, StoredStatus, unpack_route
 from orchestrator.rules.timers import (
@@ -18,6 +26,7 @@ from orchestrator.rules.timers import (
     QueueState,
     SweepGrant,
     SweepRight,
+    find_left_out,
     has_timer,
     is_due,
     is_stranded,
@@ -28,6 +37,7 @@ from orchestrator.rules.timers import (
     on_unsent,
     place_of,
     take_sweep_right,
+    with_request_id,
 )
 
 HEADER = RunHeader(run_id="run", status=StoredStatus.RUNNING, updated_at=1_000)
@@ -62,6 +72,11 @@ def test_what_follows_from_a_deadline_is_guarded_by_what_was_read(status: Activa
     assert isinstance(todo.change.guard, RequestGuard)
     assert todo.change.guard.id == ""
     assert todo.change.expect == (Precondition("0", status, 5, 1_000),)
+    assert todo.change.redelivery_delay == 100
+    for header, how in ((HEADER, {"queue": QueueState(is_short=False)}), (replace(HEADER, auto_restart=False), {})):
+        other = on_deadline(header, activation(status, sends=1), 100, **how)
+        assert other is not None
+        assert other.change.redelivery_delay == 100
 
 
 @pytest.mark.parametrize("status", [ActivationStatus.RETRYING, ActivationStatus.SLEEPING])
@@ -90,7 +105,7 @@ def test_a_queued_activation_is_dispatched_again_later_and_later() -> None:
     """The seq stays, and the message is sent again only if its queue has been short."""
     todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, queued_at=900), 100)
     assert todo is not None
-    assert [(dispatch.path, dispatch.seq) for dispatch in todo.again] == [("0", 5)]
+    assert todo.again == (Dispatch("0", 5, "{}"),)
     pauses = [moved(activation(ActivationStatus.QUEUED, sends=sends)).delay for sends in (1, 2, 3, 60)]
     assert pauses == [200, 400, 800, 3_600_000]
     assert dict(moved(activation(ActivationStatus.QUEUED, sends=2, looks=5)).fields) == {"sends": 3, "looks": 0}
@@ -138,6 +153,7 @@ def test_what_nobody_could_be_told_of_comes_soon_however_long_its_queue_is() -> 
         ("1", {"sends": 3}, 50),
     ]
     assert change.expect == (Precondition("0", "queued", 5), Precondition("1", "queued", 7))
+    assert [op.delay for op in on_unsent([first], 0).ops if isinstance(op, UpdateActivation)] == [1]
     assert isinstance(change.guard, RequestGuard)
     assert change.guard.id == ""
     todo = on_deadline(HEADER, activation(ActivationStatus.QUEUED, sends=0), 100, queue=LONG)
@@ -174,6 +190,19 @@ def test_the_route_of_a_newer_release_is_read_as_far_as_it_is_known() -> None:
 def test_a_dead_timer_has_no_consequence(status: ActivationStatus, header: RunHeader) -> None:
     """The store drops it."""
     assert on_deadline(header, activation(status), 100) is None
+
+
+@pytest.mark.parametrize("path, outlasts", [("0", False), ("-1.0", True)])
+def test_a_report_is_looked_after_whatever_has_become_of_its_run(path: str, outlasts: bool) -> None:
+    """It tells of a settling that is recorded. Nothing else goes on in a run that has ended."""
+    statuses = frozenset(StoredStatus) if outlasts else frozenset({"running", "suspended"})
+    unsent = on_unsent([Dispatch("1", 1, ""), Dispatch(path, 5, "")], 50)
+    over = on_deadline(HEADER, activation(ActivationStatus.RETRYING, path=path), 100)
+    assert over is not None
+    for change in (unsent, over.change):
+        assert change.guard == RequestGuard("", statuses)
+    ended = replace(HEADER, status=StoredStatus.SUCCESS, auto_restart=False)
+    assert (on_deadline(ended, activation(ActivationStatus.RETRYING, path=path), 100) is not None) is outlasts
 
 
 def test_the_settling_of_a_closed_run_is_looked_after() -> None:
@@ -271,10 +300,18 @@ def test_a_clock_that_goes_back_frees_the_right_and_begins_anew() -> None:
     grant, right = asked(right, "b", 4_000)
     assert (grant, right) == (SweepGrant(0, 6_000), SweepRight("b", 4_030, 4_000, 4_000, 10_000))
     assert asked(right, "b", 4_040)[0] == SweepGrant(40, 5_960)
-    assert asked(replace(right, last=9_999, steady_since=4_000), "b", 10_000)[0] == SweepGrant(6_000, 0)
+    grant, there = asked(replace(right, last=9_999, steady_since=4_000), "b", 10_000)
+    assert (grant, there.ahead) == (SweepGrant(6_000, 0), 0)
     assert asked(replace(right, last=4_000), "b", 2_000)[1].ahead == 10_000
     grant, right = asked(SweepRight("a", 1_030, 1_000, 990), "a", 980)  # a small step is none
     assert (grant, right) == (SweepGrant(), SweepRight("a", 1_010, 980, 990))
+
+
+@pytest.mark.parametrize("now, since", [(1_050, 100), (1_051, 1_051), (950, 100), (949, 949)])
+def test_a_pause_is_what_takes_longer_than_it_may(now: int, since: int) -> None:
+    """Whichever way the clock goes."""
+    _, right = asked(SweepRight("a", 1_030, 1_000, 100), "a", now)
+    assert right == SweepRight("a", now + 30, now, since, 1_000 if now < 950 else 0)
 
 
 def test_a_claim_is_taken_only_if_it_could_have_been_renewed() -> None:
@@ -290,6 +327,7 @@ def test_a_moment_is_looked_at_where_the_activation_is() -> None:
     assert is_due(activation(ActivationStatus.RUNNING), 1_000)
     assert not is_due(activation(ActivationStatus.RUNNING), 999)
     assert not is_due(activation(ActivationStatus.SUSPENDED, deadline=0), 999)
+    assert is_due(activation(ActivationStatus.RUNNING, deadline=1), 1)
 
 
 @pytest.mark.parametrize(
@@ -297,6 +335,7 @@ def test_a_moment_is_looked_at_where_the_activation_is() -> None:
     [
         (activation(ActivationStatus.RUNNING, lease=100), HEADER, True),
         (activation(ActivationStatus.RUNNING, lease=100, deadline=200 + 500), HEADER, False),
+        (activation(ActivationStatus.RUNNING, lease=1), HEADER, True),
         (activation(ActivationStatus.RUNNING), HEADER, False),  # an older release does not say how long its lease is
         (activation(ActivationStatus.SLEEPING, lease=100), HEADER, False),
         (activation(ActivationStatus.RUNNING, lease=100), replace(HEADER, auto_restart=False), False),
@@ -308,3 +347,38 @@ def test_a_lease_that_ends_farther_off_than_a_lease_can_is_stranded(
 ) -> None:
     """At 500, when the clock has gone back."""
     assert is_stranded(header, of, 500) is stranded
+
+
+# --- what a repeat cannot tell, and upkeep that is told ------------------------------------------------------------
+
+
+def test_dispatches_that_a_repeat_leaves_out_are_found_by_the_number_of_their_commit() -> None:
+    """Those that it tells are not told twice. A delay is what is left of it; one that is over is still a delay."""
+    answer = Committed(HEADER, (Dispatch("0", 5, "{}"), Dispatch("1", 5, "{}")), left_out=3)
+    activations = [
+        activation(ActivationStatus.QUEUED),
+        activation(ActivationStatus.QUEUED, path="1"),
+        activation(ActivationStatus.QUEUED, path="2", route="r"),
+        activation(ActivationStatus.SLEEPING, path="3"),
+        activation(ActivationStatus.RETRYING, path="4", deadline=300),
+        activation(ActivationStatus.QUEUED, path="5", seq=6),
+        activation(ActivationStatus.SUSPENDED, path="6"),
+    ]
+    assert find_left_out(answer, activations, 400) == (
+        Dispatch("2", 5, "r"),
+        Dispatch("3", 5, "{}", 600),
+        Dispatch("4", 5, "{}", 1),
+    )
+    assert find_left_out(Committed(HEADER, answer.dispatches[:1]), activations[1:2], 400) == (Dispatch("1", 5, "{}"),)
+
+
+def test_upkeep_gets_an_id_and_nothing_else() -> None:
+    """Then a repeat of it is known. The change of a claim is known by its token."""
+    todo = on_deadline(HEADER, activation(ActivationStatus.WAITING), 100)
+    assert todo is not None
+    told = with_request_id(todo.change, "id")
+    assert isinstance(told.guard, RequestGuard)
+    assert told.guard.id == "id"
+    assert with_request_id(told, "") == todo.change
+    claims = Change(LeaseGuard("0", "mine"))
+    assert with_request_id(claims, "id") is claims

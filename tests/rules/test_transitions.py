@@ -38,6 +38,7 @@ from orchestrator.rules.transitions import (
     RunRow,
     check_run,
     row_of,
+    tables,
 )
 
 NOW, LEASE, REDELIVERY, DELAY = 1_000_000, 100, 200, 50
@@ -322,3 +323,31 @@ def test_a_broken_cell_of_runs_is_noticed(status: StoredStatus, monkeypatch: pyt
             continue
         unseen.append(mutant)
     assert not unseen
+
+
+def test_both_tables_are_plain_data_for_a_script() -> None:
+    """Several statuses are one text between blanks, and cells with their default are left out."""
+    plain = tables()
+    assert plain["status"].keys() == TABLE.keys()
+    assert plain["run"].keys() == set(StoredStatus)
+    for status, row in TABLE.items():
+        cells = dict(plain["status"][status])
+        assert cells.pop("is_asked_for", False) is row.is_asked_for
+        for name in ("may_follow", "root_may_follow"):
+            assert tuple(cells.pop(name, "").split()) == getattr(row, name)
+        assert Row(**cells) == replace(row, may_follow=(), root_may_follow=())
+    assert plain["status"]["queued"] == {
+        "kind": "live",
+        "may_follow": " running queued suspended paused ",
+        "root_may_follow": " open ",
+        "claim": "at_once",
+        "seq": "new",
+        "deadline": "redelivery",
+        "stamps": ("queued_at",),
+        "answer_stamps": ("resumed_at",),
+        "resets": ("sends", "looks"),
+        "dispatch": "at_once",
+        "is_asked_for": True,
+    }
+    assert plain["run"]["pending"] == {"may_follow": " running canceled "}
+    assert plain["run"]["failed"] == {"may_follow": " running ", "final": True}

@@ -51,3 +51,9 @@ def test_a_runs_input_is_told_from_outcomes_by_its_token() -> None:
 def test_no_event_in_a_mailbox_looks_like_a_waiter() -> None:
     """Senders and waiters tell them apart by their first character."""
     assert not any(value_ids.make_event_id(new_token()).startswith(WAITER) for _ in range(1000))
+
+
+def test_what_a_caller_says_of_a_step_has_an_id_for_each_part() -> None:
+    """The output, which each has, the shortest. They are stored, so they are the same in each release."""
+    parts = ("output", "input", "suspend", "resume")
+    assert [value_ids.make_override_id("t", 3, part) for part in parts] == ["tc3", "tc3i", "tc3s", "tc3r"]
