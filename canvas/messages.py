@@ -118,7 +118,7 @@ def _parse(raw: Any) -> Envelope | None:
             return None
 
 
-def message(app: Celery, header: RunHeader, dispatch: Dispatch) -> Message:
+def message(app: Celery, header: RunHeader, dispatch: Dispatch, serializer: str = "json") -> Message:
     """Make the message of a dispatch.
 
     The step's own name is the message's `shadow`, which logs and monitors show, and the name by which the app's router
@@ -129,7 +129,7 @@ def message(app: Celery, header: RunHeader, dispatch: Dispatch) -> Message:
         "headers": Envelope(header.run_id, dispatch.path, dispatch.seq).header(),
         "root_id": header.run_id,
         "parent_id": header.run_id,
-        "serializer": "json",
+        "serializer": serializer,
         "argsrepr": "()",
         "kwargsrepr": f"{{'run': '{header.run_id}', 'path': '{dispatch.path}', 'seq': {dispatch.seq}}}",
     }

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Protocol
 from celery import Celery, Task, bootsteps, signals
 from celery.utils.imports import symbol_by_name
 
+from orchestrator.canvas.deployment import refuse_lost_steps
+from orchestrator.canvas.listeners import Listeners
 from orchestrator.canvas.messages import STEP_TASK, envelope_of, has_envelope, is_about
 from orchestrator.canvas.monitoring import Monitor, end_task, monitor_task, show_attempts
 from orchestrator.canvas.queues import Queues
@@ -26,6 +28,7 @@ from orchestrator.engine.calling import WorkerLost
 from orchestrator.engine.executions import UnknownGraph, end_sending
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_abandoned_attempt
+from orchestrator.engine.registry import Registry
 from orchestrator.engine.scheduler import Scheduler
 from orchestrator.errors import StoreUnavailable
 from orchestrator.ports import Store, TaskEnd
@@ -50,6 +53,11 @@ class Owner(Launcher, Protocol):
         """The executor of activations."""
         ...
 
+    @property
+    def registry(self) -> Registry:
+        """The registered workflows, by id."""
+        ...
+
 
 # Weak on both sides: the owner holds its app, and the app's tasks hold the owner.
 _installed: weakref.WeakKeyDictionary[Any, weakref.ref[Owner]] = weakref.WeakKeyDictionary()
@@ -64,6 +72,7 @@ class CeleryParts:
         self._app = app
         self._owner = owner
         self._has_limits = False
+        self._queues: tuple[str, ...] | None = None
         self._stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown
 
     def register(self, workflow: Workflow) -> None:
@@ -109,6 +118,18 @@ class CeleryParts:
         envelope = envelope_of(request)
         if envelope is not None and envelope.sending:
             self.deliveries.revoke(envelope, str(request.id), "expired" if expired else "revoked")
+
+    def require_routes(self) -> None:
+        """Raise `Misconfigured` where a step of the registered workflows has no queue to go to."""
+        refuse_lost_steps(self._app, self._owner.registry.all())
+
+    def note_queues(self, names: Iterable[str]) -> None:
+        """Note the queues that the worker of this process listens on."""
+        self._queues = tuple(names)
+
+    def queues(self) -> tuple[str, ...]:
+        """Return the queues that the worker of this process listens on; while it starts, those that it is to."""
+        return self._queues if self._queues is not None else tuple(self._app.amqp.queues.consume_from)
 
     def is_stopping(self) -> bool:
         """Return True if the worker is about to stop: then no further step runs inline."""
@@ -157,7 +178,7 @@ def _install(app: Any, owner: Owner, parts: CeleryParts) -> None:
     app.steps["worker"].add(_closing_step(parts))
     app.steps["worker"].add(_scheduler_step(app, owner, parts))
     app.steps["worker"].add(_monitor_step(parts))
-    app.steps["consumer"].add(_event_step(parts.monitor))
+    app.steps["consumer"].add(_consumer_step(parts))
 
 
 def _install_settling(app: Any, owner: Owner) -> None:
@@ -233,9 +254,9 @@ def _scheduler_step(app: Celery, owner: Owner, parts: CeleryParts) -> type[boots
             parts.set_stopping(False)
             signals.worker_shutting_down.connect(self.on_shutdown)
             settings = owner.settings
-            queues = Queues(app, settings)
+            queues = Queues(app, settings, Listeners(owner.store, settings))
             runtime = owner.executor.runtime
-            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues)
+            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues, parts.queues)
             self.scheduler.begin()  # so that the store knows of the worker before it says that it is ready
             self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()
@@ -261,6 +282,7 @@ def _closing_step(parts: CeleryParts) -> type[bootsteps.Step]:
             # and the pool's children inherit what is composed of it.
             if not parts.runs_on_workers():
                 return
+            parts.require_routes()
             blueprint = parent.blueprint
             stopped = blueprint.on_stopped
 
@@ -287,11 +309,17 @@ def _monitor_step(parts: CeleryParts) -> type[bootsteps.Step]:
     return OrchestratorMonitor
 
 
-def _event_step(monitor: Monitor) -> type[bootsteps.StartStopStep]:
-    class OrchestratorEvents(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """Looks once a second if the worker sends task events: a remote command changes that, and signals nothing."""
+def _consumer_step(parts: CeleryParts) -> type[bootsteps.StartStopStep]:
+    class OrchestratorConsumer(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+        """Looks once a second if the worker sends task events, and on which queues it listens.
 
-        requires: ClassVar[set[str]] = {"celery.worker.consumer.events:Events"}
+        Remote commands change both, and signal nothing.
+        """
+
+        requires: ClassVar[set[str]] = {
+            "celery.worker.consumer.events:Events",
+            "celery.worker.consumer.tasks:Tasks",
+        }
         timer: Any = None  # a connection that breaks while the consumer starts brings a stop without a start
 
         def start(self, parent: Any) -> None:
@@ -306,6 +334,8 @@ def _event_step(monitor: Monitor) -> type[bootsteps.StartStopStep]:
         def look(self, parent: Any) -> None:
             dispatcher = parent.event_dispatcher
             on = dispatcher is not None and dispatcher.enabled
-            monitor.switch(on and (not dispatcher.groups or "task" in dispatcher.groups))
+            parts.monitor.switch(on and (not dispatcher.groups or "task" in dispatcher.groups))
+            if parent.task_consumer is not None:
+                parts.note_queues(queue.name for queue in parent.task_consumer.queues)
 
-    return OrchestratorEvents
+    return OrchestratorConsumer
