@@ -30,7 +30,8 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     def unavailable(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("The store at redis://there cannot be used: nobody answers")
 
-    monkeypatch.setattr(Executor, "execute", unavailable)
+    for verb in ("execute", "take"):
+        monkeypatch.setattr(Executor, verb, unavailable)
     app = Celery("away", broker="memory://", set_as_current=False)
 
     @app.task(name="charge", shared=False)  # type: ignore[untyped-decorator]
