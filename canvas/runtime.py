@@ -45,7 +45,7 @@ class CeleryRuntime:
         # A configuration by which no worker takes our messages is refused before this is made.
         self._serializer = message_serializer(app.conf) or "json"
         self._near = 2 * settings.tick_seconds * 1000
-        self.tasks = CeleryTasks(app)
+        self.tasks = CeleryTasks(app, self._serializer)
         self._outbox = Outbox(app, self._send_traced)
         # A timer that dies with its process does no harm: the stored one is still swept.
         self._timers: TimerThread[tuple[RunHeader, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")

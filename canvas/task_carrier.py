@@ -30,8 +30,9 @@ _DAY = 86_400.0
 class CeleryTasks:
     """The tasks of an app, and those that it knows by name alone."""
 
-    def __init__(self, app: Celery) -> None:
+    def __init__(self, app: Celery, serializer: str) -> None:
         self._app = app
+        self._serializer = serializer  # of word of the end, which workers of this app take
 
     @property
     def default_timeout(self) -> float:
@@ -76,7 +77,7 @@ class CeleryTasks:
         # Published by whoever executes the task, whose own default queue may be another one.
         queue: Any = self._app.amqp.router.route({}, name, (), {}).get("queue")
         queue_name = getattr(queue, "name", queue)
-        return signature.set(queue=queue_name, serializer="json") if queue_name else signature
+        return signature.set(queue=queue_name, serializer=self._serializer) if queue_name else signature
 
     def find_end(self, task_id: str) -> TaskEnd | None:
         """Look into the result backend; None where it says nothing, or there is none."""
