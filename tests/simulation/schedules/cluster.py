@@ -72,7 +72,7 @@ class Cluster:
         self.results: dict[str, tuple[str, Any]] = {}  # in the result backend: by the run's id, its status and result
         self.begun: Counter[str] = Counter()  # calls of steps, by their idempotency keys
         self.losses: Counter[str] = Counter()  # the same, of those whose worker a fault has hit
-        self.limits = 0  # processes that have run into a time limit; what they claim in their last moments is given back
+        self.limits = 0  # processes that have run into a time limit: their last claims are given back
         self.hits: Counter[str] = Counter()  # claims whose holder a fault has hit, by the same keys
         self.story: list[str] = []
         self._numbers = 0
