@@ -35,6 +35,7 @@ from orchestrator.ports import Store, TaskEnd
 from orchestrator.tasks.deliveries import Deliveries, delivery_id
 from orchestrator.tasks.existing import wrap_task
 from orchestrator.tasks.request import request_class
+from orchestrator.tasks.revokes import Revokes
 from orchestrator.tasks.starting import Launcher, on_finalized, register_workflow_task
 
 log = logging.getLogger("orchestrator")
@@ -108,6 +109,10 @@ class CeleryParts:
             task and task.soft_time_limit,
         )
         return not (self._has_limits or any(limits) or self.is_stopping())
+
+    def make_revokes(self) -> Revokes:
+        """Make the part that cancels runs which are revoked like tasks."""
+        return Revokes(lambda: self._owner.executor)
 
     def on_revoked(
         self, sender: Any = None, request: Any = None, expired: bool = False, terminated: bool = False, **_: Any
@@ -311,9 +316,9 @@ def _monitor_step(parts: CeleryParts) -> type[bootsteps.Step]:
 
 def _consumer_step(parts: CeleryParts) -> type[bootsteps.StartStopStep]:
     class OrchestratorConsumer(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """Looks once a second if the worker sends task events, and on which queues it listens.
+        """Looks once a second if the worker sends task events, on which queues it listens, and what it is to revoke.
 
-        Remote commands change both, and signal nothing.
+        Remote commands change all three, and signal nothing.
         """
 
         requires: ClassVar[set[str]] = {
@@ -321,8 +326,10 @@ def _consumer_step(parts: CeleryParts) -> type[bootsteps.StartStopStep]:
             "celery.worker.consumer.tasks:Tasks",
         }
         timer: Any = None  # a connection that breaks while the consumer starts brings a stop without a start
+        revokes: Revokes | None = None
 
         def start(self, parent: Any) -> None:
+            self.revokes = self.revokes or parts.make_revokes()
             self.look(parent)
             self.timer = parent.timer.call_repeatedly(1.0, self.look, (parent,))
 
@@ -337,5 +344,7 @@ def _consumer_step(parts: CeleryParts) -> type[bootsteps.StartStopStep]:
             parts.monitor.switch(on and (not dispatcher.groups or "task" in dispatcher.groups))
             if parent.task_consumer is not None:
                 parts.note_queues(queue.name for queue in parent.task_consumer.queues)
+            if self.revokes is not None:
+                self.revokes.look()
 
     return OrchestratorConsumer
