@@ -23,8 +23,8 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed-from"
 OLDEST = (3, 11)
-# Tests that begin processes, or wait for faults and clocks: about as long as all others but those of parity.
-_PARALLEL_PARTS = ("tests/workers", "tests/cli", "tests/chaos", "tests/telemetry")
+# Parts of the tests that run beside all others. They begin processes, and wait for them, for faults and for clocks.
+_PARALLEL_PARTS = (("tests/parity",), ("tests/workers",), ("tests/cli", "tests/chaos", "tests/telemetry", "tests/foreign"))
 LEFTOVERS = (
     ".matrix",
     "build",
@@ -99,12 +99,8 @@ def test(*arguments: str) -> None:
         return
     install()
     pytest = (venv_python(), "-m", "pytest", "-m", "not chaos")
-    apart = [*_PARALLEL_PARTS, "tests/parity"]
-    side_by_side(
-        (*pytest, *(f"--ignore={part}" for part in apart)),
-        (*pytest, *_PARALLEL_PARTS),
-        (*pytest, "tests/parity"),
-    )
+    others = [f"--ignore={folder}" for part in _PARALLEL_PARTS for folder in part]
+    side_by_side((*pytest, *others), *((*pytest, *part) for part in _PARALLEL_PARTS))
 
 
 def side_by_side(first: Sequence[str | Path], *others: Sequence[str | Path]) -> None:
