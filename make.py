@@ -23,9 +23,14 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed-from"
 OLDEST = (3, 11)
-# Tests that begin processes, or wait for faults and clocks: about as long as all others but those of parity.
-_PARALLEL_PARTS = ("tests/workers", "tests/cli", "tests/chaos", "tests/telemetry")
+# Parts of the tests that run beside all others. They begin processes, and wait for them, for faults and for clocks.
+_PARALLEL_PARTS = (
+    ("tests/parity",),
+    ("tests/workers",),
+    ("tests/cli", "tests/chaos", "tests/telemetry", "tests/foreign"),
+)
 LEFTOVERS = (
+    ".matrix",
     "build",
     "dist",
     ".mypy_cache",
@@ -98,12 +103,8 @@ def test(*arguments: str) -> None:
         return
     install()
     pytest = (venv_python(), "-m", "pytest", "-m", "not chaos")
-    apart = [*_PARALLEL_PARTS, "tests/parity"]
-    side_by_side(
-        (*pytest, *(f"--ignore={part}" for part in apart)),
-        (*pytest, *_PARALLEL_PARTS),
-        (*pytest, "tests/parity"),
-    )
+    others = [f"--ignore={folder}" for part in _PARALLEL_PARTS for folder in part]
+    side_by_side((*pytest, *others), *((*pytest, *part) for part in _PARALLEL_PARTS))
 
 
 def side_by_side(first: Sequence[str | Path], *others: Sequence[str | Path]) -> None:
@@ -136,6 +137,11 @@ def chaos(*arguments: str) -> None:
 def simulate(*arguments: str) -> None:
     """Run the real engine through seeded schedules of turns and faults; `--schedules N` says how many."""
     in_venv("-m", "tests.simulation.schedules", *arguments)
+
+
+def matrix(*arguments: str) -> None:
+    """Run a selection of the tests with each set of versions of Celery and Python, in environments of their own."""
+    run(sys.executable, "-m", "tests.matrix", *arguments)
 
 
 def mutate(*arguments: str) -> None:
@@ -204,7 +210,7 @@ TARGETS = {
     function.__name__.replace("_", "-"): function
     for function in (
         *(install, demo, test, lint, typecheck, bench, bench_quick),
-        *(chaos, simulate, mutate, docs, flower_shots, clean),
+        *(chaos, simulate, mutate, matrix, docs, flower_shots, clean),
     )
 }
 

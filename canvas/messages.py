@@ -24,16 +24,7 @@ _MAX_SEQ = 2**53
 _PATH = re.compile(r"(-?[0-9]{1,9}(\.[0-9]{1,9})*)?")  # a report's is below zero
 HEADER = "orchestrator"  # the name of the envelope among the message's headers
 
-_TASK_OPTIONS = (
-    "queue",
-    "exchange",
-    "routing_key",
-    "priority",
-    "expires",
-    "time_limit",
-    "soft_time_limit",
-    "delivery_mode",
-)
+_PLACE = ("queue", "exchange", "routing_key", "priority", "delivery_mode")  # options that say where a message goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +49,22 @@ class NoResult:
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """The activation that a message names."""
+    """The activation that a message names: a step's message by `seq`, a task's by the number of its sending.
+
+    `sender` is the claim that has sent a task, or the execution whose retry it is.
+    """
 
     run_id: str
     path: str
-    seq: int
+    seq: int = 0
+    sending: int = 0
+    sender: str = ""
+
+    def header(self) -> dict[str, Any]:
+        """Return it as the header of a message."""
+        about = {"v": FORMAT, "run": self.run_id, "path": self.path}
+        own = {"sending": self.sending, "from": self.sender} if self.sending else {"seq": self.seq}
+        return {HEADER: {**about, **own}}
 
 
 def has_envelope(request: Any) -> bool:
@@ -109,36 +111,40 @@ def _parse(raw: Any) -> Envelope | None:
     match raw:
         case {"run": str(run_id), "path": str(path), "seq": int(seq)} if run_id and 0 <= seq <= _MAX_SEQ:
             return Envelope(run_id, path, seq) if _PATH.fullmatch(path) else None
+        case {"run": str(run_id), "path": str(path), "sending": int(number), "from": str(sender)} if run_id:
+            known = _PATH.fullmatch(path) and 0 < number <= _MAX_SEQ
+            return Envelope(run_id, path, sending=number, sender=sender) if known else None
         case _:
             return None
 
 
-def message(app: Celery, header: RunHeader, dispatch: Dispatch) -> Message:
+def message(app: Celery, header: RunHeader, dispatch: Dispatch, serializer: str = "json") -> Message:
     """Make the message of a dispatch.
 
     The step's own name is the message's `shadow`, which logs and monitors show, and the name by which the app's router
     chooses a queue. The run's id is the root id, and in `kwargsrepr`, which monitors search.
     """
     route = unpack_route(dispatch.route)
-    envelope = {"v": FORMAT, "run": header.run_id, "path": dispatch.path, "seq": dispatch.seq}
     options: dict[str, Any] = {
-        "headers": {HEADER: envelope},
+        "headers": Envelope(header.run_id, dispatch.path, dispatch.seq).header(),
         "root_id": header.run_id,
         "parent_id": header.run_id,
-        "serializer": "json",
+        "serializer": serializer,
         "argsrepr": "()",
         "kwargsrepr": f"{{'run': '{header.run_id}', 'path': '{dispatch.path}', 'seq': {dispatch.seq}}}",
     }
-    if route.task is not None and route.task in app.tasks:
-        return Message(route.task, (), {**_options_of_task(app, route), **options, **_limits(route)})
     options |= {"shadow": route.name, "route_name": route.name, "ignore_result": True, "result_cls": NoResult}
-    return Message(STEP_TASK, (header.run_id, dispatch.path, dispatch.seq), {**options, **_limits(route)})
+    if route.task is not None:
+        options |= _place_of_task(app, route)
+    else:
+        options |= _limits(route)
+    return Message(STEP_TASK, (header.run_id, dispatch.path, dispatch.seq), options)
 
 
 def queue_of(app: Celery, sent: Message) -> str | None:
     """The name of the queue that the app's router chooses for a message; None where it goes to an exchange alone."""
     task = app.tasks.get(sent.name)
-    given = {name: sent.options[name] for name in _TASK_OPTIONS if name in sent.options}
+    given = {name: sent.options[name] for name in _PLACE if name in sent.options}
     name = sent.options.get("route_name") or sent.name
     queue: Any = app.amqp.router.route(given, name, sent.args, {}, task).get("queue")
     found: str | None = getattr(queue, "name", queue)
@@ -155,8 +161,15 @@ def _limits(route: Route) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _options_of_task(app: Celery, route: Route) -> dict[str, Any]:
-    """The options that `apply_async` of the task itself would use."""
+def _place_of_task(app: Celery, route: Route) -> dict[str, Any]:
+    """The place of a message by which a worker sends a task, or looks after it: where the task's own messages go.
+
+    The workers there have our code. Those of a task of another code base have not, so it goes where other steps do; and
+    the task's limits are for the task.
+    """
     task = app.tasks.get(route.task)
-    found = {name: getattr(task, name, None) for name in _TASK_OPTIONS}
-    return {name: value for name, value in found.items() if value is not None}
+    if task is None:
+        return {}
+    found = {name: getattr(task, name, None) for name in _PLACE}
+    place = {name: value for name, value in found.items() if value is not None}
+    return {"route_name": route.task, **place, **({"queue": route.queue} if route.queue else {})}

@@ -13,6 +13,7 @@ from typing import Any
 from celery import Celery
 
 from orchestrator.canvas.bounded import BoundedConnection, Unreachable
+from orchestrator.canvas.compat import send_together
 from orchestrator.errors import BrokerUnavailable
 from orchestrator.rules.change import Dispatch
 from orchestrator.rules.model import RunHeader
@@ -66,7 +67,7 @@ class Outbox:
         errors: list[BrokerUnavailable | None] = []
         with self._broker.channel() as channel:
             producer = self._app.amqp.Producer(channel, auto_declare=False)
-            with producer.batch(BATCH):
+            with send_together(producer, BATCH):
                 for header, dispatches in told:
                     errors.append(self._try(producer, header, dispatches))
         return errors

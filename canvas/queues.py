@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from celery import Celery
 
 from orchestrator.canvas.bounded import BoundedConnection
+from orchestrator.canvas.listeners import Listeners
 from orchestrator.canvas.messages import message, queue_of
 from orchestrator.engine.settings import Settings
 from orchestrator.host import monotonic
@@ -72,10 +73,14 @@ class _Seen:
 
 
 class Queues:
-    """Remembers for a tick how long each queue was. For one thread at a time."""
+    """Remembers for a tick how long each queue was. For one thread at a time.
 
-    def __init__(self, app: Celery, settings: Settings) -> None:
+    It is asked about messages that nobody has taken in time, and warns where nobody listens.
+    """
+
+    def __init__(self, app: Celery, settings: Settings, listeners: Listeners | None = None) -> None:
         self._app = app
+        self._listeners = listeners
         self._broker = BoundedConnection(app)
         self._fresh = settings.tick_seconds
         self._seen: dict[str, _Seen] = {}
@@ -97,6 +102,8 @@ class Queues:
             return SHORT
         if name is None:
             return SHORT
+        if self._listeners is not None:
+            self._listeners.check(name, header)
         seen = self._seen.setdefault(name, _Seen())
         if not self._refresh(name, seen):
             return None

@@ -11,12 +11,15 @@ from celery import Celery, states
 from celery.backends.base import DisabledBackend
 from celery.backends.rpc import RPCBackend
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError
-from kombu.exceptions import BatchPublishError, OperationalError
+from kombu.exceptions import OperationalError
 
 from orchestrator.background import TimerThread
+from orchestrator.canvas.compat import BatchPublishError, send_together
+from orchestrator.canvas.deployment import message_serializer
 from orchestrator.canvas.messages import message
 from orchestrator.canvas.monitoring import Monitor
 from orchestrator.canvas.outbox import MESSAGE_ERRORS, Outbox, broker_error
+from orchestrator.canvas.task_carrier import CeleryTasks
 from orchestrator.codec import as_json
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.observe.observer import use_run_span
@@ -39,8 +42,10 @@ class CeleryRuntime:
     def __init__(self, app: Celery, settings: Settings, monitor: Monitor) -> None:
         self._app = app
         self._monitor = monitor
-        self._has_warned_of_rpc = False
+        # A configuration by which no worker takes our messages is refused before this is made.
+        self._serializer = message_serializer(app.conf) or "json"
         self._near = 2 * settings.tick_seconds * 1000
+        self.tasks = CeleryTasks(app, self._serializer)
         self._outbox = Outbox(app, self._send_traced)
         # A timer that dies with its process does no harm: the stored one is still swept.
         self._timers: TimerThread[tuple[RunHeader, Dispatch]] = TimerThread(self._publish_due, "orchestrator-timers")
@@ -97,7 +102,7 @@ class CeleryRuntime:
     def _send_all(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch]) -> None:
         if len(dispatches) > 1:
             try:
-                with producer.batch(_BATCH):  # small: the first are at work while the last are written
+                with send_together(producer, _BATCH):  # small: the first are at work while the last are written
                     self._send(producer, header, dispatches)
                 return
             except BatchPublishError as error:
@@ -114,7 +119,7 @@ class CeleryRuntime:
 
     def _send(self, producer: Any, header: RunHeader, dispatches: Sequence[Dispatch], **options: Any) -> None:
         for dispatch in dispatches:
-            made = message(self._app, header, dispatch)
+            made = message(self._app, header, dispatch, self._serializer)
             self._app.send_task(made.name, made.args, producer=producer, add_to_parent=False, **made.options, **options)
 
     def _publish_due(self, timer: tuple[RunHeader, Dispatch]) -> None:
@@ -146,11 +151,8 @@ class CeleryRuntime:
         self, header: RunHeader, result: Callable[[], Any], error: Callable[[], BaseException | None]
     ) -> None:
         backend = self._app.backend
-        if isinstance(backend, DisabledBackend):
-            return
-        if isinstance(backend, RPCBackend):
-            self._warn_of_rpc()
-            return
+        if isinstance(backend, DisabledBackend | RPCBackend):
+            return  # told of when the application is composed
         match StoredStatus(header.status):
             case StoredStatus.SUCCESS:
                 backend.store_result(header.run_id, as_json(result()), states.SUCCESS)
@@ -159,16 +161,6 @@ class CeleryRuntime:
             case _:
                 failure = error() or RuntimeError(f"run {header.run_id} has failed")
                 backend.store_result(header.run_id, failure, states.FAILURE)
-
-    def _warn_of_rpc(self) -> None:
-        """Say once that an `rpc://` backend cannot have results of runs: it answers the sender of one message."""
-        if not self._has_warned_of_rpc:
-            self._has_warned_of_rpc = True
-            log.warning(
-                "an rpc:// result backend gets no results of runs, so AsyncResult(run_id).get() waits in vain: it "
-                "answers the sender of a message, and the message that ends a run is a worker's. Read them by "
-                "orchestrator.get_run(run_id).result(), or set another result_backend"
-            )
 
     # --- no-ops: workers execute the runs, and the scheduler sweeps their timers -----------------------------------
 

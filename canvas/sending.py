@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import queue
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
@@ -56,12 +57,19 @@ class BackgroundPublisher(Generic[_T]):
         # Sent by both processes, they would come twice.
         self._queue: queue.Queue[_T] = queue.Queue(_MAX_WAITING)
         self._dropped = 0
+        self._all_sent = threading.Condition()
+        self._unsent = 0  # items that were put and are neither sent nor dropped
 
     def put(self, items: Iterable[_T]) -> None:
         """Send these in the background, in this order. Never waits, never raises."""
         try:
             for item in items:
-                self._queue.put_nowait(item)
+                self._count(1)
+                try:
+                    self._queue.put_nowait(item)
+                except BaseException:
+                    self._count(-1)
+                    raise
         except queue.Full:
             self._dropped += 1
         except Exception:  # the step that has just been committed must not fail by any error here
@@ -74,9 +82,16 @@ class BackgroundPublisher(Generic[_T]):
         if not self._thread.is_started:
             return
         end = monotonic() + seconds
-        with self._queue.all_tasks_done:
-            while self._queue.unfinished_tasks and (left := end - monotonic()) > 0:
-                self._queue.all_tasks_done.wait(left)
+        # Counted here: what a queue knows of it is its own affair, and gevent's knows it by other names.
+        with self._all_sent:
+            while self._unsent and (left := end - monotonic()) > 0:
+                self._all_sent.wait(left)
+
+    def _count(self, items: int) -> None:
+        with self._all_sent:
+            self._unsent += items
+            if not self._unsent:
+                self._all_sent.notify_all()
 
     def _run(self) -> None:
         while True:
@@ -89,8 +104,7 @@ class BackgroundPublisher(Generic[_T]):
             except Exception:  # a broker that is away raises many kinds of errors
                 log.warning("%d %s are not published", len(batch), self._what, exc_info=True)
             finally:
-                for _ in batch:
-                    self._queue.task_done()
+                self._count(-len(batch))
             self._report_drops()
 
     def _report_drops(self) -> None:

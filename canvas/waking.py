@@ -2,7 +2,8 @@
 
 There is a transient fanout exchange, and one queue for each process with a waiting reader. Only runs for which the
 store has readers are notified, so all others cost nothing. A notification that does not arrive only costs time: readers
-also look at the store now and then.
+also look at the store now and then. A broker without fanout (Amazon SQS) is left alone: there the queue of each process
+would stay for ever, and nothing would come to it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from celery import Celery
 from kombu import Connection, Exchange, Queue
 
 from orchestrator.background import ForkAwareThread, on_fork
+from orchestrator.canvas.compat import has_fanout
 from orchestrator.canvas.sending import RETRY_ONCE, BackgroundPublisher
 from orchestrator.host import monotonic, new_token
 
@@ -52,14 +54,14 @@ class BrokerWakeups:
     def notify(self, run_id: str) -> None:
         """Wake all readers that wait for the run, here and in other processes."""
         self._add(run_id)
-        if not self._is_in_memory:
+        if not self._is_alone:
             self._publisher.put([run_id])
 
     def count(self, run_id: str) -> int:
         """Return the number of notifications of this run that have come here, and begin to listen."""
         with self._changed:
             self._wanted_until = monotonic() + _IDLE
-            if not self._is_in_memory:
+            if not self._is_alone:
                 self._listener.ensure_started()
             return self._counts[run_id]
 
@@ -72,10 +74,10 @@ class BrokerWakeups:
             return True
 
     @cached_property
-    def _is_in_memory(self) -> bool:
-        """True for a broker in this process, where no other process publishes."""
-        transport: Any = self._app.connection_for_write().transport
-        return bool(transport.driver_type == "memory")
+    def _is_alone(self) -> bool:
+        """True where no other process can be told: the broker is in this process, or has no fanout."""
+        connection: Any = self._app.connection_for_write()
+        return connection.transport.driver_type == "memory" or not has_fanout(connection)
 
     def _add(self, run_id: str) -> None:
         with self._changed:

@@ -321,6 +321,36 @@ class RunFailed(OrchestratorError):
     """The run failed and left no exception of its own."""
 
 
+# -- existing tasks as steps ------------------------------------------------------------------------------------------
+
+
+class TaskError(OrchestratorError):
+    """A task that is a step has ended without a value and without an error of its own.
+
+    `details` has its name (`task`) and the id of its sending (`task_id`).
+    """
+
+
+class TaskFailed(TaskError):
+    """The task has failed, and no result backend says by what."""
+
+
+class TaskIgnored(TaskError):
+    """The task has raised `Ignore`: it has neither a value nor an error, and nothing can follow."""
+
+
+class TaskRejected(TaskError):
+    """The task has rejected its message, which does not come again."""
+
+
+class TaskRevoked(TaskError):
+    """The task was revoked, or its message has expired."""
+
+
+class TaskTimeout(TaskError):
+    """No end of the task was heard of in time."""
+
+
 # -- the outside world ------------------------------------------------------------------------------------------------
 
 

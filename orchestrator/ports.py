@@ -295,6 +295,10 @@ class Store(RunStore, EventLog, RunIndex, Timers, Protocol):
     fork a store opens its own. Every verb raises `StoreUnavailable` when the database does not answer.
     """
 
+    def with_own_connections(self) -> Store:
+        """Return the same runs behind connections, and locks, that are shared with nobody."""
+        ...
+
     def close(self) -> None:
         """Give connections back. Idempotent."""
         ...
@@ -343,6 +347,56 @@ class WantsWakeups(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TaskMessage:
+    """A task as it is sent for a step. All but the options of the entry is of the present sending."""
+
+    name: str
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    options: Mapping[str, Any]  # of its message, as the entry has them
+    carries_value: bool  # word of the end brings the value along
+    task_id: str
+    run_id: str
+    path: str
+    sending: int
+    sender: str  # the claim that sends it, which an execution names
+    retries: int  # that the task has asked for until now
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnd:
+    """The end of a task: its value, or its error."""
+
+    value: Any = None
+    error: BaseException | None = None
+    is_final: bool = False  # no other attempt of the step follows: somebody has decided that it ends
+
+
+class TaskCarrier(Protocol):
+    """Sends existing tasks as themselves, and looks for their ends."""
+
+    @property
+    def default_timeout(self) -> float:
+        """Seconds after which a task that cannot be sent again is given up, where its entry names none."""
+        ...
+
+    def knows(self, name: str) -> bool:
+        """Tell whether the task is one of this process's own code: then its executions claim their steps."""
+        ...
+
+    def send(self, message: TaskMessage) -> None:
+        """Send a task. Raises `BrokerUnavailable`, and whatever its own `apply_async` raises."""
+        ...
+
+    def find_end(self, task_id: str) -> TaskEnd | None:
+        """Look into the result backend; None where it says nothing, or there is none."""
+        ...
+
+    def revoke(self, task_id: str) -> None:
+        """Ask workers not to begin it. Never raises."""
+
+
 class QueueWatch(Protocol):
     """Knows of the queues of messages what can be seen from outside. For the scheduler: one thread at a time."""
 
@@ -372,6 +426,11 @@ class Runtime(Protocol):
     # True if processes share the work: any worker takes any dispatch, a scheduler sweeps the timers, and runs outlive
     # this process. False if this process alone executes them, keeps their timers, and takes them along when it ends.
     is_shared: bool
+
+    @property
+    def tasks(self) -> TaskCarrier | None:
+        """The carrier of existing tasks that are steps; None where they are called in the place of their steps."""
+        ...
 
     @property
     def keeps_results(self) -> bool:

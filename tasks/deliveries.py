@@ -11,14 +11,18 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.canvas.messages import envelope_of_message
+from orchestrator.canvas.messages import Envelope, envelope_of_message
 from orchestrator.canvas.processes import has_ended, wait_until_ended
+from orchestrator.canvas.task_carrier import revoked
 from orchestrator.engine.abandoned import Delivery, fail_by_limit, give_back
+from orchestrator.engine.executions import UnknownGraph, end_sending
 from orchestrator.engine.executor import Executor
 from orchestrator.errors import StoreUnavailable
+from orchestrator.green import is_green
 
 log = logging.getLogger("orchestrator")
 
@@ -68,6 +72,8 @@ class Deliveries:
         envelope = envelope_of_message(request)
         if envelope is None:
             return
+        # Pools of greenlets have no processes, and give the number of the greenlet.
+        pid = os.getpid() if is_green() else pid
         name = delivery_id(request.id, request.hostname, pid)
         held = _Held(Delivery(envelope.run_id, envelope.path, name), pid, threading.get_ident())
         with self._lock:
@@ -93,7 +99,7 @@ class Deliveries:
             return
         if held.is_child and has_ended(held.pid):
             # It had ended before: nobody has outrun anything.
-            self._start(held, lambda: give_back(self._executor(), held.delivery))
+            self._start(held.delivery.run_id, lambda: give_back(self._executor(), held.delivery))
             return
 
         def fail() -> None:
@@ -101,7 +107,25 @@ class Deliveries:
             wait_until_ended(held.pid, _DYING)
             fail_by_limit(self._executor(), held.delivery, error)
 
-        self._start(held, fail)
+        self._start(held.delivery.run_id, fail)
+
+    def terminate(self, request: Any) -> None:
+        """End the step of an existing task whose process somebody kills. A step of ours runs again."""
+        envelope = envelope_of_message(request)
+        if envelope is not None and envelope.sending:
+            self.revoke(envelope, str(request.id), "terminated", self._take(request))
+
+    def revoke(self, envelope: Envelope, task_id: str, why: str, held: _Held | None = None) -> None:
+        """End the step of an existing task that somebody has revoked."""
+
+        def end() -> None:
+            if held is not None:
+                wait_until_ended(held.pid, _DYING)
+            run_id, path, number = envelope.run_id, envelope.path, envelope.sending
+            with suppress(UnknownGraph):  # who looks after it finds that it was revoked
+                end_sending(self._executor(), run_id, path, number, task_id, lambda: revoked(task_id, why))
+
+        self._start(envelope.run_id, end)
 
     def close(self) -> None:
         """Give back what is left now that the pool has stopped, and wait for all that is being given back."""
@@ -120,7 +144,9 @@ class Deliveries:
     def _give_back(self, request: Any, *, is_abandoned: bool) -> None:
         held = self._take(request)
         if held is not None:
-            self._start(held, lambda: give_back(self._executor(), held.delivery, is_abandoned=is_abandoned))
+            self._start(
+                held.delivery.run_id, lambda: give_back(self._executor(), held.delivery, is_abandoned=is_abandoned)
+            )
 
     def _take(self, request: Any) -> _Held | None:
         with self._lock:
@@ -139,9 +165,7 @@ class Deliveries:
                     self.lose(request)
             pause.wait(_LOOK)
 
-    def _start(self, held: _Held, work: Callable[[], None]) -> None:
-        run_id = held.delivery.run_id
-
+    def _start(self, run_id: str, work: Callable[[], None]) -> None:
         def work_and_log() -> None:
             try:
                 work()

@@ -6,29 +6,39 @@ by then, and may be changed still. So whatever needs a store or a setting asks t
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.sharedctypes import RawValue
 from typing import Any, ClassVar, Protocol
 
 from celery import Celery, Task, bootsteps, signals
 from celery.utils.imports import symbol_by_name
 
-from orchestrator.canvas.messages import STEP_TASK, envelope_of, is_about
+from orchestrator.canvas.deployment import refuse_lost_steps
+from orchestrator.canvas.listeners import Listeners
+from orchestrator.canvas.messages import STEP_TASK, envelope_of, has_envelope, is_about
 from orchestrator.canvas.monitoring import Monitor, end_task, monitor_task, show_attempts
 from orchestrator.canvas.queues import Queues
+from orchestrator.canvas.task_carrier import SETTLE_FAILED_TASK, SETTLE_TASK, failed
 from orchestrator.definitions import Workflow
 from orchestrator.engine.calling import WorkerLost
+from orchestrator.engine.executions import UnknownGraph, end_sending
 from orchestrator.engine.executor import Executor
 from orchestrator.engine.logs import log_abandoned_attempt
+from orchestrator.engine.registry import Registry
 from orchestrator.engine.scheduler import Scheduler
-from orchestrator.ports import Store
+from orchestrator.errors import StoreUnavailable
+from orchestrator.ports import Store, TaskEnd
 from orchestrator.tasks.deliveries import Deliveries, delivery_id
 from orchestrator.tasks.existing import wrap_task
 from orchestrator.tasks.request import request_class
+from orchestrator.tasks.revokes import Revokes
 from orchestrator.tasks.starting import Launcher, on_finalized, register_workflow_task
+
+log = logging.getLogger("orchestrator")
 
 
 class Owner(Launcher, Protocol):
@@ -42,6 +52,11 @@ class Owner(Launcher, Protocol):
     @property
     def executor(self) -> Executor:
         """The executor of activations."""
+        ...
+
+    @property
+    def registry(self) -> Registry:
+        """The registered workflows, by id."""
         ...
 
 
@@ -58,6 +73,7 @@ class CeleryParts:
         self._app = app
         self._owner = owner
         self._has_limits = False
+        self._queues: tuple[str, ...] | None = None
         self._stopping = RawValue("b", 0)  # shared with the children of a prefork pool, which hear of no shutdown
 
     def register(self, workflow: Workflow) -> None:
@@ -93,6 +109,32 @@ class CeleryParts:
             task and task.soft_time_limit,
         )
         return not (self._has_limits or any(limits) or self.is_stopping())
+
+    def make_revokes(self) -> Revokes:
+        """Make the part that cancels runs which are revoked like tasks."""
+        return Revokes(lambda: self._owner.executor)
+
+    def on_revoked(
+        self, sender: Any = None, request: Any = None, expired: bool = False, terminated: bool = False, **_: Any
+    ) -> None:
+        """End the step of a task that was revoked before it began, or whose message has expired."""
+        if getattr(sender, "app", None) is not self._app or terminated or not has_envelope(request):
+            return
+        envelope = envelope_of(request)
+        if envelope is not None and envelope.sending:
+            self.deliveries.revoke(envelope, str(request.id), "expired" if expired else "revoked")
+
+    def require_routes(self) -> None:
+        """Raise `Misconfigured` where a step of the registered workflows has no queue to go to."""
+        refuse_lost_steps(self._app, self._owner.registry.all())
+
+    def note_queues(self, names: Iterable[str]) -> None:
+        """Note the queues that the worker of this process listens on."""
+        self._queues = tuple(names)
+
+    def queues(self) -> tuple[str, ...]:
+        """Return the queues that the worker of this process listens on; while it starts, those that it is to."""
+        return self._queues if self._queues is not None else tuple(self._app.amqp.queues.consume_from)
 
     def is_stopping(self) -> bool:
         """Return True if the worker is about to stop: then no further step runs inline."""
@@ -136,10 +178,49 @@ def _install(app: Any, owner: Owner, parts: CeleryParts) -> None:
             log_abandoned_attempt(run_id, error)
             return None
 
+    _install_settling(app, owner)
+    signals.task_revoked.connect(parts.on_revoked, weak=False)
     app.steps["worker"].add(_closing_step(parts))
     app.steps["worker"].add(_scheduler_step(app, owner, parts))
     app.steps["worker"].add(_monitor_step(parts))
-    app.steps["consumer"].add(_event_step(parts.monitor))
+    app.steps["consumer"].add(_consumer_step(parts))
+
+
+def _install_settling(app: Any, owner: Owner) -> None:
+    """Register the tasks that the links of a sent task call."""
+    # Acknowledged late: where no result is stored, this message is the only word of the end.
+    late = {"acks_late": True, "reject_on_worker_lost": True, "ignore_result": True, "shared": False}
+
+    @app.task(name=SETTLE_TASK, serializer="json", max_retries=None, **late)  # type: ignore[untyped-decorator]
+    def settle(*value: Any, run: str, path: str, sending: int, task: str) -> None:
+        """End the step whose task has ended with this value; without one it is looked up."""
+
+        def find_end() -> TaskEnd:
+            found = None if value else owner.executor.runtime.tasks.find_end(task)  # type: ignore[union-attr]
+            return found or TaskEnd(value[0] if value else None)
+
+        _end_sending(settle, owner, run, path, sending, task, find_end)
+
+    @app.task(name=SETTLE_FAILED_TASK, serializer="json", max_retries=None, **late)  # type: ignore[untyped-decorator]
+    def settle_failed(failed_id: str, *, run: str, path: str, sending: int, task: str) -> None:
+        """End the step whose task has failed. Celery gives the id of what has failed, which may be of a replacement."""
+
+        def find_end() -> TaskEnd:
+            carrier = owner.executor.runtime.tasks
+            found = carrier and (carrier.find_end(task) or carrier.find_end(failed_id))
+            return found or TaskEnd(error=failed(task))
+
+        _end_sending(settle_failed, owner, run, path, sending, task, find_end)
+
+
+def _end_sending(
+    word: Task, owner: Owner, run: str, path: str, sending: int, task: str, find_end: Callable[[], TaskEnd]
+) -> None:
+    try:
+        end_sending(owner.executor, run, path, sending, task, find_end)
+    except (UnknownGraph, StoreUnavailable) as error:
+        log.info("the end of task %s of run %s is told again later: %s", task, run, error, extra={"run_id": run})
+        raise word.retry(countdown=min(300, 5 * 2**word.request.retries), exc=error) from error
 
 
 def _settle_task(app: Celery, deliveries: Deliveries, name: str) -> None:
@@ -178,9 +259,9 @@ def _scheduler_step(app: Celery, owner: Owner, parts: CeleryParts) -> type[boots
             parts.set_stopping(False)
             signals.worker_shutting_down.connect(self.on_shutdown)
             settings = owner.settings
-            queues = Queues(app, settings)
+            queues = Queues(app, settings, Listeners(owner.store, settings))
             runtime = owner.executor.runtime
-            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues)
+            self.scheduler = Scheduler(owner.store, runtime, settings, parent.hostname, queues, parts.queues)
             self.scheduler.begin()  # so that the store knows of the worker before it says that it is ready
             self.thread = threading.Thread(target=self.scheduler.run, name="orchestrator-scheduler", daemon=True)
             self.thread.start()
@@ -206,6 +287,7 @@ def _closing_step(parts: CeleryParts) -> type[bootsteps.Step]:
             # and the pool's children inherit what is composed of it.
             if not parts.runs_on_workers():
                 return
+            parts.require_routes()
             blueprint = parent.blueprint
             stopped = blueprint.on_stopped
 
@@ -232,14 +314,22 @@ def _monitor_step(parts: CeleryParts) -> type[bootsteps.Step]:
     return OrchestratorMonitor
 
 
-def _event_step(monitor: Monitor) -> type[bootsteps.StartStopStep]:
-    class OrchestratorEvents(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
-        """Looks once a second if the worker sends task events: a remote command changes that, and signals nothing."""
+def _consumer_step(parts: CeleryParts) -> type[bootsteps.StartStopStep]:
+    class OrchestratorConsumer(bootsteps.StartStopStep):  # type: ignore[misc]  # Celery has no types
+        """Looks once a second if the worker sends task events, on which queues it listens, and what it is to revoke.
 
-        requires: ClassVar[set[str]] = {"celery.worker.consumer.events:Events"}
+        Remote commands change all three, and signal nothing.
+        """
+
+        requires: ClassVar[set[str]] = {
+            "celery.worker.consumer.events:Events",
+            "celery.worker.consumer.tasks:Tasks",
+        }
         timer: Any = None  # a connection that breaks while the consumer starts brings a stop without a start
+        revokes: Revokes | None = None
 
         def start(self, parent: Any) -> None:
+            self.revokes = self.revokes or parts.make_revokes()
             self.look(parent)
             self.timer = parent.timer.call_repeatedly(1.0, self.look, (parent,))
 
@@ -251,6 +341,10 @@ def _event_step(monitor: Monitor) -> type[bootsteps.StartStopStep]:
         def look(self, parent: Any) -> None:
             dispatcher = parent.event_dispatcher
             on = dispatcher is not None and dispatcher.enabled
-            monitor.switch(on and (not dispatcher.groups or "task" in dispatcher.groups))
+            parts.monitor.switch(on and (not dispatcher.groups or "task" in dispatcher.groups))
+            if parent.task_consumer is not None:
+                parts.note_queues(queue.name for queue in parent.task_consumer.queues)
+            if self.revokes is not None:
+                self.revokes.look()
 
-    return OrchestratorEvents
+    return OrchestratorConsumer

@@ -37,6 +37,11 @@ def request_class(deliveries: Deliveries, base: type[Request] = Request) -> type
                 deliveries.limit(self, TimeLimitExceeded(text))
             super().on_timeout(soft, timeout)
 
+        def terminate(self, pool: Any, signal: Any = None) -> None:
+            # Before the process is dead: its watcher would take it for one that was lost.
+            deliveries.terminate(self)
+            super().terminate(pool, signal)
+
         def on_success(self, failed__retval__runtime: Any, **kwargs: Any) -> Any:
             deliveries.end(self)
             return super().on_success(failed__retval__runtime, **kwargs)

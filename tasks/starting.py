@@ -69,7 +69,10 @@ def register_workflow_task(app: Celery, launcher: Launcher, workflow: Workflow) 
     # Unlike a step, which has a timer in the store, a run that is not there yet is in its message alone. So the message
     # is acknowledged when the run has been started. That makes it come twice at times, and its id is the run's.
     late = {"acks_late": True, "reject_on_worker_lost": True}
-    app.task(name=workflow.id, bind=True, starts_workflow=True, shared=False, **late)(start)
+    # STARTED would be written under the run's id. A message that comes again, after the run has failed, would write it
+    # over the failure, and whoever waits for the result would wait for ever.
+    options = {**late, "track_started": False, "shared": False}
+    app.task(name=workflow.id, bind=True, starts_workflow=True, **options)(start)
     on_finalized(app, check)
 
 

@@ -49,10 +49,13 @@ def compose(
 
     `parts` are those that the owner has in its app. Raises ValueError for a store's URL of an unknown kind.
     """
+    # An app in eager mode wants no messages: Celery runs its tasks where they are called, and so does this.
+    is_local = app is None or parts is None or app.conf.task_always_eager
+    if not is_local:
+        _refuse_misconfigured(app, settings)
     opened = open_store(store) if isinstance(store, str) else store
     owns_store = isinstance(store, str)
-    # An app in eager mode wants no messages: Celery runs its tasks where they are called, and so does this.
-    if app is None or parts is None or app.conf.task_always_eager:
+    if app is None or parts is None or is_local:
         runtime = LocalRuntime(opened, settings, _clock_of(opened), in_caller_thread=app is not None)
         client = _build_client(opened, settings, owner, owns_store, runtime, _signs_here(), registry)
         runtime.bind(client.executor.execute)
@@ -61,6 +64,12 @@ def compose(
     for workflow in registry.all():
         client.runtime.register_workflow(workflow)
     return client
+
+
+def _refuse_misconfigured(app: Any, settings: Settings) -> None:
+    from orchestrator.canvas.deployment import refuse_misconfigured
+
+    refuse_misconfigured(app, publishes_events=settings.publish_events)
 
 
 def _compose_on_celery(

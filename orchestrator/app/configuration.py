@@ -150,4 +150,4 @@ def _configured_store(app: CeleryApp) -> Any:
 
 def _has_password(url: str) -> bool:
     # Not by `urlsplit`: a password that holds a slash unquoted ends the host too early for it.
-    return re.search(r"^(?!sqlite|memory)[^:]+://[^@]*:[^@]*@|[?&]password=", url) is not None
+    return re.search(r"^(?!sqlite|memory)[^:]+://[^@]*:[^@]*@|[?&][^=&]*password=", url) is not None

@@ -59,7 +59,8 @@ class Orchestrator:
     Celery app.
 
     The app's configuration is read at the first use (a run, `store`, `settings`) and by a worker at its start, and
-    counts as it is then. That raises ValueError for a setting that is wrong or missing.
+    counts as it is then. That raises ValueError for a setting that is wrong or missing, and for one of Celery's by
+    which runs would hang.
     """
 
     def __init__(

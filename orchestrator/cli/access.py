@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Opens the orchestrator of a group of commands. `open` gets True for a command on stored runs."""
+    """Opens the orchestrator of a group of commands.
 
-    open: Callable[[bool], AbstractContextManager[Orchestrator]]
+    `open` gets True for a command on stored runs; and, for one that can do without, whether the orchestrator has to be
+    usable.
+    """
+
+    open: Callable[[bool, bool], AbstractContextManager[Orchestrator]]
     colour: bool = True
 
 
@@ -35,7 +39,7 @@ class Session:
 
 
 @contextmanager
-def session(ctx: click.Context, as_json: bool, *, stored: bool = True) -> Iterator[Session]:
+def session(ctx: click.Context, as_json: bool, *, stored: bool = True, usable: bool = True) -> Iterator[Session]:
     """Open the orchestrator. With `as_json` whatever else is printed meanwhile, by steps or imports, goes to stderr."""
     from orchestrator.cli.output import Output
 
@@ -43,5 +47,5 @@ def session(ctx: click.Context, as_json: bool, *, stored: bool = True) -> Iterat
     if access is None:
         raise RuntimeError("a command without its group")
     output = Output(sys.stdout, as_json=as_json, colour=access.colour)
-    with redirect_stdout(sys.stderr if as_json else sys.stdout), access.open(stored) as orchestrator:
+    with redirect_stdout(sys.stderr if as_json else sys.stdout), access.open(stored, usable) as orchestrator:
         yield Session(orchestrator, output)

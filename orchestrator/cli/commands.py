@@ -305,4 +305,24 @@ def tick(ctx: click.Context, once: bool, seconds: float | None, as_json: bool) -
         ticking.tick(at, once=once, seconds=seconds)
 
 
-ALL = (list_runs, start, show, graph, list_waiting, resume, send_event, cancel, restart, travel, tick, purge)
+@click.command(epilog=exits.DOCTOR_HELP)
+@click.option(
+    "--timeout",
+    "seconds",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each question may take.",
+)
+@options.as_json
+@click.pass_context
+def doctor(ctx: click.Context, seconds: float, as_json: bool) -> None:
+    """Examine a deployment: its configuration, store, broker, workers, queues and stuck runs. Changes nothing."""
+    from orchestrator.cli import doctor as examination
+
+    with session(ctx, as_json, usable=False) as at:
+        ctx.exit(examination.doctor(at, seconds))
+
+
+ALL = (list_runs, start, show, graph, list_waiting, resume, send_event, cancel, restart, travel, tick, purge, doctor)

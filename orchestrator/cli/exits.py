@@ -39,6 +39,13 @@ Exit codes:
  {INTERRUPTED}  interrupted from the keyboard
 """
 
+DOCTOR_HELP = """\b
+Exit codes:
+   0  nothing is wrong
+   1  there are warnings
+   2  there are errors: runs would hang or be lost; or there is nothing to examine
+"""
+
 TRACEBACK = "ORCHESTRATOR_TRACEBACK"
 
 

@@ -37,6 +37,10 @@ STYLES = {
     "tripwire": "red",
     "skipped": "dim",
     "canceled": "yellow",
+    "ok": "green",
+    "info": "dim",
+    "warning": "yellow",
+    "error": "red",
 }
 STATUS = "STATUS"
 _GONE = (errno.EPIPE, errno.EINVAL)  # the second is Windows' word

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 @click.group(cls=exits.Group, epilog=exits.HELP)
 @click.pass_context
 def workflow(ctx: click.Context) -> None:
-    """Durable workflows: start, list, show, draw, resume, cancel, restart and purge runs."""
+    """Durable workflows: start, list, show, draw, resume, cancel, restart and purge runs; examine a deployment."""
     celery = ctx.obj  # Celery's own context object
 
     @contextmanager
-    def open_theirs(_stored: bool) -> Iterator[Orchestrator]:
-        yield _orchestrator(celery.app)
+    def open_theirs(_stored: bool, usable: bool) -> Iterator[Orchestrator]:
+        yield _orchestrator(celery.app, usable=usable)
 
     ctx.obj = Access(open_theirs, colour=not celery.no_color)
 
@@ -35,7 +35,7 @@ for _command in commands.ALL:
     workflow.add_command(_command)
 
 
-def _orchestrator(app: Any) -> Orchestrator:
+def _orchestrator(app: Any, *, usable: bool) -> Orchestrator:
     """The app's orchestrator, with the workflows of every module that workers import."""
     from orchestrator.app import Orchestrator
     from orchestrator.tasks import orchestrator_of
@@ -45,7 +45,8 @@ def _orchestrator(app: Any) -> Orchestrator:
     _import_tasks(app)
     found = orchestrator_of(app)
     if isinstance(found, Orchestrator) and not app.conf.task_always_eager:
-        _require_complete(found, app)
+        if usable:
+            _require_complete(found, app)
         return found
     if app.main is None or app.main == "default":
         raise exits.Problem("no Celery app is given", "name it: celery -A proj workflow …")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.texts import NONE, duration_text, error_text, milliseconds, time_text
+from orchestrator.engine.announcements import read_queues
 from orchestrator.engine.read.results import moment
 from orchestrator.engine.read.run_reader import Reader
 from orchestrator.rules.change import Dispatch
@@ -31,15 +33,19 @@ class WaitingMessage:
     since: datetime | None
     # messages that were sent of it: more than one where nobody has claimed it for long
     sends: int
+    # True where it is known that no worker listens on the queue
+    is_unheard: bool
 
     def __str__(self) -> str:
         since = f" since {time_text(self.since)}" if self.since is not None else ""
         sends = f", sent {self.sends} times" if self.sends > 1 else "" if self.sends else ", not sent yet"
-        return f"in queue {self.queue}{since}{sends}" if self.queue else f"in a queue{since}{sends}"
+        unheard = "; no worker listens there" if self.is_unheard else ""
+        return f"in queue {self.queue}{since}{sends}{unheard}" if self.queue else f"in a queue{since}{sends}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict."""
-        return {"queue": self.queue or None, "since": milliseconds(self.since), "sends": self.sends}
+        unheard = {"no_worker": True} if self.is_unheard else {}
+        return {"queue": self.queue or None, "since": milliseconds(self.since), "sends": self.sends, **unheard}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,7 @@ def rows_of(orchestrator: Orchestrator, run: Run) -> list[Row]:
     found = [reader.with_final_status(activation) for activation in shown]
     reader.values.fetch(activation.error for activation in found)
     now = orchestrator.store.now()
-    queues = _Queues(orchestrator.app, reader.header)
+    queues = _Queues(orchestrator, reader.header)
     return [_row(reader, activation, now, queues) for activation in found]
 
 
@@ -150,10 +156,11 @@ def _note(activation: Activation) -> str:
 
 
 class _Queues:
-    """Tells in which queue the message of an activation waits."""
+    """Tells in which queue the message of an activation waits, and whether a worker listens there."""
 
-    def __init__(self, app: Any, header: RunHeader) -> None:
-        self._app = app
+    def __init__(self, orchestrator: Orchestrator, header: RunHeader) -> None:
+        self._app = orchestrator.app
+        self._store = orchestrator.store
         self._header = header
         # A foreach has thousands of activations with one route.
         self._by_route: dict[str, str] = {}
@@ -164,7 +171,13 @@ class _Queues:
             return None
         if activation.route not in self._by_route:
             self._by_route[activation.route] = activation.where.queue or self._ask_router(activation)
-        return WaitingMessage(self._by_route[activation.route], moment(activation.queued_at), activation.sends)
+        queue = self._by_route[activation.route]
+        is_unheard = bool(queue) and self._listened is not None and queue not in self._listened
+        return WaitingMessage(queue, moment(activation.queued_at), activation.sends, is_unheard)
+
+    @cached_property
+    def _listened(self) -> frozenset[str] | None:
+        return read_queues(self._store, self._header.namespace)
 
     def _ask_router(self, activation: Activation) -> str:
         """Return the queue that the app's router chooses; "" where there is no app, or the router fails."""

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def orchestrator(ctx: click.Context, store: str | None, workflows: tuple[str, ...]) -> None:
-    """Durable workflows: start, list, show, draw, resume, cancel, restart and purge runs.
+    """Durable workflows: start, list, show, draw, resume, cancel, restart and purge runs; examine a deployment.
 
     Runs that are started here run in this process. For those of Celery workers there is `celery -A proj workflow`, or
     --workflows with an Orchestrator that has an app. A URL with a password is better given by the environment.
     """
 
     @contextmanager
-    def open_named(stored: bool) -> Iterator[Orchestrator]:
+    def open_named(stored: bool, _usable: bool) -> Iterator[Orchestrator]:
         with _open(store, workflows, stored) as found:
             yield found
 

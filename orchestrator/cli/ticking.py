@@ -62,10 +62,11 @@ def _scheduler(at: Session, once: bool) -> Scheduler:
     ours = at.orchestrator
     if not ours.client.runtime.is_shared:
         raise Problem("runs of this runtime have no scheduler: the process that runs them fires their timers")
+    from orchestrator.canvas.listeners import Listeners
     from orchestrator.canvas.queues import Queues
 
     name = f"tick@{socket.gethostname()}" if once else f"tick-{os.getpid()}@{socket.gethostname()}"
-    queues = Queues(ours.app, ours.settings)
+    queues = Queues(ours.app, ours.settings, Listeners(ours.store, ours.settings))
     return Scheduler(ours.store, ours.client.runtime, ours.settings, name, queues)
 
 

@@ -156,8 +156,13 @@ class _Flow:
 
     def _task(self, task: TaskEntry, given: Shape) -> Node:
         limits = {key: task.options.get(key) for key in ("queue", "priority", "time_limit", "soft_time_limit")}
+        if task.task is None:
+            limits["queue"] = None  # a name may be another code base's: nobody there takes messages of ours
         route = Route(f"{self.definition.id}.{task.id}", **limits, task=task.name)
-        retry = Retry(self.definition.retries, self.definition.retry_delay)
+        retry = Retry(
+            self.definition.retries if task.retries is None else task.retries,
+            self.definition.retry_delay if task.retry_delay is None else task.retry_delay,
+        )
         return graph.Step(task.id, task.component, route, retry, body=TaskBody(task, given, ANY))
 
     def _nested(self, definition: Definition, given: Shape) -> Node:

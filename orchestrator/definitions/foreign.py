@@ -13,7 +13,9 @@ from orchestrator.host import SystemClock
 _TASK_WORDS = ("run", "apply_async", "app")
 _SIGNATURE_KEYS = {"task", "args", "kwargs", "options", "immutable"}
 _NO_RESULT = ("IGNORED", "REJECTED")  # states of a task that has ended without one
-_OPTIONS = ("queue", "priority", "time_limit", "soft_time_limit")
+TASK_OPTIONS = ("queue", "priority", "time_limit", "soft_time_limit")
+# Options of a signature that name a place in a canvas or in another message. In a run they would be lost.
+_PLACES = ("task_id", "chord", "group_id", "group_index", "chain", "add_to_parent", "reply_to", "root_id", "parent_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,13 @@ class TaskEntry:
     options: Mapping[str, Any] = field(default_factory=dict)
     # The task does not get the data.
     immutable: bool = False
+    # Sendings after the first that a failure gets, and the seconds before each; None: as the workflow says.
+    retries: int | None = None
+    retry_delay: float | None = None
+    # Seconds from its sending after which a task is given up of which no end is heard, though it was not seen to run.
+    timeout: float | None = None
+    # Whether the message about its end brings its value along. One without is enough where a result is stored.
+    value: bool = True
     # The first line of the task's docstring, unless the user said another one.
     description: str = ""
     # The task itself where it is known, else None.
@@ -112,15 +121,18 @@ def task_entry(
 ) -> TaskEntry:
     """A Celery task, a signature or a registered name as an entry; its id is the last part of the name by default.
 
-    Raises TypeError for a canvas (group, chain, chord, …): its parts are entries, it is not.
+    Raises TypeError for a canvas (group, chain, chord, …): its parts are entries, it is not; and ValueError for an
+    option that could not be kept.
     """
     if isinstance(value, str):
         return TaskEntry(id or last_part(value), value, options=dict(options or {}), description=description or "")
     args, kwargs, chosen, immutable, task = _parts(value)
     name = name_in_app(value)
+    if lost := [option for option in _PLACES if chosen.get(option) is not None]:
+        raise ValueError(f"the signature of {name!r} has {', '.join(lost)}, which a step cannot keep: leave it away")
     chosen = {**_own_options(task), **chosen, **(options or {})}
     said = _description(task) if description is None else description
-    return TaskEntry(id or last_part(name), name, args, kwargs, chosen, immutable, said, task)
+    return TaskEntry(id or last_part(name), name, args, kwargs, chosen, immutable, description=said, task=task)
 
 
 def _parts(value: Any) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any], bool, Any]:
@@ -146,7 +158,7 @@ def last_part(name: str) -> str:
 
 
 def _own_options(task: Any) -> dict[str, Any]:
-    found = {name: getattr(task, name, None) for name in _OPTIONS}
+    found = {name: getattr(task, name, None) for name in TASK_OPTIONS}
     return {name: value for name, value in found.items() if isinstance(value, (int, float, str))}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from orchestrator.definitions.annotations import (
@@ -17,7 +17,7 @@ from orchestrator.definitions.annotations import (
 )
 from orchestrator.definitions.callables import Callback, name_of
 from orchestrator.definitions.entry import TypedEntry
-from orchestrator.definitions.foreign import is_foreign, name_in_app, task_entry
+from orchestrator.definitions.foreign import TASK_OPTIONS, TaskEntry, is_foreign, name_in_app, task_entry
 from orchestrator.errors import TripWire
 from orchestrator.rules.bounds import MAX_PRIORITY, MAX_SECONDS
 
@@ -161,6 +161,8 @@ class StepOptions(TypedDict, total=False):
     time_limit: float | None
     soft_time_limit: float | None
     inline: bool | None
+    timeout: float | None
+    value: bool
 
 
 class StepDecorator(Protocol):
@@ -221,6 +223,8 @@ def step(
     time_limit: float | None = None,
     soft_time_limit: float | None = None,
     inline: bool | None = None,
+    timeout: float | None = None,
+    value: bool = True,
 ) -> Any:
     """Make a step of a function: `@step`, `@step(...)` or `step(fn, id=...)`.
 
@@ -238,7 +242,14 @@ def step(
     * `queue`, `priority`, `time_limit`, `soft_time_limit` (seconds): of the Celery message, as Celery has them.
     * `inline`: the worker that ended the step before may run this one at once, without a message.
 
-    An existing Celery task or signature is an entry by itself; given here, it is returned as such.
+    An existing Celery task, a signature, or the name of a task of another code base is an entry by itself. Given here
+    it is returned as such, with `id`, `description`, `retries` (each sends it anew), `retry_delay` and the options of
+    its message; and with two of its own:
+
+    * `timeout`: seconds after which it has failed (`TaskTimeout`) if no end of it was heard of. The app's
+      `result_expires` by default. A task of this code base has none: its executions are seen.
+    * `value`: False where the message about its end is not to bring its value along. The value comes from the result
+      backend then; without one it is None.
 
     Raises TypeError for a function that takes more than that, an async generator, a lambda without `id`, and an
     annotation that cannot be resolved, `retry_on` that are no exceptions, and a number that is none; ValueError for a
@@ -247,11 +258,11 @@ def step(
     if fn is None:
         options = {name: value for name, value in locals().items() if name != "fn"}
         return lambda fn: step(fn, **options)
-    if is_foreign(fn):
-        limits = {"queue": queue, "priority": priority, "time_limit": time_limit, "soft_time_limit": soft_time_limit}
-        check_message(id or name_in_app(fn), queue, priority)
-        check_limits(id or name_in_app(fn), {"time_limit": time_limit, "soft_time_limit": soft_time_limit})
-        return task_entry(fn, id, description, {name: limit for name, limit in limits.items() if limit is not None})
+    if is_foreign(fn) or isinstance(fn, str):
+        given = {name: given for name, given in locals().items() if name in StepOptions.__annotations__}
+        return _step_of_task(fn, given)
+    if timeout is not None or value is not True:
+        raise TypeError(f"step {id or name_of(fn)!r}: `timeout` and `value` are options of an existing task")
     name = id or _name(fn)
     found = _resolve_types(fn, name, {"input": input, "output": output, "resume": resume, "suspend": suspend})
     return Step(
@@ -271,6 +282,40 @@ def step(
         time_limit=time_limit,
         soft_time_limit=soft_time_limit,
         inline=inline,
+    )
+
+
+_OF_TASKS = {"id", "description", "retries", "retry_delay", "timeout", "value", *TASK_OPTIONS}
+_DEFAULTS: dict[str, Any] = {
+    "retry_backoff": False,
+    "retry_backoff_max": 600,
+    "retry_jitter": True,
+    "retry_on": (Exception,),
+    "no_retry_on": (),
+}
+
+
+def _step_of_task(task: Any, given: Mapping[str, Any]) -> TaskEntry:
+    """Make the entry of an existing task. Raises TypeError for an option that means nothing for one."""
+    name = given["id"] or (task if isinstance(task, str) else name_in_app(task))
+    dropped = [key for key, said in given.items() if key not in _OF_TASKS and said != _DEFAULTS.get(key)]
+    if dropped:
+        raise TypeError(
+            f"step {name!r} is an existing task, for which {', '.join(dropped)} means nothing: leave it away"
+        )
+    check_message(name, given["queue"], given["priority"])
+    check_limits(name, {key: given[key] for key in ("time_limit", "soft_time_limit", "timeout")})
+    for key in ("retries", "retry_delay"):
+        if given[key] is not None:
+            require_number(f"step {name!r}: {key}", given[key], whole=key == "retries")
+    options = {key: given[key] for key in TASK_OPTIONS if given[key] is not None}
+    entry = task_entry(task, given["id"], given["description"], options)
+    return replace(
+        entry,
+        retries=given["retries"],
+        retry_delay=given["retry_delay"],
+        timeout=given["timeout"],
+        value=given["value"],
     )
 
 

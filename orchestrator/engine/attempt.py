@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -13,7 +13,6 @@ from orchestrator.codec import Shape, encode_packed, require_name, unpack, valid
 from orchestrator.definitions import bodies
 from orchestrator.definitions.context import AbortSignal, Context
 from orchestrator.definitions.definition import Definition
-from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.state_writes import StateWrite, has_updates, merge_writes
 from orchestrator.engine.calling import leaves
 from orchestrator.engine.chunks import Chunks, Flush
@@ -39,20 +38,11 @@ _T = TypeVar("_T")
 MAX_STATE_CONFLICTS = 100  # more of them in one attempt are no bad luck: too many steps write at once
 
 
-@dataclass(frozen=True, slots=True)
-class TaskCall:
-    """The code of an existing task, whose own message the worker is at work on."""
-
-    # the name of the task
-    task: str
-    # calls the task with the input of its activation
-    call: Callable[[TaskEntry, Any, Context[Any]], Any]
-
-
 class Attempt:
     """The claim of one activation, with its workflow. Values beyond those of the claim are read on demand.
 
-    `claims` is False where the attempt is ended from outside its process or thread: there no successor could run.
+    `claims` is False where no successor could run. `is_holder` is False where another process ends the claim for who
+    holds it.
     """
 
     # More public methods than most classes: one for each thing that a context or a control activation asks for.
@@ -63,8 +53,8 @@ class Attempt:
         claimed: Claimed,
         graph: Graph,
         signal: AbortSignal,
-        call_task: TaskCall | None = None,
         claims: bool = True,
+        is_holder: bool = True,
     ) -> None:
         self.services = services
         self.store = services.store
@@ -73,8 +63,8 @@ class Attempt:
         self.activation = claimed.activation
         self.header = claimed.header
         self.signal = signal
-        self.call_task = call_task
         self.claims = claims
+        self.is_holder = is_holder
         # The claim has brought the step's own input, so most steps read nothing more.
         self.values = Values(self._read_values, claimed.header.run_id, claimed.values)
         self.scope: Path = self.activation.at[: self.activation.scope]

@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.definitions.context import Aborted, Bailing, Context, Suspending
 from orchestrator.engine.django_threads import await_in_this_thread, close_connections, has_django
 from orchestrator.errors import TripWire
+from orchestrator.green import is_green, run_in_native_thread
 from orchestrator.host import is_main_thread, is_time_limit
 
 # A context variable and no thread-local: async code and the threads it is given to inherit it.
@@ -273,6 +274,8 @@ async def _wait_for(value: Awaitable[Any]) -> Any:
 
 
 def _await(value: Awaitable[Any]) -> Any:
+    if is_green():
+        return run_in_native_thread(lambda: _run_loop(value))
     return _in_thread(value) if _has_loop() else _run_loop(value)
 
 

@@ -32,6 +32,7 @@ from orchestrator.engine.requests import (
     require_secrets,
 )
 from orchestrator.engine.settlement import declared_hooks, show_end, started_info
+from orchestrator.engine.task_steps import revoke_sent
 from orchestrator.errors import (
     GraphChanged,
     InputInvalid,
@@ -443,8 +444,10 @@ def cancel(executor: Executor, header: RunHeader) -> RunHeader:
         return found if found.status in FINAL else cancel(executor, found)
     executor.keeper.abort(header.run_id)
     observer.on_canceled(answer.header)
-    show_end(executor.services, executor.runtime, answer.header, executor.graph_if_same(header))
+    graph = executor.graph_if_same(header)
+    show_end(executor.services, executor.runtime, answer.header, graph)
     _report_cancel(executor, answer)
+    revoke_sent(executor.store, executor.runtime.tasks, graph, answer.header)
     return answer.header
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from orchestrator.codec import require_readable
 from orchestrator.definitions.context import AbortSignal
-from orchestrator.engine.attempt import Attempt, TaskCall
+from orchestrator.engine.attempt import Attempt
 from orchestrator.engine.controls import CONTROLS
 from orchestrator.engine.declarations import unknown_graph, workflow_at
 from orchestrator.engine.lease import LeaseKeeper
@@ -32,6 +32,7 @@ from orchestrator.engine.settlement import (
     show_end,
 )
 from orchestrator.engine.step_calls import fail, retry_or_fail, run_step
+from orchestrator.engine.task_steps import CannotSend, look, send
 from orchestrator.engine.unsent import note_unsent
 from orchestrator.errors import (
     BrokerUnavailable,
@@ -112,34 +113,31 @@ class Executor:
         self.keeper = LeaseKeeper(services.store, services.settings, self._on_overdue)
         self._stopping = stopping
 
-    def execute(
-        self, run_id: str, path: str, seq: int, call_task: TaskCall | None = None, *, delivery: str = ""
-    ) -> AttemptOutcome | None:
+    def execute(self, run_id: str, path: str, seq: int, *, delivery: str = "") -> AttemptOutcome | None:
         """Run the activation that a message names. Returns None where the claim is refused.
 
-        `call_task` runs an existing task's code, where the message was that task's own. `delivery` is the message's id,
-        by which the process around this one finds what is left, should this one end.
+        `delivery` is the message's id, by which the process around this one finds what is left, should this one end.
         """
         # The message is acknowledged already (decision 2), so a refused one is just dropped: an activation that still
         # has to run has a timer in the store.
         claimed = self.claim(run_id, path, seq, delivery_mark(delivery))
-        if claimed is not None and call_task is not None and claimed.activation.where.task != call_task.task:
-            # A forged message: the task would be called with what is meant for another one.
-            self._park(claimed, f"a message of another task, {call_task.task!r}, named it")
-            return None
         inline = InlineBudget(self.settings.inline_steps, monotonic() + self.settings.inline_seconds, self._stopping)
         while claimed is not None:
-            claimed = self.run_claim(claimed, inline, call_task)
-            call_task = None
+            claimed = self.run_claim(claimed, inline)
         return inline.outcome
 
     def claim(self, run_id: str, path: str, seq: int, mark: str = "") -> Claimed | None:
         """Claim an activation, and wait for the store if it is away. Returns None where the claim is refused."""
+        lease, runtime = self.settings.lease, self.runtime.name
+        return self.take(ClaimRequest(run_id, path, seq, new_token(mark), lease, runtime))
+
+    def take(self, claim_request: ClaimRequest) -> Claimed | None:
+        """Do the same for a request that names more than a message does."""
+        run_id, path = claim_request.run_id, claim_request.path
         # A worker that waits here takes no further messages, which is the back-pressure that a broken store needs. It
         # has no lease yet that could end meanwhile.
         patience = self.settings.claim_patience
         # The token is drawn once for all tries, so that a store which has granted the claim grants it again.
-        claim_request = ClaimRequest(run_id, path, seq, new_token(mark), self.settings.lease, self.runtime.name)
         try:
             answer = self.services.retry_while_unavailable(lambda: self.store.claim(claim_request), patience)
         except (StoreRefused, ValueNotReadable) as error:
@@ -155,13 +153,13 @@ class Executor:
         self.runtime.on_progress(answer.header)
         return answer
 
-    def run_claim(self, claimed: Claimed, inline: InlineBudget, call_task: TaskCall | None = None) -> Claimed | None:
+    def run_claim(self, claimed: Claimed, inline: InlineBudget) -> Claimed | None:
         """Run a claimed activation and commit its outcome. Returns the successor that the commit has claimed."""
         # The lease is renewed from the first moment on: reading a large input may take long, too.
         with self.keeper.keep_alive(claimed) as signal:
             graph = self._graph_for(claimed)
             if graph is None:
-                self._park(claimed, self._why_unknown(claimed.header))
+                self._park(claimed, self.why_unknown(claimed.header))
                 return None
             # Some other worker has the key, or the package: an end of the run would be for good, and for nothing.
             try:
@@ -169,11 +167,14 @@ class Executor:
             except (SecretUnavailable, CompressionUnavailable) as error:
                 self._leave_to_others(claimed, error)
                 return None
-            attempt = Attempt(self.services, claimed, graph, signal, call_task)
+            attempt = Attempt(self.services, claimed, graph, signal)
             if attempt_commands.must_give_up(claimed.activation):
                 return self._give_up(attempt, inline)
             try:
                 return self.run(attempt, inline)
+            except CannotSend as error:
+                self._park(claimed, str(error))
+                return None
             except CompressionUnavailable as error:  # of a value that is read on demand
                 self._leave_to_others(claimed, error)
                 return None
@@ -184,7 +185,7 @@ class Executor:
     def run(self, attempt: Attempt, inline: InlineBudget) -> Claimed | None:
         """Do the work of the activation's phase, and commit the outcome."""
         outcome = attempt.observer.run(lambda: self._outcome(attempt, inline))
-        claimed = self._finish(attempt, outcome, self._settle_token(attempt, inline))
+        claimed = self.finish(attempt, outcome, self._settle_token(attempt, inline))
         # The first attempt is that of the message's own activation. Celery shows its outcome as the task's, where it is
         # recorded: else the activation is another worker's by now, which shows its own.
         if inline.outcome is None and attempt.recorded is not None:
@@ -201,16 +202,20 @@ class Executor:
         if phase is Phase.REPORT:
             same = self.graph_if_same(attempt.header)
             return report(attempt, self.runtime, same, here=inline.has_room_for_hook())
+        tasks = self.runtime.tasks
+        if tasks is not None and attempt.activation.sending:
+            hand_on = send if phase is Phase.RUN else look
+            return self.make_outcome(attempt, lambda: hand_on(attempt, tasks))
         if phase is not Phase.RUN:
-            return self._make(attempt, lambda: CONTROLS[phase](attempt))
+            return self.make_outcome(attempt, lambda: CONTROLS[phase](attempt))
         # Conditions, joins and the like do not count: they are short, and call one function of the user at most.
         inline.steps -= 1
-        return self._make(attempt, lambda: run_step(attempt, inline.has_room()))
+        return self.make_outcome(attempt, lambda: run_step(attempt, inline.has_room()))
 
-    def _make(self, attempt: Attempt, make: Callable[[], StepOutcome]) -> StepOutcome:
+    def make_outcome(self, attempt: Attempt, make: Callable[[], StepOutcome]) -> StepOutcome:
         try:
             return make()
-        except (StoreUnavailable, CompressionUnavailable):
+        except (StoreUnavailable, CompressionUnavailable, CannotSend):
             raise
         except BaseException as error:  # noqa: BLE001
             # The end of the process is no outcome. Anything else is one: types, validators and serializers are user
@@ -227,7 +232,7 @@ class Executor:
             return ""
         return attempt.next_token()
 
-    def _finish(self, attempt: Attempt, outcome: StepOutcome, settle_token: str) -> Claimed | None:
+    def finish(self, attempt: Attempt, outcome: StepOutcome, settle_token: str) -> Claimed | None:
         """Commit the outcome, and publish what follows. Returns the successor that the commit has claimed."""
         try:
             return self._record(attempt, outcome, settle_token)
@@ -237,7 +242,7 @@ class Executor:
                 raise
             attempt.refusal = error
             attempt.chunks.drop()
-            return self._finish(attempt, fail(attempt, error), settle_token)
+            return self.finish(attempt, fail(attempt, error), settle_token)
 
     def _record(self, attempt: Attempt, outcome: StepOutcome, settle_token: str) -> Claimed | None:
         activation, header = attempt.activation, attempt.header
@@ -247,7 +252,7 @@ class Executor:
         # holds, so it is read again, and the outcome made anew.
         while isinstance(answer, Refused) and answer.reason in (MAILBOX_CHANGED, STATE):
             phase = Phase(activation.phase)
-            outcome = self._make(attempt, outcome.remake or partial(CONTROLS[phase], attempt))
+            outcome = self.make_outcome(attempt, outcome.remake or partial(CONTROLS[phase], attempt))
             answer = self._commit(attempt, outcome, chunks, settle_token)
         if isinstance(answer, Refused):
             # A resume may take the settling away, which is nothing to warn of.
@@ -289,7 +294,7 @@ class Executor:
             chunks=chunks,
             # A process that ends a claim for its holder does it under a token of its own: the holder's own outcome is
             # refused then.
-            ender="" if attempt.claims else new_token(),
+            ender="" if attempt.is_holder else new_token(),
         )
         change = replace(change, ops=tuple(attempt.observer.add_traces(change.ops)))
         # The change is complete by now. An interruption leads to the same commit again, and the store answers a repeat
@@ -315,7 +320,7 @@ class Executor:
 
     def fail_abandoned_attempt(self, run_id: str, path: str, seq: int, error: Exception) -> None:
         """End an attempt as failed at once: its process is dead or its time over. Successors go through the queue."""
-        found = self._find(run_id, path)
+        found = self.find(run_id, path)
         if found is not None and attempt_commands.may_fail_claim(found[1], seq):
             self.fail_claim(*found, error)
 
@@ -325,16 +330,17 @@ class Executor:
         if graph is not None:
             state, context = self.store.state(header.run_id), self.store.context(header.run_id)
             claimed = Claimed(header, activation, {}, state, context)
-            attempt = Attempt(self.services, claimed, graph, AbortSignal(), claims=False)
+            attempt = Attempt(self.services, claimed, graph, AbortSignal(), claims=False, is_holder=False)
             is_report_ = is_report(activation.path)
             outcome = fail_report(attempt, error, here=False) if is_report_ else retry_or_fail(attempt, error)
-            self._finish(attempt, outcome, "")
+            self.finish(attempt, outcome, "")
 
     def _on_overdue(self, claimed: Claimed, error: Exception) -> None:
         activation = claimed.activation
         self.fail_abandoned_attempt(claimed.header.run_id, activation.path, activation.seq, error)
 
-    def _find(self, run_id: str, path: str) -> tuple[RunHeader, Activation] | None:
+    def find(self, run_id: str, path: str) -> tuple[RunHeader, Activation] | None:
+        """Return a run's header and one of its activations; None where one of the two is not there."""
         header, activations = self.store.header(run_id), self.store.load(run_id, [path])
         return (header, activations[0]) if header is not None and activations else None
 
@@ -375,7 +381,7 @@ class Executor:
             return workflow.compiled
         return unknown_graph(header) if activation.step == Report.RESULT else None
 
-    def _why_unknown(self, header: RunHeader) -> str:
+    def why_unknown(self, header: RunHeader) -> str:
         known = self.registry.get(header.workflow_id) is not None
         reason = "the graph has changed" if known else "the workflow is not registered"
         if header.namespace != self.settings.namespace:
@@ -427,10 +433,10 @@ class Executor:
         error = encode_error(failure, self.settings.packing)
         inline.outcome = AttemptOutcome(ActivationStatus.FAILED.value, failure)
         if is_report(activation.path):
-            return self._finish(attempt, give_up(attempt, failure, here=inline.has_room_for_hook()), "")
+            return self.finish(attempt, give_up(attempt, failure, here=inline.has_room_for_hook()), "")
         key = make_error_id(activation.lease_token)
         plan = attempt_commands.give_up(attempt.as_claimed_node(), key)
-        return self._finish(attempt, StepOutcome(plan, Writes({key: error})), self._settle_token(attempt, inline))
+        return self.finish(attempt, StepOutcome(plan, Writes({key: error})), self._settle_token(attempt, inline))
 
 
 def _status_in(plan: Plan, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 
@@ -14,6 +14,7 @@ from orchestrator.definitions.context import AbortSignal
 from orchestrator.engine.logs import log_context
 from orchestrator.engine.settings import Settings
 from orchestrator.errors import StoreRefused, StoreUnavailable
+from orchestrator.green import is_green, sleep_natively, start_native_thread
 from orchestrator.host import monotonic
 from orchestrator.ports import LeaseRef, Store
 from orchestrator.rules.change import Claimed
@@ -39,7 +40,8 @@ class LeaseKeeper:
     """The thread of a process that renews the leases of all its claims. It starts with the first claim.
 
     It renews them in one call, at each third of a lease. A step that holds the interpreter's lock for longer than the
-    lease may run twice.
+    lease may run twice. Among greenlets, where a step that computes stops this thread as well, a second one renews
+    beside it, which is a thread indeed and has connections of its own.
     """
 
     def __init__(
@@ -81,12 +83,27 @@ class LeaseKeeper:
         with self._lock:
             self._leases[key] = lease
             if self._starts_thread:
-                self._thread.ensure_started()
+                self._ensure_started()
         try:
             yield lease.signal
         finally:
             with self._lock:
                 del self._leases[key]
+
+    def _ensure_started(self) -> None:
+        if not self._thread.is_started and is_green():
+            start_native_thread(self._renew_beside)
+        self._thread.ensure_started()
+
+    def _renew_beside(self) -> None:
+        """Renew all leases, and leave what else there is to do to the heartbeat."""
+        # No lock is shared with greenlets, and nothing is logged: locks of theirs mean nothing between real threads.
+        store = self._store.with_own_connections()
+        while not self._ended.is_set():
+            sleep_natively(self._settings.lease_seconds / 3)
+            if keys := list(self._leases):
+                with suppress(Exception):  # the heartbeat tells what is wrong
+                    store.renew(keys, self._settings.lease)
 
     def abort(self, run_id: str) -> None:
         """Set the signals of all steps of a run that this process runs."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Collection
 
+from orchestrator.engine.announcements import announce_queues
 from orchestrator.engine.settings import Settings
 from orchestrator.engine.sweep import BATCH, Sweep, SweepReport
 from orchestrator.errors import StoreUnavailable
@@ -42,7 +44,10 @@ class NoQueues:
 
 
 class Scheduler:
-    """Sweeps one namespace of one store. `queues` says what is known of the queues of messages."""
+    """Sweeps one namespace of one store. `queues` says what is known of the queues of messages.
+
+    `listens_on` returns those on which this process's worker listens.
+    """
 
     def __init__(
         self,
@@ -51,12 +56,14 @@ class Scheduler:
         settings: Settings,
         worker: str,
         queues: QueueWatch | None = None,
+        listens_on: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._store = store
         self._runtime = runtime
         self._settings = settings
         self._worker = worker
         self._queues = queues or NoQueues()
+        self._listens_on = listens_on
         self._ended = threading.Event()
         self._asked_at = 0.0  # when it last asked for the right to sweep, by this process's clock
         self._grant: SweepGrant | None = None  # the answer
@@ -91,9 +98,10 @@ class Scheduler:
         self._ended.set()
 
     def announce(self) -> None:
-        """Note in the store that this worker lives."""
-        ttl = _REMEMBERED * max(1.0, self._settings.tick_seconds)
-        self._store.heartbeat(self._settings.namespace, self._worker, round(ttl * 1000))
+        """Note in the store that this worker lives, and on which queues it listens."""
+        ttl = round(_REMEMBERED * max(1.0, self._settings.tick_seconds) * 1000)
+        self._store.heartbeat(self._settings.namespace, self._worker, ttl)
+        announce_queues(self._store, self._settings.namespace, self._worker, self._listens_on(), ttl)
 
     def _announce_now_and_then(self) -> None:
         # Half a tick less, for the next round may come a little later than a tick after this one.

@@ -101,9 +101,6 @@ def _prepare_step(attempt: Attempt, body: StepBody) -> Call:
 
 def _prepare_task(attempt: Attempt, body: TaskBody) -> Call:
     def call(context: Context[Any]) -> Any:
-        # The message was the task's own: its worker has the request, and calls the task with it.
-        if attempt.call_task is not None:
-            return attempt.call_task.call(body.task, context.input, context)
         try:
             return body.task.invoke(context.input, attempt.services.owner, context.retry_count)
         except Exception as error:

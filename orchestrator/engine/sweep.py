@@ -245,7 +245,8 @@ class Sweep:
             return None
         queue: QueueState | None = SHORT
         # In a long queue an old message is probably still waiting: another one would only make the queue longer.
-        if activation.status == ActivationStatus.QUEUED and activation.sends:
+        is_queued = activation.status == ActivationStatus.QUEUED and activation.sends
+        if is_queued or activation.status == ActivationStatus.SENT:
             queue = self._queues.state_of(header, Dispatch(activation.path, activation.seq, activation.route))
         if queue is None:
             # Left as it is: what was not sent because nobody could be asked is not to wait for it any longer.

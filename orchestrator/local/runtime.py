@@ -58,6 +58,7 @@ class LocalRuntime:
 
     name = "local"
     is_shared = False
+    tasks = None
     keeps_results = False
 
     def __init__(

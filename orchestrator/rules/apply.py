@@ -93,6 +93,8 @@ def claim(
         return Applied(header, {}, claimed=activation.path, repeated=True)
     if _is_elsewhere(header, activation.path, request.runtime):
         return Refused(ELSEWHERE, header)
+    if request.sending:
+        return _claim_sent(request, header, activation, now)
     if activation.seq != request.seq:
         return Refused(STALE, header)
     over = activation.deadline <= now
@@ -111,8 +113,31 @@ def claim(
             pass
         case unknown:
             assert_never(unknown)
+    # Who sends a task is known by its message. Who looks after one that was sent leaves that message as it is.
+    fields: ActivationFields = {"status": ActivationStatus.RUNNING}
+    if activation.sending and activation.phase == Phase.RUN:
+        fields["sender"] = request.token
+    return _take(request, header, activation, fields, now)
+
+
+def _claim_sent(request: ClaimRequest, header: RunHeader, activation: Activation, now: int) -> Applied | Refused:
+    """Take the activation of a task by what was sent for it: only by the present message of the present sending."""
+    is_present = activation.sending == request.sending and activation.sender == request.sender
+    if not is_present or TABLE[activation.status].kind is not Kind.LIVE:
+        return Refused(STALE, header)
+    fields: ActivationFields = {
+        "status": ActivationStatus.RUNNING,
+        "phase": Phase.EXECUTE,
+        "sender": request.token,
+    }
+    return _take(request, header, activation, fields, now)
+
+
+def _take(
+    request: ClaimRequest, header: RunHeader, activation: Activation, fields: ActivationFields, now: int
+) -> Applied:
     work = _Work(header, {activation.path: activation}, Stamps(now, request.lease, 0))
-    work.put(activation, {"status": ActivationStatus.RUNNING}, request.token, 0)
+    work.put(activation, fields, request.token, 0)
     return work.result()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.rules import flow
+from orchestrator.rules import flow, sendings
 from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.change import Change, Doc, LeaseGuard, UpdateActivation
 from orchestrator.rules.envelope import CommitLimits, StoredTexts
@@ -24,7 +24,7 @@ from orchestrator.rules.timers import on_deadline
 # worker per lease, for ever. A lower one would fail steps that meet two deployments in a row.
 MAX_ABANDONED_ATTEMPTS = 3
 
-_TRIED_FOR_EVER = frozenset({Phase.SETTLE, Phase.START_ITEMS})
+_TRIED_FOR_EVER = frozenset({Phase.SETTLE, Phase.START_ITEMS, Phase.LOOK, Phase.SEND_AGAIN})
 
 MAX_DEFERRAL = 300_000  # milliseconds; a worker that can run the step may come at any time
 
@@ -229,5 +229,9 @@ def release(
     action = on_deadline(header, activation, limits.redelivery_delay)
     if action is None or is_abandoned or not header.auto_restart:
         return action.change if action is not None else None
-    fields: ActivationFields = {"status": ActivationStatus.QUEUED.value, "restarted": True}
+    fields: ActivationFields = {
+        "status": ActivationStatus.QUEUED.value,
+        "restarted": True,
+        **sendings.after_loss(activation),
+    }
     return replace(action.change, ops=(UpdateActivation(activation.path, fields),))

@@ -182,6 +182,11 @@ class ClaimRequest:
     token: str  # the fencing token of the claim, used once: a repeated request meets its own claim by it
     lease: int = 30_000  # milliseconds
     runtime: str = ""  # name of the runtime that will do the work; empty: any that may
+    # Of what was sent for a task: the number of the sending, and the claim that has sent it. It is claimed by these and
+    # not by `seq`, from whoever has it: from its sender, whose message may be faster than his commit, from who looks
+    # after it, or from the execution that has let the next message follow.
+    sending: int = 0
+    sender: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from orchestrator.rules import flow, reports
+from orchestrator.rules import flow, reports, sendings
 from orchestrator.rules.change import (
     Change,
     CreateActivation,
@@ -32,6 +32,7 @@ from orchestrator.rules.model import (
     FINAL,
     LIVE,
     Activation,
+    ActivationFields,
     ActivationStatus,
     Phase,
     RunHeader,
@@ -259,9 +260,12 @@ def _restart_activation(activation: Activation, now: int) -> UpdateActivation:
         return UpdateActivation(activation.path, {"status": activation.status}, delay=max(0, activation.deadline - now))
     # Users see `restarted` on a step whose function may have run in part: so it is set for what was claimed only.
     was_claimed = activation.status == ActivationStatus.RUNNING
-    return UpdateActivation(
-        activation.path, {"status": ActivationStatus.QUEUED.value, "restarted": activation.restarted or was_claimed}
-    )
+    fields: ActivationFields = {
+        "status": ActivationStatus.QUEUED.value,
+        "restarted": activation.restarted or was_claimed,
+        **sendings.begin_anew(activation, forget=True),
+    }
+    return UpdateActivation(activation.path, fields)
 
 
 def time_travel(

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
-from orchestrator.rules import events, reports, values
+from orchestrator.rules import events, reports, sendings, values
 from orchestrator.rules.bounds import to_delay
 from orchestrator.rules.change import (
     CancelPendingItems,
@@ -241,7 +241,11 @@ def retry(claim: ClaimedNode, delay: int) -> Plan:
     """The attempt has failed: let another follow after `delay` milliseconds."""
     plan = _plan(claim)
     # Counted here and nowhere else: an abandoned attempt is no failure of the step.
-    fields: ActivationFields = {"status": ActivationStatus.RETRYING.value, "attempt": claim.activation.attempt + 1}
+    fields: ActivationFields = {
+        "status": ActivationStatus.RETRYING.value,
+        "attempt": claim.activation.attempt + 1,
+        **sendings.begin_anew(claim.activation, forget=True),
+    }
     plan.ops.append(UpdateActivation(claim.activation.path, fields, delay=delay))
     # Readers of the stream have the chunks of this attempt, and those of the next are not their continuation.
     count = claim.activation.attempt + 1

@@ -68,6 +68,9 @@ class Phase(StrEnum):
     EVENT_RECEIVED = "event_received"  # go on with an event
     EVENT_TIMEOUT = "event_timeout"  # go on without the event, which has not come in time
     SETTLE = "settle"  # decide the status of a run in which nothing is live any more
+    EXECUTE = "execute"  # call the code of a task, in the message that was sent for it
+    LOOK = "look"  # look whether a task that was sent has ended
+    SEND_AGAIN = "send_again"  # the same; if it has not, send its message again
     REPORT = "report"  # tell of a settling that is recorded: call a hook, or deliver the result
 
 
@@ -207,6 +210,11 @@ class Activation(_Flat):
     looks: int = 0  # times in a row that a sweep left it in a long queue
     parked: str = ""  # reason why no worker can run it now
     trace: str = ""  # span ids of the blocks around it, outermost first; of an open block also its own
+    sending: int = 0  # of a task: number of its present sending, from 1; each has a task id of its own
+    sender: str = ""  # lease token of the claim that has sent the present message, which names it
+    arguments: str = ""  # id of the arguments of the present message, where the task has chosen others
+    task_retries: int = 0  # retries that the task has asked for in the present sending
+    sent_at: int = 0  # when the present sending, or what has taken its place, was sent
     settled: str = ""  # of a report: the status that it tells of
     following: str = ""  # of a report: those that begin when it has been tried, between blanks
 
@@ -336,6 +344,11 @@ class ActivationFields(TypedDict, total=False):
     looks: int
     parked: str
     trace: str
+    sending: int
+    sender: str
+    arguments: str
+    task_retries: int
+    sent_at: int
     settled: str
     following: str
 

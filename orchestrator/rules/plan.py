@@ -243,6 +243,7 @@ def new_activation(plan: Plan, node: Node, path: Path, visit: Path, given: Done,
         input=given.output,
         needs=" ".join(given.needs[:MAX_NEEDS]),
         scope=len(plan.graph.scope(path)),
+        sending=int(node.route.task is not None),
     )
 
 

@@ -60,7 +60,7 @@ class Stamps:
                 return self.now + self.lease
             case Deadline.REDELIVERY:
                 return self.now + self.redelivery_delay
-            case Deadline.DELAY:
+            case Deadline.DELAY | Deadline.LOOK:
                 return self.now + delay
             case Deadline.TIMEOUT:
                 # A wait without a timeout has no deadline, and so no timer.

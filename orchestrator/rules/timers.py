@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from orchestrator.rules import sendings
 from orchestrator.rules.change import (
     Change,
     Committed,
@@ -54,7 +55,7 @@ class Lane(StrEnum):
         return LANE * list(Lane).index(self)
 
 
-_LANES = {Deadline.LEASE: Lane.LEASES, Deadline.REDELIVERY: Lane.OUTBOX}
+_LANES = {Deadline.LEASE: Lane.LEASES, Deadline.REDELIVERY: Lane.OUTBOX, Deadline.LOOK: Lane.OUTBOX}
 LANE_OF = {deadline: _LANES.get(deadline, Lane.MOMENTS) for deadline in Deadline}
 _OFFSETS = {lane: lane.offset for lane in Lane}
 
@@ -250,6 +251,11 @@ def on_deadline(
                     redelivery_delay,
                 )
             )
+        case ActivationStatus.SENT:
+            # In a long queue its message is probably still waiting.
+            return DeadlineAction(
+                _upkeep_change(activation, (sendings.look(activation, again=queue.is_short),), redelivery_delay)
+            )
         # Only `restart` may take it over. The timer stays, for the day on which the run is closed.
         case ActivationStatus.RUNNING if not header.auto_restart and not is_report(activation.path):
             return DeadlineAction(
@@ -258,10 +264,12 @@ def on_deadline(
         # The attempt is abandoned. The executor says how many in a row are too many, when it claims the activation
         # (`attempt_commands.must_give_up`): ending a step needs its graph.
         case ActivationStatus.RUNNING:
+            looks = sendings.is_looking(activation)
             fields: ActivationFields = {
                 "status": ActivationStatus.QUEUED.value,
-                "abandoned_attempts": activation.abandoned_attempts + 1,
-                "restarted": True,
+                "abandoned_attempts": activation.abandoned_attempts + (not looks),
+                "restarted": activation.restarted or not looks,
+                **sendings.after_loss(activation),
             }
             return DeadlineAction(
                 _upkeep_change(activation, (UpdateActivation(activation.path, fields),), redelivery_delay)

@@ -18,6 +18,7 @@ class ActivationStatus(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    SENT = "sent"  # a task of another message has it; its execution, or word of its end, moves it on
     RETRYING = "retrying"
     SLEEPING = "sleeping"
     OPEN = "open"  # a block or a nested workflow whose children are not finished
@@ -81,6 +82,7 @@ class Deadline(StrEnum):
     LEASE = "lease"  # is its worker still there?
     REDELIVERY = "redelivery"  # was its message lost?
     DELAY = "delay"  # is it time?
+    LOOK = "look"  # has the task that was sent ended without a word?
     TIMEOUT = "timeout"  # has the event not come? A wait without a timeout has no deadline
 
 
@@ -170,6 +172,7 @@ TABLE: Mapping[str, Row] = {
         may_follow=(
             ActivationStatus.RUNNING,  # another worker takes over after the lease
             ActivationStatus.QUEUED,  # a sweep after the lease, a release by a worker that stops, a restart
+            ActivationStatus.SENT,  # a task was sent, or its execution goes on by another message
             ActivationStatus.RETRYING,  # the attempt failed, or this process cannot run the step
             ActivationStatus.SLEEPING,
             ActivationStatus.OPEN,
@@ -186,6 +189,17 @@ TABLE: Mapping[str, Row] = {
         ordered=True,
         # Flushes are numbered within one claim. What was parked has evidently found a worker that can run it.
         resets=("flush_seq", "parked"),
+    ),
+    ActivationStatus.SENT: Row(
+        Kind.LIVE,
+        may_follow=(
+            ActivationStatus.RUNNING,  # claimed by what was sent (`ClaimRequest.sending`), or by word of its end
+            ActivationStatus.QUEUED,  # it is time to look after it, or a restart gives it up
+        ),
+        # By its `seq` no message claims it.
+        deadline=Deadline.LOOK,
+        first_stamps=("sent_at",),
+        resets=("flush_seq",),
     ),
     ActivationStatus.RETRYING: Row(
         Kind.LIVE,

@@ -290,6 +290,9 @@ class MemoryStore:
     def now(self) -> int:
         return self._clock.now()
 
+    def with_own_connections(self) -> MemoryStore:
+        return self
+
     def close(self) -> None:
         """Do nothing: a named memory store lives as long as its process."""
 

@@ -2,7 +2,7 @@
 
 The scripts (`scripts/*.lua`) read a change as `rules.apply` does; a test compares the two on generated histories. A
 failover takes runs back by up to a second: their steps run again, and changes accepted in that second are gone. Needs
-Redis 6.2 or later, and no cluster.
+Redis 6.2 or later.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import heapq
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from orchestrator.host import monotonic
 from orchestrator.ports import DueTimer, LeaseRef, RunQuery, StalePage, StoredEvent
@@ -32,7 +33,7 @@ _CURSOR = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 
 class RedisStore:
-    """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs.
+    """Runs in Redis, for `redis://`, `rediss://` and `redis+socket://` URLs, and those of sentinels and clusters.
 
     `shards` is fixed when the store is first used; another number is refused. With `strict` a server that may evict
     keys or keeps nothing on disk is refused too, else there is a warning. `timeout` (seconds) and `retries` bound the
@@ -50,6 +51,13 @@ class RedisStore:
         retries: int = 3,
     ) -> None:
         self.url = url
+        self._options: dict[str, Any] = {
+            "prefix": prefix,
+            "shards": shards,
+            "strict": strict,
+            "timeout": timeout,
+            "retries": retries,
+        }
         if not prefix or set("{}") & set(prefix):
             raise ValueError(f"a prefix of Redis keys has no braces, which name the node of a cluster: {prefix!r}")
         self._keys = Layout(prefix, shards)
@@ -57,13 +65,16 @@ class RedisStore:
         self._timers = TimerIndex(self._connections, self._keys)
         self._streams = StreamWatch(self._connections, self._keys)
 
+    def with_own_connections(self) -> RedisStore:
+        return RedisStore(self.url, **self._options)
+
     def create(self, header: RunHeader) -> RunHeader:
         keys = self._keys.run(header.run_id)
         text = self._connections.script("create", (keys.header, keys.index), (wire.dumps(header.doc()),))
         return wire.header_of(text)
 
     def claim(self, ask: ClaimRequest) -> Claimed | Refused:
-        words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease, ask.runtime)
+        words = (ask.run_id, ask.path, ask.seq, ask.token, ask.lease, ask.runtime, ask.sending, ask.sender)
         return wire.claimed_of(self._connections.script("claim", self._keys.run(ask.run_id).claim, words))
 
     def commit(self, run_id: str, change: Change) -> Committed | Refused:
@@ -250,6 +261,10 @@ class RedisStore:
         return self._timers.stranded(namespace, ahead, limit)
 
     def acquire_sweep(self, namespace: str, holder: str, lease: int, pause: int) -> SweepGrant | None:
+        if self._connections.is_cluster:
+            # While a node is away, no lease of its shards is renewed. That has to be a pause of all sweeps, or the
+            # first one after it would take steps from workers that are alive.
+            self._connections.calls([("EXISTS", self._keys.timers(shard)) for shard in range(self._keys.shards)])
         words = (holder, lease, pause, max(_REMEMBER_SWEEPS, lease))
         grant = self._connections.script("acquire_sweep", (self._keys.sweep(namespace),), words)
         return SweepGrant(*grant) if grant else None
@@ -263,7 +278,7 @@ class RedisStore:
         )
 
     def now(self) -> int:
-        seconds, micros = self._connections.call("TIME")
+        seconds, micros = self._connections.call("TIME", key=self._keys.format)
         return int(seconds) * 1000 + int(micros) // 1000
 
     def close(self) -> None:

@@ -1,54 +1,53 @@
-"""The connections of the Redis store to its server. The only file that imports the Redis client."""
+"""The requests of the Redis store: each goes to the server of its keys, and again where that does no harm.
+
+Beside `redis_servers`, which makes the clients, the only file that imports the Redis client.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from redis import BlockingConnectionPool, Redis
-from redis.backoff import ExponentialBackoff
-from redis.connection import Connection, parse_url
 from redis.exceptions import (
     AskError,
+    ClusterDownError,
     DataError,
     MasterDownError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.retry import Retry
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from orchestrator.errors import StoreRefused, StoreUnavailable
-from orchestrator.host import SystemClock, monotonic
+from orchestrator.host import SystemClock
 from orchestrator.rules.transitions import IllegalTransition
 from orchestrator.safe_text import masked_url
 from orchestrator.stores import redis_wire as wire
 from orchestrator.stores.redis_keys import Layout
-from orchestrator.stores.redis_urls import client_url
+from orchestrator.stores.redis_servers import FIRST_PAUSE, LONGEST_PAUSE, Client, Server, ServerFinder, Servers, tag_of
+from orchestrator.stores.redis_urls import Kind, parse_redis_url
 
 FORMAT = 3  # of keys and documents; another one is not read, neither an older nor a newer
-BLOCK = 10.0  # seconds that one blocking read lasts at most: a dead connection is noticed after it
-_MAX_CONNECTIONS = (
-    32  # of one process, besides that of its blocking read; `?max_connections=` in the URL says otherwise
-)
-_ROLE_INTERVAL = 5.0  # seconds after which a connection asks again whether its server is still a primary
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # seconds between two tries
+_OLDEST = (6, 2)  # XTRIM by MINID and exclusive ranges, which the scripts need
 _CLUSTER = (
-    "it is a Redis Cluster, over whose nodes the keys of a store would be spread: use a single primary (with replicas, "
-    "if you like), or PostgreSQL"
+    "it is a node of a Redis Cluster, over which the keys of a store are spread: use redis+cluster:// (or "
+    "rediss+cluster://) with the addresses of some of its nodes"
 )
+_NO_CLUSTER = "it is no Redis Cluster: use redis:// or rediss:// for a server of its own"
 
 # Behind the message, some servers add where in the script it was raised.
 _ILLEGAL = re.compile(r"ILLEGAL (.*?)( script: |$)", re.DOTALL)
+# What a cluster's node says of a key that another has, or will have: `MOVED <slot> <host>:<port>`. Newer clients leave
+# the first word out.
+_NEW_PLACE = re.compile(r"(?:(?:MOVED|ASK) )?\d+ (?P<host>\S+):(?P<port>\d+)$")
 
 # Words of a server that takes no request now, whatever it is: starting, full, read-only, behind, not for this user.
 _AWAY = (
@@ -59,55 +58,59 @@ _AWAY = (
 logger = logging.getLogger("orchestrator")
 _warned: set[str] = set()
 
-Client = Any  # redis.Redis, whose commands have no types of their own
-
-
-@dataclass(frozen=True, slots=True)
-class _Clients:
-    pid: int  # of the process that made them
-    client: Client
-    patient: Client  # for the one blocking read of the process
-
-
 Call = tuple[Any, ...]  # a command and its arguments; `("name.lua", keys, arguments)` is a script
 
 
 class RedisConnections:
-    """Connections of this process to one server, checked at first use.
+    """Connections of this process to the servers of a store, each checked at first use.
 
     After a fork the child opens its own and leaves the parent's alone. A request that got no answer, or is refused
-    by a server that is a primary no more, is sent again a few times, because every script answers a repeat as it
-    answered first. Threads share a bounded number of connections.
+    by a server that is a primary no more or has its keys no more, is sent again a few times, because every script
+    answers a repeat as it answered first. Threads share a bounded number of connections.
     """
 
     def __init__(self, url: str, keys: Layout, *, strict: bool, timeout: float, retries: int) -> None:
-        self._url = client_url(url)
+        self._finder = ServerFinder(parse_redis_url(url), keys.tags(), timeout=timeout, retries=retries)
         self._shown = masked_url(url)
         self._keys = keys
         self._strict = strict
-        self._timeout = timeout
         self._retries = retries
         # Replaced as a whole and never locked: a lock held by another thread at a fork would stay locked in the child.
-        self._connected: _Clients | None = None
+        self._connected: Servers | None = None
 
-    def call(self, *call: Any, blocking: bool = False) -> Any:
-        """Run one command, in one round trip."""
-        return self._ask(lambda client: client.execute_command(*call), blocking=blocking)
+    @property
+    def is_cluster(self) -> bool:
+        """True where shards may be on different servers."""
+        return self._finder.kind is Kind.CLUSTER
+
+    def call(self, *call: Any, key: str | None = None, blocking: bool = False) -> Any:
+        """Run one command, in one round trip, where its key is: the first argument unless it is given."""
+
+        def ask(server: Server) -> Any:
+            return (server.patient if blocking else server.client).execute_command(*call)
+
+        return self._ask(lambda servers: self._use(servers.of(key or call[1]), ask))
 
     def script(self, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
         """Run one script, in one round trip unless the server has forgotten it."""
-        return self._ask(lambda client: self._run(client, name, keys, words))
+
+        def ask(server: Server) -> Any:
+            return self._run(server.client, name, keys, words)
+
+        return self._ask(lambda servers: self._use(servers.of(keys[0]), ask))
 
     def calls(self, calls: Sequence[Call]) -> list[Any]:
-        """Run commands and scripts in one round trip, not as one transaction."""
-        return self._ask(lambda client: self._pipe(client, calls)) if calls else []
+        """Run commands and scripts, not as one transaction. One round trip; on a cluster, one for each node with keys.
+
+        Those of one run are done in their order.
+        """
+        return self._ask(lambda servers: self._pipes(servers, calls)) if calls else []
 
     def close(self) -> None:
         """Close the connections that this process made."""
         made, self._connected = self._connected, None
         if made and made.pid == os.getpid():
-            made.client.close()
-            made.patient.close()
+            made.close()
 
     def _run(self, client: Client, name: str, keys: Sequence[str], words: Sequence[Any]) -> Any:
         script = wire.script(name)
@@ -117,6 +120,33 @@ class RedisConnections:
         except NoScriptError:  # a server that was restarted, or another one
             client.execute_command("SCRIPT LOAD", script.text)
             return client.execute_command(*call)
+
+    def _pipes(self, servers: Servers, calls: Sequence[Call]) -> list[Any]:
+        """Ask each node, also where another does not answer: what concerns one must not wait for the other."""
+        answers: list[Any] = [None] * len(calls)
+        failures: list[RedisError] = []
+        by_tag: dict[str, list[int]] = {}
+        for place, call in enumerate(calls):
+            by_tag.setdefault(tag_of(_key_of(call)), []).append(place)
+        places: dict[Server, list[int]] = {}
+        for tag, mine in by_tag.items():
+            try:
+                places.setdefault(servers.of(tag), []).extend(mine)
+            except RedisError as error:
+                failures.append(error)
+        for server in sorted(places, key=lambda one: one.is_away):  # those that keep others waiting come last
+            mine = sorted(places[server])
+            asked = [calls[place] for place in mine]
+            try:
+                found = self._use(server, lambda one, asked=asked: self._pipe(one.client, asked))  # type: ignore[misc]
+            except RedisError as error:
+                failures.append(error)
+                continue
+            for place, answer in zip(mine, found, strict=True):
+                answers[place] = answer
+        if failures:  # an outage before what a node refuses: who asked has to come again
+            raise min(failures, key=lambda error: type(error) is ResponseError)
+        return answers
 
     def _pipe(self, client: Client, calls: Sequence[Call]) -> list[Any]:
         names = {call[0].removesuffix(".lua") for call in calls if call[0].endswith(".lua")}
@@ -138,80 +168,110 @@ class RedisConnections:
                 client.execute_command("SCRIPT LOAD", wire.script(name).text)
         raise AssertionError("unreachable")
 
-    def _ask(self, ask: Callable[[Client], Any], *, blocking: bool = False) -> Any:
+    def _ask(self, ask: Callable[[Servers], Any]) -> Any:
         tries = 0
         while True:
-            made: _Clients | None = None
+            made: Servers | None = None
             try:
-                made = self._clients()
-                return ask(made.patient if blocking else made.client)
+                made = self._servers()
+                return ask(made)
             except ResponseError as error:
-                if found := _ILLEGAL.match(str(error)):
+                text = _words(error)
+                if found := _ILLEGAL.match(text):
                     raise IllegalTransition(found[1]) from None  # a bug, which no repetition mends
                 # The client has classes for what is the server's matter, and some words of the server have none.
-                if type(error) is ResponseError and not str(error).startswith(_AWAY) and not _is_replicas(error):
+                if type(error) is ResponseError and not text.startswith(_AWAY) and not _is_replicas(error):
                     raise self._refused(error) from error
-                if not _is_replicas(error) or tries >= self._retries:
-                    raise self._unavailable(_reason(error)) from error
+                is_elsewhere = self.is_cluster and _is_elsewhere(error)
+                is_down = isinstance(error, ClusterDownError) or text.startswith("CLUSTERDOWN ")
+                if is_elsewhere or is_down or _is_replicas(error):
+                    self._leave(made, text)
+                # Once at least where a key has moved, which is no failure.
+                if not (_is_replicas(error) or is_elsewhere) or tries >= max(self._retries, is_elsewhere):
+                    raise self._unavailable(self._reason(error)) from error
             except (DataError, UnicodeEncodeError, OverflowError) as error:
                 raise self._refused(error) from error
             except RedisError as error:
+                if self._finder.kind is not Kind.SERVER:
+                    self._leave(made)  # its place may be another server's by now
                 raise self._unavailable(str(error)) from error
             # It was refused, so nothing of it was written. The address may lead to another server by now.
-            self._leave(made)
-            SystemClock().sleep(min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**tries))
+            SystemClock().sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2**tries))
             tries += 1
 
+    def _reason(self, error: ResponseError) -> str:
+        if not _is_elsewhere(error):
+            return _words(error)
+        return f"keys are on their way to another node: {_words(error)}" if self.is_cluster else _CLUSTER
+
     def _refused(self, error: Exception) -> StoreRefused:
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        text = (_words(error).strip() or type(error).__name__).splitlines()[0]
         return StoreRefused(f"The store at {self._shown} does not take the request: {text}", url=self._shown)
 
     def _unavailable(self, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"The store at {self._shown} cannot be used: {why}", url=self._shown)
 
-    def _leave(self, made: _Clients | None) -> None:
-        """Use these connections no more, unless others have taken their place already.
+    def _leave(self, made: Servers | None, text: str = "") -> None:
+        """Have the next call look where the servers are, and connect anew to one that is not a cluster's node.
 
-        Nobody closes them from outside while another thread is reading: they close when the last has let them go.
+        Nobody closes connections from outside while another thread is reading: they close when the last has let them
+        go.
         """
-        if self._connected is made:
-            self._connected = None
+        if made is None:
+            return
+        if found := _NEW_PLACE.match(text):
+            made.new_place = found["host"], int(found["port"])
+        made.is_left = True
 
-    def _clients(self) -> _Clients:
+    def _servers(self) -> Servers:
         made = self._connected
-        if made is None or made.pid != os.getpid():
-            client = self._client(self._timeout, _MAX_CONNECTIONS)
-            made = _Clients(os.getpid(), client, self._client(self._timeout + BLOCK, 1))
-            self._check(made.client)
+        if made is not None and made.pid != os.getpid():
+            made = None
+        if made is None or made.is_left:
+            before = made if self.is_cluster else None
+            try:
+                made = self._finder.find(before)
+            except ResponseError as error:
+                raise self._unavailable(_NO_CLUSTER if "cluster support" in str(error) else _words(error)) from error
+            if before is None:
+                self._use(made.of(self._keys.format), self._check_format)
             self._connected = made
         return made
 
-    def _client(self, timeout: float, connections: int) -> Client:
-        options: dict[str, Any] = {
-            "connection_class": Connection,
-            "protocol": 2,
-            "socket_timeout": timeout,
-            "socket_connect_timeout": self._timeout,
-            "max_connections": connections,
-            "retry": Retry(ExponentialBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE), self._retries),
-            "health_check_interval": 0,
-            **parse_url(self._url),  # type: ignore[no-untyped-call]
-        }
-        options["connection_class"] = _to_primary(options["connection_class"])
-        # Where all connections are at work, a caller waits for one of them, as long as it would for an answer.
-        pool = BlockingConnectionPool(**{"timeout": self._timeout, **options})  # type: ignore[no-untyped-call]
+    def _use(self, server: Server, ask: Callable[[Server], Any]) -> Any:
+        """Ask a server, which is checked when it is first used, and not all together: another may be away meanwhile."""
         try:
-            pool.connection_class(**pool.connection_kwargs)  # only made: it is not open
-        except TypeError as error:
-            raise ValueError(f"the URL {self._shown} has an option that the client does not take: {error}") from None
-        return Redis.from_pool(pool)
+            if not server.is_checked:
+                self._check_server(server)
+                server.is_checked = True
+            answer = ask(server)
+        except (RedisConnectionError, RedisTimeoutError):
+            server.is_away = True
+            raise
+        server.is_away = False
+        return answer
 
-    def _check(self, client: Client) -> None:
-        """Compare format and shards with those of the first use, and look at how the server keeps its data."""
-        if _is_cluster(client):
+    def _check_server(self, server: Server) -> None:
+        """Refuse a server that cannot keep runs, and look at how it keeps its data."""
+        info = _info(server.client)
+        if info.get("cluster_enabled") and not self.is_cluster:
             raise self._unavailable(_CLUSTER)
+        if version := too_old(info):
+            raise self._unavailable(
+                f"it is Redis {version}, and Redis {_OLDEST[0]}.{_OLDEST[1]} is the oldest that has what a store needs"
+            )
+        doubts = [f"{server.name}: {doubt}" if self.is_cluster else doubt for doubt in _doubts(server.client)]
+        if doubts and self._strict:
+            raise self._unavailable("; ".join(doubts))
+        who = f"{self._shown} {server.name}"
+        if doubts and who not in _warned:
+            _warned.add(who)
+            logger.warning("The store at %s may lose runs: %s", self._shown, "; ".join(doubts))
+
+    def _check_format(self, server: Server) -> None:
+        """Compare format and shards with those of the first use."""
         mine = json.dumps({"format": FORMAT, "shards": self._keys.shards})
-        with client.pipeline(transaction=False) as pipe:
+        with server.client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.format, mine, nx=True)
             pipe.get(self._keys.format)
             stored = json.loads(pipe.execute()[1])
@@ -222,12 +282,16 @@ class RedisConnections:
             )
         if stored["shards"] != self._keys.shards:
             raise self._unavailable(f"it has {stored['shards']} shards, this process is set to {self._keys.shards}")
-        doubts = _doubts(client)
-        if doubts and self._strict:
-            raise self._unavailable("; ".join(doubts))
-        if doubts and self._shown not in _warned:
-            _warned.add(self._shown)
-            logger.warning("The store at %s may lose runs: %s", self._shown, "; ".join(doubts))
+
+
+def _key_of(call: Call) -> str:
+    key: str = call[1][0] if call[0].endswith(".lua") else call[1]
+    return key
+
+
+def _words(error: Exception) -> str:
+    """Return what the server has said; the client puts the command before it, with what users have stored."""
+    return str(error).rpartition(" of pipeline caused error: ")[2]
 
 
 def _is_replicas(error: ResponseError) -> bool:
@@ -237,57 +301,34 @@ def _is_replicas(error: ResponseError) -> bool:
     """
     return (
         isinstance(error, ReadOnlyError | MasterDownError)
-        or re.search(r"^UNBLOCKED |-READONLY |-MASTERDOWN ", str(error)) is not None
+        or re.search(r"^UNBLOCKED |-READONLY |-MASTERDOWN ", _words(error)) is not None
     )
 
 
-def _reason(error: ResponseError) -> str:
-    return _CLUSTER if isinstance(error, AskError) else str(error)
+def _is_elsewhere(error: ResponseError) -> bool:
+    """Tell whether a key is on another node of a cluster, or on its way there: what was asked has not been done."""
+    # Before redis-py 5 the client of one server has no classes for it.
+    return isinstance(error, AskError | TryAgainError) or _words(error).startswith(("MOVED ", "ASK ", "TRYAGAIN "))
 
 
-def _is_cluster(client: Client) -> bool:
+def _info(client: Client) -> Mapping[str, Any]:
     try:
-        return bool(client.info("cluster").get("cluster_enabled"))
-    except ResponseError:  # we may not ask: then the first key of another node says it
-        return False
+        info: Mapping[str, Any] = client.info()
+        return info
+    except ResponseError:  # we may not ask: then the first command that it does not have says so
+        return {}
 
 
-@cache
-def _to_primary(kind: type[Any]) -> type[Any]:
-    """Return a kind of connection that leaves a server which is no primary, before it reads anything there.
+def too_old(info: Mapping[str, Any]) -> str:
+    """Return the version of a Redis that lacks what the store needs, else nothing.
 
-    After a failover behind one address, the old primary goes on as a replica, and old connections stay with it. A write
-    is refused there. A read is not, and would find what the run was some time ago, for ever.
+    Others than Redis give a version of their own (`valkey_version`, for one), and have more or less than the Redis
+    whose number they show.
     """
-
-    class ToPrimary(kind):  # type: ignore[misc]
-        _look_at = 0.0
-
-        def disconnect(self, *args: Any) -> None:
-            self._look_at = 0.0  # the next server is another one, perhaps
-            super().disconnect(*args)
-
-        def pack_commands(self, commands: Any) -> list[bytes]:
-            # As one piece. The client sends pieces of 6 kB, and after each of them it waits for the interpreter's lock:
-            # a thread that is busy meanwhile, as the scheduler's that publishes, would have the server wait as well.
-            return [b"".join(super().pack_commands(commands))]
-
-        def check_health(self) -> None:
-            super().check_health()
-            if monotonic() < self._look_at:
-                return
-            self._look_at = monotonic() + _ROLE_INTERVAL
-            try:
-                self.send_command("ROLE", check_health=False)
-                role = self.read_response()
-            except ResponseError:  # we may not ask
-                self._look_at = math.inf
-                return
-            if role[0] == b"slave":
-                self.disconnect()
-                raise RedisConnectionError("the server is a replica: is a failover under way?")
-
-    return ToPrimary
+    is_another = any(name.endswith("_version") for name in info if name not in ("redis_version", "gcc_version"))
+    version = str(info.get("redis_version", ""))
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    return version if numbers and not is_another and (int(numbers[1]), int(numbers[2])) < _OLDEST else ""
 
 
 def _doubts(client: Client) -> list[str]:

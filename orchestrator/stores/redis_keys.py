@@ -84,6 +84,10 @@ class Layout:
         """Return the beginning of all keys of a shard."""
         return f"{{{self.prefix}:{shard}}}"
 
+    def tags(self) -> list[str]:
+        """Return the beginnings of the keys of all shards."""
+        return [self.tag(shard) for shard in range(self.shards)]
+
     def shard(self, run_id: str) -> int:
         """Return the shard of a run."""
         return crc32(run_id.encode("utf-8", "surrogatepass")) % self.shards
@@ -112,9 +116,9 @@ class Layout:
         """Return the key of a namespace's workers."""
         return f"{self.tag(self.shard(namespace))}:workers:{namespace}"
 
-    def bell(self, token: str) -> str:
-        """Return the key by which a process ends a blocking read of its own."""
-        return f"{self.tag(0)}:bell:{token}"
+    def bell(self, beside: str, token: str) -> str:
+        """Return the key by which a process ends a blocking read of its own, in the shard of another key."""
+        return f"{beside.partition('}')[0]}}}:bell:{token}"
 
     @property
     def format(self) -> str:

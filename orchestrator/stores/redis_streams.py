@@ -1,7 +1,8 @@
 """The waits of this process for streams to grow: all of them share one connection and one blocking read.
 
 A reader that followed its run by a blocking read of its own would hold a connection for as long as it waits, and a
-server has room for some thousands of all processes. It must not know what is in the streams.
+server has room for some thousands of all processes. On a cluster, where no command reads the streams of two shards,
+those of one shard share it. It must not know what is in the streams.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 from orchestrator.background import ForkAwareThread, on_fork
 from orchestrator.errors import StoreUnavailable
 from orchestrator.host import SystemClock, monotonic, new_token
-from orchestrator.stores.redis_connections import BLOCK, RedisConnections
+from orchestrator.stores.redis_connections import RedisConnections
 from orchestrator.stores.redis_keys import Layout
+from orchestrator.stores.redis_servers import BLOCK, tag_of
 
 # Seconds for which a stream is read after its last reader has gone: one that looks at its run between two waits is back
 # by then, and needs no other read to be begun for it.
@@ -35,11 +37,40 @@ class _Stream:
 
 
 class StreamWatch:
-    """Waits until one of many streams grows. A thread of each process reads them all, while somebody waits."""
+    """Waits until one of many streams grows."""
 
     def __init__(self, connections: RedisConnections, keys: Layout) -> None:
         self._connections = connections
         self._keys = keys
+        # By hash tag on a cluster; else there is one. Never locked: see `RedisConnections`.
+        self._watches: dict[str, _Watch] = {}
+
+    def wait(self, stream: str, after: str, seconds: float) -> bool:
+        """Return True as soon as the stream has an entry behind `after`, and False after so many seconds.
+
+        Raises `StoreUnavailable`.
+        """
+        name = tag_of(stream) if self._connections.is_cluster else ""
+        watch = self._watches.get(name)
+        if watch is None:
+            beside = stream if name else self._keys.format
+            watch = self._watches.setdefault(name, _Watch(self._connections, self._keys, beside))
+        return watch.wait(stream, after, seconds)
+
+    def close(self) -> None:
+        """Let the threads end soon. The next reader starts another."""
+        ending = [watch for watch in list(self._watches.values()) if watch.close()]
+        for watch in ending:
+            watch.join()
+
+
+class _Watch:
+    """A thread of each process reads all these streams in one command, while somebody waits for one of them."""
+
+    def __init__(self, connections: RedisConnections, keys: Layout, beside: str) -> None:
+        self._connections = connections
+        self._keys = keys
+        self._beside = beside  # a key of the shard in which the bell is
         self._thread = ForkAwareThread(self._run, "orchestrator-streams")
         self.reset_after_fork()
         on_fork(self)
@@ -52,7 +83,7 @@ class StreamWatch:
         self._failures = 0
         self._failure: StoreUnavailable | None = None
         # A stream that is read with the others: one more entry in it ends the read, for another to begin.
-        self._bell = self._keys.bell(new_token())
+        self._bell = self._keys.bell(self._beside, new_token())
         self._heard = "0-0"
 
     def wait(self, stream: str, after: str, seconds: float) -> bool:
@@ -84,17 +115,21 @@ class StreamWatch:
                 known.readers -= 1
                 known.used = monotonic()
 
-    def close(self) -> None:
-        """Let the thread end soon. The next reader starts another."""
+    def close(self) -> bool:
+        """Let the thread end, and return True if it is about to."""
         with self._lock:
             self._streams.clear()
             is_reading = self._reading is not None
-        if is_reading:
-            try:
+        try:
+            if is_reading:
                 self._ring()
-            except StoreUnavailable:
-                return  # then the read has ended as well
-            self._thread.join(1.0)
+        except StoreUnavailable:
+            return False  # then the read has ended as well
+        return is_reading
+
+    def join(self) -> None:
+        """Wait a moment for the thread."""
+        self._thread.join(1.0)
 
     def _ring(self) -> None:
         self._connections.calls([("XADD", self._bell, "MAXLEN", 1, "*", "b", ""), ("PEXPIRE", self._bell, _BELL_LIFE)])
@@ -104,7 +139,7 @@ class StreamWatch:
             try:
                 cursors = [f"{ms}-{number}" for ms, number in streams.values()]
                 words = ("COUNT", 1, "BLOCK", round(BLOCK * 1000), "STREAMS", self._bell, *streams)
-                found = self._connections.call("XREAD", *words, self._heard, *cursors, blocking=True)
+                found = self._connections.call("XREAD", *words, self._heard, *cursors, key=self._bell, blocking=True)
             except StoreUnavailable as error:
                 self._fail(error)
                 SystemClock().sleep(_RETRY_DELAY)

@@ -78,6 +78,8 @@ PASSWORDS = [
     "redis://:secret@host/1",
     "postgresql://u:se/c?r#et@host/db",
     "redis://host/1?password=secret",
+    "redis+sentinel://host:1/1?master_name=m&sentinel_password=secret",
+    "redis+cluster://user:secret@host:1,other:2",
 ]
 
 
@@ -127,7 +129,7 @@ def test_a_missing_store_is_told_at_the_first_use_by_its_setting(namespace: str 
         for use in (lambda: orchestrator.store, lambda: orchestrator.runs, lambda: orchestrator.get_run("none")):
             with pytest.raises(ValueError, match=f"set `{name}`"):
                 use()
-        app.conf.orchestrator_database_url = "memory://"
+        setattr(module, name, "memory://")
         assert orchestrator.runs.list().total == 0
 
 

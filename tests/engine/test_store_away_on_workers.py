@@ -30,7 +30,8 @@ def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
     def unavailable(*_: Any, **__: Any) -> None:
         raise StoreUnavailable("The store at redis://there cannot be used: nobody answers")
 
-    monkeypatch.setattr(Executor, "execute", unavailable)
+    for verb in ("execute", "take"):
+        monkeypatch.setattr(Executor, verb, unavailable)
     app = Celery("away", broker="memory://", set_as_current=False)
 
     @app.task(name="charge", shared=False)  # type: ignore[untyped-decorator]
@@ -56,9 +57,10 @@ def test_a_step_is_given_up_with_one_line_and_no_failure(
 
     signals.task_failure.connect(note)
     signals.task_internal_error.connect(note)
-    header = {"v": 1, "run": "one", "path": "0", "seq": 1}
+    own = {"seq": 1} if task == STEP_TASK else {"sending": 1, "from": "sender"}
+    header = {"v": 1, "run": "one", "path": "0", **own}
     with caplog.at_level(logging.INFO):
-        ended = app.tasks[task].apply(args=("one", "0", 1) if task == STEP_TASK else (), headers={HEADER: header})
+        ended = app.tasks[task].apply(args=("one", "0", 1) if task == STEP_TASK else (5,), headers={HEADER: header})
     assert (ended.state, failures) == (states.IGNORED, [])
     (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert line.getMessage().startswith("a step of run one is given up here, and goes on when its lease is over: The")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import nullcontext
 from typing import Any
 
+import celery
 import pytest
 from celery import Celery
 from celery.exceptions import Ignore, Reject
@@ -129,7 +131,7 @@ def test_a_name_that_a_task_has_already_is_told_of(caplog: pytest.LogCaptureFixt
     with pytest.raises(ValueError, match="a task named 'charge' already"):
         Orchestrator(known, store=MemoryStore(), workflows=[flow])
     with (
-        pytest.warns(Warning, match="charge"),
+        pytest.warns(Warning, match="charge") if celery.VERSION >= (5, 7) else nullcontext(),  # Celery's own
         caplog.at_level(logging.ERROR),
         Orchestrator(unknown, store=MemoryStore(), workflows=[flow]),
     ):

@@ -315,17 +315,6 @@ def test_the_result_backend_gets_every_result(result: Any, shown: Any) -> None:
     app.close()
 
 
-def test_a_backend_that_answers_senders_alone_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
-    """With what can be done about it: nobody else would say why `AsyncResult(run_id).get()` waits in vain."""
-    app = Celery("backend", broker="memory://", backend="rpc://", set_as_current=False)
-    runtime = CeleryRuntime(app, SimpleNamespace(tick_seconds=1.0), SimpleNamespace())  # type: ignore[arg-type]
-    for _ in range(2):
-        runtime._store_result(RunHeader(run_id="run", status="success"), lambda: 1, lambda: None)
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "set another result_backend" in caplog.text
-    app.close()
-
-
 # -- events and their types -------------------------------------------------------------------------------------------
 
 

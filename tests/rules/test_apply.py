@@ -106,7 +106,9 @@ def by_request(*ops: Any, **fields: Any) -> Change:
         (activation(ActivationStatus.RUNNING, lease_token="other"), HEADER, 5, BUSY),
         *(
             (activation(status), HEADER, 5, STALE)
-            for status in (ActivationStatus.OPEN, ActivationStatus.SUSPENDED, ActivationStatus.SUCCESS)
+            for status in (
+                *(ActivationStatus.OPEN, ActivationStatus.SENT, ActivationStatus.SUSPENDED, ActivationStatus.SUCCESS),
+            )
         ),
     ],
 )
@@ -253,7 +255,13 @@ def test_a_change_whose_guards_hold_is_taken(change: Change, header: RunHeader) 
     "status",
     sorted(
         set(ActivationStatus)
-        - {ActivationStatus.QUEUED, ActivationStatus.RUNNING, ActivationStatus.RETRYING, ActivationStatus.SLEEPING}
+        - {
+            ActivationStatus.QUEUED,
+            ActivationStatus.RUNNING,
+            ActivationStatus.SENT,
+            ActivationStatus.RETRYING,
+            ActivationStatus.SLEEPING,
+        }
     ),
 )
 def test_an_activation_that_is_not_live_may_be_replaced(status: ActivationStatus) -> None:

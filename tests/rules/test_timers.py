@@ -60,6 +60,7 @@ def moved(of: Activation, header: RunHeader = HEADER, **how: Any) -> UpdateActiv
     [
         ActivationStatus.QUEUED,
         ActivationStatus.RUNNING,
+        ActivationStatus.SENT,
         ActivationStatus.RETRYING,
         ActivationStatus.SLEEPING,
         ActivationStatus.WAITING,
@@ -166,7 +167,8 @@ def test_what_nobody_could_be_told_of_comes_soon_however_long_its_queue_is() -> 
 def test_leases_and_lost_messages_are_lanes_of_their_own(status: ActivationStatus) -> None:
     """So that no timer waits behind a backlog, nor behind leases that are not to be trusted yet."""
     of = activation(status)
-    lanes = {ActivationStatus.QUEUED: Lane.OUTBOX, ActivationStatus.RUNNING: Lane.LEASES}
+    outbox = dict.fromkeys((ActivationStatus.QUEUED, ActivationStatus.SENT), Lane.OUTBOX)
+    lanes = {**outbox, ActivationStatus.RUNNING: Lane.LEASES}
     assert lane_of(of) is lanes.get(status, Lane.MOMENTS)
     assert place_of(of) == lane_of(of).offset + of.deadline
 
@@ -231,6 +233,7 @@ def test_an_activation_has_a_timer_while_it_is_live_or_its_wait_has_a_timeout(st
     timed = {
         ActivationStatus.QUEUED,
         ActivationStatus.RUNNING,
+        ActivationStatus.SENT,
         ActivationStatus.RETRYING,
         ActivationStatus.SLEEPING,
         ActivationStatus.WAITING,

@@ -23,6 +23,7 @@ from orchestrator.rules.change import (
     UpdateRun,
 )
 from orchestrator.rules.model import Activation, ActivationStatus, Phase, RunHeader, StoredStatus
+from orchestrator.rules.timers import LANE_OF
 from orchestrator.rules.transitions import (
     ABSENT,
     AWAITING,
@@ -47,7 +48,8 @@ ANY = frozenset(StoredStatus)
 FOLLOWS = {
     ABSENT: "queued running retrying sleeping open paused success skipped",
     "queued": "queued running suspended paused",
-    "running": "queued running retrying sleeping open suspended waiting success failed canceled",
+    "running": "queued running sent retrying sleeping open suspended waiting success failed canceled",
+    "sent": "queued running",
     "retrying": "queued running retrying",
     "sleeping": "queued running sleeping",
     "open": "queued running paused success failed",
@@ -70,13 +72,16 @@ RUN_FOLLOWS = {
     "canceled": "running",
     "tripwire": "running",
 }
-LIVE_ONES = {"queued", "running", "retrying", "sleeping"}
+LIVE_ONES = {"queued", "running", "sent", "retrying", "sleeping"}
 AWAITING_ONES = {"suspended", "waiting", "paused"}
 ENDED_ONES = {"success", "failed", "skipped", "canceled"}
+
+LANES = {"queued": "outbox", "sent": "outbox", "running": "leases", "retrying": "moments", "sleeping": "moments"}
 
 STAMPED: dict[str, dict[str, Any]] = {
     "running": {"lease_token": "mine", "deadline": NOW + LEASE, "lease": LEASE, "flush_seq": 0, "parked": ""},
     "queued": {"seq": 11, "deadline": NOW + REDELIVERY, "queued_at": NOW, "sends": 1, "looks": 0},
+    "sent": {"deadline": NOW + DELAY, "sent_at": NOW, "flush_seq": 0},
     "retrying": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
     "sleeping": {"seq": 11, "deadline": NOW + DELAY, "abandoned_attempts": 0},
     "open": {"deadline": 0, "abandoned_attempts": 0},
@@ -196,6 +201,7 @@ def check_table(about: str | None = None) -> None:
     assert move("running", "waiting", delay=0).activations["0"].deadline == 0
     for status in ("retrying", "sleeping"):
         assert move("running", status, delay=0).activations["0"].deadline == NOW
+    assert {status: str(LANE_OF[TABLE[status].deadline]) for status in LANES} == LANES
     assert {status for status, row in TABLE.items() if row.kind is Kind.OPEN} == {"open"}
     assert {status for status, row in TABLE.items() if row.kind is Kind.ENDED} == ENDED_ONES
 

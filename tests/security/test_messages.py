@@ -56,6 +56,13 @@ class Worker:
     def seq(self, run: Run) -> int:
         return self.orchestrator.store.load(run.run_id, ["0"])[0].seq
 
+    def sent(self, run: Run) -> dict[str, Any]:
+        """Let the task of the run be sent, and return the header of its message."""
+        header = {"v": 1, "run": run.run_id, "path": "0", "seq": self.seq(run)}
+        self.run_message(STEP_TASK, (run.run_id, "0", self.seq(run)), header)
+        (task,) = self.orchestrator.store.load(run.run_id, ["0"])
+        return {"v": 1, "run": run.run_id, "path": "0", "sending": task.sending, "from": task.sender}
+
     def status(self, run: Run) -> str:
         return self.orchestrator.store.load(run.run_id, ["0"])[0].status
 
@@ -135,11 +142,23 @@ def test_a_message_without_a_header_does_nothing(worker: Worker) -> None:
 
 
 def test_a_task_is_not_called_with_what_is_another_tasks(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
-    """A refund is not charged because a message of `charge` names it; it is put back, for its own message."""
+    """A refund is not charged because a message of `charge` names it; it waits for its own message."""
     run = worker.begin("refunding")
-    worker.run_message("charge", (), {"v": 1, "run": run.run_id, "path": "0", "seq": worker.seq(run)})
-    assert (worker.status(run), worker.called) == ("retrying", [])
+    worker.run_message("charge", (5,), worker.sent(run))
+    assert (worker.status(run), worker.called) == ("sent", [])
     assert "a message of another task, 'charge'" in caplog.text
     right = worker.begin("charging")
-    worker.run_message("charge", (), {"v": 1, "run": right.run_id, "path": "0", "seq": worker.seq(right)})
+    worker.run_message("charge", (5,), worker.sent(right))
     assert (worker.status(right), worker.called) == ("success", [("charge", 5)])
+
+
+@pytest.mark.parametrize("forged", [{"sending": 2}, {"sending": 0}, {"from": "another"}, {"from": ""}, {"from": 5}])
+def test_a_task_is_not_called_by_a_message_of_the_past(worker: Worker, forged: dict[str, Any]) -> None:
+    """It is of the present sending, and sent by the claim that the store knows, or it does nothing."""
+    run = worker.begin("charging")
+    header = worker.sent(run)
+    worker.run_message("charge", (5,), {**header, **forged})
+    assert (worker.status(run), worker.called) == ("sent", [])
+    worker.run_message("charge", (5,), header)
+    worker.run_message("charge", (5,), header)  # a copy
+    assert (worker.status(run), worker.called) == ("success", [("charge", 5)])

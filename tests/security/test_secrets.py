@@ -110,6 +110,9 @@ def test_a_key_that_is_none_is_refused_without_showing_it(key: Any) -> None:
         (f"amqp://user:{PASSWORD}@host//", "amqp://user:***@host//"),
         (f"amqp://u:{PASSWORD}@a//;amqp://v:{PASSWORD};@b//", "amqp://u:***@a//;amqp://v:***@b//"),
         (f"sentinel://:{PASSWORD}@a:1;sentinel://:{PASSWORD}@b:2", "sentinel://:***@a:1;sentinel://:***@b:2"),
+        (f"redis+sentinel://:{PASSWORD}@a:1,b:2/0?master_name=m", "redis+sentinel://:***@a:1,b:2/0?master_name=m"),
+        ("redis+sentinel://a:1/0?sentinel_password=s3cret", "redis+sentinel://a:1/0?sentinel_password=***"),
+        (f"redis+cluster://u:{PASSWORD}@a:1,b:2", "redis+cluster://u:***@a:1,b:2"),
         ("postgresql://u@h/db?password=s3cret&sslmode=require", "postgresql://u@h/db?password=***&sslmode=require"),
         ("sqlite:////tmp/a@b/runs.db", "sqlite:////tmp/a@b/runs.db"),
         ("memory://", "memory://"),
@@ -121,12 +124,15 @@ def test_a_url_is_shown_without_its_passwords(url: str, shown: str) -> None:
     assert masked_url(url) == shown
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "postgresql", "postgresql+psycopg", "mysql"])
+@pytest.mark.parametrize(
+    "scheme",
+    ["redis", "redis+sentinel", "sentinel", "redis+cluster", "rediss", "postgresql", "postgresql+psycopg", "mysql"],
+)
 @pytest.mark.parametrize("password", [PASSWORD, "a/b@c", "a#b", "a@b", "a:b@c/d", "a?b@c"])
 def test_no_error_shows_a_password_that_is_not_escaped(scheme: str, password: str) -> None:
     """It is refused, or the store is named without it."""
     try:
-        store: Any = open_store(f"{scheme}://user:{password}@127.0.0.1:1/0")
+        store: Any = open_store(f"{scheme}://user:{password}@127.0.0.1:1/0{'?master_name=m' * ('sentinel' in scheme)}")
         shown = [repr(store), str(getattr(store, "_connections", None) and store._connections.__dict__.get("shown"))]
         if isinstance(store, RedisStore):
             store._connections._retries = 0

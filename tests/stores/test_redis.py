@@ -43,7 +43,9 @@ from orchestrator.rules.timers import SweepRight, take_sweep_right
 from orchestrator.rules.transitions import tables
 from orchestrator.safe_text import masked_url
 from orchestrator.stores import redis_connections as module
+from orchestrator.stores import redis_servers
 from orchestrator.stores.redis import RedisStore
+from orchestrator.stores.redis_connections import too_old
 from orchestrator.stores.redis_keys import Layout
 from orchestrator.stores.redis_urls import client_url
 from orchestrator.stores.redis_wire import rules, script
@@ -83,7 +85,7 @@ def wired(
     wire: Wire, client: redis.Redis, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[RedisStore]:
     """A store behind the wire, connected and with its scripts loaded, which asks no more for its server's role."""
-    monkeypatch.setattr(module, "_ROLE_INTERVAL", 3600.0)  # that is a turn, too, on a machine that is slow
+    monkeypatch.setattr(redis_servers, "_ROLE_INTERVAL", 3600.0)  # that is a turn, too, on a machine that is slow
     place = urlsplit(redis_server.url(DB))
     store = RedisStore(place._replace(netloc=f"127.0.0.1:{wire.port}").geturl())
     _Walk(store).steps(2)
@@ -702,12 +704,12 @@ def test_urls_may_be_written_as_celery_writes_them(url: str, translated: str) ->
 @pytest.mark.parametrize("url", ["redis://host/abc", "rediss://host/1/2"])
 def test_a_database_is_a_number(url: str) -> None:
     """The client would take another one in its place."""
-    with pytest.raises(ValueError, match="the database in the URL of a Redis store is a number"):
+    with pytest.raises(ValueError, match="the database in the store's URL is no number"):
         RedisStore(url)
 
 
 def test_an_option_that_the_client_does_not_know_is_named(redis_server: RedisServer) -> None:
-    with pytest.raises(ValueError, match="has an option that the client does not take: .*'socket_timout'"):
+    with pytest.raises(ValueError, match="has an option that the Redis client does not take: .*'socket_timout'"):
         RedisStore(f"{redis_server.url(DB)}?socket_timout=3").header("r")
     patient = RedisStore(f"{redis_server.url(DB)}?socket_timeout=3&max_connections=2&timeout=1")
     assert patient.header("none") is None
@@ -745,3 +747,62 @@ def test_a_unix_socket_serves_as_well(tmp_path: Path) -> None:
         store.close()
         server.kill()
         server.wait()
+
+
+# --- versions of the server ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "info, refused",
+    [
+        ({"redis_version": "5.0.6", "gcc_version": "9.4.0"}, "5.0.6"),
+        ({"redis_version": "6.0.16", "gcc_version": "10.2.1"}, "6.0.16"),
+        ({"redis_version": "6.2.0"}, ""),
+        ({"redis_version": "6.2.14"}, ""),
+        ({"redis_version": "7.0.15", "gcc_version": "12.2.0"}, ""),
+        ({"redis_version": 7.4}, ""),  # the client makes a number of it
+        ({"redis_version": "10.1.0"}, ""),
+        ({"redis_version": "255.255.255"}, ""),  # of no release
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.1.8"}, ""),
+        ({"redis_version": "4.0.0", "kvrocks_version": "2.9.0"}, ""),
+        ({"redis_version": "unknown"}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_redis_that_lacks_commands_is_known_by_its_version(info: dict[str, Any], refused: str) -> None:
+    """What is no Redis has another number beside it, and what has no number at all may be anything."""
+    assert too_old(info) == refused
+
+
+def test_an_old_server_is_refused_by_name_when_it_is_first_used(
+    redis_server: RedisServer, client: redis.Redis, wire: Wire
+) -> None:
+    """Not in the middle of a commit that uses what it lacks."""
+    info = client.info("server")
+    if "valkey_version" in info:
+        pytest.skip("Valkey is not judged by the version of Redis that it names")
+    version = str(info["redis_version"])
+    old = "6.0." + "9" * (len(version) - 4)
+    wire.replaced = f"redis_version:{version}".encode(), f"redis_version:{old}".encode()
+    place = urlsplit(redis_server.url(DB))
+    store = RedisStore(place._replace(netloc=f"127.0.0.1:{wire.port}").geturl())
+    with pytest.raises(StoreUnavailable, match=rf"it is Redis {old}, and Redis 6\.2 is the oldest"):
+        store.header("run")
+    assert client.dbsize() == 0
+    store.close()
+
+
+def test_what_a_server_refuses_together_with_others_is_told_from_what_it_cannot_do_now(
+    redis_server: RedisServer, client: redis.Redis, store: RedisStore
+) -> None:
+    """The client puts the whole command before the server's words, with all that is in it."""
+    if not redis_server.own:
+        pytest.skip("only an own server may be set otherwise")
+    store.header("run")
+    client.config_set("min-replicas-to-write", "1")
+    try:
+        with pytest.raises(StoreUnavailable, match="NOREPLICAS|Not enough good replicas") as caught:
+            store._connections.calls([("SET", "{orchestrator:0}:x", "of a user")])  # before Redis 7, scripts may write
+    finally:
+        client.config_set("min-replicas-to-write", "0")
+    assert "of a user" not in str(caught.value)

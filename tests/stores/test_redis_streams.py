@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +15,8 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.host import new_run_id, new_token
 from orchestrator.rules.change import Change, Committed, RequestGuard, UpdateRun
 from orchestrator.rules.model import RunHeader, StoredStatus
-from orchestrator.stores import open_store
 from orchestrator.stores.redis import RedisStore
 from tests.servers import RedisServer
-from tests.vendor import LocalRedis, free_port
 
 DB = 14
 READERS = 100
@@ -142,7 +139,7 @@ def test_a_pool_that_is_in_use_is_waited_for_until_the_time_is_over(redis_server
     gate = threading.Event()
 
     def hold() -> None:
-        store._connections._ask(lambda client: client.transaction(lambda pipe: gate.wait(10), "watched"))
+        store._connections._ask(lambda servers: servers.of("").client.transaction(lambda _: gate.wait(10), "watched"))
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -168,28 +165,3 @@ def test_closing_ends_the_blocking_read(store: RedisStore, client: redis.Redis, 
         time.sleep(0.02)
     tell(store, run_id)
     assert len(store.wait_for_events(run_id, "", 1.0)) == 1
-
-
-@pytest.mark.parametrize("scheme", ["redis+cluster", "rediss+cluster", "redis+sentinel"])
-def test_urls_of_clusters_and_sentinels_are_refused_with_a_remedy(scheme: str) -> None:
-    """Before anything is connected."""
-    with pytest.raises(ValueError, match="address of a single primary"):
-        open_store(f"{scheme}://127.0.0.1:1/0")
-
-
-def test_a_cluster_is_refused_when_it_is_first_used(tmp_path: Path) -> None:
-    """Not in the middle of a run whose keys another node has."""
-    # By itself it takes the port plus 10000, which there may not be.
-    bus = str(free_port())
-    server = LocalRedis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", bus).start()
-    try:
-        with redis.Redis.from_url(server.url) as client:
-            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-        store = RedisStore(server.url)
-        with pytest.raises(StoreUnavailable, match="Redis Cluster.*use a single primary"):
-            store.header("run")
-        with redis.Redis.from_url(server.url) as client:
-            assert client.dbsize() == 0
-        store.close()
-    finally:
-        server.teardown()

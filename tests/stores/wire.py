@@ -37,7 +37,8 @@ class Wire:
 
     A round trip begins when the client speaks after the server has answered. A `frozen` wire takes everything and
     passes nothing on; what it has `swallowed` (in bytes) never arrives. One that is `refusing` lets nobody in, and
-    counts who came as `refused`. Whatever a client sends is passed on after `delay` seconds.
+    counts who came as `refused`. Whatever a client sends is passed on after `delay` seconds. With `replaced`,
+    the first text stands in answers as the second, which has to be as long.
     """
 
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
@@ -49,6 +50,7 @@ class Wire:
         self.turns = self.sent = self.received = self.lost = self.swallowed = self.refused = 0
         self.frozen = self.refusing = False
         self.delay = 0.0
+        self.replaced: tuple[bytes, bytes] | None = None
 
     def __enter__(self) -> Wire:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -128,6 +130,8 @@ class Wire:
                     self.lost += 1
                     break
                 self.received += len(data)
+                if self.replaced is not None:
+                    data = data.replace(*self.replaced)
                 line.asked = False
                 if self.frozen:
                     self.swallowed += len(data)

@@ -11,10 +11,10 @@ import pytest
 import redis
 from celery import Celery
 from celery.signals import before_task_publish
-from kombu.exceptions import BatchPublishError
-from kombu.transport.redis import PublishBatch
+from kombu.transport import redis as transport
 
 from orchestrator import Orchestrator, Workflow, clone_step, step
+from orchestrator.canvas.compat import BatchPublishError
 from tests.servers import RedisServer
 from tests.stores.wire import Wire
 
@@ -131,7 +131,10 @@ def test_a_batch_that_fails_is_sent_again_one_by_one(
     workflow = Workflow("cost-broken").foreach(add_one, concurrency=3).commit()
     broker = redis_server.url(DB)
 
-    def fail(batch: PublishBatch) -> None:
+    if not hasattr(transport, "PublishBatch"):
+        pytest.skip("kombu has batches from 5.7 on")
+
+    def fail(batch: Any) -> None:
         raise BatchPublishError("the connection broke")
 
     with (
@@ -140,7 +143,7 @@ def test_a_batch_that_fails_is_sent_again_one_by_one(
         redis.Redis.from_url(broker) as client,
     ):
         run = orchestrator.create_run(workflow).submit([1, 2, 3])
-        monkeypatch.setattr(PublishBatch, "flush", fail)
+        monkeypatch.setattr(transport.PublishBatch, "flush", fail)
         post.deliver(orchestrator, 1)
         assert client.llen("celery") == 4
         post.deliver(orchestrator, 6)

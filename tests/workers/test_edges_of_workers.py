@@ -19,14 +19,14 @@ def test_a_consumer_that_stops_before_it_has_started_is_no_error() -> None:
     """So it is when the connection breaks while the consumer starts; it may stop twice, too."""
     app = Celery("edges", broker="memory://", set_as_current=False)
     with Orchestrator(app, store=MemoryStore()):
-        (events,) = (step for step in app.steps["consumer"] if step.__name__ == "OrchestratorEvents")
+        (consumer,) = (step for step in app.steps["consumer"] if step.__name__ == "OrchestratorConsumer")
         parent = SimpleNamespace(steps=[])
-        part = events(parent)
+        part = consumer(parent)
         part.stop(parent)
         calls: list[str] = []
         timer = SimpleNamespace(cancel=lambda: calls.append("cancel"))
         parent.timer = SimpleNamespace(call_repeatedly=lambda *_: timer)
-        parent.event_dispatcher = None
+        parent.event_dispatcher = parent.task_consumer = None
         part.start(parent)
         part.stop(parent)
         part.stop(parent)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import celery
 import pytest
 import redis
 
@@ -172,6 +173,8 @@ ENDS: dict[str, tuple[Callable[[WorkerNode, Run, Orchestrator], object], bool]] 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_step_whose_process_is_ended_runs_again_at_once(place: Place, end: str) -> None:
     """Whoever ends it, and however: it has not failed, and nobody waits for its lease."""
+    if end == "Ctrl-C twice" and celery.VERSION < (5, 5):
+        pytest.skip("before 5.5 Celery waits for its tasks, however often it is interrupted")
     strike, takes_worker = ENDS[end]
     worker = place.worker(concurrency=2)
     with place.caller() as caller:

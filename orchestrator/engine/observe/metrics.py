@@ -19,7 +19,7 @@ from orchestrator.errors import StoreUnavailable
 from orchestrator.host import monotonic
 from orchestrator.ports import RunQuery, Store
 from orchestrator.rules.change import Committed, Op, UpdateActivation
-from orchestrator.rules.model import FINAL, Phase, RunHeader, StoredStatus
+from orchestrator.rules.model import FINAL, ActivationStatus, Phase, RunHeader, StoredStatus
 
 log = logging.getLogger("orchestrator")
 
@@ -138,7 +138,9 @@ class AttemptMetrics:
     def on_committed(self, answer: Committed) -> None:
         """Count the attempt, or the end of the run."""
         # Only now: an attempt whose commit is refused is made again by another worker, which counts it.
-        if self._activation.phase == Phase.RUN and self._status:
+        # A task that was sent is counted when it has been executed.
+        is_work = self._activation.phase in (Phase.RUN, Phase.EXECUTE) and self._status != ActivationStatus.SENT
+        if is_work and self._status:
             self._metrics.on_attempt(self._seconds, self._status, self._attributes)
         if self._activation.phase == Phase.SETTLE:
             self._metrics.on_ended(answer.header)

@@ -60,7 +60,7 @@ log = logging.getLogger("orchestrator")
 # The phases whose work is the opening of a block.
 _OPENS = frozenset({Phase.EVALUATE_BRANCH, Phase.FAN_OUT, Phase.VALIDATE_INPUT})
 # The phases whose work is a span.
-_WORKS = _OPENS | {Phase.RUN}
+_WORKS = _OPENS | {Phase.RUN, Phase.EXECUTE}
 # The phases of sleeps and waits: what they end has begun long before, perhaps in another process.
 _PASSES = frozenset(
     {Phase.COMPUTE_SLEEP, Phase.SLEEP_OVER, Phase.AWAIT_EVENT, Phase.EVENT_RECEIVED, Phase.EVENT_TIMEOUT}
@@ -251,7 +251,7 @@ class AttemptSpans:
             if self._span is not None:
                 record_error(self._span, error)
             # The main process of a worker reports a child that was killed. The child's span died with it, unexported.
-            elif self._activation.phase == Phase.RUN:
+            elif self._activation.phase in (Phase.RUN, Phase.EXECUTE):
                 span = self._tracing.begin(
                     span_name(self._activation), self._parent, self._about, self._activation.started_at
                 )

@@ -108,6 +108,7 @@ local DEADLINE = {
   lease = function() return moment(lease) end,
   redelivery = function() return moment(redelivery_delay) end,
   delay = function(delay) return moment(delay) end,
+  look = function(delay) return moment(delay) end,
   timeout = function(delay) return delay ~= 0 and moment(delay) or nil end,
 }
 

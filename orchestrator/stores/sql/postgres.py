@@ -103,24 +103,22 @@ class _Connection(psycopg.Connection[Any]):
         timeout of its own, and psycopg would wait for it without end. `tcp_user_timeout` does not help: the kernel of
         a stopped process still acknowledges what it receives.
         """
-        descriptor, poller = self.fileno(), select.poll()
+        descriptor = self.fileno()
         try:
             wanted = next(gen)
-            poller.register(descriptor, _EVENTS[wanted])
             while True:
                 if wanted == Wait.R and self._socket is not None:
                     self._socket.setsockopt(socket.IPPROTO_TCP, _CORK, 0)  # sends what was held back
                     self._socket.setsockopt(socket.IPPROTO_TCP, _CORK, 1)
-                wanted = gen.send(self._poll(poller, gen))
-                poller.modify(descriptor, _EVENTS[wanted])
+                wanted = gen.send(self._await_socket(descriptor, wanted, gen))
         except StopIteration as end:
             answer: RV = end.value
             return answer
 
-    def _poll(self, poller: select.poll, gen: PQGen[Any]) -> Ready:
+    def _await_socket(self, descriptor: int, wanted: Wait, gen: PQGen[Any]) -> Ready:
         try:
-            if found := poller.poll(ANSWER * 1000):
-                return _READY[found[0][1] & _BOTH]
+            if ready := _wait_for(descriptor, wanted, ANSWER):
+                return ready
             raise psycopg.OperationalError(f"no answer within {ANSWER:.0f} s")
         except BaseException as error:
             # Nobody will read what is still to come. psycopg's generator has to hear of it: one that is left where it
@@ -138,10 +136,32 @@ class _Connection(psycopg.Connection[Any]):
 
 
 _CORK: int = getattr(socket, "TCP_CORK", 0)  # of Linux; elsewhere every statement has a packet of its own
-_BOTH = select.POLLIN | select.POLLOUT
-_EVENTS = (0, select.POLLIN, select.POLLOUT, _BOTH)  # by `Wait`: psycopg waits to read, to write, or for either
-# Where the socket is broken, reading from it says how.
-_READY = {0: Ready.R, select.POLLIN: Ready.R, select.POLLOUT: Ready.W, _BOTH: Ready.RW}
+
+
+def _poll(descriptor: int, wanted: Wait, seconds: float) -> Ready | None:
+    """Wait until a socket can be read or written, as wanted; None where the time is over."""
+    poller = select.poll()
+    poller.register(descriptor, _EVENTS[wanted])
+    found = poller.poll(seconds * 1000)
+    return _READY[found[0][1] & _BOTH] if found else None
+
+
+def _select(descriptor: int, wanted: Wait, seconds: float) -> Ready | None:
+    """The same where there is no `poll`: eventlet takes it away. Descriptors beyond 1,023 are refused."""
+    reading = [descriptor] if wanted & Wait.R else []
+    writing = [descriptor] if wanted & Wait.W else []
+    can_read, can_write, _ = select.select(reading, writing, [], seconds)
+    return Ready(bool(can_read) * Ready.R | bool(can_write) * Ready.W) if can_read or can_write else None
+
+
+if hasattr(select, "poll"):
+    _BOTH = select.POLLIN | select.POLLOUT
+    _EVENTS = (0, select.POLLIN, select.POLLOUT, _BOTH)  # by `Wait`: psycopg waits to read, to write, or for either
+    # Where the socket is broken, reading from it says how.
+    _READY = {0: Ready.R, select.POLLIN: Ready.R, select.POLLOUT: Ready.W, _BOTH: Ready.RW}
+    _wait_for = _poll
+else:
+    _wait_for = _select
 
 
 def _as_text(value: Any) -> str | None:

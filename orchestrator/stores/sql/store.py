@@ -41,6 +41,7 @@ class SqlStore:
     """
 
     def __init__(self, url: str, *, schema: str | None = None) -> None:
+        self._address = url, schema
         parsed = parse_url(url)
         self.url = hide_secrets(parsed)
         self._connections = open_connections(parsed, self.url, schema)
@@ -51,6 +52,10 @@ class SqlStore:
 
     def __repr__(self) -> str:
         return f"SqlStore({self.url!r})"
+
+    def with_own_connections(self) -> SqlStore:
+        url, schema = self._address
+        return SqlStore(url, schema=schema)
 
     def attach_wakeups(self, channel: WakeupChannel) -> None:
         """Notify, and wait, by this channel from now on. A store that has one keeps it: it may serve several apps."""

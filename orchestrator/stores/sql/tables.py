@@ -1,7 +1,8 @@
 """The tables as they are now. What made them so is in `migrations`; a test compares the two.
 
 Documents are text that the database never looks into. The few columns beside them are there to be searched. Nothing
-that changes with each step has an index, except the deadlines of timers, which have a narrow table of their own.
+that changes with each step has an index, except the deadlines of timers, which have a narrow table of their own. How
+PostgreSQL stores the tables that are written most is said by the migrations alone: SQLAlchemy 2.0 has no words for it.
 """
 
 from __future__ import annotations
@@ -24,15 +25,6 @@ metadata = MetaData()
 
 # Names are compared byte by byte, as Python does, and not by a language's rules.
 NAME: TypeEngine[str] = Text().with_variant(Text(collation="C"), "postgresql")
-
-_BUSY = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 500}
-# A timer comes and goes with every step, and a sweep reads over the dead rows until they are cleared away.
-_FLEETING = {
-    "fillfactor": 70,
-    "autovacuum_vacuum_scale_factor": 0.01,
-    "autovacuum_vacuum_threshold": 200,
-    "autovacuum_vacuum_cost_delay": 0,
-}
 
 
 def _key(name: str, type_: TypeEngine[str] = NAME) -> Column[str]:
@@ -83,7 +75,6 @@ runs = Table(
     *_index_runs("status"),
     *_index_runs("workflow", "workflow_id"),
     *_index_runs("resource", "resource_id"),
-    postgresql_with=_BUSY,
 )
 
 activations = Table(
@@ -110,7 +101,6 @@ activations = Table(
         postgresql_where=text("awaiting = 1 AND label <> ''"),
         sqlite_where=text("awaiting = 1 AND label <> ''"),
     ),
-    postgresql_with=_BUSY,
 )
 
 values = Table(PREFIX + "values", metadata, _key("run_id"), _key("id"), _text("text"))
@@ -138,7 +128,6 @@ timers = Table(
     _number("deadline"),
     Index(PREFIX + "timers_deadline", "namespace", "deadline"),
     sqlite_with_rowid=False,
-    postgresql_with=_FLEETING,
 )
 
 schedulers = Table(

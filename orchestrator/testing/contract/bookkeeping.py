@@ -59,7 +59,7 @@ class Bookkeeping(Conditions):
         number, updated = run.header.commits, run.header.updated_at
         awaited, later = (
             {ActivationStatus.SUSPENDED, ActivationStatus.WAITING},
-            {ActivationStatus.RETRYING, ActivationStatus.SLEEPING, ActivationStatus.WAITING},
+            {ActivationStatus.RETRYING, ActivationStatus.SLEEPING, ActivationStatus.WAITING, ActivationStatus.SENT},
         )
         for n, status in enumerate(statuses):
             activation, old = run.activation(f"{n}"), before[f"{n}"]
@@ -77,7 +77,11 @@ class Bookkeeping(Conditions):
             assert activation.ended_at == (updated if status in ENDED else 0)
             wait = 2 * LONG if status is ActivationStatus.QUEUED else LONG if status in later else 0
             assert activation.deadline == (updated + wait if wait else 0)
-            assert activation.abandoned_attempts == (2 if status is ActivationStatus.QUEUED else 0)
+            assert activation.sent_at == (updated if status is ActivationStatus.SENT else 0)
+            # A task that was sent may be lost again and again, each time after it was sent.
+            assert activation.abandoned_attempts == (
+                2 if status in (ActivationStatus.QUEUED, ActivationStatus.SENT) else 0
+            )
         assert start <= updated <= store.now()
 
     def test_an_activation_that_begins_paused_or_ended_is_stamped(self, store: Store) -> None:

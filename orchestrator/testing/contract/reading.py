@@ -153,6 +153,7 @@ class Reading(Conditions):
             status=ActivationStatus.SUSPENDED, role=Role.ITEM.value, phase=Phase.JOIN.value,
             queued_at=7, started_at=8, resumed_at=9, first_seq=2, seq=77, sends=3, looks=2,
             settled="success", following="on_error result", finished="m1 m2",
+            sending=2, sender="c", arguments="g", task_retries=1, sent_at=6,
         )  # fmt: skip
         stamped = {"lease_token", "lease", "flush_seq", "abandoned_attempts", "deadline", "suspended_at", "ended_at"}
         assert {each.name for each in fields(full) if getattr(full, each.name) == each.default} == stamped

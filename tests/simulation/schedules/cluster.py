@@ -72,6 +72,7 @@ class Cluster:
         self.results: dict[str, tuple[str, Any]] = {}  # in the result backend: by the run's id, its status and result
         self.begun: Counter[str] = Counter()  # calls of steps, by their idempotency keys
         self.losses: Counter[str] = Counter()  # the same, of those whose worker a fault has hit
+        self.limits = 0  # processes that have run into a time limit: their last claims are given back
         self.hits: Counter[str] = Counter()  # claims whose holder a fault has hit, by the same keys
         self.story: list[str] = []
         self._numbers = 0
@@ -205,6 +206,7 @@ class Process:
         """Run into a hard time limit: the process around this one ends the step, while this one has moments to live."""
         delivery, self.is_doomed = self.deliveries[self.cluster.hub.current], True
         self.cluster.charge(self.deliveries.values())
+        self.cluster.limits += 1
         parent = Process(self.cluster, f"parent of {self.name}")
         error = TimeLimitExceeded(1)
         parent.spawn("settle", lambda: fail_by_limit(parent.executor, delivery, error))
@@ -316,6 +318,7 @@ class SimulatedRuntime:
     name = "celery"
     is_shared = True
     keeps_results = True
+    tasks = None  # nothing is known here of Celery's tasks
 
     def __init__(self, process: Process) -> None:
         self._process = process

@@ -103,7 +103,7 @@ class Schedule:
         self.cluster.begun[key] += 1
         self.cluster.losses[key] += process.is_doomed
         self.cluster.hits[key] += process.is_doomed
-        if ctx.restarted and not self.cluster.hits[key] + self.told.restarts:
+        if ctx.restarted and not self.cluster.hits[key] + self.told.restarts + self.cluster.limits:
             self.early.append(f"{key} of {id_} was told that it is called again, and no worker was lost")
         if ctx.resumed:
             self.answers.setdefault(id_, ctx.resume_data)

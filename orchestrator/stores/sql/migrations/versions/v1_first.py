@@ -12,13 +12,14 @@ depends_on = None
 
 _ASSUMED_RUNS = 200  # see `tables.ASSUMED_RUNS`
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
-_BUSY = {"fillfactor": 70, "autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 500}
-_FLEETING = {
-    "fillfactor": 70,
-    "autovacuum_vacuum_scale_factor": 0.01,
-    "autovacuum_vacuum_threshold": 200,
-    "autovacuum_vacuum_cost_delay": 0,
-}
+# How PostgreSQL stores a table whose rows are written again and again.
+_BUSY = "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500"
+# A timer comes and goes with every step, and a sweep reads over the dead rows until they are cleared away.
+_FLEETING = (
+    "fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 200, "
+    "autovacuum_vacuum_cost_delay = 0"
+)
+_STORAGE = (("runs", _BUSY), ("activations", _BUSY), ("timers", _FLEETING))
 
 
 def _key(name: str) -> sa.Column[str]:
@@ -56,7 +57,6 @@ def upgrade() -> None:
         _name("namespace"),
         _number("deadline"),
         sqlite_with_rowid=False,
-        postgresql_with=_FLEETING,
     )
     op.create_index("orchestrator_timers_deadline", "orchestrator_timers", ["namespace", "deadline"])
     op.create_table("orchestrator_requests", _key("run_id"), _key("id"), _number("at"), _text("reply"))
@@ -72,6 +72,8 @@ def upgrade() -> None:
     if op.get_bind().dialect.name == "postgresql":
         for name in ("activations", "values", "state", "context", "events", "mailboxes", "requests", "timers"):
             op.execute(f"ALTER TABLE orchestrator_{name} ALTER COLUMN run_id SET (n_distinct = {_ASSUMED_RUNS})")
+        for name, parameters in _STORAGE:
+            op.execute(f"ALTER TABLE orchestrator_{name} SET ({parameters})")
 
 
 def _runs() -> None:
@@ -83,7 +85,6 @@ def _runs() -> None:
         *(_number(name) for name in ("created_at", "updated_at", "settle_count", "events")),
         _text("doc"),
         *(_moment(name) for name in ("followed_until", "settle_awaited_until")),
-        postgresql_with=_BUSY,
     )
     awaiting = sa.text("awaiting = 1")
     for name, column in (("status", ()), ("workflow", ("workflow_id",)), ("resource", ("resource_id",))):
@@ -102,7 +103,6 @@ def _activations() -> None:
         sa.Column("awaiting", sa.Integer(), nullable=False),
         _name("label"),
         _text("doc"),
-        postgresql_with=_BUSY,
     )
     awaiting, labeled = sa.text("awaiting = 1"), sa.text("awaiting = 1 AND label <> ''")
     for name, column, where in (("awaiting", "path", awaiting), ("label", "label", labeled)):
