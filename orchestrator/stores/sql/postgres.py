@@ -297,7 +297,7 @@ class PostgresConnections(Connections):
         try:
             connection = _Connection.connect(**self._options, autocommit=True)
         except psycopg.ProgrammingError as error:  # the client's own word, about what it was given
-            raise ValueError(f"the URL of the store cannot be used: {error}") from None
+            raise ValueError(f"the URL of the store cannot be used: {str(error).strip()}") from None
         try:
             connection.generation = self._generation
             connection.gather_packets()
