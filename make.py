@@ -24,7 +24,11 @@ VENV = ROOT / ".venv"
 STAMP = VENV / "installed-from"
 OLDEST = (3, 11)
 # Parts of the tests that run beside all others. They begin processes, and wait for them, for faults and for clocks.
-_PARALLEL_PARTS = (("tests/parity",), ("tests/workers",), ("tests/cli", "tests/chaos", "tests/telemetry", "tests/foreign"))
+_PARALLEL_PARTS = (
+    ("tests/parity",),
+    ("tests/workers",),
+    ("tests/cli", "tests/chaos", "tests/telemetry", "tests/foreign"),
+)
 LEFTOVERS = (
     ".matrix",
     "build",
