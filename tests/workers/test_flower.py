@@ -162,10 +162,16 @@ def test_a_failed_step_and_its_run_show_as_failed(place: Place, caller: Orchestr
 
 
 def test_an_existing_task_shows_under_its_own_name(place: Place, caller: Orchestrator) -> None:
-    """It is a child of its run, and fails as such."""
+    """With its own arguments; it is a child of its run, and fails as such. The message that sends it is a step's."""
     run = caller.create_run("stamping")
     assert run.start("bad", timeout=SOON).status == RunStatus.FAILED
-    assert wait_until(lambda: place.steps(run) == [("shop.stamp", "FAILURE")], SOON, every=0.1), place.steps(run)
+
+    def of_task() -> list[tuple[str, str, str]]:
+        found = place.ask("tasks?taskname=shop.stamp").values()
+        return [(row["state"], row["args"], row["kwargs"]) for row in found if row["root_id"] == run.run_id]
+
+    assert wait_until(lambda: of_task() == [("FAILURE", "['bad']", "{}")], SOON, every=0.1), of_task()
+    assert ("stamping.stamp", "SUCCESS") in place.steps(run)
     place.becomes(run, "FAILURE")
 
 
