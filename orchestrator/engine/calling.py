@@ -114,16 +114,17 @@ def is_struck(error: BaseException) -> bool:
 
 def _origins(error: BaseException | None) -> list[BaseException]:
     """Return an exception and all that it stands for: its parts, its causes, and what was being handled."""
-    found: list[BaseException] = []
+    # By identity, since an exception may be equal to another; looked up, since a group may have 100,000 parts.
+    found: dict[int, BaseException] = {}
     todo = [error]
     while todo:
         one = todo.pop()
-        if one is None or any(one is known for known in found):
+        if one is None or id(one) in found:
             continue
-        found.append(one)
+        found[id(one)] = one
         todo += [one.__cause__, one.__context__]
         todo += one.exceptions if isinstance(one, BaseExceptionGroup) else ()
-    return found
+    return list(found.values())
 
 
 def leaves(error: BaseException | None) -> Iterator[BaseException]:
@@ -200,12 +201,12 @@ def _request_in(error: BaseException) -> BaseException | None:
 
 
 def _causes(error: BaseException) -> list[BaseException]:
-    found: list[BaseException] = []
+    found: dict[int, BaseException] = {}
     cause = error.__cause__
-    while cause is not None and all(cause is not known for known in found):
-        found.append(cause)
+    while cause is not None and id(cause) not in found:
+        found[id(cause)] = cause
         cause = cause.__cause__
-    return found
+    return list(found.values())
 
 
 def _urgency(request: BaseException) -> int:
@@ -234,6 +235,7 @@ def call_hook(call: Callable[[], Any], signs: ProcessSigns) -> None:
 
 
 LIST_IT = "return list(...) of it"
+GATHER_IT = "return [item async for item in ...]"
 
 
 def refuse_inside_step(what: str) -> None:
@@ -247,10 +249,14 @@ def refuse_inside_step(what: str) -> None:
 def resolve_value(value: Any, context: Context[Any] | None = None) -> Any:
     """Await an awaitable, run a generator to its end, and return the value; any other value as it is.
 
-    Raises TypeError for a generator where there is no `context`, whose stream its yields could go to.
+    Raises TypeError for a generator where there is no `context`, whose stream its yields could go to, and for an async
+    generator, which returns no value.
     """
     if inspect.isawaitable(value):
         return _await(value)
+    if inspect.isasyncgen(value):
+        # It counts as true: a condition would hold for ever.
+        raise TypeError(f"the function returned the async generator {value.__name__}, which is no value: {GATHER_IT}")
     if inspect.isgenerator(value):
         if context is None:
             value.close()

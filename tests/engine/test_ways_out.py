@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from pydantic import BaseModel, field_serializer, field_validator
 
 from orchestrator import Context, Orchestrator, Workflow, step
+from orchestrator.engine.calling import is_struck
 from tests.parity import calls
 from tests.workers import ways
 
@@ -129,3 +131,24 @@ def test_a_time_limit_that_is_no_time_is_refused(name: str, limit: float) -> Non
     """Celery takes 0 for none."""
     with pytest.raises(ValueError, match=name):
         step(lambda data: data, id="limited", **{name: limit})  # type: ignore[call-overload]
+
+
+def test_a_failure_of_many_parts_costs_their_number() -> None:
+    """What struck is looked for in all of them: a group of 100,000 must not hold its worker for minutes."""
+
+    def count_calls(parts: int) -> int:
+        group = ExceptionGroup("many", [ValueError(number) for number in range(parts)])
+        calls = 0
+
+        def count(frame: object, event: str, argument: object) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(count)
+        try:
+            assert not is_struck(group)
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    assert count_calls(2_000) < 20 * count_calls(200)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import functools
+from collections.abc import AsyncIterator, Callable, Generator
 
 import pytest
 
@@ -68,6 +69,30 @@ def test_a_generator_that_is_returned_is_no_output() -> None:
             result = orchestrator.create_run(flow).start(3)
             assert (what, result.status) == (what, "failed")
             assert "return list(...) of it" in str(result.error)
+
+
+async def endless(number: int) -> AsyncIterator[bool]:
+    yield False
+
+
+def hides(inner: Callable[[int], AsyncIterator[bool]], number: int) -> object:
+    return inner(number)
+
+
+def test_an_async_generator_is_no_value() -> None:
+    """It counts as true: a branch would be taken, and a loop would never end."""
+    same = step(lambda n: n, id="same")
+    shapes = {
+        "of a branch": Workflow("w", input=int).branch((endless, same)).commit(),
+        "of a loop": Workflow("w", input=int).do_while(same, endless).commit(),
+        "of a map": Workflow("w", input=int).map(endless, id="mapped").commit(),
+        "of a step": Workflow("w", input=int).then(step(functools.partial(hides, endless), id="hidden")).commit(),
+    }
+    for what, flow in shapes.items():
+        with Orchestrator(workflows=[flow]) as orchestrator:
+            result = orchestrator.create_run(flow).start(3)
+            assert (what, result.status) == (what, "failed")
+            assert "the async generator endless, which is no value" in str(result.error)
 
 
 def test_a_map_is_tried_again_as_the_workflow_says() -> None:
