@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from inspect import Parameter
 from typing import Any
 
-from orchestrator.definitions.annotations import is_context
+from orchestrator.definitions.annotations import is_async_generator, is_context, returns_generator
 
 CONTEXT_NAME = "ctx"
 
@@ -55,6 +55,26 @@ class Callback:
             else:
                 args.append(value)
         return self.fn(*args, **kwargs)
+
+
+def require_hook(what: str, given: Any) -> None:
+    """Raise TypeError for what cannot be called with one argument, or would only make a generator then.
+
+    A hook is called when its run has ended, and what it raises is nobody's failure but its own: it would be tried again
+    and again, and be given up in the end.
+    """
+    if not callable(given):
+        raise TypeError(f"{what} is a function that takes a RunInfo, not {given!r}")
+    if returns_generator(given) or is_async_generator(given):
+        raise TypeError(f"{what}: {name_of(given)} is a generator, which does nothing when it is called")
+    try:
+        signature = inspect.signature(given)
+    except ValueError:  # a builtin that does not tell
+        return
+    try:
+        signature.bind(None)
+    except TypeError as error:
+        raise TypeError(f"{what} is called with one RunInfo, and {name_of(given)}{signature} is not: {error}") from None
 
 
 def name_of(fn: Any) -> str:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias, assert_never
 
-from orchestrator.definitions.callables import Callback
+from orchestrator.definitions.callables import Callback, require_hook
 from orchestrator.definitions.entry import WorkflowEntry
 from orchestrator.definitions.foreign import TaskEntry
 from orchestrator.definitions.sources import MapSpec
-from orchestrator.definitions.step import Step, require_number
+from orchestrator.definitions.step import Step, require_flag, require_number
 
 Hook = Callable[..., Any]
 # The entries that a block runs. A nested workflow stays the object that the user holds: it may be changed and committed
@@ -133,7 +133,11 @@ class ControlEntry:
 # Compared by identity: a flow may contain itself until `check` has refused it, and comparing that would never end.
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
-    """A whole workflow. Making one raises TypeError for an id that is no text, ValueError for a negative number."""
+    """A whole workflow.
+
+    Making one raises TypeError for an id that is no text, a hook that cannot be called with one `RunInfo`, and other
+    options of a wrong type; ValueError for a negative number.
+    """
 
     # Matches [A-Za-z0-9_-]+, which `check` looks at.
     id: str
@@ -173,6 +177,11 @@ class Definition:
             raise TypeError(f"a workflow's id is a text, not {self.id!r}")
         require_number(f"workflow {self.id!r}: retries", self.retries, whole=True)
         require_number(f"workflow {self.id!r}: retry_delay", self.retry_delay)
+        for name in ("validate_inputs", "auto_restart", "emit_step_events", "inline"):
+            require_flag(f"workflow {self.id!r}: {name}", getattr(self, name))
+        for name in ("on_start", "on_finish", "on_error"):
+            if getattr(self, name) is not None:
+                require_hook(f"workflow {self.id!r}: {name}", getattr(self, name))
 
     def identify_blocks(self) -> Iterator[tuple[str, Block]]:
         """Each block with its id, the same whenever the workflow is built again.

@@ -75,7 +75,7 @@ class Step(TypedEntry[Out], Generic[P, R, Out]):
     callback: Callback = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        _check_numbers(self)
+        _check_options(self)
         object.__setattr__(self, "callback", Callback(self.fn))
         for name in ("__doc__", "__name__", "__qualname__", "__module__"):
             object.__setattr__(self, name, getattr(self.fn, name, None))
@@ -100,13 +100,22 @@ class Step(TypedEntry[Out], Generic[P, R, Out]):
         return wanted and not isinstance(error, TripWire)
 
 
-def _check_numbers(step: Step[Any, Any, Any]) -> None:
+def _check_options(step: Step[Any, Any, Any]) -> None:
     for name in ("retries", "retry_delay", "retry_backoff", "retry_backoff_max", "time_limit", "soft_time_limit"):
         value = getattr(step, name)
         if value is not None:
             require_number(f"step {step.id!r}: {name}", value, whole=name == "retries")
     check_message(step.id, step.queue, step.priority)
+    require_flag(f"step {step.id!r}: retry_jitter", step.retry_jitter)
+    if step.inline is not None:
+        require_flag(f"step {step.id!r}: inline", step.inline)
     check_limits(step.id, {name: getattr(step, name) for name in ("time_limit", "soft_time_limit")})
+
+
+def require_flag(what: str, value: Any) -> None:
+    """Raise TypeError for what is neither True nor False: the text "no" counts as true."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{what} is True or False, not {value!r}")
 
 
 def require_number(what: str, value: Any, *, whole: bool = False) -> None:

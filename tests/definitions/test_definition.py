@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import FrozenInstanceError, replace
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -67,3 +70,48 @@ def test_a_number_below_zero_is_refused_at_once() -> None:
         replace(Definition("w"), retries=-1)
     with pytest.raises(TypeError, match="a workflow's id is a text, not 3"):
         Workflow(3)  # type: ignore[arg-type]
+
+
+def takes_nothing() -> None: ...
+
+
+def takes_two(info: Any, more: Any) -> None: ...
+
+
+def yields(info: Any) -> Iterator[Any]:
+    yield info
+
+
+async def yields_later(info: Any) -> AsyncIterator[Any]:
+    yield info
+
+
+@pytest.mark.parametrize("option", ["on_start", "on_finish", "on_error"])
+@pytest.mark.parametrize(
+    "hook, words",
+    [
+        ("shop.tell", "is a function that takes a RunInfo, not 'shop.tell'"),
+        (takes_nothing, r"is called with one RunInfo, and takes_nothing\(\) -> 'None' is not"),
+        (takes_two, "is called with one RunInfo, and takes_two.* is not: missing a required argument: 'more'"),
+        (yields, "yields is a generator"),
+        (partial(yields), "yields is a generator"),
+        (yields_later, "yields_later is a generator"),
+    ],
+)
+def test_a_hook_that_could_only_fail_is_refused_at_once(option: str, hook: Any, words: str) -> None:
+    """It would be called when a run has ended, nine times, and then be given up."""
+    with pytest.raises(TypeError, match=f"workflow 'w': {option}:? {words}"):
+        Workflow("w", **{option: hook})
+
+
+@pytest.mark.parametrize("hook", [print, partial(takes_two, more=1), list[int]().append, lambda *infos: None])
+def test_whatever_takes_a_run_info_is_a_hook(hook: Any) -> None:
+    """Builtins, methods and partials too."""
+    assert Workflow("w", on_finish=hook).on_finish is hook
+
+
+@pytest.mark.parametrize("option", ["validate_inputs", "auto_restart", "emit_step_events", "inline"])
+def test_a_text_is_no_truth_value(option: str) -> None:
+    """Every text but the empty one counts as true, "no" as well."""
+    with pytest.raises(TypeError, match=f"workflow 'w': {option} is True or False, not 'no'"):
+        Workflow("w", **{option: "no"})

@@ -342,6 +342,14 @@ def test_options_of_the_message_have_its_types(fn: Any) -> None:
         step(fn, id="fn", priority="9")  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("option", ["inline", "retry_jitter"])
+def test_a_text_is_no_truth_value(option: str) -> None:
+    """Every text but the empty one counts as true, "no" as well."""
+    options: dict[str, Any] = {option: "no"}
+    with pytest.raises(TypeError, match=f"step 'it': {option} is True or False, not 'no'"):
+        step(lambda data: data, id="it", **options)
+
+
 def test_a_step_is_not_decorated_twice() -> None:
     """A thing that is no function is refused as well."""
     with pytest.raises(TypeError, match="'reserve' is a step already"):
