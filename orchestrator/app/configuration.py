@@ -40,6 +40,17 @@ def require_app(app: object) -> None:
         raise TypeError(f"the first argument of Orchestrator() is a Celery app, not a {type(app).__name__}: {remedy}")
 
 
+def check_store(given: object) -> None:
+    """Raise TypeError for what is no store and no URL, and ValueError for an empty text, which names none."""
+    # The message never shows it: what is no text may still be a URL with a password.
+    if given == "":
+        raise ValueError("`store` is an empty text: give a store's URL, or leave it away")
+    if given is not None and not isinstance(given, str) and not hasattr(given, "commit"):
+        raise TypeError(
+            f"`store` takes a store or its URL, a text such as 'sqlite:///runs.db', not a {type(given).__name__}"
+        )
+
+
 def check_workflows(given: object) -> list[Workflow]:
     """Return the workflows that were given as a list. Raises TypeError for a single one, and for what is none."""
     if isinstance(given, (Workflow, str)) or not isinstance(given, Iterable):

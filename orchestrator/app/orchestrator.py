@@ -15,6 +15,7 @@ from orchestrator.app.composition import compose, join_app
 from orchestrator.app.configuration import (
     CeleryApp,
     check_keywords,
+    check_store,
     check_workflows,
     read_settings,
     refuse_real_database,
@@ -72,6 +73,7 @@ class Orchestrator:
         **settings: Any,
     ) -> None:
         require_app(app)
+        check_store(store)
         known = check_workflows(workflows)
         check_keywords(settings)
         remember_databases()
@@ -223,8 +225,12 @@ class Orchestrator:
         it waits so many seconds for a store that is away, and a broker that is away is left to the scheduler, whatever
         the settings say.
         """
+        if countdown is not None and eta is not None:
+            raise ValueError(f"a run starts at one moment: give countdown={countdown!r} or eta={eta!r}, not both")
         delay = to_delay(countdown or 0.0, "countdown")
         if eta is not None:
+            if not isinstance(eta, datetime):
+                raise TypeError(f"eta takes a datetime, not {eta!r}; countdown takes seconds")
             delay = to_delay(zoned(eta, self.app).timestamp() - self.store.now() / 1000, "eta")
         self._refuse_late_eagerness()
         flow, begin = self._flow_of(workflow), StartOptions(input, state, request_context or {})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +111,20 @@ def test_a_step_cannot_follow_a_run_that_goes_on() -> None:
         result = orchestrator.create_run(flow).start(1)
     assert result.status == "failed"
     assert "a step must not" in str(result.error)
+
+
+@pytest.mark.parametrize("given, error", [(Path("runs.db"), TypeError), (b"memory://", TypeError), ("", ValueError)])
+def test_what_is_no_store_is_refused_at_once(given: Any, error: type[Exception]) -> None:
+    """An empty text is no wish for a store in memory, which would lose all runs with the process."""
+    with pytest.raises(error, match="`store`"):
+        Orchestrator(store=given)
+
+
+def test_a_run_starts_at_one_moment() -> None:
+    """A countdown beside an eta would be dropped; and what is no moment is named."""
+    later = Workflow("later").then(step(lambda x: x, id="same")).commit()
+    with Orchestrator(workflows=[later]):
+        with pytest.raises(ValueError, match="not both"):
+            later.apply_async((1,), countdown=5, eta=datetime(2030, 1, 1, tzinfo=UTC))
+        with pytest.raises(TypeError, match="eta takes a datetime, not 5"):
+            later.apply_async((1,), eta=5)  # type: ignore[arg-type]
