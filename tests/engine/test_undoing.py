@@ -171,6 +171,34 @@ def test_a_start_that_is_undone_leaves_nothing(flow: Workflow) -> None:
         assert [event.type for event in run.events()].count("workflow-start") == 1
 
 
+class TornApp(Celery):
+    """An app whose transport finds its channel gone, which none of the errors of a broker says."""
+
+    torn = 0  # the number of times that it does so
+
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        if self.torn:
+            self.torn -= 1
+            raise AttributeError("'NoneType' object has no attribute 'client'")
+        return super().producer_or_acquire(producer)
+
+
+@pytest.mark.parametrize("torn, status", [(1, "running"), (2, "pending")])
+def test_whatever_a_transport_raises_nobody_is_left_without_an_answer(torn: int, status: str) -> None:
+    """The messages are sent once more; if that fails too, the start is undone, as where the broker is away."""
+    app = TornApp("torn", broker="memory://", set_as_current=False)
+    with Orchestrator(app, store=MemoryStore(), workflows=FLOWS) as orchestrator:
+        run = orchestrator.create_run(counting)
+        app.torn = torn
+        refused = False
+        try:
+            run.submit(1)
+        except BrokerUnavailable as error:
+            refused = error.is_refused
+        assert (run.status, refused) == (status, status == "pending")
+        assert app.torn == 0
+
+
 def test_a_resume_that_is_undone_leaves_nothing() -> None:
     """Also not in the request context, and since when it waits stays."""
     store = MemoryStore()
