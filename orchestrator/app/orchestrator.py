@@ -229,8 +229,6 @@ class Orchestrator:
             raise ValueError(f"a run starts at one moment: give countdown={countdown!r} or eta={eta!r}, not both")
         delay = to_delay(countdown or 0.0, "countdown")
         if eta is not None:
-            if not isinstance(eta, datetime):
-                raise TypeError(f"eta takes a datetime, not {eta!r}; countdown takes seconds")
             delay = to_delay(zoned(eta, self.app).timestamp() - self.store.now() / 1000, "eta")
         self._refuse_late_eagerness()
         flow, begin = self._flow_of(workflow), StartOptions(input, state, request_context or {})
