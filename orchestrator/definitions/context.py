@@ -64,7 +64,8 @@ class AbortSignal:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until the signal is set, at most so many seconds. Return True if it is."""
-        return self._event.wait(seconds)
+        # Python refuses to wait for longer than some centuries; nobody sees the difference.
+        return self._event.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
 
     def add_listener(self, listener: Callable[[], None]) -> None:
         """Call `listener` once when the signal is set, in a thread of its own; at once if it is set already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,3 +126,15 @@ def test_a_run_starts_at_one_moment() -> None:
     later = Workflow("later").then(step(lambda x: x, id="same")).commit()
     with Orchestrator(workflows=[later]), pytest.raises(ValueError, match="not both"):
         later.apply_async((1,), countdown=5, eta=datetime(2030, 1, 1, tzinfo=UTC))
+
+
+def test_a_signal_may_be_waited_for_for_ever_in_seconds() -> None:
+    """More seconds than Python waits for are as good as no end: the step does not fail by them."""
+
+    def wait(number: int, ctx: Context) -> bool:
+        threading.Timer(0.1, ctx.abort_signal.set).start()
+        return ctx.abort_signal.wait(1e12)
+
+    waiting = Workflow("waiting", input=int).then(step(wait)).commit()
+    with Orchestrator(workflows=[waiting]) as orchestrator:
+        assert orchestrator.create_run(waiting).start(1).result is True
